@@ -1,0 +1,1 @@
+"""Convolution kernels: one file per algorithm, all behind the contract of `fnn.kernels.form`."""

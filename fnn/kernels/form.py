@@ -1,0 +1,141 @@
+"""Convolution as one trilinear form, and what a kernel is.
+
+With cotangent ``y`` the number ``t(x, w, y) = <conv(x, w), y>`` is linear in each of three arrays.
+Its three partial derivatives are all a network needs: the convolution itself (`OUTPUT`), the
+gradient to the input (`INPUT`, which is also the transposed convolution) and the gradient to the
+window (`WINDOW`). Each is bilinear in the two others, and its own derivatives are again among the
+three. So a kernel is three functions, and one JAX primitive with the product rule gives reverse
+mode, forward mode, batching and every higher derivative, in the kernel's own algorithm.
+
+Arrays: ``x (n, *spatial, c_in)``, ``w (*window, c_in // groups, c_out)``, ``y (n, *out, c_out)``.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from fnn.windows import Windows
+
+OUTPUT, INPUT, WINDOW = "output", "input", "window"
+
+
+class Form(NamedTuple):
+    """The static facts of one convolution: hashable, complete, explicit.
+
+    Attributes:
+        spatial: input sizes.
+        windows: window, stride, padding, dilation.
+        groups: how many blocks the channels fall into.
+    """
+
+    spatial: tuple[int, ...]
+    windows: Windows
+    groups: int
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        """Spatial output sizes."""
+        return self.windows.output(self.spatial)
+
+
+Map = Callable[[jax.Array, jax.Array, Form], jax.Array]
+
+
+class Kernel(NamedTuple):
+    """One algorithm for the three maps.
+
+    Attributes:
+        name: as in ``fnn.conv_<name>``.
+        output: ``(x, w, form) -> y``.
+        input: ``(y, w, form) -> x``.
+        window: ``(x, y, form) -> w``.
+        refuses: ``(form, dtype) -> what it needs instead``, or None where it can.
+    """
+
+    name: str
+    output: Map
+    input: Map
+    window: Map
+    refuses: Callable[[Form, Any], str | None] = lambda form, dtype: None
+
+
+def _shape(a: Any, b: Any, slot: str, form: Form) -> tuple[int, ...]:
+    match slot:
+        case "output":
+            return (a.shape[0], *form.out, b.shape[-1])
+        case "input":
+            return (a.shape[0], *form.spatial, b.shape[-2] * form.groups)
+        case _:
+            return (*form.windows.size, a.shape[-1] // form.groups, b.shape[-1])
+
+
+def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
+    """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w."""
+    out: jax.Array = _conv.bind(a, b, slot=slot, form=form, kernel=kernel)
+    return out
+
+
+def _run(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
+    shape = _shape(a, b, slot, form)
+    if 0 in (*a.shape, *b.shape, *shape):
+        return jnp.zeros(shape, a.dtype)  # an empty sum, or nothing to fill
+    return getattr(kernel, slot)(a, b, form).astype(a.dtype)
+
+
+def _abstract(a: Any, b: Any, *, slot: str, form: Form, kernel: Kernel) -> Any:
+    return a.update(shape=_shape(a, b, slot, form), weak_type=False)
+
+
+def _by_left(ct: jax.Array, a: Any, b: jax.Array, *, slot: str, **rest: Any) -> jax.Array:
+    """Cotangent of the left operand: x of (x w -> y), y of (y w -> x), x of (x y -> w)."""
+    match slot:
+        case "output":
+            return apply(ct, b, slot=INPUT, **rest)
+        case "input":
+            return apply(ct, b, slot=OUTPUT, **rest)
+        case _:
+            return apply(b, ct, slot=INPUT, **rest)
+
+
+def _by_right(ct: jax.Array, a: jax.Array, b: Any, *, slot: str, **rest: Any) -> jax.Array:
+    """Cotangent of the right operand: w of (x w -> y), w of (y w -> x), y of (x y -> w)."""
+    match slot:
+        case "output":
+            return apply(a, ct, slot=WINDOW, **rest)
+        case "input":
+            return apply(ct, a, slot=WINDOW, **rest)
+        case _:
+            return apply(a, ct, slot=OUTPUT, **rest)
+
+
+def _batch(
+    args: tuple[jax.Array, jax.Array], dims: tuple[Any, Any], *, slot: str, form: Form, kernel: Kernel
+) -> tuple[jax.Array, int]:
+    """Fold a new axis into the examples where only they have it, into the groups elsewhere."""
+    (a, b), (da, db) = args, dims
+    count = a.shape[da] if da is not None else b.shape[db]
+    if db is None and slot != WINDOW:
+        a = jnp.moveaxis(a, da, 0)
+        y = apply(a.reshape(-1, *a.shape[2:]), b, slot=slot, form=form, kernel=kernel)
+        return y.reshape(count, -1, *y.shape[1:]), 0
+
+    def fold(t: jax.Array, d: int | None) -> jax.Array:  # (..., channels) -> (..., count*channels)
+        t = jnp.broadcast_to(t[..., None, :], (*t.shape[:-1], count, t.shape[-1])) if d is None \
+            else jnp.moveaxis(t, d, -2)
+        return t.reshape(*t.shape[:-2], -1)
+
+    form = form._replace(groups=form.groups * count)
+    y = apply(fold(a, da), fold(b, db), slot=slot, form=form, kernel=kernel)
+    return y.reshape(*y.shape[:-1], count, -1), y.ndim - 1
+
+
+_conv = Primitive("fnn_conv")
+_conv.def_impl(_run)
+_conv.def_abstract_eval(_abstract)
+ad.defbilinear(_conv, _by_left, _by_right)
+batching.primitive_batchers[_conv] = _batch
+mlir.register_lowering(_conv, mlir.lower_fun(_run, multiple_results=False))

@@ -1,0 +1,89 @@
+"""The library's convolution, `lax.conv_general_dilated`, in the three slots of `fnn.kernels.form`.
+
+The gradients follow from the index sum ``y[o] = sum_k x[o s + k d - lo] w[k]``: to the input, the
+cotangent is spread by the stride and slid under the flipped window with its channels exchanged; to
+the window, the input is slid under the cotangent spread by the stride, examples playing channels.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnn.kernels.form import Form, Kernel
+
+
+def accumulator(dtype: Any) -> Any:
+    """Dtype in which sums of this dtype are formed: float32 for the half precisions."""
+    return jnp.float32 if dtype in (jnp.float16, jnp.bfloat16) else dtype
+
+
+def swap_channels(w: jax.Array, groups: int) -> jax.Array:
+    """``(*window, c_in // groups, c_out)`` to ``(*window, c_out // groups, c_in)``."""
+    blocks = w.reshape(*w.shape[:-1], groups, -1)
+    blocks = jnp.swapaxes(blocks, -3, -1)
+    return blocks.reshape(*w.shape[:-2], blocks.shape[-3], -1)
+
+
+def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    rank = len(form.spatial)
+    last = (0, rank + 1, *range(1, rank + 1))
+    return lax.conv_general_dilated(
+        x,
+        w,
+        form.windows.stride,
+        form.windows.padding,
+        rhs_dilation=form.windows.dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
+        feature_group_count=form.groups,
+        preferred_element_type=accumulator(x.dtype),
+    )
+
+
+def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    rank, span = len(form.spatial), form.windows.span
+    pads = []
+    for i, o, e, s, (lo, _) in zip(
+        form.spatial, form.out, span, form.windows.stride, form.windows.padding, strict=True
+    ):
+        before = e - 1 - lo
+        pads.append((before, i - ((o - 1) * s + 1) - before + e - 1))
+    last = (0, rank + 1, *range(1, rank + 1))
+    return lax.conv_general_dilated(
+        y,
+        jnp.flip(swap_channels(w, form.groups), tuple(range(rank))),
+        (1,) * rank,
+        pads,
+        lhs_dilation=form.windows.stride,
+        rhs_dilation=form.windows.dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
+        feature_group_count=form.groups,
+        preferred_element_type=accumulator(y.dtype),
+    )
+
+
+def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    rank, w = len(form.spatial), form.windows
+    pads = [
+        (lo, (k - 1) * d + (o - 1) * s + 1 - i - lo)
+        for i, o, k, s, d, (lo, _) in zip(
+            form.spatial, form.out, w.size, w.stride, w.dilation, w.padding, strict=True
+        )
+    ]
+    channels_as_examples = (rank + 1, 0, *range(1, rank + 1))
+    return lax.conv_general_dilated(
+        x,
+        y,
+        w.dilation,
+        pads,
+        rhs_dilation=w.stride,
+        dimension_numbers=lax.ConvDimensionNumbers(
+            channels_as_examples, channels_as_examples, (rank, rank + 1, *range(rank))
+        ),
+        batch_group_count=form.groups,
+        preferred_element_type=accumulator(x.dtype),
+    )
+
+
+LIBRARY = Kernel("lax", _output, _input, _window)

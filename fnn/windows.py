@@ -1,0 +1,205 @@
+"""Window arithmetic: stride, padding and dilation, output sizes, receptive fields.
+
+Convolution and pooling slide the same window. Along an axis of size ``i``, a window of ``k`` taps
+with dilation ``d`` spans ``(k - 1) d + 1`` elements, and with stride ``s`` and padding ``(lo, hi)``
+it stops at ``o = (lo + i + hi - span) // s + 1`` places. Every layer reads its window arguments
+here, so that they mean the same, and fail with the same words, everywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fnn.messages import wrong
+
+Ints = int | tuple[int, ...]
+Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]
+Pads = tuple[tuple[int, int], ...]
+
+
+class Windows(NamedTuple):
+    """A window in its explicit form: one entry per spatial axis."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Pads
+    dilation: tuple[int, ...]
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """Elements from the first to the last tap, both included."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilation, strict=True))
+
+    def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """Places at which the window stops over an input of these spatial sizes."""
+        return tuple(
+            max(0, (lo + i + hi - e) // s + 1)
+            for i, e, s, (lo, hi) in zip(
+                spatial, self.span, self.stride, self.padding, strict=True
+            )
+        )
+
+
+def per_axis(function: str, argument: str, value: Ints, rank: int, least: int) -> tuple[int, ...]:
+    """Spread an int over ``rank`` axes, or check a tuple of ints; each at least ``least``."""
+    values = (value,) * rank if isinstance(value, int) else value
+    if (
+        not isinstance(values, tuple | list)
+        or len(values) != rank
+        or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values)
+    ):
+        needed = f"an int >= {least} or a tuple of {rank} such ints, one per spatial axis"
+        raise wrong(function, argument, repr(value), needed)
+    return tuple(values)
+
+
+def same_pads(
+    spatial: Sequence[int], span: Sequence[int], stride: Sequence[int]
+) -> Pads:
+    """Padding that gives ``ceil(i / s)`` outputs, the odd element at the end."""
+    pads = []
+    for i, e, s in zip(spatial, span, stride, strict=True):
+        total = max(0, (-(-i // s) - 1) * s + e - i)
+        pads.append((total // 2, total - total // 2))
+    return tuple(pads)
+
+
+def _explicit_pads(function: str, padding: Padding, rank: int) -> Pads:
+    if isinstance(padding, int) and not isinstance(padding, bool) and padding >= 0:
+        return ((padding, padding),) * rank
+    if isinstance(padding, tuple | list) and len(padding) == rank:
+        pairs = [(p, p) if isinstance(p, int) else p for p in padding]
+        if all(
+            isinstance(p, tuple | list)
+            and len(p) == 2
+            and all(isinstance(v, int) and v >= 0 for v in p)
+            for p in pairs
+        ):
+            return tuple((lo, hi) for lo, hi in pairs)
+    needed = f'"SAME", "VALID", an int >= 0, {rank} ints, or {rank} pairs (lo, hi) of ints >= 0'
+    raise wrong(function, "padding", repr(padding), needed)
+
+
+def resolve(
+    function: str,
+    spatial: Sequence[int],
+    window: Ints,
+    stride: Ints = 1,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+) -> Windows:
+    """Read one layer's window arguments into their explicit form.
+
+    Args:
+        function: the public name of the caller, for messages.
+        spatial: the spatial sizes of the input.
+        window: taps per axis.
+        stride, padding, dilation: as every layer takes them.
+
+    Raises:
+        ValueError: an argument is malformed, or the window does not fit the padded input.
+    """
+    rank = len(spatial)
+    size = per_axis(function, "window", window, rank, 1)
+    strides = per_axis(function, "stride", stride, rank, 1)
+    dilations = per_axis(function, "dilation", dilation, rank, 1)
+    bare = Windows(size, strides, ((0, 0),) * rank, dilations)
+    if padding == "SAME":
+        return bare._replace(padding=same_pads(spatial, bare.span, strides))
+    if padding != "VALID":
+        bare = bare._replace(padding=_explicit_pads(function, padding, rank))
+    for i, e, (lo, hi) in zip(spatial, bare.span, bare.padding, strict=True):
+        if e > lo + i + hi:
+            raise wrong(
+                function,
+                "window",
+                f"{size} with dilation {dilations}, a span of {bare.span}",
+                f"a span within the padded input {tuple(spatial)} + {bare.padding}",
+            )
+    return bare
+
+
+def output_size(
+    spatial: Sequence[int],
+    window: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+) -> tuple[int, ...]:
+    """Spatial sizes of a convolution's or pooling's output.
+
+    ``o = (lo + i + hi - (k - 1) d - 1) // s + 1`` along each axis.
+
+    Args:
+        spatial: input sizes, one int per spatial axis.
+        window: taps per axis.
+        stride, padding, dilation: as in `fnn.conv`.
+
+    Returns:
+        One int per spatial axis.
+
+    Raises:
+        ValueError: a malformed argument, or a window larger than the padded input.
+
+    Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
+
+    >>> output_size((224, 224), 7, stride=2, padding=3)
+    (112, 112)
+    """
+    return resolve("output_size", spatial, window, stride, padding, dilation).output(spatial)
+
+
+class ReceptiveField(NamedTuple):
+    """What one unit of a layer sees of the network's input, per axis.
+
+    Attributes:
+        size: input elements that can change the unit.
+        stride: input elements between two neighbouring units.
+        start: position of the first unit's first element; negative inside the padding.
+        output: the layer's spatial output sizes.
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    start: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+def receptive_field(
+    spatial: Sequence[int], layers: Sequence[Mapping[str, Any]]
+) -> tuple[ReceptiveField, ...]:
+    """Receptive field of every layer of a stack of convolutions and poolings.
+
+    With jump ``j``, the product of the strides before it, a layer adds ``(k - 1) d j`` to the size.
+
+    Args:
+        spatial: input sizes of the stack, one int per spatial axis.
+        layers: the window arguments of each layer, first layer first: dicts with ``window`` and,
+            where they differ from the defaults of `output_size`, ``stride``, ``padding``,
+            ``dilation``.
+
+    Returns:
+        One `ReceptiveField` per layer.
+
+    Raises:
+        ValueError: as `output_size`, for each layer.
+
+    Source: A. Araujo, W. Norris, J. Sim, Computing receptive fields of convolutional networks
+    (Distill, 2019).
+
+    >>> vgg = [dict(window=3, padding="SAME"), dict(window=3, padding="SAME"),
+    ...        dict(window=2, stride=2)]
+    >>> [field.size for field in receptive_field((32, 32), vgg)]
+    [(3, 3), (5, 5), (6, 6)]
+    """
+    rank = len(spatial)
+    size, jump, start, output = (1,) * rank, (1,) * rank, (0,) * rank, tuple(spatial)
+    fields = []
+    for layer in layers:
+        w = resolve("receptive_field", output, **layer)
+        size = tuple(r + (e - 1) * j for r, e, j in zip(size, w.span, jump, strict=True))
+        start = tuple(a - lo * j for a, (lo, _), j in zip(start, w.padding, jump, strict=True))
+        jump = tuple(j * s for j, s in zip(jump, w.stride, strict=True))
+        output = w.output(output)
+        fields.append(ReceptiveField(size, jump, start, output))
+    return tuple(fields)

@@ -1,0 +1,61 @@
+"""Every public array function once, with a call that is valid for it.
+
+`test_layers.py` crosses these rows with the properties that every layer has; `test_coverage`
+there fails for a public function that has neither a row nor a reason in `EXEMPT`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+import numpy as np
+
+import fnn
+
+Arrays = Callable[[np.random.Generator], tuple[Any, ...]]
+
+
+class Row(NamedTuple):
+    """A valid call ``fn(*args(rng), **config)`` returning one array or a pytree of arrays.
+
+    Attributes:
+        fn: the public function.
+        args: builds the positional array arguments, float32 or integer.
+        config: keyword arguments.
+        smooth: how often it is differentiable at these arguments in its float arguments: 2, 1, 0.
+        half: whether it takes float16 and bfloat16.
+    """
+
+    fn: Callable[..., Any]
+    args: Arrays
+    config: dict[str, Any] = {}  # noqa: RUF012  (never mutated; NamedTuple allows no factory)
+    smooth: int = 2
+    half: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.fn.__name__
+
+
+def normal(*shapes: tuple[int, ...]) -> Arrays:
+    """Standard normal float32 arrays of these shapes."""
+    return lambda rng: tuple(rng.standard_normal(s).astype(np.float32) for s in shapes)
+
+
+CONV: list[Row] = []
+
+POOLING: list[Row] = []
+
+ACTIVATIONS: list[Row] = []
+
+LOSSES: list[Row] = []
+
+LAYERS: list[Row] = []  # linear, normalization, dropout
+
+ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS]
+
+# Public names that are no array functions, each with its reason and where it is tested instead.
+EXEMPT: dict[str, str] = {
+    "output_size": "integers only: test_windows.py",
+    "receptive_field": "integers only: test_windows.py",
+}
