@@ -1,11 +1,29 @@
 """fnn: functional neural networks on JAX."""
 
+from fnn import initializers as initializers
 from fnn.conv import conv as conv
+from fnn.initializers import init_conv as init_conv
+from fnn.linear import dense as dense
+from fnn.linear import embed as embed
+from fnn.linear import flatten as flatten
+from fnn.linear import init_dense as init_dense
+from fnn.linear import init_embed as init_embed
+from fnn.pooling import avg_pool as avg_pool
+from fnn.pooling import max_pool as max_pool
 from fnn.windows import output_size as output_size
 from fnn.windows import receptive_field as receptive_field
 
 __all__ = [
+    "avg_pool",
     "conv",
+    "dense",
+    "embed",
+    "flatten",
+    "init_conv",
+    "init_dense",
+    "init_embed",
+    "initializers",
+    "max_pool",
     "output_size",
     "receptive_field",
 ]

@@ -44,18 +44,28 @@ def normal(*shapes: tuple[int, ...]) -> Arrays:
 
 CONV: list[Row] = []
 
-POOLING: list[Row] = []
+POOLING: list[Row] = [
+    Row(fnn.avg_pool, normal((2, 7, 6, 3)), {"window": 3, "stride": 2, "padding": 1}),
+    Row(fnn.max_pool, normal((2, 7, 6, 3)), {"window": 3, "stride": 2, "padding": 1}),
+]
 
 ACTIVATIONS: list[Row] = []
 
 LOSSES: list[Row] = []
 
-LAYERS: list[Row] = []  # linear, normalization, dropout
+LAYERS: list[Row] = [  # linear, normalization, dropout
+    Row(fnn.dense, normal((3, 5), (5, 2), (2,))),
+    Row(fnn.embed, lambda rng: (rng.integers(0, 7, (3, 4)), *normal((7, 5))(rng))),
+    Row(fnn.flatten, normal((3, 2, 2, 4))),
+]
 
 ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS]
 
 # Public names that are no array functions, each with its reason and where it is tested instead.
 EXEMPT: dict[str, str] = {
+    "init_conv": "a key and sizes, no array to differentiate: test_initializers.py",
+    "init_dense": "a key and sizes: test_initializers.py",
+    "init_embed": "a key and sizes: test_initializers.py",
     "output_size": "integers only: test_windows.py",
     "receptive_field": "integers only: test_windows.py",
 }
