@@ -8,12 +8,21 @@ from fnn.linear import embed as embed
 from fnn.linear import flatten as flatten
 from fnn.linear import init_dense as init_dense
 from fnn.linear import init_embed as init_embed
+from fnn.optimizers import Optimizer as Optimizer
+from fnn.optimizers import adam as adam
+from fnn.optimizers import sgd as sgd
 from fnn.pooling import avg_pool as avg_pool
 from fnn.pooling import max_pool as max_pool
+from fnn.training import Report as Report
+from fnn.training import make_step as make_step
+from fnn.training import train as train
 from fnn.windows import output_size as output_size
 from fnn.windows import receptive_field as receptive_field
 
 __all__ = [
+    "Optimizer",
+    "Report",
+    "adam",
     "avg_pool",
     "conv",
     "dense",
@@ -23,7 +32,10 @@ __all__ = [
     "init_dense",
     "init_embed",
     "initializers",
+    "make_step",
     "max_pool",
     "output_size",
     "receptive_field",
+    "sgd",
+    "train",
 ]

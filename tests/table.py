@@ -63,6 +63,10 @@ ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS]
 
 # Public names that are no array functions, each with its reason and where it is tested instead.
 EXEMPT: dict[str, str] = {
+    "adam": "an optimizer, no array function: test_optimizers.py",
+    "make_step": "takes functions: test_training.py",
+    "sgd": "an optimizer, no array function: test_optimizers.py",
+    "train": "takes functions: test_training.py",
     "init_conv": "a key and sizes, no array to differentiate: test_initializers.py",
     "init_dense": "a key and sizes: test_initializers.py",
     "init_embed": "a key and sizes: test_initializers.py",
