@@ -1,6 +1,7 @@
 """fnn: functional neural networks on JAX."""
 
 from fnn import initializers as initializers
+from fnn.activations import relu as relu
 from fnn.conv import conv as conv
 from fnn.initializers import init_conv as init_conv
 from fnn.linear import dense as dense
@@ -8,6 +9,8 @@ from fnn.linear import embed as embed
 from fnn.linear import flatten as flatten
 from fnn.linear import init_dense as init_dense
 from fnn.linear import init_embed as init_embed
+from fnn.losses import cross_entropy as cross_entropy
+from fnn.metrics import accuracy as accuracy
 from fnn.optimizers import Optimizer as Optimizer
 from fnn.optimizers import adam as adam
 from fnn.optimizers import sgd as sgd
@@ -22,9 +25,11 @@ from fnn.windows import receptive_field as receptive_field
 __all__ = [
     "Optimizer",
     "Report",
+    "accuracy",
     "adam",
     "avg_pool",
     "conv",
+    "cross_entropy",
     "dense",
     "embed",
     "flatten",
@@ -36,6 +41,7 @@ __all__ = [
     "max_pool",
     "output_size",
     "receptive_field",
+    "relu",
     "sgd",
     "train",
 ]

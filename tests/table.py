@@ -49,9 +49,14 @@ POOLING: list[Row] = [
     Row(fnn.max_pool, normal((2, 7, 6, 3)), {"window": 3, "stride": 2, "padding": 1}),
 ]
 
-ACTIVATIONS: list[Row] = []
+ACTIVATIONS: list[Row] = [
+    Row(fnn.relu, normal((2, 3))),
+]
 
-LOSSES: list[Row] = []
+LOSSES: list[Row] = [
+    Row(fnn.cross_entropy, lambda rng: (*normal((4, 3))(rng), rng.integers(0, 3, 4))),
+    Row(fnn.accuracy, lambda rng: (*normal((4, 3))(rng), rng.integers(0, 3, 4)), smooth=0),
+]
 
 LAYERS: list[Row] = [  # linear, normalization, dropout
     Row(fnn.dense, normal((3, 5), (5, 2), (2,))),
