@@ -1,5 +1,6 @@
 """fnn: functional neural networks on JAX."""
 
+from fnn import data as data
 from fnn import initializers as initializers
 from fnn.activations import relu as relu
 from fnn.conv import conv as conv
@@ -29,6 +30,7 @@ __all__ = [
     "adam",
     "avg_pool",
     "conv",
+    "data",
     "cross_entropy",
     "dense",
     "embed",
