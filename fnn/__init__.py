@@ -2,8 +2,14 @@
 
 from fnn import data as data
 from fnn import initializers as initializers
+from fnn.checkpoint import load as load
+from fnn.checkpoint import save as save
 from fnn.activations import relu as relu
 from fnn.conv import conv as conv
+from fnn.conv import conv_lax as conv_lax
+from fnn.conv import conv_matrix as conv_matrix
+from fnn.conv import conv_transpose as conv_transpose
+from fnn.conv import convolve as convolve
 from fnn.initializers import init_conv as init_conv
 from fnn.linear import dense as dense
 from fnn.linear import embed as embed
@@ -22,6 +28,7 @@ from fnn.training import make_step as make_step
 from fnn.training import train as train
 from fnn.windows import output_size as output_size
 from fnn.windows import receptive_field as receptive_field
+from fnn.windows import transposed_size as transposed_size
 
 __all__ = [
     "Optimizer",
@@ -30,8 +37,12 @@ __all__ = [
     "adam",
     "avg_pool",
     "conv",
-    "data",
+    "conv_lax",
+    "conv_matrix",
+    "conv_transpose",
+    "convolve",
     "cross_entropy",
+    "data",
     "dense",
     "embed",
     "flatten",
@@ -39,11 +50,14 @@ __all__ = [
     "init_dense",
     "init_embed",
     "initializers",
+    "load",
     "make_step",
     "max_pool",
     "output_size",
     "receptive_field",
     "relu",
+    "save",
     "sgd",
     "train",
+    "transposed_size",
 ]

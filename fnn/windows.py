@@ -33,9 +33,7 @@ class Windows(NamedTuple):
         """Places at which the window stops over an input of these spatial sizes."""
         return tuple(
             max(0, (lo + i + hi - e) // s + 1)
-            for i, e, s, (lo, hi) in zip(
-                spatial, self.span, self.stride, self.padding, strict=True
-            )
+            for i, e, s, (lo, hi) in zip(spatial, self.span, self.stride, self.padding, strict=True)
         )
 
 
@@ -52,9 +50,7 @@ def per_axis(function: str, argument: str, value: Ints, rank: int, least: int) -
     return tuple(values)
 
 
-def same_pads(
-    spatial: Sequence[int], span: Sequence[int], stride: Sequence[int]
-) -> Pads:
+def same_pads(spatial: Sequence[int], span: Sequence[int], stride: Sequence[int]) -> Pads:
     """Padding that gives ``ceil(i / s)`` outputs, the odd element at the end."""
     pads = []
     for i, e, s in zip(spatial, span, stride, strict=True):
@@ -64,19 +60,40 @@ def same_pads(
 
 
 def _explicit_pads(function: str, padding: Padding, rank: int) -> Pads:
-    if isinstance(padding, int) and not isinstance(padding, bool) and padding >= 0:
-        return ((padding, padding),) * rank
+    if isinstance(padding, int):
+        padding = (padding,) * rank
     if isinstance(padding, tuple | list) and len(padding) == rank:
         pairs = [(p, p) if isinstance(p, int) else p for p in padding]
         if all(
             isinstance(p, tuple | list)
             and len(p) == 2
-            and all(isinstance(v, int) and v >= 0 for v in p)
+            and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in p)
             for p in pairs
         ):
             return tuple((lo, hi) for lo, hi in pairs)
     needed = f'"SAME", "VALID", an int >= 0, {rank} ints, or {rank} pairs (lo, hi) of ints >= 0'
     raise wrong(function, "padding", repr(padding), needed)
+
+
+def _read(
+    function: str,
+    spatial: Sequence[int],
+    window: Ints,
+    stride: Ints,
+    padding: Padding,
+    dilation: Ints,
+) -> Windows:
+    """Every argument per axis; "SAME" for an input of these spatial sizes."""
+    rank = len(spatial)
+    size = per_axis(function, "window", window, rank, 1)
+    strides = per_axis(function, "stride", stride, rank, 1)
+    dilations = per_axis(function, "dilation", dilation, rank, 1)
+    bare = Windows(size, strides, ((0, 0),) * rank, dilations)
+    if not isinstance(padding, str) or padding not in ("SAME", "VALID"):
+        return bare._replace(padding=_explicit_pads(function, padding, rank))
+    if padding == "SAME":
+        return bare._replace(padding=same_pads(spatial, bare.span, strides))
+    return bare
 
 
 def resolve(
@@ -98,24 +115,54 @@ def resolve(
     Raises:
         ValueError: an argument is malformed, or the window does not fit the padded input.
     """
-    rank = len(spatial)
-    size = per_axis(function, "window", window, rank, 1)
-    strides = per_axis(function, "stride", stride, rank, 1)
-    dilations = per_axis(function, "dilation", dilation, rank, 1)
-    bare = Windows(size, strides, ((0, 0),) * rank, dilations)
+    windows = _read(function, spatial, window, stride, padding, dilation)
     if padding == "SAME":
-        return bare._replace(padding=same_pads(spatial, bare.span, strides))
-    if padding != "VALID":
-        bare = bare._replace(padding=_explicit_pads(function, padding, rank))
-    for i, e, (lo, hi) in zip(spatial, bare.span, bare.padding, strict=True):
+        return windows
+    for i, e, (lo, hi) in zip(spatial, windows.span, windows.padding, strict=True):
         if e > lo + i + hi:
             raise wrong(
                 function,
                 "window",
-                f"{size} with dilation {dilations}, a span of {bare.span}",
-                f"a span within the padded input {tuple(spatial)} + {bare.padding}",
+                f"{windows.size} with dilation {windows.dilation}, a span of {windows.span}",
+                f"a span within the padded input {tuple(spatial)} + {windows.padding}",
             )
-    return bare
+    return windows
+
+
+def resolve_transposed(
+    function: str,
+    spatial: Sequence[int],
+    window: Ints,
+    stride: Ints = 1,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    output_padding: Ints = 0,
+) -> tuple[tuple[int, ...], Windows]:
+    """Read a transposed layer's arguments: its output sizes, and the layer it is the transpose of.
+
+    That layer leads from s input sizes to one output size; ``output_padding`` says from which,
+    "SAME" means the largest.
+    """
+    rank = len(spatial)
+    strides = per_axis(function, "stride", stride, rank, 1)
+    full = tuple(i * s for i, s in zip(spatial, strides, strict=True))
+    windows = _read(function, full, window, strides, padding, dilation)
+    extra = per_axis(function, "output_padding", output_padding, rank, 0)
+    if padding == "SAME":
+        if any(extra):
+            raise wrong(function, "output_padding", extra, 'explicit padding: "SAME" gives i s')
+        return full, windows
+    if any(p >= s for p, s in zip(extra, strides, strict=True)):
+        raise wrong(function, "output_padding", extra, f"less than the stride {strides}")
+    sizes = tuple(
+        (i - 1) * s - lo - hi + e + p
+        for i, s, (lo, hi), e, p in zip(
+            spatial, strides, windows.padding, windows.span, extra, strict=True
+        )
+    )
+    if min(sizes) < 0:
+        raise wrong(function, "padding", windows.padding, f"less: it leaves the sizes {sizes}")
+    return sizes, windows
 
 
 def output_size(
@@ -147,6 +194,40 @@ def output_size(
     (112, 112)
     """
     return resolve("output_size", spatial, window, stride, padding, dilation).output(spatial)
+
+
+def transposed_size(
+    spatial: Sequence[int],
+    window: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    output_padding: Ints = 0,
+) -> tuple[int, ...]:
+    """Spatial sizes of a transposed convolution's output.
+
+    ``(i - 1) s - lo - hi + (k - 1) d + 1 + output_padding`` along each axis, ``i s`` for "SAME":
+    an input size from which `output_size` with the same arguments leads back to i.
+
+    Args:
+        spatial: input sizes, one int per spatial axis.
+        window: taps per axis.
+        stride, padding, dilation, output_padding: as in `fnn.conv_transpose`.
+
+    Returns:
+        One int per spatial axis.
+
+    Raises:
+        ValueError: a malformed argument, or padding that leaves less than nothing.
+
+    Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
+
+    >>> transposed_size((7, 7), 4, stride=2, padding=1)
+    (14, 14)
+    """
+    arguments = (spatial, window, stride, padding, dilation, output_padding)
+    return resolve_transposed("transposed_size", *arguments)[0]
 
 
 class ReceptiveField(NamedTuple):

@@ -42,7 +42,13 @@ def normal(*shapes: tuple[int, ...]) -> Arrays:
     return lambda rng: tuple(rng.standard_normal(s).astype(np.float32) for s in shapes)
 
 
-CONV: list[Row] = []
+CONV: list[Row] = [
+    Row(fnn.conv, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
+    Row(fnn.conv_lax, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
+    Row(fnn.conv_matrix, normal((3, 2, 3)), {"spatial": (5,), "stride": 2}),
+    Row(fnn.conv_transpose, normal((2, 3, 4, 6), (3, 3, 2, 6), (4,)), {"stride": 2, "groups": 2}),
+    Row(fnn.convolve, normal((2, 7, 2), (2, 2, 3), (7, 3)), {"dilation": 2}),
+]
 
 POOLING: list[Row] = [
     Row(fnn.avg_pool, normal((2, 7, 6, 3)), {"window": 3, "stride": 2, "padding": 1}),
@@ -75,6 +81,9 @@ EXEMPT: dict[str, str] = {
     "init_conv": "a key and sizes, no array to differentiate: test_initializers.py",
     "init_dense": "a key and sizes: test_initializers.py",
     "init_embed": "a key and sizes: test_initializers.py",
+    "load": "reads a file: test_checkpoint.py",
+    "save": "writes a file: test_checkpoint.py",
     "output_size": "integers only: test_windows.py",
     "receptive_field": "integers only: test_windows.py",
+    "transposed_size": "integers only: test_windows.py",
 }
