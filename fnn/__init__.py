@@ -2,9 +2,9 @@
 
 from fnn import data as data
 from fnn import initializers as initializers
+from fnn.activations import relu as relu
 from fnn.checkpoint import load as load
 from fnn.checkpoint import save as save
-from fnn.activations import relu as relu
 from fnn.conv import conv as conv
 from fnn.conv import conv_lax as conv_lax
 from fnn.conv import conv_matrix as conv_matrix
