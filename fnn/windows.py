@@ -60,10 +60,9 @@ def same_pads(spatial: Sequence[int], span: Sequence[int], stride: Sequence[int]
 
 
 def _explicit_pads(function: str, padding: Padding, rank: int) -> Pads:
-    if isinstance(padding, int):
-        padding = (padding,) * rank
-    if isinstance(padding, tuple | list) and len(padding) == rank:
-        pairs = [(p, p) if isinstance(p, int) else p for p in padding]
+    values = (padding,) * rank if isinstance(padding, int) else padding
+    if isinstance(values, tuple | list) and len(values) == rank:
+        pairs = [(p, p) if isinstance(p, int) else p for p in values]
         if all(
             isinstance(p, tuple | list)
             and len(p) == 2
