@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
+import jax
 import numpy as np
 
 import fnn
@@ -68,6 +69,16 @@ LAYERS: list[Row] = [  # linear, normalization, dropout
     Row(fnn.dense, normal((3, 5), (5, 2), (2,))),
     Row(fnn.embed, lambda rng: (rng.integers(0, 7, (3, 4)), *normal((7, 5))(rng))),
     Row(fnn.flatten, normal((3, 2, 2, 4))),
+    Row(fnn.dropout, normal((5, 7)), {"rate": 0.4, "key": jax.random.key(0)}),
+    Row(fnn.batch_norm, lambda rng: (*normal((4, 3, 3, 2), (2,), (2,), (2,))(rng), np.float32([1, 2]))),
+    Row(fnn.batch_stats, normal((4, 3, 3, 2)), half=False),  # gives float32 for them
+    Row(fnn.layer_norm, normal((4, 3, 5), (5,), (5,))),
+    Row(fnn.rms_norm, normal((4, 3, 5), (5,))),
+    Row(fnn.group_norm, normal((3, 2, 3, 6), (6,), (6,)), {"groups": 2}),
+    Row(fnn.instance_norm, normal((3, 2, 3, 2), (2,), (2,))),
+    Row(fnn.spectral_norm, normal((3, 4, 5), (5,)), smooth=0),  # its vectors count as constants
+    Row(fnn.standardize, lambda rng: (*normal((4, 3, 2), (2,))(rng), np.float32([0.5, 2]))),
+    Row(fnn.fit_standardize, normal((4, 3, 2)), half=False),  # gives float32 for them
 ]
 
 ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS]
@@ -81,6 +92,8 @@ EXEMPT: dict[str, str] = {
     "init_conv": "a key and sizes, no array to differentiate: test_initializers.py",
     "init_dense": "a key and sizes: test_initializers.py",
     "init_embed": "a key and sizes: test_initializers.py",
+    "init_norm": "sizes only: test_normalization.py",
+    "running_stats": "takes pairs of arrays: test_normalization.py",
     "load": "reads a file: test_checkpoint.py",
     "save": "writes a file: test_checkpoint.py",
     "output_size": "integers only: test_windows.py",
