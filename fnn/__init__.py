@@ -2,7 +2,22 @@
 
 from fnn import data as data
 from fnn import initializers as initializers
-from fnn.activations import relu as relu
+from fnn.activations import gelu as gelu
+from fnn.activations import glu as glu
+from fnn.activations import hard_sigmoid as hard_sigmoid
+from fnn.activations import hard_swish as hard_swish
+from fnn.activations import hard_tanh as hard_tanh
+from fnn.activations import identity as identity
+from fnn.activations import log_sigmoid as log_sigmoid
+from fnn.activations import mish as mish
+from fnn.activations import piecewise_linear as piecewise_linear
+from fnn.activations import sigmoid as sigmoid
+from fnn.activations import sign as sign
+from fnn.activations import silu as silu
+from fnn.activations import softplus as softplus
+from fnn.activations import softsign as softsign
+from fnn.activations import tanh as tanh
+from fnn.activations import unit_step as unit_step
 from fnn.checkpoint import load as load
 from fnn.checkpoint import save as save
 from fnn.conv import conv as conv
@@ -31,6 +46,14 @@ from fnn.optimizers import adam as adam
 from fnn.optimizers import sgd as sgd
 from fnn.pooling import avg_pool as avg_pool
 from fnn.pooling import max_pool as max_pool
+from fnn.rectifiers import celu as celu
+from fnn.rectifiers import elu as elu
+from fnn.rectifiers import leaky_relu as leaky_relu
+from fnn.rectifiers import prelu as prelu
+from fnn.rectifiers import relu as relu
+from fnn.rectifiers import relu6 as relu6
+from fnn.rectifiers import selu as selu
+from fnn.rectifiers import squareplus as squareplus
 from fnn.statistics import BatchStats as BatchStats
 from fnn.statistics import batch_stats as batch_stats
 from fnn.statistics import fit_standardize as fit_standardize
@@ -52,6 +75,7 @@ __all__ = [
     "avg_pool",
     "batch_norm",
     "batch_stats",
+    "celu",
     "conv",
     "conv_lax",
     "conv_matrix",
@@ -61,10 +85,17 @@ __all__ = [
     "data",
     "dense",
     "dropout",
+    "elu",
     "embed",
     "fit_standardize",
     "flatten",
+    "gelu",
+    "glu",
     "group_norm",
+    "hard_sigmoid",
+    "hard_swish",
+    "hard_tanh",
+    "identity",
     "init_conv",
     "init_dense",
     "init_embed",
@@ -72,18 +103,34 @@ __all__ = [
     "initializers",
     "instance_norm",
     "layer_norm",
+    "leaky_relu",
     "load",
+    "log_sigmoid",
     "make_step",
     "max_pool",
+    "mish",
     "output_size",
+    "piecewise_linear",
+    "prelu",
     "receptive_field",
     "relu",
+    "relu",
+    "relu6",
     "rms_norm",
     "running_stats",
     "save",
+    "selu",
     "sgd",
+    "sigmoid",
+    "sign",
+    "silu",
+    "softplus",
+    "softsign",
     "spectral_norm",
+    "squareplus",
     "standardize",
+    "tanh",
     "train",
     "transposed_size",
+    "unit_step",
 ]
