@@ -67,7 +67,7 @@ def make_step(
         has_aux: whether loss returns ``(scalar, aux)``.
 
     Returns:
-        The jitted ``step(params, state, batch) -> (params, state, value)``, or
+        The compiled ``step(params, state, batch) -> (params, state, value)``, or
         ``step(params, state, batch, key)`` where loss takes a key; value is loss before the step,
         ``(value, aux)`` with has_aux. It donates params and state: use what it returns.
 
@@ -86,7 +86,8 @@ def make_step(
     """
     keyed = _takes_key("make_step", loss)
 
-    def step(params: Any, state: Any, batch: Any, key: Array | None = None) -> tuple[Any, Any, Any]:
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def donating(params: Any, state: Any, batch: Any, key: Any) -> tuple[Any, Any, Any]:
         if keyed != (key is not None):
             needed = "a key, as loss takes one" if keyed else "no key, as loss takes none"
             raise wrong("make_step", "key", "None" if key is None else describe(key), needed)
@@ -95,7 +96,11 @@ def make_step(
         )
         return params, state, (value, aux) if has_aux else value
 
-    return jax.jit(step, donate_argnums=(0, 1))
+    def step(params: Any, state: Any, batch: Any, key: Array | None = None) -> tuple[Any, Any, Any]:
+        params, state, value = donating(*_unshared((params, state)), batch, key)
+        return params, state, value
+
+    return step
 
 
 def train(
@@ -282,6 +287,14 @@ def _step(
     return jax.tree.map(_add, params, updates), state, value, aux
 
 
+def _unshared(tree: Any) -> Any:
+    """Copy leaves that are one array in two places, as some ``init`` makes them: donated once."""
+    leaves, structure = jax.tree.flatten(tree)
+    if len(set(map(id, leaves))) == len(leaves):
+        return tree
+    return jax.tree.unflatten(structure, map(jnp.copy, leaves))
+
+
 def _extra(update: Any, **offered: Any) -> dict[str, Any]:
     takes = inspect.signature(update).parameters
     if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
@@ -290,7 +303,7 @@ def _extra(update: Any, **offered: Any) -> dict[str, Any]:
 
 
 def _add(p: Array, u: Array) -> Array:
-    wide = jnp.promote_types(p.dtype, u.dtype)
+    wide = max(p.dtype, u.dtype, key=lambda dtype: dtype.itemsize)  # so that only the sum rounds
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 
 
