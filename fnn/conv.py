@@ -97,7 +97,7 @@ def _plan(
     name: str, kernel: Kernel, spatial: tuple[int, ...], windows: Windows, mode: str, groups: int
 ) -> _Plan:
     """Leave zero padding to the kernel; any other is made before a window without padding."""
-    if mode not in MODES:
+    if mode not in tuple(MODES):
         raise wrong(name, "padding_mode", repr(mode), " or ".join(map(repr, MODES)))
     if mode == "zeros":
         return _Plan(kernel, Form(spatial, windows, groups), ((0, 0),) * len(spatial), mode)

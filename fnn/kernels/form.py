@@ -120,17 +120,18 @@ def _batch(
     count = a.shape[da] if da is not None else b.shape[db]
     if db is None and slot != WINDOW:
         a = jnp.moveaxis(a, da, 0)
-        y = apply(a.reshape(-1, *a.shape[2:]), b, slot=slot, form=form, kernel=kernel)
-        return y.reshape(count, -1, *y.shape[1:]), 0
+        many = a.reshape(count * a.shape[1], *a.shape[2:])
+        y = apply(many, b, slot=slot, form=form, kernel=kernel)
+        return y.reshape(count, a.shape[1], *y.shape[1:]), 0
 
     def fold(t: jax.Array, d: int | None) -> jax.Array:  # (..., channels) -> (..., count*channels)
         t = jnp.broadcast_to(t[..., None, :], (*t.shape[:-1], count, t.shape[-1])) if d is None \
             else jnp.moveaxis(t, d, -2)
-        return t.reshape(*t.shape[:-2], -1)
+        return t.reshape(*t.shape[:-2], t.shape[-2] * t.shape[-1])
 
     form = form._replace(groups=form.groups * count)
     y = apply(fold(a, da), fold(b, db), slot=slot, form=form, kernel=kernel)
-    return y.reshape(*y.shape[:-1], count, -1), y.ndim - 1
+    return y.reshape(*y.shape[:-1], count, y.shape[-1] // count), y.ndim - 1
 
 
 _conv = Primitive("fnn_conv")

@@ -1,0 +1,476 @@
+"""Convolution: the numbers of the courses, the laws, the derivatives, the messages.
+
+`test_conv_fuzz.py` compares every algorithm with the oracle over random forms.
+"""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import fnn
+from tests.check import check, close
+from tests.oracles import conv as oracle
+from tests.record_torch_conv import CASES, FILE, arrays
+
+OTHERS = ("conv_matrix", "conv_transpose")
+ALGORITHMS = [
+    getattr(fnn, name)
+    for name in fnn.__all__
+    if name == "conv" or (name.startswith("conv_") and name not in OTHERS)
+]
+every = pytest.mark.parametrize("fn", ALGORITHMS, ids=lambda fn: fn.__name__)
+# A form that every algorithm takes.
+X, W = (2, 6, 7, 3), (3, 3, 3, 4)
+
+
+def normal(*shapes: tuple[int, ...], seed: int = 0, dtype: Any = np.float32) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(s).astype(dtype) for s in shapes]
+
+
+def image(rows: Any) -> jax.Array:
+    """One example with one channel."""
+    a = jnp.asarray(rows, jnp.float32)
+    return a.reshape(1, *a.shape, 1)
+
+
+def window(rows: Any) -> jax.Array:
+    a = jnp.asarray(rows, jnp.float32)
+    return a.reshape(*a.shape, 1, 1)
+
+
+def rows(y: jax.Array) -> Any:
+    return np.asarray(y[0, ..., 0]).tolist()
+
+
+# The numbers of the courses.
+
+Y = [1, 2, 3, 4, 5, 6]
+SQUARE = [[1, 2, 1], [3, 4, 0], [2, 6, 1]]
+FOUR = [[1, 2, 3, 2], [4, 0, -1, 3], [0, 1, 2, 1], [6, 2, -1, 4]]
+NINE = np.arange(9.0).reshape(3, 3)
+RAMP = [[0, 1], [2, 3]]
+NUMBERS: list[tuple[Any, Any, dict[str, Any], Any]] = [
+    (Y, [0.5, 0.5], {}, [1.5, 2.5, 3.5, 4.5, 5.5]),  # A5
+    (Y, [0.5, 0.5], {"stride": 2}, [1.5, 3.5, 5.5]),
+    (SQUARE, [[-1, 2], [1, 0]], {}, [[6, 4], [7, 2]]),  # A7
+    (FOUR, [[-1, 4], [1, 5]], {"stride": 2}, [[11, 19], [20, 21]]),
+    (NINE, RAMP, {}, [[19, 25], [37, 43]]),  # E9
+    (NINE, RAMP, {"padding": 1}, [[0, 3, 8, 4], [9, 19, 25, 10], [21, 37, 43, 16], [6, 7, 8, 0]]),
+    (NINE, RAMP, {"padding": 1, "stride": (3, 2)}, [[0, 8], [6, 8]]),
+    (Y, [1, 1, 1], {"padding": "SAME"}, [3, 6, 9, 12, 15, 11]),  # A11, C8: zero boundary
+    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "circular"}, [9, 6, 9, 12, 15, 12]),  # C8
+    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "circular", "stride": 2}, [9, 9, 15]),
+    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "reflect"}, [5, 6, 9, 12, 15, 16]),
+    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "replicate"}, [4, 6, 9, 12, 15, 17]),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config", "want"), NUMBERS)
+def test_numbers_of_the_courses(x: Any, w: Any, config: dict[str, Any], want: Any) -> None:
+    """A5, A7, A11, C8, E9; and A9: the same numbers from the explicit matrix."""
+    config = {"padding": "VALID"} | config
+    assert rows(fnn.conv(image(x), window(w), **config)) == want
+    matrix = fnn.conv_matrix(window(w), np.shape(x), **config)
+    assert np.asarray(matrix @ image(x).ravel()).tolist() == np.ravel(want).tolist()
+
+
+def test_matrix_is_banded() -> None:
+    """A5: the layer as F(x) = W x + b with the taps on the diagonals."""
+    matrix = fnn.conv_matrix(window([0.5, 0.25]), 5, padding="VALID")
+    assert np.asarray(matrix).tolist() == (np.eye(4, 5) / 2 + np.eye(4, 5, 1) / 4).tolist()
+
+
+MATRICES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((5, 4, 3), (3, 2, 3, 2), {"stride": (2, 1)}),
+    ((4, 5, 4), (2, 3, 2, 6), {"groups": 2, "padding": ((1, 0), (2, 2)), "dilation": (1, 2)}),
+    ((4, 4, 2), (3, 3, 2, 2), {"padding_mode": "reflect", "stride": 3}),
+    ((3, 2, 4, 1), (2, 2, 3, 1, 2), {"padding_mode": "circular"}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config"), MATRICES)
+def test_unwinding(x: tuple[int, ...], w: tuple[int, ...], config: dict[str, Any]) -> None:
+    """A9: any convolution is one matrix-vector product; its transpose is `conv_transpose`."""
+    a, b = normal((1, *x), w)
+    matrix = fnn.conv_matrix(jnp.asarray(b), x[:-1], **config)
+    want = oracle.conv(a.astype(np.float64), b.astype(np.float64), **config)
+    close(matrix @ a.ravel(), want.ravel(), length=b[..., 0].size)
+
+
+def test_feature_maps() -> None:
+    """A10: summed over the input's maps; not summed, f_in f_out maps; a bias at each place."""
+    x, w, untied = normal((2, 5, 4, 3), (3, 2, 3, 2), (5, 4, 2))
+    single = lambda i, j: fnn.conv(x[..., i : i + 1], w[..., i : i + 1, j : j + 1])  # noqa: E731
+    maps = [[single(i, j) for j in range(2)] for i in range(3)]
+    summed = jnp.concatenate([sum(maps[i][j] for i in range(3)) for j in range(2)], -1)
+    close(fnn.conv(x, w, untied), summed + untied[None], length=18)
+    multiplied = jnp.concatenate([maps[i][j] for i in range(3) for j in range(2)], -1)
+    depthwise = w.reshape(3, 2, 1, 6)  # of channel i the maps 2 i and 2 i + 1
+    close(fnn.conv(x, depthwise, groups=3), multiplied, length=6)
+
+
+def test_textbook_convolution() -> None:
+    """B12: the flipped convolution is commutative and linear; `numpy.convolve` is its 1-D case."""
+    x, y, w = normal((6,), (6,), (4,))
+    full = lambda a, v: fnn.convolve(image(a), window(v), padding=len(v) - 1)[0, :, 0]  # noqa: E731
+    close(full(x, w), np.convolve(x, w), length=4)
+    close(full(w, x), np.convolve(x, w), length=4)
+    close(full(2 * x - 3 * y, w), 2 * full(x, w) - 3 * full(y, w), length=16)
+    a, b = normal((5, 4), (2, 3))
+    there = fnn.convolve(image(a), window(b), padding=((1, 1), (2, 2)))
+    back = fnn.convolve(image(b), window(a), padding=((4, 4), (3, 3)))
+    close(there, back, length=6)
+
+
+def test_opposite_edges_cancel() -> None:
+    """B13: summed over the image the two edges of a bar cancel, unless a ReLU comes first."""
+    bar = jnp.zeros((5, 6)).at[:, 2:4].set(1.0)
+    edges = fnn.conv(image(bar), window([[-1.0, 1.0]]), padding="VALID")
+    assert float(edges.sum()) == 0.0
+    assert float(fnn.relu(edges).sum()) == 5.0
+
+
+def test_backward_by_hand() -> None:
+    """C10: both gradients of a convolution are convolutions."""
+    x, w, g = normal((2, 6, 5, 3), (3, 2, 3, 4), (2, 4, 4, 4))
+    _, pull = jax.vjp(lambda x, w: fnn.conv(x, w, padding="VALID"), x, w)
+    to_x, to_w = pull(jnp.asarray(g))
+    exchanged = jnp.swapaxes(w, -1, -2)
+    close(to_x, fnn.convolve(g, exchanged, padding=((2, 2), (1, 1))), length=24)
+    channels_as_examples = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    by_hand = fnn.conv(*channels_as_examples, padding="VALID")  # (c_in, *window, c_out)
+    close(to_w, by_hand.transpose(1, 2, 0, 3), length=32)
+
+
+def test_from_dense_to_convolution() -> None:
+    """E10: a dense layer made translation invariant, then local, is a convolution."""
+    size, (weights, x) = 7, normal((7, 7), (2, 7))
+    shift = (np.arange(size)[None] - np.arange(size)[:, None]) % size  # of input i against output o
+    shared = np.array([weights[shift == k].mean() for k in range(size)], np.float32)
+    local = np.where((shift <= 1) | (shift == size - 1), shared[shift], np.float32(0))
+    got = fnn.dense(x, local.T)
+    taps = jnp.asarray(shared[[size - 1, 0, 1]])
+    want = fnn.conv(x[..., None], taps.reshape(3, 1, 1), padding_mode="circular")
+    close(got, want[..., 0], length=7)
+
+
+def test_small_shifts() -> None:
+    """B16: a convolution moves with its input; pooling after it forgets the small shifts."""
+    spot = jnp.zeros((8, 8)).at[2, 4].set(1.0)
+    moved = jnp.roll(spot, (1, 1), (0, 1))
+    responses = [fnn.conv(image(a), window([[1.0]])) for a in (spot, moved)]
+    assert not np.array_equal(*responses)
+    assert np.array_equal(jnp.roll(responses[0], (1, 1), (1, 2)), responses[1])
+    assert np.array_equal(*(fnn.max_pool(r, 2) for r in responses))
+
+
+# Laws, for every algorithm.
+
+
+@every
+def test_equivariance(fn: Any) -> None:
+    """A8, B16, D6: on a torus exactly, and away from the border with zeros."""
+    x, w = normal((1, 8, 9, 3), W)
+    y = fn(x, w, padding_mode="circular")
+    shifted = fn(jnp.roll(x, (2, -3), (1, 2)), w, padding_mode="circular")
+    close(shifted, jnp.roll(y, (2, -3), (1, 2)), length=27)
+    inner = jnp.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    moved = fn(jnp.roll(inner, (1, -2), (1, 2)), w)
+    close(moved, jnp.roll(fn(inner, w), (1, -2), (1, 2)), length=27)
+
+
+@every
+def test_linearity(fn: Any) -> None:
+    x, y, w, v = normal(X, X, W, W)
+    close(fn(2 * x - y, w), 2 * fn(x, w) - fn(y, w), length=108)
+    close(fn(x, 2 * w - v), 2 * fn(x, w) - fn(x, v), length=108)
+
+
+@every
+def test_agreement(fn: Any) -> None:
+    """Value and gradients are those of every other algorithm."""
+    x, w, b, g = normal(X, W, (4,), (2, 6, 7, 4))
+
+    def run(fn: Any) -> list[Any]:
+        y, pull = jax.vjp(fn, x, w, b)
+        return [y, *pull(jnp.asarray(g))]
+
+    for got, want in zip(run(fn), run(fnn.conv_lax), strict=True):
+        close(got, want, length=84)
+
+
+@every
+def test_derivatives_of_every_order(fn: Any) -> None:
+    """Forward over reverse and reverse over forward, against finite differences in float64."""
+    with jax.enable_x64(True):
+        x, w = (jnp.asarray(a) for a in normal((1, 4, 5, 2), (3, 3, 2, 2), dtype=np.float64))
+        check_grads(fn, (x, w), order=2, modes=["fwd", "rev"])
+        loss = lambda w: (fn(x, w) ** 3).sum()  # noqa: E731
+        hessian = jax.hessian(loss)(w)
+        want = jax.hessian(lambda w: (fnn.conv_lax(x, w) ** 3).sum())(w)
+        close(hessian, want, length=400)
+
+
+BATCHED = [(0, None), (None, 3), (1, 0), (2, 2)]
+
+
+@every
+@pytest.mark.parametrize("axes", BATCHED, ids=str)
+def test_vmap_is_a_loop(fn: Any, axes: tuple[int | None, int | None]) -> None:
+    """Value and both gradients, whichever of the arrays has the new axis."""
+
+    def run(x: Any, w: Any) -> Any:
+        y, pull = jax.vjp(fn, x, w)
+        return y, pull(jnp.sin(y))
+
+    count = 3
+    x, w = normal(*(s if a is None else (count, *s) for s, a in zip((X, W), axes, strict=True)))
+    batches = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip((x, w), axes, strict=True)]
+    got = jax.jit(jax.vmap(run, axes))(*batches)
+    single = jax.jit(run)
+    for i in range(count):
+        want = single(*(a if d is None else a[i] for a, d in zip((x, w), axes, strict=True)))
+        jax.tree.map(lambda g, v, i=i: close(g[i], v, length=84), got, want)
+
+
+@every
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
+def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any) -> None:
+    """3600 ones sum to 3600 (bfloat16: 3600 rounded), not to the 256 or 2048 where halves stop."""
+    x, w = jnp.ones((1, 3, 3, 400), dtype), jnp.ones((3, 3, 400, 1), dtype)
+    y, pull = jax.vjp(lambda x, w: fn(x, w, padding=1), x, w)
+    assert y.dtype == dtype
+    close(y[0, 1, 1], [3600.0])
+    examples = jnp.ones((400, 3, 3, 1), dtype)
+    _, pull = jax.vjp(lambda w: fn(examples, w, padding=1), jnp.ones((3, 3, 1, 1), dtype))
+    (to_w,) = pull(jnp.ones((400, 3, 3, 1), dtype))
+    close(to_w[1, 1], [[3600.0]])
+    w = jnp.ones((3, 3, 1, 400), dtype)
+    _, pull = jax.vjp(lambda x: fn(x, w, padding=1), jnp.ones((1, 3, 3, 1), dtype))
+    (to_x,) = pull(jnp.ones((1, 3, 3, 400), dtype))
+    close(to_x[0, 1, 1], [3600.0])
+
+
+@every
+def test_inside_scan(fn: Any) -> None:
+    x, w = normal(X, (2, 3, 3, 3, 3))
+    got, _ = jax.lax.scan(lambda x, w: (fn(x, w), None), jnp.asarray(x), jnp.asarray(w))
+    close(got, fn(fn(x, w[0]), w[1]), length=54)
+
+
+@every
+def test_integers_exactly_or_not_at_all(fn: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-9, 9, s, np.int32) for s in (X, W))
+    try:
+        y = fn(x, w)
+    except ValueError as error:
+        assert fn is not fnn.conv
+        assert fn is not fnn.conv_lax
+        assert "floating" in str(error)  # noqa: PT017
+    else:
+        assert y.dtype == jnp.int32
+        np.testing.assert_array_equal(y, oracle.conv(x, w))
+
+
+# The transposed convolution.
+
+ADJOINT: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((2, 8, 6, 4), (3, 4, 2, 6), {"stride": (2, 3), "groups": 2}),
+    ((2, 7, 6, 2), (3, 2, 2, 3), {"padding": ((2, 1), (0, 1)), "dilation": (2, 1), "stride": 2}),
+    ((1, 9, 3), (2, 3, 2), {"stride": 4, "padding": "VALID"}),
+    ((1, 9, 3), (2, 3, 2), {"stride": 3, "padding": "SAME"}),
+    ((1, 3, 4, 3, 2), (2, 3, 2, 2, 2), {"padding": 1, "stride": (1, 2, 2)}),
+    ((2, 6, 6, 2), (3, 5, 2, 3), {"padding_mode": "circular", "stride": 2}),
+    ((2, 6, 5, 2), (3, 4, 2, 3), {"padding_mode": "reflect"}),
+    ((2, 4, 5, 2), (3, 4, 2, 3), {"padding_mode": "replicate", "padding": 6}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config"), ADJOINT)
+def test_adjointness(x: tuple[int, ...], w: tuple[int, ...], config: dict[str, Any]) -> None:
+    """<conv(x, w), y> = <x, conv_transpose(y, w)>, with the bias of its own channels."""
+    with jax.enable_x64(True):
+        a, v = normal(x, w, dtype=np.float64)
+        y = fnn.conv(a, v, **config)
+        (cotangent,) = normal(y.shape, seed=1, dtype=np.float64)
+        plain = fnn.conv_transpose(cotangent, v, **config)
+        extra = [i - o for i, o in zip(x[1:-1], plain.shape[1:-1], strict=True)]
+        if any(extra) and config.get("padding") != "SAME":
+            config = config | {"output_padding": tuple(extra)}
+            plain = fnn.conv_transpose(cotangent, v, **config)
+        assert plain.shape == x
+        inner = float(jnp.vdot(y, cotangent))
+        assert abs(inner - float(jnp.vdot(a, plain))) < 1e-12 * y.size
+        close(plain, oracle.conv_transpose(cotangent, v, **config), length=v[..., 0, :].size)
+        tied, untied = normal(x[-1:], x[1:], dtype=np.float64)
+        for bias in (tied, untied):
+            biased = fnn.conv_transpose(cotangent, v, bias, **config)
+            close(biased, np.asarray(plain) + bias, length=8)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_as_torch(name: str) -> None:
+    fn = fnn.conv_transpose if name.startswith("transpose") else fnn.conv
+    *_, config = CASES[name]
+    x, w, *b = arrays(name)
+    y = fn(x, w, *b, **{"padding": 0} | config)
+    close(y, np.load(FILE)[name], length=w[..., 0, :].size)
+
+
+# Forms in full: value, jit, vmap, both derivatives, against the oracle.
+
+FORMS: list[tuple[tuple[int, ...], ...] | Any] = [
+    ((2, 9, 3), (4, 3, 2), (2,), {"stride": 2}),
+    ((2, 5, 4, 2), (3, 4, 1, 4), (5, 4, 4), {"groups": 2}),
+    ((1, 3, 4, 3, 2), (2, 3, 2, 2, 2), (2,), {"padding": ((1, 0), (0, 2), (1, 1))}),
+    ((2, 4, 5, 2), (3, 2, 2, 2), (2,), {"padding_mode": "circular", "padding": 2, "stride": 3}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "b", "config"), FORMS)
+def test_forms(x: Any, w: Any, b: Any, config: dict[str, Any]) -> None:
+    arguments = normal(x, w, b)
+    check(fnn.conv, oracle.conv, *arguments, length=arguments[1].size * 4, **config)
+
+
+def test_padding_of_half_precision_sums_in_float32() -> None:
+    """The gradient of an element at the border is the sum over its copies."""
+    w = jnp.ones((1, 1, 1), jnp.bfloat16)
+    replicate = {"padding": 599, "padding_mode": "replicate"}
+    _, pull = jax.vjp(lambda x: fnn.conv(x, w, **replicate), jnp.ones((1, 2, 1), jnp.bfloat16))
+    (to_x,) = pull(jnp.ones((1, 1200, 1), jnp.bfloat16))
+    close(to_x, np.full((1, 2, 1), 600.0))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 6, 3), (2, 0, 6, 3), (2, 5, 6, 0)], ids=str)
+def test_empty(shape: tuple[int, ...]) -> None:
+    x, w, b = jnp.zeros(shape), jnp.ones((3, 3, shape[-1], 4)), jnp.ones(4)
+    y = fnn.conv(x, w, b)
+    assert y.shape == (*shape[:3], 4)
+    assert (np.asarray(y) == 1).all()
+    gradients = jax.grad(lambda *a: fnn.conv(*a).sum(), (0, 1, 2))(x, w, b)
+    assert [g.shape for g in gradients] == [x.shape, w.shape, b.shape]
+    assert jax.vmap(fnn.conv, (0, None))(x[None], w).shape == (1, *y.shape)
+    assert jax.vmap(fnn.conv)(x[None], w[None]).shape == (1, *y.shape)
+
+
+# Wrong calls.
+
+GOOD: dict[str, Any] = {
+    "x": np.ones((2, 5, 6, 4), np.float32),
+    "w": np.ones((3, 3, 2, 6), np.float32),
+}
+GOOD |= {"b": np.ones(6, np.float32), "groups": 2}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"x": np.ones((2, 5, 6, 5), np.float32)}, "x: got float32[2,5,6,5]; needed 4 channels, for w"),
+    ({"x": np.ones((5, 6, 4), np.float32)}, "x: got float32[5,6,4]; needed 4 axes (n, *spatial,"),
+    ({"w": np.ones((2, 6), np.float32)}, "w: got float32[2,6]; needed (*window, c_in // groups,"),
+    ({"w": np.ones((1,) * 6, np.float32)}, "w: got float32[1,1,1,1,1,1]; needed (*window"),
+    ({"groups": 4}, "groups: got 4; needed a divisor of 6, the last axis of w"),
+    ({"groups": 3}, "x: got float32[2,5,6,4]; needed 6 channels, for w"),
+    ({"groups": 0}, "groups: got 0; needed an int >= 1"),
+    ({"groups": True}, "groups: got True; needed an int >= 1"),
+    ({"b": np.ones(5, np.float32)}, "b: got float32[5]; needed shape (6,) or, untied, (5, 6, 6)"),
+    ({"b": np.ones((1, 1, 6), np.float32)}, "b: got float32[1,1,6]; needed shape (6,) or"),
+    ({"stride": -1}, "stride: got -1; needed an int >= 1 or a tuple of 2"),
+    ({"stride": (1, 2, 3)}, "stride: got (1, 2, 3)"),
+    ({"dilation": 0}, "dilation: got 0"),
+    ({"padding": "FULL"}, 'padding: got \'FULL\'; needed "SAME", "VALID", an int'),
+    ({"padding": -1}, "padding: got -1"),
+    ({"padding_mode": "mirror"}, "padding_mode: got 'mirror'; needed 'zeros' or 'circular' or"),
+    ({"padding_mode": ["zeros"]}, "padding_mode: got ['zeros']"),
+    ({"w": np.ones((7, 3, 2, 6), np.float32), "padding": "VALID"}, "window: got (7, 3) with"),
+    (
+        {"padding": ((0, 6), (0, 0)), "padding_mode": "circular"},
+        "padding: got ((0, 6), (0, 0)); needed at most 5 on each side of an axis of size 5 with",
+    ),
+    (
+        {"padding": ((0, 0), (6, 0)), "padding_mode": "reflect"},
+        'needed at most 5 on each side of an axis of size 6 with "reflect"',
+    ),
+    (
+        {"x": np.ones((2, 0, 6, 4), np.float32), "padding": 2, "padding_mode": "replicate"},
+        'needed at most 0 on each side of an axis of size 0 with "replicate"',
+    ),
+]
+WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
+    ({"x": [[1.0]]}, "x: got list [[1.0]]; needed a JAX or NumPy array"),
+    ({"w": None}, "w: got NoneType None; needed a JAX or NumPy array"),
+    (
+        {"w": np.ones((3, 3, 2, 6), np.float16)},
+        "w: got float16[3,3,2,6]; needed float32, the dtype",
+    ),
+    ({"b": np.ones(6, np.int32)}, "b: got int32[6]; needed float32, the dtype of x"),
+    (
+        {"x": np.ones((2, 5, 6, 4), bool)},
+        "x: got bool[2,5,6,4]; needed a floating or integer dtype",
+    ),
+    ({"x": np.ones((2, 5, 6, 4), np.complex64)}, "needed a floating or integer dtype"),
+]
+
+
+def split(call: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    call = GOOD | call
+    return [call.pop(name) for name in "xwb"], call
+
+
+@every
+@pytest.mark.parametrize(("call", "message"), WRONG)
+def test_wrong_values(fn: Any, call: dict[str, Any], message: str) -> None:
+    args, config = split(call)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        fn(*args, **config)
+    assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
+
+
+@every
+@pytest.mark.parametrize(("call", "message"), WRONG_TYPES)
+def test_wrong_types(fn: Any, call: dict[str, Any], message: str) -> None:
+    args, config = split(call)
+    with pytest.raises(TypeError, match=re.escape(message)) as error:
+        fn(*args, **config)
+    assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
+
+
+def test_wrong_under_jit() -> None:
+    args, config = split({"b": np.ones(5, np.float32)})
+    with pytest.raises(ValueError, match=re.escape("fnn.conv: b: got float32[5]")):
+        jax.jit(lambda *a: fnn.conv(*a, **config))(*args)
+
+
+OTHERS_WRONG: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
+    (fnn.conv_transpose, ((1, 4, 2), (3, 5, 3)), {}, "x: got float32[1,4,2]; needed 3 channels"),
+    (fnn.conv_transpose, ((1, 4, 3), (3, 5, 3)), {"groups": 2}, "groups: got 2; needed a divisor"),
+    (fnn.conv_transpose, ((1, 4, 3), (3, 5, 3), (3,)), {}, "b: got float32[3]; needed shape (5,)"),
+    (
+        fnn.conv_transpose,
+        ((1, 4, 3), (3, 5, 3)),
+        {"output_padding": 1, "padding": 1},
+        "output_padding: got (1,); needed less than the stride (1,)",
+    ),
+    (fnn.convolve, ((1, 4, 2), (3, 3, 3)), {}, "x: got float32[1,4,2]; needed 3 channels"),
+    (fnn.convolve, ((1, 4, 2), (3, 3)), {}, "w: got float32[3,3]; needed (*window"),
+    (fnn.conv_matrix, ((3, 2, 3),), {"spatial": (4, 4)}, "spatial: got (4, 4); needed an int >= 1"),
+    (fnn.conv_matrix, ((3, 3),), {"spatial": 4}, "w: got float32[3,3]; needed (*window"),
+]
+
+
+@pytest.mark.parametrize(("fn", "shapes", "config", "message"), OTHERS_WRONG)
+def test_wrong_elsewhere(fn: Any, shapes: Any, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        fn(*normal(*shapes), **config)
+    assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
+
+
+def test_lists_are_tuples() -> None:
+    x, w = normal((1, 5, 6, 2), (3, 3, 2, 1))
+    listed = fnn.conv(x, w, stride=[2, 1], padding=[[1, 0], [0, 2]], dilation=[1, 2])
+    want = fnn.conv(x, w, stride=(2, 1), padding=((1, 0), (0, 2)), dilation=(1, 2))
+    assert np.array_equal(listed, want)
