@@ -95,7 +95,7 @@ def conv_gradients(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients of ``sum(g * conv(x, w))`` to x and w: each place gives g back to what it read."""
     walk = Walk(x.shape[1:-1], w.shape[:-2], stride, padding, dilation)
-    index = np.arange(x[0, ..., 0].size).reshape(1, *x.shape[1:-1], 1)
+    index = np.arange(np.prod(x.shape[1:-1])).reshape(1, *x.shape[1:-1], 1)
     source = padded(index + 1, walk, padding_mode)[0, ..., 0] - 1  # -1: a zero, read from nowhere
     xp = padded(x, walk, padding_mode)
     gxp, gw = np.zeros(xp.shape), np.zeros(w.shape)
