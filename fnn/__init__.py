@@ -25,6 +25,14 @@ from fnn.conv import conv_lax as conv_lax
 from fnn.conv import conv_matrix as conv_matrix
 from fnn.conv import conv_transpose as conv_transpose
 from fnn.conv import convolve as convolve
+from fnn.curvature import CriticalPoint as CriticalPoint
+from fnn.curvature import Spectrum as Spectrum
+from fnn.curvature import critical_point as critical_point
+from fnn.curvature import extreme_eigenvalues as extreme_eigenvalues
+from fnn.curvature import hessian_diagonal as hessian_diagonal
+from fnn.curvature import hutchinson_diagonal as hutchinson_diagonal
+from fnn.curvature import hvp as hvp
+from fnn.curvature import max_stable_step as max_stable_step
 from fnn.dropout import dropout as dropout
 from fnn.initializers import init_conv as init_conv
 from fnn.linear import dense as dense
@@ -34,6 +42,8 @@ from fnn.linear import init_dense as init_dense
 from fnn.linear import init_embed as init_embed
 from fnn.losses import cross_entropy as cross_entropy
 from fnn.metrics import accuracy as accuracy
+from fnn.newton import diagonal_newton as diagonal_newton
+from fnn.newton import newton as newton
 from fnn.normalization import batch_norm as batch_norm
 from fnn.normalization import group_norm as group_norm
 from fnn.normalization import init_norm as init_norm
@@ -54,6 +64,9 @@ from fnn.rectifiers import relu as relu
 from fnn.rectifiers import relu6 as relu6
 from fnn.rectifiers import selu as selu
 from fnn.rectifiers import squareplus as squareplus
+from fnn.softmax import log_softmax as log_softmax
+from fnn.softmax import logsumexp as logsumexp
+from fnn.softmax import softmax as softmax
 from fnn.statistics import BatchStats as BatchStats
 from fnn.statistics import batch_stats as batch_stats
 from fnn.statistics import fit_standardize as fit_standardize
@@ -68,8 +81,10 @@ from fnn.windows import transposed_size as transposed_size
 
 __all__ = [
     "BatchStats",
+    "CriticalPoint",
     "Optimizer",
     "Report",
+    "Spectrum",
     "accuracy",
     "adam",
     "avg_pool",
@@ -81,12 +96,15 @@ __all__ = [
     "conv_matrix",
     "conv_transpose",
     "convolve",
+    "critical_point",
     "cross_entropy",
     "data",
     "dense",
+    "diagonal_newton",
     "dropout",
     "elu",
     "embed",
+    "extreme_eigenvalues",
     "fit_standardize",
     "flatten",
     "gelu",
@@ -95,6 +113,9 @@ __all__ = [
     "hard_sigmoid",
     "hard_swish",
     "hard_tanh",
+    "hessian_diagonal",
+    "hutchinson_diagonal",
+    "hvp",
     "identity",
     "init_conv",
     "init_dense",
@@ -106,9 +127,13 @@ __all__ = [
     "leaky_relu",
     "load",
     "log_sigmoid",
+    "log_softmax",
+    "logsumexp",
     "make_step",
     "max_pool",
+    "max_stable_step",
     "mish",
+    "newton",
     "output_size",
     "piecewise_linear",
     "prelu",
@@ -124,6 +149,7 @@ __all__ = [
     "sigmoid",
     "sign",
     "silu",
+    "softmax",
     "softplus",
     "softsign",
     "spectral_norm",

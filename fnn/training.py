@@ -142,8 +142,8 @@ def train(
             report, as `make_step`.
         TypeError: a leaf of params that is no floating-point array, or a key that is none.
 
-    Source: issue of all batches in a random order, L. Bottou, Curiously fast convergence of some
-    stochastic gradient descent algorithms (2009).
+    Source: L. Bottou, Curiously fast convergence of some stochastic gradient descent algorithms
+    (2009), on shuffled passes.
 
     >>> import fnn, jax, jax.numpy as jnp
     >>> data = jnp.array([[1.0], [2.0], [6.0]])
@@ -157,7 +157,7 @@ def train(
     """
     _check_sizes(data, batch_size, epochs, report_every)
     _check_key(key)
-    _check_params("train", params)
+    check_params("train", params)
     params, data = jax.tree.map(_strong, params), jax.tree.map(jnp.asarray, data)
     state = jax.tree.map(_strong, optimizer.init(params) if state is None else state)
     plan = _Plan(loss, _takes_key("train", loss), optimizer, batch_size)
@@ -269,21 +269,19 @@ def _step(
     batch: Any,
     key: Any,
 ) -> Any:
-    _check_params(name, params)
+    check_params(name, params)
 
     def objective(params: Any) -> Any:
         out = loss(params, batch) if key is None else loss(params, batch, key=key)
         if has_aux and not (isinstance(out, tuple) and len(out) == 2):
             raise wrong(name, "loss", describe(out), "a pair (value, aux), as has_aux says")
         value, aux = out if has_aux else (out, None)
-        if getattr(value, "shape", None) != ():
-            raise wrong(name, "loss", describe(value), "a scalar array: call .mean()")
-        return value, aux
+        return check_scalar(name, value), aux
 
     (value, aux), grads = jax.value_and_grad(objective, has_aux=True)(params)
     extra = _extra(optimizer.update, value=value, grad=grads, value_fn=lambda p: objective(p)[0])
     updates, state = optimizer.update(grads, state, params, **extra)
-    _check_updates(name, params, updates)
+    check_like(name, "updates", updates, params)
     return jax.tree.map(_add, params, updates), state, value, aux
 
 
@@ -318,22 +316,31 @@ def _takes_key(name: str, loss: Loss) -> bool:
     return "key" in inspect.signature(loss).parameters
 
 
-def _check_params(name: str, params: Any) -> None:
+def check_scalar(name: str, value: Any) -> Any:
+    """Return the value of a loss, or raise the error of public function ``name``."""
+    if getattr(value, "shape", None) != ():
+        raise wrong(name, "loss", describe(value), "a scalar array: call .mean()")
+    return value
+
+
+def check_params(name: str, params: Any) -> None:
+    """Raise the error of public function ``name`` for the first leaf that has no gradient."""
     for path, leaf in jax.tree.leaves_with_path(params):
         if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
             where = "params" + jax.tree_util.keystr(path)
             raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
 
 
-def _check_updates(name: str, params: Any, updates: Any) -> None:
+def check_like(name: str, argument: str, tree: Any, params: Any) -> None:
+    """Raise the error of public function ``name`` where tree is not shaped as params."""
     got, needed = (
         {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}
-        for tree in (updates, params)
+        for tree in (tree, params)
     )
     for path in {**needed, **got}:
-        if got.get(path) != needed.get(path):
-            came = f"updates{path} of shape {got.get(path)}"
-            raise wrong(name, "optimizer", came, f"the shape of params{path}, {needed.get(path)}")
+        a, b = got.get(path, "nothing"), needed.get(path, "nothing")
+        if a != b:
+            raise wrong(name, argument + path, a, f"{b}, as params have there")
 
 
 def _check_key(key: Any) -> None:

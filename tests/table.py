@@ -85,6 +85,14 @@ ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS]
 
 # Public names that are no array functions, each with its reason and where it is tested instead.
 EXEMPT: dict[str, str] = {
+    "critical_point": "takes a loss: test_curvature.py",
+    "extreme_eigenvalues": "takes a loss: test_curvature.py",
+    "hessian_diagonal": "takes a loss: test_curvature.py",
+    "hutchinson_diagonal": "takes a loss: test_curvature.py",
+    "hvp": "takes a loss: test_curvature.py",
+    "max_stable_step": "takes a loss: test_curvature.py",
+    "diagonal_newton": "returns functions: test_newton.py",
+    "newton": "returns functions: test_newton.py",
     "adam": "an optimizer, no array function: test_optimizers.py",
     "make_step": "takes functions: test_training.py",
     "sgd": "an optimizer, no array function: test_optimizers.py",
