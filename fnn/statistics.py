@@ -7,6 +7,7 @@ does fastest on a CPU: a product with a vector of ones takes two to ten times as
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -50,13 +51,24 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(accumulator(x.dtype))
 
 
-def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance over these axes, which are kept with size 1."""
-    about = lax.stop_gradient(x.mean(axes, keepdims=True))
+def centre(
+    x: jax.Array, mean: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean, deviation from the mean, and biased variance.
+
+    ``mean`` averages over the right entries and gives an array that subtracts from x. The first
+    estimate is a constant to the gradient, which flows through the exact rest.
+    """
+    about = lax.stop_gradient(mean(x))
     d = x - about
-    rest = d.mean(axes, keepdims=True)
-    var = jnp.square(d).mean(axes, keepdims=True) - jnp.square(rest)
-    return about + rest, var - lax.stop_gradient(jnp.minimum(var, 0.0))
+    rest = mean(d)
+    var = mean(jnp.square(d)) - jnp.square(rest)
+    return about + rest, d - rest, var - lax.stop_gradient(jnp.minimum(var, 0.0))
+
+
+def mean_over(axes: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
+    """The average over these axes, which are kept with size 1."""
+    return lambda x: x.mean(axes, keepdims=True)
 
 
 @functools.partial(jax.jit, inline=True)
@@ -82,7 +94,7 @@ def batch_stats(x: Float[Array, "n *spatial c"]) -> BatchStats:
     """
     if x.ndim < 2:
         raise wrong("batch_stats", "x", describe(x), "shape (n, *spatial, c)")
-    mean, var = moments(widen(x), tuple(range(x.ndim - 1)))
+    mean, _, var = centre(widen(x), mean_over(tuple(range(x.ndim - 1))))
     return BatchStats(mean.reshape(-1), var.reshape(-1))
 
 

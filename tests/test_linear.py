@@ -1,0 +1,96 @@
+"""dense, embed and flatten against their index sums; their messages."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import HALF, check
+from tests.oracles import linear as oracle
+
+DTYPES = [*HALF, np.dtype(np.float32), np.dtype(np.float64)]
+rng = np.random.default_rng(0)
+
+
+def draw(dtype: Any, *shape: int) -> Any:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dense(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        x, w, b = draw(dtype, 3, 2, 7), draw(dtype, 7, 5), draw(dtype, 5)
+        check(fnn.dense, oracle.dense, x, w, b, length=7)
+
+
+def test_dense_without_bias_and_for_one_vector() -> None:
+    check(fnn.dense, oracle.dense, draw(np.float32, 7), draw(np.float32, 7, 5), length=7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_embed(dtype: Any) -> None:
+    ids = np.array([[3, 0, 3], [5, 3, 1]])
+    with jax.enable_x64(True):
+        check(fnn.embed, oracle.embed, ids, draw(dtype, 6, 4), length=3)
+
+
+def test_embed_of_a_missing_row_is_nan_and_moves_no_other_row() -> None:
+    ids, table = np.array([-1, 6, 2]), draw(np.float32, 6, 4)
+    check(fnn.embed, oracle.embed, ids, table, wrt=())
+    gradient = jax.grad(lambda t: jnp.nansum(fnn.embed(jnp.asarray(ids), t)))(jnp.asarray(table))
+    assert np.flatnonzero(np.asarray(gradient).any(1)).tolist() == [2]
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_embed_sums_the_gradient_of_a_frequent_id_in_float32(dtype: Any) -> None:
+    ids = jnp.zeros(4096, jnp.int32)  # a sum of ones in bfloat16 stops at 256
+    gradient = jax.grad(lambda t: fnn.embed(ids, t).astype(jnp.float32).sum())(
+        jnp.ones((2, 1), dtype)
+    )
+    assert gradient.tolist() == [[4096.0], [0.0]]
+
+
+def test_embed_is_dense_on_one_hot_rows() -> None:
+    ids, table = rng.integers(0, 6, (4, 3)), jnp.asarray(draw(np.float32, 6, 5))
+    hot = jax.nn.one_hot(ids, 6)
+    np.testing.assert_array_equal(fnn.embed(jnp.asarray(ids), table), fnn.dense(hot, table))
+
+
+def test_flatten() -> None:
+    x = np.arange(24.0, dtype=np.float32).reshape(2, 3, 2, 2)
+    np.testing.assert_array_equal(fnn.flatten(x), x.reshape(2, 12))
+    assert fnn.flatten(np.zeros((0, 3, 2), np.float32)).shape == (0, 6)
+    assert fnn.flatten(np.zeros(5, np.int32)).shape == (5, 1)
+
+
+f32 = np.float32
+WRONG: list[tuple[Any, ...]] = [
+    (fnn.dense, (f32(1), np.ones((1, 2), f32)), ValueError,
+     "fnn.dense: x: got float32[]; needed at least one axis, the features last"),
+    (fnn.dense, (np.ones((2, 3), f32), np.ones((4, 5), f32)), ValueError,
+     "fnn.dense: w: got float32[4,5]; needed shape (3, d_out) for x float32[2,3]"),
+    (fnn.dense, (np.ones((2, 3), f32), np.ones(3, f32)), ValueError,
+     "fnn.dense: w: got float32[3]; needed shape (3, d_out) for x float32[2,3]"),
+    (fnn.dense, (np.ones((2, 3), f32), np.ones((3, 5), f32), np.ones((1, 5), f32)), ValueError,
+     "fnn.dense: b: got float32[1,5]; needed shape (5,) for w float32[3,5]"),
+    (fnn.dense, (np.ones((2, 3), f32), np.ones((3, 5), np.float16)), TypeError,
+     "fnn.dense: w: got float16[3,5]; needed the dtype of x, float32"),
+    (fnn.dense, (np.ones((2, 3), f32), np.ones((3, 5), f32), np.ones(5, np.float16)), TypeError,
+     "fnn.dense: b: got float16[5]; needed the dtype of x, float32"),
+    (fnn.embed, (np.ones(3, f32), np.ones((4, 2), f32)), TypeError,
+     "fnn.embed: ids: got float32[3]; needed an integer dtype"),
+    (fnn.embed, (np.ones(3, np.int32), np.ones(4, f32)), ValueError,
+     "fnn.embed: table: got float32[4]; needed shape (vocabulary, d)"),
+    (fnn.flatten, (f32(1),), ValueError,
+     "fnn.flatten: x: got float32[]; needed at least one axis, the examples first"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fn", "args", "kind", "message"), WRONG)
+def test_messages(fn: Any, args: Any, kind: Any, message: str) -> None:
+    with pytest.raises(kind) as error:
+        fn(*args)
+    assert str(error.value) == message

@@ -1,0 +1,302 @@
+"""Normalization, its statistics and standardisation against oracles; edges; messages."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import HALF, check, close
+from tests.oracles import normalization as oracle
+
+DTYPES = [*HALF, np.dtype(np.float32), np.dtype(np.float64)]
+by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+rng = np.random.default_rng(0)
+
+
+def draw(dtype: Any, *shape: int) -> Any:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def trained_batch_norm(x: Any, scale: Any, bias: Any) -> Any:
+    return fnn.batch_norm(x, scale, bias, *fnn.batch_stats(x))
+
+
+def wide_stats(x: Any) -> Any:
+    return jnp.stack(fnn.batch_stats(x))
+
+
+@by_dtype
+def test_batch_norm(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        x, scale, bias, mean = draw(dtype, 4, 3, 2), *draw(dtype, 3, 2)
+        var = np.array([0.5, 2], dtype)
+        check(fnn.batch_norm, oracle.batch_norm, x, scale, bias, mean, var, length=12)
+
+
+@by_dtype
+def test_batch_norm_with_the_statistics_of_its_input(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        x, scale, bias = draw(dtype, 5, 2, 3), draw(dtype, 3), draw(dtype, 3)
+        check(trained_batch_norm, oracle.trained_batch_norm, x, scale, bias, length=10)
+
+
+@by_dtype
+def test_layer_norm(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        x, scale, bias = draw(dtype, 2, 3, 8), draw(dtype, 8), draw(dtype, 8)
+        check(fnn.layer_norm, oracle.layer_norm, x, scale, bias, length=8)
+
+
+@by_dtype
+def test_rms_norm(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        check(fnn.rms_norm, oracle.rms_norm, draw(dtype, 2, 3, 8), draw(dtype, 8), length=8)
+
+
+@by_dtype
+def test_group_norm(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        x, scale, bias = draw(dtype, 3, 2, 2, 6), draw(dtype, 6), draw(dtype, 6)
+        check(fnn.group_norm, oracle.group_norm, x, scale, bias, length=12, groups=2)
+
+
+@by_dtype
+def test_instance_norm(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        x, scale, bias = draw(dtype, 3, 5, 4), draw(dtype, 4), draw(dtype, 4)
+        check(fnn.instance_norm, oracle.instance_norm, x, scale, bias, length=5)
+
+
+def test_trailing_axes_without_bias() -> None:
+    x, scale = draw(np.float32, 3, 2, 4), draw(np.float32, 2, 4)
+    check(fnn.layer_norm, oracle.layer_norm, x, scale, length=8, eps=0.1)
+    check(fnn.rms_norm, oracle.rms_norm, x[0], scale, length=8, eps=0.1)
+
+
+def test_one_group_is_one_set_and_c_groups_are_instances() -> None:
+    x, scale = draw(np.float32, 3, 5, 4), np.ones(4, np.float32)
+    check(fnn.group_norm, oracle.group_norm, x, scale, length=20, groups=1)
+    instances = fnn.instance_norm(x, scale)
+    np.testing.assert_array_equal(fnn.group_norm(x, scale, groups=4), instances)
+    assert fnn.group_norm(x[:, 0], scale, groups=2).shape == (3, 4)  # no spatial axes
+
+
+OFFSETS = pytest.mark.parametrize("mean", [0.0, 1e4, -1e6])
+
+
+@OFFSETS
+def test_statistics_do_not_cancel(mean: float) -> None:
+    x = (mean + 0.1 * rng.standard_normal((64, 8, 8, 3))).astype(np.float32)
+    got, want = fnn.batch_stats(x), oracle.batch_stats(x.astype(np.float64))
+    close(got.mean, want[0], length=64)
+    close(got.var, want[1], length=64)
+
+
+@OFFSETS
+def test_normalized_values_do_not_cancel(mean: float) -> None:
+    x = (mean + rng.standard_normal((16, 4, 6))).astype(np.float32)
+    scale, wide = np.ones(6, np.float32), x.astype(np.float64)
+    ones, zeros = np.ones(6), np.zeros(6)
+    close(fnn.layer_norm(x, scale), oracle.layer_norm(wide, ones), length=6)
+    group = oracle.group_norm(wide, ones, groups=2)
+    close(fnn.group_norm(x, scale, groups=2), group, length=12)
+    close(fnn.instance_norm(x, scale), oracle.instance_norm(wide, ones), length=4)
+    # Here the mean is handed over as float32: half an ulp of it over a deviation of about 1.
+    slack = float(np.spacing(np.float32(abs(mean))))
+    want = oracle.trained_batch_norm(wide, ones, zeros)
+    close(trained_batch_norm(x, scale, 0 * scale), want, length=64, slack=slack)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_statistics_of_half_precision_are_float32(dtype: Any) -> None:
+    x = (rng.standard_normal((4096, 2)) + 3).astype(dtype)
+    mean, var = fnn.batch_stats(x)
+    assert mean.dtype == var.dtype == jnp.float32
+    want = oracle.batch_stats(x.astype(np.float64))
+    close(mean, want[0], length=64)
+    close(var, want[1], length=64)
+    y = fnn.batch_norm(x, *np.ones((2, 2), dtype), mean, var)
+    assert y.dtype == dtype
+
+
+def test_statistics_have_the_gradient_of_their_formula() -> None:
+    with jax.enable_x64(True):
+        x = draw(np.float64, 6, 2) + 1e4
+        check(wide_stats, oracle.batch_stats, draw(np.float64, 6, 2), length=6)
+        gradient = jax.grad(lambda x: fnn.batch_stats(x).var.sum())(x)
+        close(gradient, 2 / 6 * (x - x.mean(0)), length=6, slack=1e-11)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
+def test_constant_inputs_give_the_bias_and_finite_gradients(value: float) -> None:
+    x = jnp.full((4, 3, 2), value, jnp.float32)
+    scale, bias = jnp.ones(2), jnp.array([1.0, 2.0])
+    layers = [
+        trained_batch_norm,
+        fnn.instance_norm,
+        fnn.layer_norm,
+        lambda *a: fnn.group_norm(*a, groups=2),
+    ]
+    for layer in layers:
+        y, pullback = jax.vjp(layer, x, scale, bias)
+        np.testing.assert_allclose(y, np.broadcast_to(bias, x.shape), atol=2e-4)
+        assert all(jnp.isfinite(g).all() for g in pullback(jnp.ones_like(y)))
+    assert (fnn.batch_stats(x).var >= 0).all()
+    gradient = jax.grad(lambda x: fnn.rms_norm(x, scale).sum())(x * 0)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_running_stats_is_the_average_that_pytorch_keeps() -> None:
+    running = fnn.BatchStats(jnp.zeros(2), jnp.ones(2))
+    mean, var = np.zeros(2), np.ones(2)
+    for _ in range(3):
+        x = draw(np.float32, 5, 4, 2)
+        running = fnn.running_stats(running, fnn.batch_stats(x), decay=0.7, count=20)
+        flat = x.reshape(20, 2).astype(np.float64)
+        mean = 0.7 * mean + 0.3 * flat.mean(0)
+        var = 0.7 * var + 0.3 * flat.var(0, ddof=1)
+    close(running.mean, mean, length=20)
+    close(running.var, var, length=20)
+
+
+def test_running_stats_without_count_averages_the_biased_variance() -> None:
+    old = fnn.BatchStats(jnp.zeros(1), jnp.zeros(1))
+    new = fnn.running_stats(old, fnn.batch_stats(jnp.array([[1.0], [3.0]])), decay=0.0)
+    assert (new.mean.tolist(), new.var.tolist()) == ([2.0], [1.0])
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+def test_standardize_by_the_training_set(mean: float) -> None:
+    train = (mean + 3 * rng.standard_normal((50, 4, 3))).astype(np.float32)
+    train[..., 1] = 0.1  # a constant channel
+    fitted = fnn.fit_standardize(train)
+    want = oracle.mean_and_std(train.astype(np.float64))
+    close(jnp.stack([fitted["mean"], fitted["std"]]), want, length=200)
+    y = np.asarray(fnn.standardize(train, **fitted), np.float64)
+    assert np.abs(y.mean((0, 1))).max() < 1e-3
+    np.testing.assert_allclose(y.std((0, 1)), [1, 0, 1], atol=1e-5)
+    test = train[:2] + 1
+    wide = (test.astype(np.float64) - want[0]) / want[1]
+    close(fnn.standardize(test, **fitted), wide, length=200, slack=1e-3 if mean else 0)
+
+
+def test_standardize_half_precision_with_float32_statistics() -> None:
+    x = (rng.standard_normal((64, 3)) * 4 + 100).astype(np.float16)
+    fitted = fnn.fit_standardize(x)
+    assert fitted["mean"].dtype == jnp.float32
+    y = fnn.standardize(x, **fitted)
+    assert y.dtype == jnp.float16
+    assert np.abs(np.asarray(y, np.float64).mean(0)).max() < 1e-3
+
+
+def test_init_norm() -> None:
+    params = fnn.init_norm((2, 3), dtype=jnp.bfloat16)
+    assert {k: (a.shape, str(a.dtype)) for k, a in params.items()} == {
+        "scale": ((2, 3), "bfloat16"),
+        "bias": ((2, 3), "bfloat16"),
+    }
+    assert (params["scale"] == 1).all()
+    assert (params["bias"] == 0).all()
+    assert list(fnn.init_norm(4, bias=False)) == ["scale"]
+    x = draw(np.float32, 3, 4)
+    assert (
+        fnn.layer_norm(x, **fnn.init_norm(4)).shape
+        == fnn.rms_norm(x, **fnn.init_norm(4, bias=False)).shape
+    )
+
+
+def over_largest(w: Any) -> Any:
+    return w / np.linalg.svd(w.reshape(-1, w.shape[-1]), compute_uv=False)[0]
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (2, 2, 3, 4)])
+def test_spectral_norm_and_its_gradient_at_convergence(shape: tuple[int, ...]) -> None:
+    with jax.enable_x64(True):
+        w, u = draw(np.float64, *shape), draw(np.float64, shape[-1])
+        _, u = fnn.spectral_norm(w, u, iterations=400)
+        close(jnp.linalg.norm(u), 1.0, length=4)
+
+        def normed(w: Any) -> Any:
+            return fnn.spectral_norm(w, u, iterations=0)[0]
+
+        check(normed, over_largest, w, length=24, batch=False)
+
+
+def test_spectral_norm_converges_through_its_state() -> None:
+    w, u = draw(np.float32, 5, 3), draw(np.float32, 3)
+    errors = []
+    for _ in range(30):
+        normed, u = fnn.spectral_norm(w, u)
+        errors.append(abs(np.linalg.svd(normed, compute_uv=False)[0] - 1))
+    assert errors[0] > 1e-3
+    assert errors[-1] < 1e-5
+
+
+def test_spectral_norm_of_zero_is_zero() -> None:
+    w, u = jnp.zeros((3, 2)), jnp.ones(2)
+    gradient = jax.grad(lambda w: fnn.spectral_norm(w, u)[0].sum())(w)
+    assert (fnn.spectral_norm(w, u)[0] == 0).all()
+    assert jnp.isfinite(gradient).all()
+
+
+X = np.ones((2, 3, 4), np.float32)
+C = np.ones(4, np.float32)
+D = C.astype(np.float64)
+S = fnn.BatchStats(C, C)
+VECTORS = "shape (4,) for x float32[2,3,4]"
+IMAGES = "shape (n, *spatial, c)"
+WRONG: list[tuple[Any, ...]] = [
+    (fnn.batch_stats, (C,), {}, f"fnn.batch_stats: x: got float32[4]; needed {IMAGES}"),
+    (fnn.batch_norm, (C, C, C, C, C), {}, f"fnn.batch_norm: x: got float32[4]; needed {IMAGES}"),
+    (fnn.batch_norm, (X, C, C[:1], C, C), {},
+     f"fnn.batch_norm: bias: got float32[1]; needed {VECTORS}"),
+    (fnn.batch_norm, (X, C, C, C, C[None]), {},
+     f"fnn.batch_norm: var: got float32[1,4]; needed {VECTORS}"),
+    (fnn.batch_norm, (X, C, C, C, C), {"eps": -1.0},
+     "fnn.batch_norm: eps: got -1.0; needed a number >= 0"),
+    (fnn.batch_norm, (X, D, C, C, C), {},
+     "fnn.batch_norm: scale: got float64[4]; needed float32 for x float32[2,3,4]"),
+    (fnn.batch_norm, (X.astype(np.float16), D, C, C, C), {},
+     "fnn.batch_norm: scale: got float64[4]; needed float16 or float32 for x float16[2,3,4]"),
+    (fnn.layer_norm, (X, np.float32(1)), {},
+     "fnn.layer_norm: scale: got float32[]; needed the last axes of x float32[2,3,4]"),
+    (fnn.layer_norm, (X, C[:3]), {}, f"fnn.layer_norm: scale: got float32[3]; needed {VECTORS}"),
+    (fnn.layer_norm, (X, C, C[:3]), {}, f"fnn.layer_norm: bias: got float32[3]; needed {VECTORS}"),
+    (fnn.rms_norm, (X, X[None]), {},
+     "fnn.rms_norm: scale: got float32[1,2,3,4]; needed the last axes of x float32[2,3,4]"),
+    (fnn.group_norm, (X, C), {"groups": 3},
+     "fnn.group_norm: groups: got 3; needed a divisor of the 4 channels"),
+    (fnn.group_norm, (X, C), {"groups": 0}, "fnn.group_norm: groups: got 0; needed an int >= 1"),
+    (fnn.group_norm, (C, C), {"groups": 2},
+     f"fnn.group_norm: x: got float32[4]; needed {IMAGES}"),
+    (fnn.instance_norm, (X[0], C), {},
+     f"fnn.instance_norm: x: got float32[3,4]; needed {IMAGES}, a spatial axis"),
+    (fnn.init_norm, (0,), {}, "fnn.init_norm: shape: got 0; needed an int >= 1"),
+    (fnn.running_stats, (S, S), {"decay": 1.5},
+     "fnn.running_stats: decay: got 1.5; needed a number in [0, 1]"),
+    (fnn.running_stats, (S, S), {"count": 1},
+     "fnn.running_stats: count: got 1; needed at least 2 values, for an unbiased variance"),
+    (fnn.fit_standardize, (C,), {}, f"fnn.fit_standardize: x: got float32[4]; needed {IMAGES}"),
+    (fnn.standardize, (C, C, C), {}, f"fnn.standardize: x: got float32[4]; needed {IMAGES}"),
+    (fnn.standardize, (X, C, C[:2]), {}, f"fnn.standardize: std: got float32[2]; needed {VECTORS}"),
+    (fnn.spectral_norm, (C, C), {},
+     "fnn.spectral_norm: w: got float32[4]; needed shape (*d_in, d_out)"),
+    (fnn.spectral_norm, (X, C[:2]), {},
+     f"fnn.spectral_norm: u: got float32[2]; needed {VECTORS.replace(' x ', ' w ')}"),
+    (fnn.spectral_norm, (X, C.astype(np.float16)), {},
+     "fnn.spectral_norm: u: got float16[4]; needed the dtype of w, float32"),
+    (fnn.spectral_norm, (X, C), {"iterations": -1},
+     "fnn.spectral_norm: iterations: got -1; needed an int >= 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fn", "args", "config", "message"), WRONG)
+def test_messages(fn: Any, args: Any, config: Any, message: str) -> None:
+    with jax.enable_x64(True), pytest.raises((ValueError, TypeError)) as error:
+        fn(*args, **config)
+    assert str(error.value) == message
+    about_dtype = "64" in message or "float16[4]" in message
+    assert error.type is (TypeError if about_dtype else ValueError)
