@@ -265,6 +265,22 @@ def test_inside_scan(fn: Any) -> None:
 
 
 @every
+def test_inside_shard_map(fn: Any) -> None:
+    """A window that all devices share gets the sum of their gradients."""
+    spec, axis = jax.sharding.PartitionSpec, (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=axis)
+
+    def gradients(w: Any, x: Any) -> Any:
+        return jax.grad(lambda w, x: jax.lax.psum((fn(x, w) ** 2).sum(), "data"), (0, 1))(w, x)
+
+    specs = (spec(), spec("data"))
+    x, w = normal(X, W)
+    got = jax.jit(jax.shard_map(gradients, mesh=mesh, in_specs=specs, out_specs=specs))(w, x)
+    want = jax.grad(lambda w, x: (fn(x, w) ** 2).sum(), (0, 1))(w, x)
+    jax.tree.map(lambda g, v: close(g, v, length=84), got, want)
+
+
+@every
 def test_integers_exactly_or_not_at_all(fn: Any) -> None:
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-9, 9, s, np.int32) for s in (X, W))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -75,8 +76,18 @@ def _shape(a: Any, b: Any, slot: str, form: Form) -> tuple[int, ...]:
 
 def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
     """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w."""
-    out: jax.Array = _conv.bind(a, b, slot=slot, form=form, kernel=kernel)
+    out: jax.Array = _conv.bind(*_varying(a, b), slot=slot, form=form, kernel=kernel)
     return out
+
+
+def _varying(*arrays: jax.Array) -> list[jax.Array]:
+    """Inside `jax.shard_map`, let all vary over every axis that one varies over."""
+    own = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    union = frozenset().union(*own)
+    return [
+        lax.pcast(a, tuple(sorted(union - axes)), to="varying")
+        for a, axes in zip(arrays, own, strict=True)
+    ]
 
 
 def _run(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
