@@ -1,0 +1,254 @@
+"""Curvature against the dense Hessian in float64, and the reference systems B4 and B7."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import fnn
+
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def network(params: Any, batch: Any) -> Any:
+    x, y = batch
+    h = jnp.tanh(x @ params["layers"][0]["w"] + params["layers"][0]["b"][None, :])
+    return ((h @ params["layers"][1]["w"] - y) ** 2).mean()
+
+
+def problem() -> Any:
+    rng = np.random.default_rng(0)
+    shapes = {"layers": [{"w": (3, 4), "b": (4,), "none": None}, {"w": (4, 2)}]}
+    params = jax.tree.map(
+        lambda shape: jnp.asarray(rng.standard_normal(shape)),
+        shapes,
+        is_leaf=lambda s: isinstance(s, tuple),
+    )
+    return params, (jnp.asarray(rng.standard_normal((8, 3))), jnp.zeros((8, 2)))
+
+
+def dense(loss: Any, params: Any, *args: Any) -> np.ndarray:
+    flat, unravel = ravel_pytree(params)
+    return np.asarray(jax.hessian(lambda v: loss(unravel(v), *args))(flat))
+
+
+def form(matrix: Any) -> Any:
+    """The quadratic with this Hessian."""
+    h = jnp.asarray(matrix)
+    return lambda x: 0.5 * x @ (h @ x)
+
+
+def symmetric(values: Any, seed: int = 0) -> np.ndarray:
+    q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values), len(values))))
+    return q @ np.diag(values) @ q.T
+
+
+def test_against_the_dense_hessian() -> None:
+    params, batch = problem()
+    h = dense(network, params, batch)
+    v = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
+    product = fnn.hvp(network, params, v, batch)
+    assert jax.tree.structure(product) == jax.tree.structure(params)
+    np.testing.assert_allclose(ravel_pytree(product)[0], h @ ravel_pytree(v)[0], atol=1e-12)
+    diagonal = fnn.hessian_diagonal(network, params, batch)
+    assert jax.tree.structure(diagonal) == jax.tree.structure(params)
+    np.testing.assert_allclose(ravel_pytree(diagonal)[0], np.diag(h), atol=1e-12)
+    values = np.linalg.eigvalsh(h)
+    ends = fnn.extreme_eigenvalues(network, params, batch, key=KEY)  # 24 numbers: exact
+    np.testing.assert_allclose([ends.smallest, ends.largest], values[[0, -1]], atol=1e-10)
+    rate = fnn.max_stable_step(network, params, batch, key=KEY)
+    np.testing.assert_allclose(rate, 2 / values[-1], rtol=1e-10)
+
+
+def test_hutchinson_is_unbiased_with_the_stated_variance() -> None:
+    params, batch = problem()
+    h = dense(network, params, batch)
+    samples = 2000
+    got = fnn.hutchinson_diagonal(network, params, batch, key=KEY, samples=samples)
+    deviation = np.sqrt((h**2).sum(1) - np.diag(h) ** 2)
+    z = (ravel_pytree(got)[0] - np.diag(h)) / (deviation / np.sqrt(samples))
+    assert np.abs(z).max() < 4.5
+    assert 0.5 < np.sqrt((z**2).mean()) < 1.5
+    again = fnn.hutchinson_diagonal(network, params, batch, key=jax.random.key(4), samples=samples)
+    assert not np.array_equal(ravel_pytree(again)[0], ravel_pytree(got)[0])
+
+
+@pytest.mark.parametrize("iterations", [5, 12, 40])
+def test_lanczos_comes_from_within_and_knows_its_error(iterations: int) -> None:
+    values = np.concatenate([[-3.0], np.linspace(-1, 1, 38), [5.0]])
+    loss = form(symmetric(values))
+    ends = fnn.extreme_eigenvalues(loss, jnp.ones(40), key=KEY, iterations=iterations)
+    assert ends.smallest >= -3 - 1e-12
+    assert ends.largest <= 5 + 1e-12
+    for end in (ends.smallest, ends.largest):
+        assert np.abs(values - end).min() <= ends.error + 1e-12
+    if iterations > 5:
+        np.testing.assert_allclose([ends.smallest, ends.largest], [-3, 5], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[2.0] * 6, [-1.0] * 6, [0.0] * 6, [0, 0, 0, 0, 0, 7.0], [3, 3, 3, 1, 1, 1.0], [4.0], [-4.0]],
+    ids=str,
+)
+def test_lanczos_survives_repeated_eigenvalues(values: list[float]) -> None:
+    """The chain ends after as many steps as there are different ones, and adds none of its own."""
+    ends = fnn.extreme_eigenvalues(form(symmetric(values)), jnp.ones(len(values)), key=KEY)
+    want = [min(values), max(values), 0]
+    np.testing.assert_allclose([ends.smallest, ends.largest, ends.error], want, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_lanczos_at_low_precision(dtype: Any) -> None:
+    """3,000 eigenvalues in [0, 1] and one of 10, of which rounding makes ghosts in a bare chain."""
+    scale = jnp.linspace(0, 1, 3000, dtype=jnp.float32).at[17].set(10)
+
+    def loss(params: Any) -> Any:
+        x = jnp.concatenate([x.astype(jnp.float32) for x in params.values()])
+        return (scale * x * x).sum() / 2
+
+    params = {"a": jnp.ones(1000, dtype), "b": jnp.ones(2000, dtype)}
+    ends = fnn.extreme_eigenvalues(loss, params, key=KEY, iterations=60)
+    assert ends.largest.dtype == jnp.float32
+    slack = 60 * float(jnp.finfo(dtype).eps)  # each product rounds to the dtype of params
+    np.testing.assert_allclose(ends.largest, 10, rtol=slack)
+    np.testing.assert_allclose(ends.smallest, 0, atol=1e-2 + 10 * slack)
+
+
+def logistic_least_squares(w: Any) -> Any:
+    """B4: squared error of a logistic unit, flat where it saturates on the wrong side."""
+    return (jax.nn.sigmoid(w) - 0.0).sum() ** 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "point", "kind"),
+    [
+        (lambda x: x[0] ** 2 + 3 * x[1] ** 2, [0.0, 0.0], "minimum"),
+        (lambda x: jnp.cos(x[0]) - x[1] ** 2, [0.0, 0.0], "maximum"),
+        (lambda x: x[0] * x[1], [0.0, 0.0], "saddle"),
+        (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, [0.0, 0.0], "degenerate"),
+        (lambda x: x[0] ** 2 + x[1] ** 4, [0.0, 0.0], "degenerate"),
+        (lambda x: (x > 0).astype(x.dtype).sum(), [1.0, -1.0], "degenerate"),  # 0-1 loss
+        (lambda x: (jnp.sign(x) - 1).sum() ** 2, [-1.0, 2.0], "degenerate"),  # hard threshold
+        (logistic_least_squares, [40.0], "degenerate"),
+        (logistic_least_squares, [0.0], "not critical"),
+        (lambda x: x[0] ** 2 + x[1], [0.0, 0.0], "not critical"),
+        (lambda x: jnp.sqrt(x).sum(), [-1.0, 1.0], "not critical"),  # NaN
+    ],
+)
+def test_critical_points(loss: Any, point: list[float], kind: str) -> None:
+    got = fnn.critical_point(loss, jnp.array(point), key=KEY)
+    assert got.kind == kind
+    assert type(got.smallest) is type(got.gradient_norm) is float
+
+
+def test_critical_point_of_a_network() -> None:
+    """All weights zero: no gradient, as either layer hides the other, but both have one."""
+    params, (x, _) = problem()
+    zero = jax.tree.map(jnp.zeros_like, params)
+    assert fnn.critical_point(network, zero, (x, jnp.ones((8, 2))), key=KEY).kind == "saddle"
+
+
+def test_gradient_descent_on_a_quadratic() -> None:
+    """B7: theta_k = Q (I - a Lambda)^k Q' theta_0, stable exactly below 2 / lambda_max."""
+    values = np.array([0.5, 1.0, 4.0])
+    h = symmetric(values)
+    eigenvalues, q = np.linalg.eigh(h)
+    loss, theta = form(h), np.array([1.0, -2.0, 3.0])
+    limit = float(fnn.max_stable_step(loss, jnp.asarray(theta), key=KEY))
+    assert limit == pytest.approx(0.5, rel=1e-12)
+    for rate, regime in [(0.2, "decays"), (0.4, "oscillates"), (0.55, "diverges")]:
+        optimizer = fnn.sgd(rate)
+        step = fnn.make_step(lambda x, batch: loss(x), optimizer)
+        x = jnp.asarray(theta)
+        state = optimizer.init(x)
+        path = [q.T @ theta]
+        for k in range(1, 31):
+            x, state, _ = step(x, state, None)
+            want = q @ np.diag((1 - rate * eigenvalues) ** k) @ q.T @ theta
+            np.testing.assert_allclose(x, want, rtol=1e-9, atol=1e-12)
+            path.append(q.T @ np.asarray(x))
+        steepest = np.array(path)[:, -1]
+        shrinks = np.abs(steepest[-1]) < np.abs(steepest[0])
+        flips = steepest[0] * steepest[1] < 0
+        assert (flips, shrinks) == {
+            "decays": (False, True),
+            "oscillates": (True, True),
+            "diverges": (True, False),
+        }[regime]
+        assert shrinks == (rate < limit)
+
+
+def test_no_upward_curvature_no_limit() -> None:
+    assert fnn.max_stable_step(lambda x: -(x**2).sum(), jnp.ones(2), key=KEY) == jnp.inf
+    assert fnn.max_stable_step(jnp.sum, jnp.ones(2), key=KEY) == jnp.inf
+
+
+def test_composes_and_traces_once() -> None:
+    params, batch = problem()
+    flat, unravel = ravel_pytree(params)
+    h = dense(network, params, batch)
+    traces = []
+
+    def loss(params: Any, batch: Any) -> Any:
+        traces.append(1)
+        return network(params, batch)
+
+    columns = jax.jit(
+        jax.vmap(lambda v: ravel_pytree(fnn.hvp(loss, params, unravel(v), batch))[0])
+    )(jnp.eye(flat.size))
+    np.testing.assert_allclose(columns, h, atol=1e-12)
+    traces.clear()
+    for seed in range(3):
+        fnn.extreme_eigenvalues(loss, params, batch, key=jax.random.key(seed), iterations=3)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("hvp", {"v": np.ones(2)}),
+        ("hessian_diagonal", {}),
+        ("hutchinson_diagonal", {"key": KEY, "samples": 1}),
+        ("extreme_eigenvalues", {"key": KEY}),
+        ("max_stable_step", {"key": KEY}),
+        ("critical_point", {"key": KEY}),
+    ],
+)
+def test_each_refuses(name: str, config: Any) -> None:
+    def call(loss: Any, params: Any) -> Any:
+        return getattr(fnn, name)(loss, params, **config)
+
+    with pytest.raises(ValueError, match=rf"fnn.{name}: loss: got float64\[2\]; .* call .mean\(\)"):
+        call(lambda x: x**2, jnp.ones(2))
+    with pytest.raises(
+        TypeError, match=rf"fnn.{name}: params\[0\]: got int64\[2\]; needed a float"
+    ):
+        call(lambda x: 1.0, [jnp.arange(2)])
+    if "samples" in config:
+        config = {**config, "samples": 0}
+        with pytest.raises(ValueError, match=f"fnn.{name}: samples: got 0; needed an int >= 1"):
+            call(jnp.sum, jnp.ones(2))
+    if name in ("extreme_eigenvalues", "max_stable_step", "critical_point"):
+        config = {**config, "iterations": 0}
+        with pytest.raises(ValueError, match=f"fnn.{name}: iterations: got 0; needed an int >= 1"):
+            call(jnp.sum, jnp.ones(2))
+
+
+def test_other_refusals() -> None:
+    with pytest.raises(ValueError, match=r"fnn.hvp: v\['w'\]: got \(3,\); needed \(2,\)"):
+        fnn.hvp(lambda p: p["w"].sum(), {"w": jnp.ones(2)}, {"w": jnp.ones(3)})
+    with pytest.raises(ValueError, match=r"fnn.critical_point: tolerance: got -1; needed"):
+        fnn.critical_point(jnp.sum, jnp.ones(2), key=KEY, tolerance=-1)
+    with pytest.raises(ValueError, match=r"fnn.hessian_diagonal: params: got no array"):
+        fnn.hessian_diagonal(lambda p: jnp.zeros(()), {})
