@@ -90,11 +90,11 @@ def picture(path, curve, params, test):
     title = f"{len(wrong)} of {len(test.y)} held-out digits misclassified: truth → guess"
     bottom.suptitle(title, fontsize=10)
     grid = bottom.subplots(1, 8)  # the first eight of them
-    for axes in grid:
-        axes.axis("off")
     for axes, i in zip(grid, wrong, strict=False):
         axes.imshow(test.x[i, :, :, 0], cmap="gray_r")
         axes.set_title(f"{test.y[i]} → {guess[i]}", fontsize=10)
+    for axes in grid:
+        axes.set(xticks=[], yticks=[], frame_on=bool(axes.images))
     figure.savefig(path, dpi=150)
 
 
@@ -125,8 +125,8 @@ def main():
     fnn.save(args.out / "digits.npz", report.params)
     matplotlib.use("agg")
     picture(args.out / "digits.png", curve, report.params, test)
-    print(f"wrote {args.out / 'digits.png'} and {args.out / 'digits.npz'}; to score that file:")
-    print(f"python examples/digits.py --load {args.out / 'digits.npz'}")
+    print(f"wrote {args.out / 'digits.png'}")
+    print(f"wrote {args.out / 'digits.npz'}; --load {args.out / 'digits.npz'} scores it again")
 
 
 if __name__ == "__main__":
