@@ -227,9 +227,9 @@ def test_vmap_is_a_loop(fn: Any, axes: tuple[int | None, int | None]) -> None:
 
     def run(x: Any, w: Any) -> Any:
         y, pull = jax.vjp(fn, x, w)
-        return y, pull(jnp.sin(y))
+        return y, pull(jnp.sin(y)), pull(jnp.asarray(fixed))
 
-    count = 3
+    count, (fixed,) = 3, normal((2, 6, 7, 4), seed=1)
     x, w = normal(*(s if a is None else (count, *s) for s, a in zip((X, W), axes, strict=True)))
     batches = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip((x, w), axes, strict=True)]
     got = jax.jit(jax.vmap(run, axes))(*batches)
@@ -237,6 +237,23 @@ def test_vmap_is_a_loop(fn: Any, axes: tuple[int | None, int | None]) -> None:
     for i in range(count):
         want = single(*(a if d is None else a[i] for a, d in zip((x, w), axes, strict=True)))
         jax.tree.map(lambda g, v, i=i: close(g[i], v, length=84), got, want)
+
+
+@pytest.mark.parametrize("axes", BATCHED, ids=str)
+def test_vmap_with_groups(axes: tuple[int | None, int | None]) -> None:
+    """The new axis goes inside each group, or makes groups of its own: value and gradients."""
+    shapes, (fixed,) = ((2, 4, 6), (3, 2, 9)), normal((2, 4, 9), seed=1)
+
+    def run(x: Any, w: Any) -> Any:
+        y, pull = jax.vjp(lambda x, w: fnn.conv(x, w, groups=3), x, w)
+        return y, pull(jnp.sin(y)), pull(jnp.asarray(fixed))
+
+    batches = normal(*(s if a is None else (2, *s) for s, a in zip(shapes, axes, strict=True)))
+    moved = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip(batches, axes, strict=True)]
+    got = jax.jit(jax.vmap(run, axes))(*moved)
+    for i in range(2):
+        want = run(*(a if d is None else a[i] for a, d in zip(batches, axes, strict=True)))
+        jax.tree.map(lambda g, v, i=i: close(g[i], v, length=24), got, want)
 
 
 @every

@@ -94,7 +94,8 @@ def _run(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -
     shape = _shape(a, b, slot, form)
     if 0 in (*a.shape, *b.shape, *shape):
         return jnp.zeros(shape, a.dtype)  # an empty sum, or nothing to fill
-    return getattr(kernel, slot)(a, b, form).astype(a.dtype)
+    compute: Map = getattr(kernel, slot)
+    return compute(a, b, form).astype(a.dtype)
 
 
 def _abstract(a: Any, b: Any, *, slot: str, form: Form, kernel: Kernel) -> Any:
@@ -123,29 +124,60 @@ def _by_right(ct: jax.Array, a: jax.Array, b: Any, *, slot: str, **rest: Any) ->
             return apply(a, ct, slot=OUTPUT, **rest)
 
 
+# With one operand batched: the axis of it that takes the new axis in, and that of the result.
+_PLACES = {
+    (OUTPUT, 0): (0, 0),  # examples
+    (OUTPUT, 1): (-1, -1),  # output channels
+    (INPUT, 0): (0, 0),
+    (INPUT, 1): (-2, -1),  # input channels
+    (WINDOW, 0): (-1, -2),
+    (WINDOW, 1): (-1, -1),
+}
+
+
+def _merge(t: jax.Array, new: int, axis: int, blocks: int) -> jax.Array:
+    """Merge axis ``new`` into ``axis`` of the others, inside each of its blocks."""
+    t = jnp.moveaxis(t, new, 0)
+    p = axis % (t.ndim - 1) + 1
+    count, size, rest = t.shape[0], t.shape[p], t.shape[p + 1 :]
+    t = t.reshape(*t.shape[:p], blocks, size // blocks, *rest)
+    return jnp.moveaxis(t, 0, p).reshape(*t.shape[1:p], count * size, *rest)
+
+
+def _split(t: jax.Array, count: int, axis: int, blocks: int) -> jax.Array:
+    """Undo `_merge`, the new axis first."""
+    p = axis % t.ndim
+    size, rest = t.shape[p] // count, t.shape[p + 1 :]
+    t = t.reshape(*t.shape[:p], blocks, count, size // blocks, *rest)
+    return jnp.moveaxis(t, p + 1, 0).reshape(count, *t.shape[:p], size, *rest)
+
+
 def _batch(
-    args: tuple[jax.Array, jax.Array], dims: tuple[Any, Any], *, slot: str, form: Form, kernel: Kernel
+    args: tuple[jax.Array, jax.Array],
+    dims: tuple[int | None, int | None],
+    *,
+    slot: str,
+    form: Form,
+    kernel: Kernel,
 ) -> tuple[jax.Array, int]:
-    """Fold a new axis into the examples where only they have it, into the groups elsewhere."""
+    """Fold an axis of one operand into its examples or channels, one of both into the groups."""
     (a, b), (da, db) = args, dims
-    count = a.shape[da] if da is not None else b.shape[db]
-    if db is None and slot != WINDOW:
-        a = jnp.moveaxis(a, da, 0)
-        many = a.reshape(count * a.shape[1], *a.shape[2:])
-        y = apply(many, b, slot=slot, form=form, kernel=kernel)
-        return y.reshape(count, a.shape[1], *y.shape[1:]), 0
-
-    def fold(t: jax.Array, d: int | None) -> jax.Array:  # (..., channels) -> (..., count*channels)
-        t = jnp.broadcast_to(t[..., None, :], (*t.shape[:-1], count, t.shape[-1])) if d is None \
-            else jnp.moveaxis(t, d, -2)
-        return t.reshape(*t.shape[:-2], t.shape[-2] * t.shape[-1])
-
-    form = form._replace(groups=form.groups * count)
-    y = apply(fold(a, da), fold(b, db), slot=slot, form=form, kernel=kernel)
-    return y.reshape(*y.shape[:-1], count, y.shape[-1] // count), y.ndim - 1
+    if da is not None and db is not None:
+        count = a.shape[da]
+        form = form._replace(groups=form.groups * count)
+        y = apply(_merge(a, da, -1, 1), _merge(b, db, -1, 1), slot=slot, form=form, kernel=kernel)
+        return _split(y, count, -1, 1), 0
+    which, new = (0, da) if da is not None else (1, db)
+    assert new is not None  # a batching rule is called with at least one batched operand
+    axis, result = _PLACES[slot, which]
+    operands = [a, b]
+    operands[which] = _merge(operands[which], new, axis, form.groups if axis == -1 else 1)
+    y = apply(*operands, slot=slot, form=form, kernel=kernel)
+    count = args[which].shape[new]
+    return _split(y, count, result, form.groups if result == -1 else 1), 0
 
 
-_conv = Primitive("fnn_conv")
+_conv: Any = Primitive("fnn_conv")
 _conv.def_impl(_run)
 _conv.def_abstract_eval(_abstract)
 ad.defbilinear(_conv, _by_left, _by_right)
