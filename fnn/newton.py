@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from fnn.curvature import Quadratic, check_count, diagonal, dot, quadratic, sampled_diagonal
 from fnn.messages import wrong
-from fnn.optimizers import Optimizer, Rate, State, _rate_at
+from fnn.optimizers import Optimizer, Rate, State, rate_at
 from fnn.training import check_like
 
 
@@ -131,7 +131,7 @@ def _second_order(
 
     def init(params: Any) -> State:
         start = jnp.zeros((), jnp.int32)
-        return State(start, _rate_at(learning_rate, start), {})
+        return State(start, rate_at(learning_rate, start), {})
 
     def update(
         grads: Any, state: State, params: Any = None, *, value_fn: Any = None, **extra: Any
@@ -144,7 +144,7 @@ def _second_order(
         q = quadratic(name, value_fn, params)
         direction = solve(q._replace(gradient=q.pack(grads)), state.step)
         step = state.step + 1
-        rate = _rate_at(learning_rate, step) if callable(learning_rate) else state.learning_rate
+        rate = rate_at(learning_rate, step) if callable(learning_rate) else state.learning_rate
         updates = q.unpack(-state.learning_rate.astype(direction.dtype) * direction)
         return updates, State(step, rate, {})
 

@@ -1,0 +1,108 @@
+"""Parameter pytrees: how many numbers, under which paths, how large, and shaped like which other.
+
+A path is written as in a file system, ``conv1/w``: dict keys, field names and positions, joined by
+slashes. A mask is a function of that string, so that it reads in the script that uses it:
+``lambda path: path.endswith("/b")``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree, Shaped
+
+from fnn.messages import describe, wrong
+
+Mask = Callable[[str], bool]
+
+
+def count(params: PyTree[Shaped[Array, "..."]]) -> int:
+    """Return how many numbers a pytree of arrays holds.
+
+    Args:
+        params: any pytree of arrays, of any dtypes.
+
+    Returns:
+        The sum of the leaves' sizes.
+
+    >>> import jax.numpy as jnp
+    >>> count({"w": jnp.zeros((3, 4)), "b": jnp.zeros(4)})
+    16
+    """
+    return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(params))
+
+
+def paths(params: PyTree[Any]) -> PyTree[str]:
+    """Return the path of every leaf, in a pytree of the same structure.
+
+    ``jax.tree.map(mask, paths(params))`` is a pytree of bools, as optax's masks are.
+
+    Args:
+        params: any pytree.
+
+    Returns:
+        The same structure with strings for leaves.
+
+    >>> import jax.numpy as jnp
+    >>> paths({"conv1": {"w": jnp.zeros(2), "b": jnp.zeros(1)}, "scales": [jnp.zeros(1)]})
+    {'conv1': {'b': 'conv1/b', 'w': 'conv1/w'}, 'scales': ['scales/0']}
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
+    )
+
+
+def wide(dtype: Any) -> Any:
+    """Return the dtype to compute in: float32 for half precision, else the same."""
+    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
+def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
+    """Return the Euclidean norm of all numbers of a pytree together, at least in float32.
+
+    ``sqrt(sum over leaves and entries of x^2)``.
+    """
+    squares = [jnp.sum(jnp.square(x.astype(wide(x.dtype)))) for x in jax.tree.leaves(tree)]
+    widest = max((s.dtype for s in squares), key=lambda d: d.itemsize, default=jnp.float32)
+    return jnp.sqrt(sum((s.astype(widest) for s in squares), jnp.zeros((), widest)))
+
+
+def check_like(function: str, argument: str, tree: Any, like: Any) -> None:
+    """Raise an error that names the first path where a tree of floats is not shaped as another.
+
+    Raises:
+        ValueError: a leaf too many, too few, or of another shape; another kind of node.
+        TypeError: a leaf that is no floating-point array.
+    """
+    got, needed = (dict(jax.tree_util.tree_leaves_with_path(t)) for t in (tree, like))
+    for path in {**needed, **got}:
+        place = argument + jax.tree_util.keystr(path)
+        if path not in got:
+            raise wrong(function, place, "nothing", describe(needed[path]))
+        if path not in needed:
+            raise wrong(function, place, describe(got[path]), "nothing, as params have none there")
+        if jnp.shape(got[path]) != jnp.shape(needed[path]):
+            wanted = f"the shape of {describe(needed[path])}"
+            raise wrong(function, place, describe(got[path]), wanted)
+        if not jnp.issubdtype(jnp.result_type(got[path]), jnp.floating):
+            raise wrong(function, place, describe(got[path]), "floating-point numbers", TypeError)
+    structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
+    if structures[0] != structures[1]:
+        place, a, b = _other_node(argument, tree, like)
+        raise wrong(function, place, f"a {type(a).__name__}", f"a {type(b).__name__}")
+
+
+def _other_node(place: str, a: Any, b: Any) -> tuple[str, Any, Any]:
+    """Descend to the first node that is of another type in two trees with the same leaves."""
+    if type(a) is type(b):
+        one_down = (
+            jax.tree_util.tree_leaves_with_path(x, is_leaf=lambda y, x=x: y is not x)
+            for x in (a, b)
+        )
+        for (path, c), (_, d) in zip(*one_down, strict=True):
+            structures: list[Any] = [jax.tree.structure(c), jax.tree.structure(d)]
+            if structures[0] != structures[1]:
+                return _other_node(place + jax.tree_util.keystr(path), c, d)
+    return place, a, b
