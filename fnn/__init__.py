@@ -18,6 +18,9 @@ from fnn.activations import softplus as softplus
 from fnn.activations import softsign as softsign
 from fnn.activations import tanh as tanh
 from fnn.activations import unit_step as unit_step
+from fnn.categorical import cross_entropy as cross_entropy
+from fnn.categorical import kl_divergence as kl_divergence
+from fnn.categorical import nll as nll
 from fnn.checkpoint import load as load
 from fnn.checkpoint import save as save
 from fnn.conv import conv as conv
@@ -40,8 +43,16 @@ from fnn.linear import embed as embed
 from fnn.linear import flatten as flatten
 from fnn.linear import init_dense as init_dense
 from fnn.linear import init_embed as init_embed
-from fnn.losses import cross_entropy as cross_entropy
+from fnn.losses import absolute_error as absolute_error
+from fnn.losses import binary_cross_entropy as binary_cross_entropy
+from fnn.losses import cosine_distance as cosine_distance
+from fnn.losses import hinge as hinge
+from fnn.losses import huber as huber
+from fnn.losses import squared_error as squared_error
 from fnn.metrics import accuracy as accuracy
+from fnn.metrics import confusion_matrix as confusion_matrix
+from fnn.metrics import perplexity as perplexity
+from fnn.metrics import top_k_accuracy as top_k_accuracy
 from fnn.newton import diagonal_newton as diagonal_newton
 from fnn.newton import newton as newton
 from fnn.normalization import batch_norm as batch_norm
@@ -54,6 +65,8 @@ from fnn.normalization import spectral_norm as spectral_norm
 from fnn.optimizers import Optimizer as Optimizer
 from fnn.optimizers import adam as adam
 from fnn.optimizers import sgd as sgd
+from fnn.penalties import l1_penalty as l1_penalty
+from fnn.penalties import l2_penalty as l2_penalty
 from fnn.pooling import avg_pool as avg_pool
 from fnn.pooling import max_pool as max_pool
 from fnn.rectifiers import celu as celu
@@ -85,17 +98,21 @@ __all__ = [
     "Optimizer",
     "Report",
     "Spectrum",
+    "absolute_error",
     "accuracy",
     "adam",
     "avg_pool",
     "batch_norm",
     "batch_stats",
+    "binary_cross_entropy",
     "celu",
+    "confusion_matrix",
     "conv",
     "conv_lax",
     "conv_matrix",
     "conv_transpose",
     "convolve",
+    "cosine_distance",
     "critical_point",
     "cross_entropy",
     "data",
@@ -114,6 +131,8 @@ __all__ = [
     "hard_swish",
     "hard_tanh",
     "hessian_diagonal",
+    "hinge",
+    "huber",
     "hutchinson_diagonal",
     "hvp",
     "identity",
@@ -123,6 +142,9 @@ __all__ = [
     "init_norm",
     "initializers",
     "instance_norm",
+    "kl_divergence",
+    "l1_penalty",
+    "l2_penalty",
     "layer_norm",
     "leaky_relu",
     "load",
@@ -134,11 +156,12 @@ __all__ = [
     "max_stable_step",
     "mish",
     "newton",
+    "nll",
     "output_size",
+    "perplexity",
     "piecewise_linear",
     "prelu",
     "receptive_field",
-    "relu",
     "relu",
     "relu6",
     "rms_norm",
@@ -153,9 +176,11 @@ __all__ = [
     "softplus",
     "softsign",
     "spectral_norm",
+    "squared_error",
     "squareplus",
     "standardize",
     "tanh",
+    "top_k_accuracy",
     "train",
     "transposed_size",
     "unit_step",

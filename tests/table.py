@@ -43,6 +43,11 @@ def normal(*shapes: tuple[int, ...]) -> Arrays:
     return lambda rng: tuple(rng.standard_normal(s).astype(np.float32) for s in shapes)
 
 
+def classes(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Scores of four examples over three classes, and their labels."""
+    return *normal((4, 3))(rng), rng.integers(0, 3, 4)
+
+
 CONV: list[Row] = [
     Row(fnn.conv, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
     Row(fnn.conv_lax, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
@@ -57,12 +62,34 @@ POOLING: list[Row] = [
 ]
 
 ACTIVATIONS: list[Row] = [
-    Row(fnn.relu, normal((2, 3))),
+    *(
+        Row(fn, normal((2, 4)))
+        for fn in (
+            *(fnn.unit_step, fnn.piecewise_linear, fnn.hard_tanh, fnn.sigmoid, fnn.tanh),
+            *(fnn.softplus, fnn.log_sigmoid, fnn.silu, fnn.mish, fnn.gelu, fnn.softsign, fnn.glu),
+            *(fnn.leaky_relu, fnn.elu, fnn.celu, fnn.selu, fnn.squareplus),
+            *(fnn.softmax, fnn.log_softmax, fnn.logsumexp),
+        )
+    ),
+    Row(fnn.prelu, normal((2, 4), (4,))),
 ]
 
 LOSSES: list[Row] = [
-    Row(fnn.cross_entropy, lambda rng: (*normal((4, 3))(rng), rng.integers(0, 3, 4))),
-    Row(fnn.accuracy, lambda rng: (*normal((4, 3))(rng), rng.integers(0, 3, 4)), smooth=0),
+    Row(fnn.squared_error, normal((4, 3), (4, 3))),
+    Row(fnn.absolute_error, normal((4, 3), (4, 3))),
+    Row(fnn.huber, normal((4, 3), (4, 3)), dict(delta=0.5), smooth=1),
+    Row(fnn.cosine_distance, normal((4, 3), (4, 3))),
+    Row(fnn.binary_cross_entropy, lambda rng: (*normal((4, 3))(rng), rng.integers(0, 2, (4, 3)))),
+    Row(fnn.hinge, lambda rng: (*normal((4, 3))(rng), 2 * rng.integers(0, 2, (4, 3)) - 1)),
+    Row(fnn.cross_entropy, classes, dict(label_smoothing=0.1)),
+    Row(fnn.nll, classes),
+    Row(fnn.kl_divergence, lambda rng: (*normal((4, 3))(rng), rng.random((4, 3), np.float32))),
+    Row(fnn.l1_penalty, normal((4, 3)), half=False),
+    Row(fnn.l2_penalty, normal((4, 3)), half=False),
+    Row(fnn.accuracy, classes, smooth=0),
+    Row(fnn.top_k_accuracy, classes, dict(k=2), smooth=0),
+    Row(fnn.confusion_matrix, classes, smooth=0, half=False),
+    Row(fnn.perplexity, classes),
 ]
 
 LAYERS: list[Row] = [  # linear, normalization, dropout
@@ -85,6 +112,10 @@ ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS]
 
 # Public names that are no array functions, each with its reason and where it is tested instead.
 EXEMPT: dict[str, str] = {
+    **dict.fromkeys(
+        ("hard_sigmoid", "hard_swish", "identity", "relu", "relu6", "sign"),
+        "jax's own, with every property already: value and derivatives in test_activations.py",
+    ),
     "critical_point": "takes a loss: test_curvature.py",
     "extreme_eigenvalues": "takes a loss: test_curvature.py",
     "hessian_diagonal": "takes a loss: test_curvature.py",

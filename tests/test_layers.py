@@ -122,6 +122,7 @@ def test_documented(name: str) -> None:
     thing = getattr(fnn, name)
     text = inspect.getdoc(thing) or ""
     assert text.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
-    if callable(thing) and not inspect.isclass(thing):
+    jaxs_own = getattr(thing, "__module__", "").startswith("jax.")  # re-exported: documented there
+    if callable(thing) and not inspect.isclass(thing) and not jaxs_own:
         assert doctest.DocTestParser().get_examples(text), f"{name}: no doctest"
         assert "Returns" in text or "Return" in text.split("\n")[0], f"{name}: says not what it returns"
