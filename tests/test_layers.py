@@ -120,9 +120,10 @@ def test_annotations_tell_the_truth(row: Row) -> None:
 @pytest.mark.parametrize("name", fnn.__all__)
 def test_documented(name: str) -> None:
     thing = getattr(fnn, name)
+    if getattr(thing, "__module__", "").startswith("jax."):
+        return  # re-exported: documented there
     text = inspect.getdoc(thing) or ""
     assert text.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
-    jaxs_own = getattr(thing, "__module__", "").startswith("jax.")  # re-exported: documented there
-    if callable(thing) and not inspect.isclass(thing) and not jaxs_own:
+    if callable(thing) and not inspect.isclass(thing):
         assert doctest.DocTestParser().get_examples(text), f"{name}: no doctest"
         assert "Returns" in text or "Return" in text.split("\n")[0], f"{name}: says not what it returns"
