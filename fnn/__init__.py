@@ -2,6 +2,7 @@
 
 from fnn import data as data
 from fnn import initializers as initializers
+from fnn import schedules as schedules
 from fnn.activations import gelu as gelu
 from fnn.activations import glu as glu
 from fnn.activations import hard_sigmoid as hard_sigmoid
@@ -18,6 +19,15 @@ from fnn.activations import softplus as softplus
 from fnn.activations import softsign as softsign
 from fnn.activations import tanh as tanh
 from fnn.activations import unit_step as unit_step
+from fnn.adaptive import adadelta as adadelta
+from fnn.adaptive import adagrad as adagrad
+from fnn.adaptive import adamax as adamax
+from fnn.adaptive import adamw as adamw
+from fnn.adaptive import amsgrad as amsgrad
+from fnn.adaptive import lion as lion
+from fnn.adaptive import nadam as nadam
+from fnn.adaptive import radam as radam
+from fnn.adaptive import rmsprop as rmsprop
 from fnn.categorical import cross_entropy as cross_entropy
 from fnn.categorical import kl_divergence as kl_divergence
 from fnn.categorical import nll as nll
@@ -37,6 +47,7 @@ from fnn.curvature import hutchinson_diagonal as hutchinson_diagonal
 from fnn.curvature import hvp as hvp
 from fnn.curvature import max_stable_step as max_stable_step
 from fnn.dropout import dropout as dropout
+from fnn.flat import flat as flat
 from fnn.initializers import init_conv as init_conv
 from fnn.linear import dense as dense
 from fnn.linear import embed as embed
@@ -53,6 +64,7 @@ from fnn.metrics import accuracy as accuracy
 from fnn.metrics import confusion_matrix as confusion_matrix
 from fnn.metrics import perplexity as perplexity
 from fnn.metrics import top_k_accuracy as top_k_accuracy
+from fnn.muon import muon as muon
 from fnn.newton import diagonal_newton as diagonal_newton
 from fnn.newton import newton as newton
 from fnn.normalization import batch_norm as batch_norm
@@ -64,7 +76,11 @@ from fnn.normalization import rms_norm as rms_norm
 from fnn.normalization import spectral_norm as spectral_norm
 from fnn.optimizers import Optimizer as Optimizer
 from fnn.optimizers import adam as adam
+from fnn.optimizers import learning_rate as learning_rate
+from fnn.optimizers import momentum as momentum
+from fnn.optimizers import nesterov as nesterov
 from fnn.optimizers import sgd as sgd
+from fnn.optimizers import with_learning_rate as with_learning_rate
 from fnn.penalties import l1_penalty as l1_penalty
 from fnn.penalties import l2_penalty as l2_penalty
 from fnn.pooling import avg_pool as avg_pool
@@ -88,9 +104,21 @@ from fnn.statistics import standardize as standardize
 from fnn.training import Report as Report
 from fnn.training import make_step as make_step
 from fnn.training import train as train
+from fnn.transforms import add_weight_decay as add_weight_decay
+from fnn.transforms import chain as chain
+from fnn.transforms import clip_by_global_norm as clip_by_global_norm
+from fnn.transforms import clip_by_value as clip_by_value
+from fnn.transforms import freeze as freeze
+from fnn.transforms import l2 as l2
+from fnn.trees import count as count
+from fnn.trees import paths as paths
 from fnn.windows import output_size as output_size
 from fnn.windows import receptive_field as receptive_field
 from fnn.windows import transposed_size as transposed_size
+from fnn.wrappers import accumulate as accumulate
+from fnn.wrappers import average as average
+from fnn.wrappers import lookahead as lookahead
+from fnn.wrappers import with_master_weights as with_master_weights
 
 __all__ = [
     "BatchStats",
@@ -99,13 +127,24 @@ __all__ = [
     "Report",
     "Spectrum",
     "absolute_error",
+    "accumulate",
     "accuracy",
+    "adadelta",
+    "adagrad",
     "adam",
+    "adamax",
+    "adamw",
+    "add_weight_decay",
+    "amsgrad",
+    "average",
     "avg_pool",
     "batch_norm",
     "batch_stats",
     "binary_cross_entropy",
     "celu",
+    "chain",
+    "clip_by_global_norm",
+    "clip_by_value",
     "confusion_matrix",
     "conv",
     "conv_lax",
@@ -113,6 +152,7 @@ __all__ = [
     "conv_transpose",
     "convolve",
     "cosine_distance",
+    "count",
     "critical_point",
     "cross_entropy",
     "data",
@@ -123,7 +163,9 @@ __all__ = [
     "embed",
     "extreme_eigenvalues",
     "fit_standardize",
+    "flat",
     "flatten",
+    "freeze",
     "gelu",
     "glu",
     "group_norm",
@@ -144,29 +186,41 @@ __all__ = [
     "instance_norm",
     "kl_divergence",
     "l1_penalty",
+    "l2",
     "l2_penalty",
     "layer_norm",
     "leaky_relu",
+    "learning_rate",
+    "lion",
     "load",
     "log_sigmoid",
     "log_softmax",
     "logsumexp",
+    "lookahead",
     "make_step",
     "max_pool",
     "max_stable_step",
     "mish",
+    "momentum",
+    "muon",
+    "nadam",
+    "nesterov",
     "newton",
     "nll",
     "output_size",
+    "paths",
     "perplexity",
     "piecewise_linear",
     "prelu",
+    "radam",
     "receptive_field",
     "relu",
     "relu6",
     "rms_norm",
+    "rmsprop",
     "running_stats",
     "save",
+    "schedules",
     "selu",
     "sgd",
     "sigmoid",
@@ -184,4 +238,6 @@ __all__ = [
     "train",
     "transposed_size",
     "unit_step",
+    "with_learning_rate",
+    "with_master_weights",
 ]

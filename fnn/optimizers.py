@@ -92,13 +92,15 @@ def leafwise(
 
     def update(grads: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
         del extra
-        like = next(iter(state.moments.values()), grads) if params is None else params
+        moments = [
+            state.moments[key] for key in initial
+        ]  # after a jit, the dict is in another order
+        like = [*moments, grads][0] if params is None else params
         check_like(name, "grads", grads, like)
         structure = jax.tree.structure(grads)
         step = state.step + 1
         columns: list[list[Any]] = [[] for _ in range(1 + len(initial))]
-        moments = [jax.tree.leaves(m) for m in state.moments.values()]
-        for leaf in zip(jax.tree.leaves(grads), *moments, strict=True):
+        for leaf in zip(*[jax.tree.leaves(x) for x in (grads, *moments)], strict=True):
             dtype = wide(leaf[0].dtype)
             now = Now(state.learning_rate.astype(dtype), step.astype(dtype))
             new = rule(now, *[x.astype(dtype) for x in leaf])
@@ -106,7 +108,7 @@ def leafwise(
                 column.append(value.astype(old.dtype))
         updates, *trees = [jax.tree.unflatten(structure, column) for column in columns]
         rate = rate_at(learning_rate, step) if callable(learning_rate) else state.learning_rate
-        return updates, State(step, rate, dict(zip(state.moments, trees, strict=True)))
+        return updates, State(step, rate, dict(zip(initial, trees, strict=True)))
 
     return Optimizer(init, update)
 
