@@ -1,0 +1,85 @@
+"""Measure fnn against the library and against its peers.
+
+    python -m benchmarks [SUBJECT ...] [--quick] [--peers]    measure, print tables, write results
+    python -m benchmarks report [FOLDER]                      tables and figures of results
+    python -m benchmarks compare A B                          what moved by more than the spread
+    python -m benchmarks derive [FOLDER]                      kernel rules from the sweep's results
+
+Results go to benchmarks/results/<device>/, those of --quick to benchmarks/results/quick/.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.session import EXTRA, RESULTS, SUBJECTS
+
+
+def folder(device: str) -> Path:
+    return RESULTS / machine.slug(device)
+
+
+def device() -> str:
+    """Ask a process of its own, so that this one never starts JAX."""
+    code = "from benchmarks import machine; print(machine.device())"
+    return subprocess.check_output([sys.executable, "-c", code], text=True).strip().split("\n")[-1]
+
+
+def run(subjects: list[str], quick: bool, peers: bool) -> Path:
+    """Measure each subject in a process of its own, with the same settings for all."""
+    target = RESULTS / "quick" if quick else folder(device())
+    for subject in subjects:
+        command = [sys.executable, "-m", "benchmarks.session", subject, str(target)]
+        command += ["quick" if quick else "full", "peers" if peers else "alone"]
+        print(f"{subject} ...", flush=True)
+        try:
+            limit = 60 if quick else 300 + (SUBJECTS | EXTRA)[subject]
+            done = subprocess.run(command, env=os.environ | machine.environment(), timeout=limit)
+            if done.returncode:
+                print(f"{subject}: ended with status {done.returncode}; rows up to there are kept")
+        except subprocess.TimeoutExpired:
+            print(f"{subject}: stopped after {limit} s; rows up to there are kept")
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="SUBJECT",
+        help=f"{', '.join((*SUBJECTS, *EXTRA))}; default: all",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer cases and rounds: a try-out")
+    parser.add_argument("--peers", action="store_true", help='with the peers of "fnn[peers]"')
+    options = parser.parse_args()
+    match options.words:
+        case ["compare", before, after]:
+            from benchmarks import compare
+
+            print(compare.text(Path(before), Path(after)))
+        case ["derive", *where] if len(where) < 2:
+            from benchmarks import derive
+
+            print(derive.write(Path(*where) if where else folder(device())))
+        case ["report", *where] if len(where) < 2:
+            from benchmarks import report
+
+            print(report.write(Path(*where) if where else folder(device())))
+        case subjects if set(subjects) <= {*SUBJECTS, *EXTRA}:
+            from benchmarks import report
+
+            print(report.text(run(subjects or list(SUBJECTS), options.quick, options.peers)))
+        case words:
+            parser.error(f"no such subject or command: {' '.join(words)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What moved between two results folders by more than the spread of either."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.session import read
+from benchmarks.tables import table
+from benchmarks.timing import Row
+
+LEAST = 0.05  # a change below five per cent is no change, however small the spreads
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(k, "") for k in ("case", "contestant", "measure", "place", "size"))
+
+
+def moved(before: list[Row], after: list[Row]) -> Iterator[tuple[Row, Row]]:
+    """Yield the pairs of rows whose medians differ by more than both spreads together.
+
+    A row that was timed in one and not in the other, such as one that is now wrong, moved too.
+    """
+    old = {key(row): row for row in before}
+    for row in after:
+        other = old.get(key(row))
+        if other is None:
+            continue
+        if ("seconds" in row) != ("seconds" in other):
+            yield other, row
+        elif "seconds" in row:
+            change = abs(row["seconds"] - other["seconds"])
+            spread = row.get("spread", 0.0) + other.get("spread", 0.0)
+            if change > max(spread, LEAST * other["seconds"]):
+                yield other, row
+
+
+def state(row: Row) -> str:
+    """The median and the spread in milliseconds, or why there are none."""
+    if "seconds" not in row:
+        return str(row["status"])
+    return f"{1e3 * row['seconds']:.4g} ± {500 * row.get('spread', 0.0):.2g}"
+
+
+def text(before: Path, after: Path) -> str:
+    """Return a table of what moved, the largest changes first, with the two commits on top."""
+    old, new = read(before), read(after)
+    both = [subject for subject in new if subject in old]
+    if not both:
+        return f"no subject in both {before} and {after}"
+    lines = []
+    for subject in both:
+        head = f"{subject}: {old[subject]['commit']} to {new[subject]['commit']}"
+        pairs = list(moved(old[subject]["rows"], new[subject]["rows"]))
+        lines.append([head, "", "", "nothing moved" if not pairs else f"{len(pairs)} moved"])
+        timed = [p for p in pairs if "seconds" in p[0] and "seconds" in p[1]]
+        timed.sort(key=lambda p: p[1]["seconds"] / p[0]["seconds"], reverse=True)
+        for a, b in [p for p in pairs if p not in timed] + timed:
+            name = "  " + ", ".join(str(part) for part in key(b) if part != "")
+            times = f"x {b['seconds'] / a['seconds']:.2f}" if (a, b) in timed else ""
+            lines.append([name, state(a), state(b), times])
+    return table(["moved by more than the spread, ms", "before", "after", "change"], lines)

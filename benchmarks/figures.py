@@ -1,0 +1,211 @@
+"""Figures of results: a roofline, bars of ratios, scaling lines; each readable without the text."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import FuncFormatter
+
+from benchmarks.tables import PYTORCH, Record, Rows
+from benchmarks.targets import FNN
+from benchmarks.timing import ratio
+
+COLOURS = {
+    "conv": "#d62728",
+    "conv_transpose": "#d62728",
+    "max_pool": "#d62728",
+    "avg_pool": "#d62728",
+    "conv_lax": "#555555",
+    "lax": "#555555",
+    "conv_im2col": "#1f77b4",
+    "conv_taps": "#2ca02c",
+    "conv_winograd": "#9467bd",
+    "conv_fft": "#8c564b",
+    "PyTorch": "#ff7f0e",
+    "PyTorch channels last": "#e3b505",
+}
+LABELS = {
+    "conv": "fnn (its choice)",
+    "conv_transpose": "fnn (its choice)",
+    "max_pool": "fnn (its choice)",
+    "avg_pool": "fnn (its choice)",
+    "lax": "conv_lax",
+}
+GRID = {"layout": "constrained", "squeeze": False}
+plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def stamp(figure: Any, record: Record) -> None:
+    """Write device, date and commit into the lower edge."""
+    text = f"{record['device']}, {record['date']}, commit {record['commit']}"
+    figure.text(0.995, 0.005, text, ha="right", va="bottom", fontsize=7, color="#666666")
+
+
+def save(figure: Any, path: Path, record: Record) -> Path:
+    stamp(figure, record)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return path
+
+
+def roofline(records: dict[str, Record], path: Path) -> Path:
+    """Every kernel's arithmetic rate over its intensity, under the measured ceiling."""
+    record = records["conv"]
+    peak, bandwidth = record["ceiling"]["gflops"], record["ceiling"]["gbytes"]
+    figure, axes = plt.subplots(figsize=(10, 6))
+    x = np.geomspace(0.5, 1000, 200)
+    axes.plot(x, np.minimum(peak, bandwidth * x), color="black", lw=1.5)
+    axes.text(x[-1], peak * 1.07, f"large matrix product: {peak:.0f} GFLOP/s", ha="right")
+    place = peak / bandwidth / 3
+    axes.text(
+        *(place, bandwidth * place * 1.12, f"copy: {bandwidth:.0f} GB/s"),
+        rotation=38,
+        rotation_mode="anchor",
+        ha="right",
+    )
+    seen = set()
+    for row in record["rows"]:
+        if "seconds" in row and row["measure"] == "gradient" and row["place"] != "scan":
+            name = LABELS.get(row["contestant"], row["contestant"])
+            ours = name.startswith("fnn")
+            style = {"marker": "o", "ms": 7, "zorder": 3} if ours else {"marker": ".", "ms": 6}
+            style |= {"color": COLOURS.get(row["contestant"], "#000000"), "ls": ""}
+            x, y = row["flops"] / row["bytes"], 1e-9 * row["flops"] / row["seconds"]
+            axes.plot(x, y, label=None if name in seen else name, **style)
+            seen.add(name)
+    axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity of the layer, FLOP per byte")
+    axes.set_ylabel("GFLOP/s that the layer needs, per second it took")
+    axes.set_title("Convolution layers, forward + backward, under the ceiling of the machine")
+    axes.legend(loc="lower right", frameon=False)
+    return save(figure, path, record)
+
+
+def bars(axes: Any, names: list[str], values: list[float | None], title: str) -> None:
+    """Horizontal bars around 1 on a logarithmic axis; each says its number."""
+    for i, value in enumerate(values):
+        if value is None:
+            axes.text(1.02, i, "not timed", va="center", fontsize=8, color="#666666")
+            continue
+        axes.barh(i, value - 1, left=1, color="#2ca02c" if value <= 1 else "#d62728", height=0.7)
+        side = "right" if value <= 1 else "left"
+        axes.text(value, i, f" {value:.2f} ", ha=side, va="center", fontsize=8)
+    axes.axvline(1, color="black", lw=1)
+    known = [v for v in values if v is not None] or [1.0]
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.5, *known, 1.0) / 2, max(2.0, *known, 1.0) * 2)
+    axes.set_yticks(range(len(names)), names)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_formatter("")
+    axes.set_title(title, fontsize=10)
+
+
+def ratios(records: dict[str, Record], path: Path) -> Path:
+    """fnn's time over the library's and over PyTorch's, layer by layer."""
+    lines: list[tuple[str, list[float | None]]] = []
+    for subject in ("conv", "pooling"):
+        if subject not in records:
+            continue
+        rows = [r for r in records[subject]["rows"] if r["measure"] == "gradient"]
+        found, ours = Rows(rows), ("conv", "conv_transpose", "max_pool", "avg_pool")
+        for case in found.cases:
+            jit, scan = (found.best(case, ours, place=p) for p in ("jit", "scan"))
+            lax, lax_scan = (
+                found.get(case, "conv_lax", place=p) or found.get(case, "lax", place=p)
+                for p in ("jit", "scan")
+            )
+            pairs = [(jit, lax), (scan, lax_scan), (jit, found.best(case, PYTORCH))]
+            lines.append((case, [r[0] if (r := ratio(a, b)) else None for a, b in pairs]))
+    figure, all_axes = plt.subplots(
+        1, 3, figsize=(14, 1.5 + 0.27 * len(lines)), sharey=True, layout="constrained"
+    )
+    titles = ("over the library's, in jit", "over the library's, inside scan", "over PyTorch's")
+    for i, (axes, title) in enumerate(zip(all_axes, titles, strict=True)):
+        bars(axes, [n for n, _ in lines], [v[i] for _, v in lines], f"fnn's time {title}")
+    all_axes[0].invert_yaxis()  # shared
+    figure.suptitle("Forward + backward; left of 1 (green): fnn is faster, right (red): slower")
+    return save(figure, path, next(iter(records.values())))
+
+
+def training(records: dict[str, Record], path: Path) -> Path:
+    """Steps per second, one panel per model."""
+    record = records["training"]
+    found = Rows([r for r in record["rows"] if "seconds" in r])
+    figure, panels = plt.subplots(
+        1,
+        len(found.cases),
+        figsize=(4.6 * len(found.cases), 4),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axes, case in zip(panels[0], found.cases, strict=True):
+        rows = sorted((r for r in found.rows if r["case"] == case), key=lambda r: -r["seconds"])
+        for i, row in enumerate(rows):
+            name, speed = row["contestant"], 1 / row["seconds"]
+            colour = "#d62728" if name in FNN else "#ff7f0e" if name in PYTORCH else "#777777"
+            axes.barh(i, speed, color=colour, height=0.7)
+            axes.text(speed, i, f" {speed:,.0f}" if speed >= 100 else f" {speed:.2g}", va="center")
+        axes.set_yticks(range(len(rows)), [r["contestant"] for r in rows])
+        axes.set_xlim(0, 1.25 / min(r["seconds"] for r in rows))
+        axes.set_title(f"{case}, batch {rows[0]['batch']}", fontsize=10)
+        axes.set_xlabel("steps per second")
+    return save(figure, path, record)
+
+
+def scaling(records: dict[str, Record], path: Path) -> Path:
+    """Time over size, with the fitted exponent at the end of each line."""
+    record = records["scaling"]
+    found = Rows([r for r in record["rows"] if "exponent" in r])
+    figure, panels = plt.subplots(
+        1,
+        len(found.cases),
+        figsize=(4.4 * len(found.cases), 4),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axes, case in zip(panels[0], found.cases, strict=True):
+        ends = []
+        for name in found.contestants:
+            line = [r for r in found.rows if (r["case"], r["contestant"]) == (case, name)]
+            if line:
+                sizes, times = [r["size"] for r in line], [1e3 * r["seconds"] for r in line]
+                ours = name in ("conv", *FNN)
+                colour = "#d62728" if ours else COLOURS.get(name, "#555555")
+                axes.plot(sizes, times, marker="o", ms=4, lw=2.5 if ours else 1.2, color=colour)
+                ends.append(
+                    (times[-1], sizes[-1], f"{name}: power {line[0]['exponent']:.2f}", colour)
+                )
+        label(axes, ends)
+        axes.set(xscale="log", yscale="log", ylabel="milliseconds", xlabel=case.split(" by ")[-1])
+        axes.set_title(case, fontsize=10)
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high * (high / low) ** 0.9)
+    return save(figure, path, record)
+
+
+def label(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
+    """Write each line's name at its end, moved apart where they would overlap."""
+    below = 0.0
+    for time, size, text, colour in sorted(ends):
+        height = max(time, below * 1.35)
+        axes.annotate(text, (size, height), (6, 0), textcoords="offset points", va="center",
+                      fontsize=8, color=colour)  # fmt: skip
+        below = height
+
+
+DRAWN = {
+    "conv": ("roofline", roofline),
+    "training": ("training", training),
+    "scaling": ("scaling", scaling),
+}
+
+
+def draw(records: dict[str, Record], folder: Path) -> list[Path]:
+    """Draw every figure whose subject was measured; return the paths."""
+    paths = [fn(records, folder / f"{n}.png") for s, (n, fn) in DRAWN.items() if s in records]
+    if {"conv", "pooling"} & set(records):
+        paths.append(ratios(records, folder / "ratios.png"))
+    return paths

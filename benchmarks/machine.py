@@ -1,0 +1,120 @@
+"""The machine: the same settings for everybody, its facts, and its measured ceiling."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "flax", "equinox", "dm-haiku")
+
+
+def threads() -> int:
+    """Cores that this process may use: the threads of every contestant."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment() -> dict[str, str]:
+    """Settings of every measuring process, the same for all contestants in it.
+
+    Threads of OpenMP that wait do not spin, or PyTorch's would slow JAX's in the same process and
+    the other way round. Freed memory is kept (glibc): otherwise every array of 32 MB or more comes
+    fresh from the kernel and is paid for page by page at every call, which measured 10 times the
+    cost of writing it, for JAX and for PyTorch alike. Single-precision matrix products of a GPU
+    are single precision.
+    """
+    return {
+        "OMP_WAIT_POLICY": "passive",
+        "OMP_NUM_THREADS": str(threads()),
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**36),
+        "MALLOC_TOP_PAD_": str(2**28),
+        "MALLOC_ARENA_MAX": "1",
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def commit() -> str:
+    """Return the commit of this tree, marked when the measured code differs from it."""
+    git = ["git", "-C", str(HERE.parent)]
+    try:
+        name = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True)
+        dirty = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "fnn", "benchmarks/*.py"])
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name.strip() + ("+changes" if dirty.returncode else "")
+
+
+def processor() -> str:
+    """Return the model name of the processor."""
+    try:
+        names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def device() -> str:
+    """Return the device that JAX computes on, in words."""
+    import jax
+
+    first = jax.devices()[0]
+    if first.platform == "cpu":
+        return f"{processor()}, {threads()} cores"
+    return first.device_kind
+
+
+def slug(text: str) -> str:
+    """Return a text as a folder name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def facts() -> dict[str, Any]:
+    """Return what a result must carry to be believed: commit, date, versions, device, settings."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "device": device(),
+        "threads": threads(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "environment": {k: os.environ.get(k, "unset") for k in environment()},
+    }
+
+
+def ceiling(quick: bool) -> dict[str, float]:
+    """Measure what the machine can do at best: GFLOP/s of a matrix product, GB/s of a copy."""
+    import jax
+    import jax.numpy as jnp
+
+    size, length = (1024, 2**24) if quick else (2048, 2**26)
+    a = jax.random.normal(jax.random.key(0), (size, size))
+    product = jax.jit(jnp.matmul)
+    copy = jax.jit(jnp.negative, donate_argnums=0)  # reads and writes every element, in place
+    x = jnp.ones((length,), jnp.float32)
+    products, copies = [], []
+    for _ in range(5 if quick else 8):
+        start = time.perf_counter()
+        product(a, a).block_until_ready()
+        products.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        x = copy(x).block_until_ready()
+        copies.append(time.perf_counter() - start)
+    return {"gflops": 2e-9 * size**3 / min(products), "gbytes": 8e-9 * length / min(copies)}
+
+
+def limit(flops: float, bytes_: float, ceiling: dict[str, float]) -> float:
+    """Return the seconds below which this machine cannot do that much arithmetic and traffic."""
+    return max(1e-9 * flops / ceiling["gflops"], 1e-9 * bytes_ / ceiling["gbytes"])

@@ -1,0 +1,116 @@
+"""The three models of the training benchmark, in fnn, and the numbers that all peers start from."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+from benchmarks.shapes import STAGES, Params
+
+
+class Task(NamedTuple):
+    """One model to train: its name, input shape, batch size, and fnn's init and logits."""
+
+    name: str
+    shape: tuple[int, ...]
+    batch: int
+    init: Callable[[jax.Array], Params]
+    logits: Callable[[Params, jax.Array], jax.Array]
+
+
+def loss(logits: Callable[[Params, jax.Array], jax.Array]) -> Callable[[Params, Any], jax.Array]:
+    def mean(params: Params, batch: Any) -> jax.Array:
+        x, y = batch
+        return fnn.cross_entropy(logits(params, x), y).mean()
+
+    return mean
+
+
+def init_mlp(key: jax.Array) -> Params:
+    k1, k2 = jax.random.split(key)
+    return {"hidden": fnn.init_dense(k1, 784, 128), "head": fnn.init_dense(k2, 128, 10)}
+
+
+def mlp(params: Params, x: jax.Array) -> jax.Array:
+    return fnn.dense(fnn.relu(fnn.dense(x, **params["hidden"])), **params["head"])
+
+
+def init_cnn(key: jax.Array) -> Params:
+    k1, k2, k3, k4 = jax.random.split(key, 4)
+    return {
+        "conv1": fnn.init_conv(k1, (3, 3), 1, 32),
+        "conv2": fnn.init_conv(k2, (3, 3), 32, 64),
+        "hidden": fnn.init_dense(k3, 7 * 7 * 64, 128),
+        "head": fnn.init_dense(k4, 128, 10),
+    }
+
+
+def cnn(params: Params, x: jax.Array) -> jax.Array:  # (n, 28, 28, 1)
+    x = fnn.max_pool(fnn.relu(fnn.conv(x, **params["conv1"])), 2)  # (n, 14, 14, 32)
+    x = fnn.max_pool(fnn.relu(fnn.conv(x, **params["conv2"])), 2)  # (n, 7, 7, 64)
+    x = fnn.relu(fnn.dense(fnn.flatten(x), **params["hidden"]))
+    return fnn.dense(x, **params["head"])
+
+
+def init_resnet(key: jax.Array) -> Params:
+    """ResNet-18 for 32x32 images: a 3x3 stem, four stages of two blocks, no biases before norms."""
+    keys = iter(jax.random.split(key, 64))
+
+    def unit(window: int, c_in: int, c_out: int) -> Params:
+        conv = fnn.init_conv(next(keys), (window, window), c_in, c_out)
+        return {
+            "conv": {"w": conv["w"]},
+            "norm": {"scale": jnp.ones(c_out), "bias": jnp.zeros(c_out)},
+        }
+
+    params, c_in = {"stem": unit(3, 3, 64)}, 64
+    for i, (c_out, stride) in enumerate(STAGES):
+        block = {"one": unit(3, c_in, c_out), "two": unit(3, c_out, c_out)}
+        if stride > 1:
+            block["short"] = unit(1, c_in, c_out)
+        params[f"block{i}"] = block
+        c_in = c_out
+    return params | {"head": fnn.init_dense(next(keys), 512, 10)}
+
+
+def normed(x: jax.Array, unit: Params, stride: int = 1) -> jax.Array:
+    """Convolution and batch normalization with the batch's own statistics."""
+    pad = unit["conv"]["w"].shape[0] // 2  # on both sides, as PyTorch pads
+    x = fnn.conv(x, **unit["conv"], stride=stride, padding=pad)
+    mean, var = fnn.batch_stats(x)[:2]
+    return fnn.batch_norm(x, **unit["norm"], mean=mean, var=var)
+
+
+def resnet(params: Params, x: jax.Array) -> jax.Array:  # (n, 32, 32, 3)
+    x = fnn.relu(normed(x, params["stem"]))
+    for i, (_, stride) in enumerate(STAGES):
+        block = params[f"block{i}"]
+        y = normed(fnn.relu(normed(x, block["one"], stride)), block["two"])
+        x = fnn.relu(y + (normed(x, block["short"], stride) if "short" in block else x))
+    return fnn.dense(x.mean((1, 2)), **params["head"])
+
+
+TASKS = {
+    "mlp": Task("MLP 784-128-10", (784,), 32, init_mlp, mlp),
+    "cnn": Task("small CNN", (28, 28, 1), 128, init_cnn, cnn),
+    "resnet": Task("ResNet-18 at 32x32", (32, 32, 3), 64, init_resnet, resnet),
+}
+
+
+@functools.cache
+def start(task: str) -> Params:
+    """Return the parameters that every contestant starts from, as NumPy arrays."""
+    return jax.tree.map(np.asarray, TASKS[task].init(jax.random.key(0)))
+
+
+def batches(task: str, count: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return this many random batches (images, labels)."""
+    shape = (TASKS[task].batch, *TASKS[task].shape)
+    return [
+        (rng.standard_normal(shape, np.float32), rng.integers(0, 10, shape[0]).astype(np.int32))
+        for _ in range(count)
+    ]

@@ -1,0 +1,119 @@
+"""Results as text: the tables of one run, and the generated part of the README."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import machine, tables, targets
+from benchmarks.session import RESULTS, read
+from benchmarks.tables import Record
+
+README = machine.HERE / "README.md"
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+
+def sections(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
+    """Yield title and table of everything that was measured."""
+    yield "Targets", targets.text(records)
+    if record := records.get("training"):
+        yield "Training, steps per second", tables.training(record)
+    if record := records.get("conv"):
+        yield (
+            "Convolution, forward + backward: the layers with targets",
+            tables.convolution(record, True),
+        )
+        yield "Convolution, forward + backward: further layers", tables.convolution(record, False)
+        args = (record, "gradient", "jit")
+        yield (
+            "Every algorithm, forward + backward in jit, ms",
+            tables.by_contestant(*args, tables.ms),
+        )
+        yield (
+            "Every algorithm, forward in jit, ms",
+            tables.by_contestant(record, "forward", "jit", tables.ms),
+        )
+        names = [n for n in tables.Rows(record["rows"]).contestants if n not in tables.PYTORCH]
+        yield (
+            "Compile time and peak temporary memory, forward + backward in jit",
+            tables.by_contestant(*args, tables.cost, names),
+        )
+    if record := records.get("pooling"):
+        yield "Pooling, forward + backward", tables.pooling(record)
+        yield (
+            "Pooling, forward in jit, ms",
+            tables.by_contestant(record, "forward", "jit", tables.ms),
+        )
+        yield "A stack of poolings", tables.stacks(record)
+    if record := records.get("optimizers"):
+        yield "Optimizer updates", tables.optimizers(record)
+    if record := records.get("startup"):
+        yield "Start-up", tables.startup(record)
+    if record := records.get("scaling"):
+        yield "Growth", tables.scaling(record)
+
+
+def trouble(records: dict[str, Record]) -> str:
+    """Return what was wrong, failed or was left out for time: nothing is dropped silently."""
+    lines = [f"- {line}" for record in records.values() for line in record["skipped"]]
+    for subject, record in records.items():
+        for row in record["rows"]:
+            if row["status"] in ("wrong", "failed"):
+                what = f"error {row['error']:.2g}" if row["status"] == "wrong" else row["note"]
+                where = f"{subject}, {row['case']}: {row['contestant']}, {row['measure']}"
+                lines.append(f"- {where} in {row['place']}: {row['status']} ({what})")
+    return "\n".join(lines)
+
+
+def facts(records: dict[str, Record]) -> str:
+    """Return one line with device, commit, date, versions and the machine's ceiling."""
+    first = next(iter(records.values()))
+    commits = ", ".join(dict.fromkeys(r["commit"] for r in records.values()))
+    versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
+    products = ", ".join(f"{r['ceiling']['gflops']:.0f}" for r in records.values())
+    copies = ", ".join(f"{r['ceiling']['gbytes']:.0f}" for r in records.values())
+    settings = " ".join(f"{k}={v}" for k, v in first["environment"].items())
+    return (
+        f"{first['device']}; {first['threads']} threads for everybody; {first['date']}; commit "
+        f"{commits}; Python {first['python']}, {versions}. Ceiling measured before each of "
+        f"{', '.join(records)}: {products} GFLOP/s of a large float32 matrix product and {copies} "
+        f"GB/s of a copy. Settings of every process: `{settings}`."
+    )
+
+
+def text(folder: Path) -> str:
+    """Return all tables of a results folder."""
+    records = read(folder)
+    if not records:
+        return f"no results in {folder}"
+    parts = [f"{title}\n\n{body}" for title, body in sections(records)]
+    missing = trouble(records)
+    return "\n\n".join([facts(records), *parts, *([f"Not timed\n\n{missing}"] if missing else [])])
+
+
+def markdown(folder: Path) -> str:
+    """Return the README's section of one results folder, figures first."""
+    records = read(folder)
+    parts = [f"## {next(iter(records.values()))['device']}", facts(records)]
+    for path in sorted(folder.glob("*.png")):
+        parts.append(f"![{path.stem}]({path.relative_to(README.parent)})")
+    parts += [f"### {title}\n\n{body}" for title, body in sections(records)]
+    if missing := trouble(records):
+        parts.append(f"### Not timed\n\n{missing}")
+    return "\n\n".join(parts)
+
+
+def write(folder: Path) -> str:
+    """Draw the figures of a folder, write the README's tables anew, and return what was written."""
+    from benchmarks import figures
+
+    records = read(folder)
+    if not records:
+        return f"no results in {folder}"
+    drawn = figures.draw(records, folder)
+    folders = [f for f in sorted(RESULTS.iterdir()) if f.name != "quick" and any(f.glob("*.json"))]
+    if folder.parent == RESULTS and folder.name != "quick":
+        before, rest = README.read_text().split(BEGIN)
+        after = rest.split(END)[1]
+        body = "\n\n".join(markdown(f) for f in folders)
+        README.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}")
+        drawn = [*drawn, README]
+    return "\n".join(str(path) for path in drawn)

@@ -1,0 +1,105 @@
+"""One subject in one process: measure its jobs one by one, writing the results after each.
+
+``python -m benchmarks`` starts one such process per subject, with the settings of
+`machine.environment`; a subject that fails takes no other along, a job that fails no other job.
+"""
+
+import importlib
+import json
+import random
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import machine
+from benchmarks.timing import Budget, Row
+
+RESULTS = machine.HERE / "results"
+
+# Subjects, in the order in which they run, and the seconds after which no further job is started.
+SUBJECTS = {
+    "startup": 120,
+    "training": 390,
+    "conv": 720,
+    "pooling": 120,
+    "optimizers": 150,
+    "scaling": 90,
+}
+EXTRA = {"sweep": 1200}  # by name only: what `python -m benchmarks derive` reads
+QUICK_LIMIT = 20
+
+Job = tuple[str, Callable[[], list[Row]]]
+
+
+class Session(NamedTuple):
+    """What every subject is told."""
+
+    quick: bool
+    peers: bool
+    seed: int
+
+    @property
+    def budget(self) -> Budget:
+        """Of one contestant in one job."""
+        return Budget(0.05, 5) if self.quick else Budget(0.4, 15)
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Return the source of one job's random inputs."""
+        return np.random.default_rng((self.seed, zlib.crc32(name.encode())))
+
+
+def measure(subject: str, session: Session, folder: Path) -> None:
+    """Run every job of a subject; ``folder/subject.json`` is complete after each of them."""
+    start = time.perf_counter()
+    limit = QUICK_LIMIT if session.quick else (SUBJECTS | EXTRA)[subject]
+    record: dict[str, Any] = {"subject": subject, **machine.facts(), **session._asdict()}
+    record["ceiling"] = machine.ceiling(session.quick)
+    record["rows"], record["skipped"] = [], []
+    jobs = importlib.import_module(f"benchmarks.{subject}").jobs(session)
+    for name, job in jobs:
+        if time.perf_counter() - start > limit:
+            record["skipped"].append(f"{name}: not started within {limit} s")
+        else:
+            began = time.perf_counter()
+            try:
+                record["rows"] += job()
+            except Exception:
+                traceback.print_exc()
+                record["skipped"].append(f"{name}: {traceback.format_exc(limit=0).strip()}")
+            print(f"  {subject}: {name}: {time.perf_counter() - began:.1f} s", flush=True)
+        record["wall_seconds"] = round(time.perf_counter() - start, 1)
+        write(folder / f"{subject}.json", record)
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON, one row a line, whole or not at all."""
+    rows = ",\n".join("  " + json.dumps(row) for row in record["rows"])
+    head = json.dumps({k: v for k, v in record.items() if k != "rows"}, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')
+    part.replace(path)
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a results folder by subject, in the order in which they run."""
+    paths = {path.stem: path for path in folder.glob("*.json")}
+    return {
+        name: json.loads(paths[name].read_text()) for name in (*SUBJECTS, *EXTRA) if name in paths
+    }
+
+
+def main(arguments: list[str]) -> None:
+    subject, folder, quick, peers = arguments
+    seed = random.SystemRandom().randrange(2**32)
+    measure(subject, Session(quick == "quick", peers == "peers", seed), Path(folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,207 @@
+"""The one clock: every number in this folder was measured here.
+
+A contestant first shows its outputs; they are compared with a float64 reference, and a wrong one is
+reported as wrong and never timed. The others run in turns, one sample each per round and in a new
+order every round, all in one process, so that whatever slows the machine slows everybody. A sample
+is as many runs as fill `SAMPLE` seconds, each waited for. The result is the median over the rounds,
+the spread (between the quartiles), and between two contestants the median of their ratios within
+each round. A contestant that has spent its budget drops out: a slow one has fewer rounds, at
+least one.
+"""
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SAMPLE = 0.01  # seconds: far above the clock's and the dispatch's grain
+LOOP = 0.1  # seconds: a loop that is shorter than this is built anew with its longest length
+SLOW = 1.0  # seconds: what takes longer is warm after the run that verified it
+TOLERANCE = 1e-3  # of the largest entry: roundings of float32 stay below it, a wrong term does not
+
+
+class Program(NamedTuple):
+    """What a contestant has prepared.
+
+    Attributes:
+        run: does the work, waits until it is done, returns the outputs as the reference has them.
+        units: how many times over one run does the work.
+        compile_seconds: time to trace and compile it, where it compiles.
+        temporary_bytes: peak temporary memory of the compiled program, where it is known.
+        show: outputs of run to NumPy arrays in the reference's layout.
+    """
+
+    run: Callable[[], Any]
+    units: int = 1
+    compile_seconds: float | None = None
+    temporary_bytes: int | None = None
+    show: Callable[[Any], Any] = lambda outputs: outputs
+
+
+class Contestant(NamedTuple):
+    """One who takes part: ``prepare(units)`` builds its program, outside the clock.
+
+    Attributes:
+        name: as the tables show it.
+        measure: what it does ("forward", "gradient", "step", ...): the key of its reference.
+        place: where ("jit", "scan", "eager", ...).
+        prepare: builds the program that does the work ``units`` times over in one run.
+        units: the shortest run to build, and the longest, used when the shortest is quick.
+    """
+
+    name: str
+    measure: str
+    place: str
+    prepare: Callable[[int], Program]
+    units: tuple[int, int] = (1, 1)
+
+
+class Budget(NamedTuple):
+    """Seconds and rounds that one contestant may use up, verification apart."""
+
+    seconds: float
+    rounds: int
+
+
+Row = dict[str, Any]
+
+
+def worst(got: Any, want: Any) -> float:
+    """Return the largest error over all arrays, relative to each reference's largest entry."""
+    if isinstance(want, Mapping):
+        return max(worst(got[key], want[key]) for key in want)
+    if isinstance(want, tuple | list):
+        if len(got) != len(want):
+            return float("inf")
+        return max(worst(g, w) for g, w in zip(got, want, strict=True))
+    got, want = np.asarray(got), np.asarray(want)
+    if got.shape != want.shape:
+        return float("inf")
+    if want.size == 0:
+        return 0.0
+    largest = max(float(np.abs(want).max()), 1e-30)
+    error = float(np.abs(got.astype(np.float64) - want).max()) / largest
+    return error if error == error else float("inf")  # NaN is as wrong as can be
+
+
+def enter(
+    c: Contestant, want: Mapping[str, Any], tolerance: float, clock: Callable[[], float]
+) -> tuple[Row, Program | None, int]:
+    """Build one contestant's program and verify it.
+
+    Returns:
+        Its row; the program, if it may be timed, warm; and the runs that fill one sample.
+    """
+    row: Row = {"contestant": c.name, "measure": c.measure, "place": c.place, "status": "ok"}
+    try:
+        program = c.prepare(c.units[0])
+        start = clock()
+        outputs = program.run()
+        once = clock() - start
+        row["error"] = worst(program.show(outputs), want[c.measure])
+        del outputs
+        if row["error"] > tolerance:
+            return row | {"status": "wrong"}, None, 0
+        row["compile_seconds"] = program.compile_seconds
+        row["temporary_bytes"] = program.temporary_bytes
+        if once > SLOW:
+            return row, program, 1
+        if c.units[1] > c.units[0] and once < LOOP:
+            program = c.prepare(c.units[1])
+            program.run()
+        once = sample(program, 1, clock)
+        return row, program, max(1, round(SAMPLE / max(once, 1e-7)))
+    except (ValueError, NotImplementedError) as reason:  # a clear refusal
+        return row | {"status": "not applicable", "note": first_line(reason)}, None, 0
+    except Exception as failure:  # one that fails must not take the others' results along
+        return row | {"status": "failed", "note": first_line(failure)}, None, 0
+
+
+def first_line(error: Exception) -> str:
+    """Return the kind and the first line of an exception, cut to a table's width."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}"[:200]
+
+
+def race(
+    contestants: Iterable[Contestant],
+    want: Mapping[str, Any],
+    budget: Budget,
+    *,
+    tolerance: float = TOLERANCE,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Row]:
+    """Verify all contestants, time those that are right in interleaved rounds, and return the rows.
+
+    Args:
+        contestants: who takes part.
+        want: the reference outputs by measure.
+        budget: of each contestant.
+        tolerance: largest error of a right output, relative to the reference's largest entry.
+        clock: a monotonic time in seconds.
+
+    Returns:
+        One row per contestant, in order: median, spread and samples are seconds for one unit.
+    """
+    entered = [enter(c, want, tolerance, clock) for c in contestants]
+    racing = [(row, program, calls) for row, program, calls in entered if program is not None]
+    samples: list[list[float]] = [[] for _ in racing]
+    spent = [0.0] * len(racing)
+    order = random.Random(0)
+    gc.collect()
+    gc.disable()
+    for _ in range(budget.rounds):
+        turns = [i for i in range(len(racing)) if spent[i] < budget.seconds]
+        order.shuffle(turns)
+        for i in turns:
+            row, program, calls = racing[i]
+            try:
+                seconds = sample(program, calls, clock)
+            except Exception as failure:
+                row |= {"status": "failed", "note": first_line(failure)}
+                spent[i] = float("inf")
+                continue
+            samples[i].append(seconds / (calls * program.units))
+            spent[i] += seconds
+    gc.enable()
+    for (row, _, _), times in zip(racing, samples, strict=True):
+        if row["status"] == "ok":
+            row |= summary(times)
+    return [row for row, _, _ in entered]
+
+
+def sample(program: Program, calls: int, clock: Callable[[], float]) -> float:
+    """Seconds for this many runs of a program, one after the other."""
+    start = clock()
+    for _ in range(calls):
+        program.run()
+    return clock() - start
+
+
+def summary(samples: Sequence[float]) -> Row:
+    """Return median, spread and the number of rounds of a contestant's samples."""
+    low, middle, high = np.percentile(samples, [25, 50, 75])
+    return {
+        "seconds": float(middle),
+        "spread": float(high - low),
+        "rounds": len(samples),
+        "samples": [float(f"{s:.4g}") for s in samples],
+    }
+
+
+def ratio(a: Row, b: Row) -> tuple[float, float] | None:
+    """Return median and spread of a's time over b's within each round that both took part in."""
+    pairs = zip(a.get("samples", ()), b.get("samples", ()), strict=False)
+    ratios = [x / y for x, y in pairs]
+    if not ratios:
+        return None
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    return float(middle), float(high - low)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean: the mean of ratios that does not depend on their direction."""
+    return float(np.exp(np.mean(np.log(values))))

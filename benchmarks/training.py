@@ -1,0 +1,135 @@
+"""Training throughput end to end: fnn, the JAX libraries with optax, PyTorch eager and compiled."""
+
+import functools
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+from benchmarks.models import TASKS, batches, loss, start
+from benchmarks.peers import plain
+from benchmarks.peers.trainer import Batch, Trainer, held
+from benchmarks.session import Job, Session
+from benchmarks.shapes import RATE
+from benchmarks.timing import Contestant, Program, Row, race
+
+CHECKED = {"mlp": 8, "cnn": 4, "resnet": 2}  # steps whose losses are compared
+EPOCH = {"mlp": 64, "cnn": 8, "resnet": 2}  # batches of an epoch of fnn.train
+# Rounding moves the loss of a deep net within two steps of Adam, whose first step is g / |g|.
+TOLERANCE = {"mlp": 1e-3, "cnn": 1e-3, "resnet": 2e-2}
+QUICK = ("mlp", "cnn")
+LEFT_OUT = {"resnet": ("stax", "Haiku")}  # two of four JAX peers: all call the same kernels
+
+Make = Callable[[str, Any], Trainer]
+
+
+def ours(task: str, params: Any) -> Trainer:
+    optimizer = fnn.adam(RATE)
+    params = jax.tree.map(jnp.array, params)
+    step = fnn.make_step(loss(TASKS[task].logits), optimizer)
+    return held(step, params, optimizer.init(params))
+
+
+def peer(module: str, **config: Any) -> Make:
+    """Return a peer's `make`, importing it only when its turn comes."""
+
+    def make(task: str, params: Any) -> Trainer:
+        return importlib.import_module(f"benchmarks.peers.{module}").make(task, params, **config)
+
+    return make
+
+
+def stepping(task: str, name: str, place: str, make: Make, data: list[Batch]) -> Contestant:
+    """Return a contestant that runs one step per batch and waits for the last."""
+
+    def prepare(units: int) -> Program:
+        trainer = make(task, start(task))
+        placed = [trainer.put(batch) for batch in data]
+        began = time.perf_counter()
+        losses = trainer.floats([trainer.step(placed[0])])
+        first = time.perf_counter() - began
+        losses += trainer.floats([trainer.step(batch) for batch in placed[1:]])
+
+        def run() -> Any:
+            values = [trainer.step(batch) for batch in placed]
+            return trainer.floats(values[-1:])
+
+        return Program(run, len(placed), first, show=lambda _: np.array(losses))
+
+    return Contestant(name, "steps", place, prepare)
+
+
+def chunked(task: str, data: list[Batch], steps: int) -> Contestant:
+    """Return `fnn.train`: an epoch in one program. Its losses are compared on one batch."""
+    fn = loss(TASKS[task].logits)
+
+    def reports(data: Any) -> Any:
+        config = {"batch_size": TASKS[task].batch, "epochs": 2**30, "key": jax.random.key(0)}
+        return fnn.train(fn, start(task), fnn.adam(RATE), data, **config)
+
+    def prepare(units: int) -> Program:
+        began = time.perf_counter()
+        run_one = reports(data[0])
+        losses = [next(run_one).loss]
+        first = time.perf_counter() - began
+        losses += [next(run_one).loss for _ in range(steps - 1)]
+        epoch = reports(tuple(np.concatenate(part) for part in zip(*data, strict=True)))
+        next(epoch)
+        return Program(lambda: next(epoch).loss, len(data), first, show=lambda _: np.array(losses))
+
+    return Contestant("fnn.train", "epoch", "scan", prepare)
+
+
+def reference(task: str, data: list[Batch]) -> np.ndarray:
+    """Losses of plain JAX, in float64 where that is affordable."""
+    wide = task != "resnet"
+    with jax.enable_x64(wide):
+        params, data = start(task), list(data)
+        if wide:
+            params = jax.tree.map(lambda a: a.astype(np.float64), params)
+            data = [(x.astype(np.float64), y) for x, y in data]
+        trainer = plain.make(task, params)
+        return np.array(trainer.floats([trainer.step(trainer.put(batch)) for batch in data]))
+
+
+def measure(task: str, session: Session) -> list[Row]:
+    data = batches(task, EPOCH[task], session.rng(task))
+    checked = data[: CHECKED[task]]
+    want = {"steps": reference(task, checked), "epoch": reference(task, checked[:1] * len(checked))}
+    found = [
+        stepping(task, "fnn.make_step", "jit", ours, checked),
+        chunked(task, data, len(checked)),
+    ]
+    entered = {"plain JAX + optax": ("jit", peer("plain"))}
+    if session.peers:
+        entered |= {
+            "stax": ("jit", peer("stax")),
+            "Flax NNX": ("jit", peer("flax")),
+            "Haiku": ("jit", peer("haiku")),
+            "Equinox": ("jit", peer("equinox")),
+            "PyTorch": ("eager", peer("torch_models")),
+        }
+        if task != "mlp":
+            entered["PyTorch channels last"] = ("eager", peer("torch_models", last=True))
+        if not session.quick:
+            last = task != "mlp"
+            entered["PyTorch compiled"] = (
+                "compiled",
+                peer("torch_models", last=last, compiled=True),
+            )
+    for name, (place, make) in entered.items():
+        if name not in LEFT_OUT.get(task, ()):
+            found.append(stepping(task, name, place, make, checked))
+    rows = race(found, want, session.budget, tolerance=TOLERANCE[task])
+    return [{"case": TASKS[task].name, **row, "batch": TASKS[task].batch} for row in rows]
+
+
+def jobs(session: Session) -> Iterator[Job]:
+    for task in TASKS:
+        if not session.quick or task in QUICK:
+            yield TASKS[task].name, functools.partial(measure, task, session)
