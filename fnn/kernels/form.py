@@ -76,12 +76,15 @@ def _shape(a: Any, b: Any, slot: str, form: Form) -> tuple[int, ...]:
 
 def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
     """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w."""
-    out: jax.Array = _conv.bind(*_varying(a, b), slot=slot, form=form, kernel=kernel)
+    out: jax.Array = _conv.bind(*varying(a, b), slot=slot, form=form, kernel=kernel)
     return out
 
 
-def _varying(*arrays: jax.Array) -> list[jax.Array]:
-    """Inside `jax.shard_map`, let all vary over every axis that one varies over."""
+def varying(*arrays: jax.Array) -> list[jax.Array]:
+    """Inside `jax.shard_map`, let all vary over every mesh axis that one of them varies over.
+
+    What a loop carries must: ``total, *_ = varying(jnp.zeros(shape, dtype), x)``.
+    """
     own = [jax.typeof(a).manual_axis_type.varying for a in arrays]
     union = frozenset().union(*own)
     return [
