@@ -1,0 +1,223 @@
+"""Activations against float64, in value and two derivatives; and the faults they avoid."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import FACTOR, check
+from tests.oracles.activations import ORACLES, log_softmax
+
+HALVES = (jnp.float16, jnp.bfloat16)
+DTYPES = (*HALVES, jnp.float32, jnp.float64)
+CONFIGURED = {
+    "gelu_tanh": functools.partial(fnn.gelu, approximate=True),
+    "gelu_exact": functools.partial(fnn.gelu, approximate=False),
+    "celu": functools.partial(fnn.celu, alpha=2.0),
+}
+CORNERS = [0.0, 0.5, 1.0, 3.0, 6.0]
+PLACES = [0.1, 0.7, 2.0, 4.0, 8.0, 12.0, 15.0, 20.0, 37.0, 40.0, 80.0, 300.0, 1e4, 6e4]
+KINKS = {  # |x| where the slope jumps: no moving across
+    **dict.fromkeys(("unit_step", "sign", "relu", "leaky_relu"), [0.0]),
+    **dict.fromkeys(("hard_sigmoid", "hard_swish"), [3.0]),
+    **{"relu6": [0.0, 6.0], "piecewise_linear": [0.5], "hard_tanh": [1.0]},
+}
+GRID = np.array([s * x for x in CORNERS + PLACES for s in (1, -1)])
+
+
+def three(fn: Callable[..., Any], x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Value, first and second derivative, entry by entry."""
+    first = jax.grad(fn)
+    return fn(x), jax.vmap(first)(x), jax.vmap(jax.grad(first))(x)
+
+
+def assert_rounded(
+    got: Any, oracle: Callable[[np.ndarray], np.ndarray], x: Any, name: str, order: int
+) -> None:
+    """Every entry is the oracle's, rounded: relative to that entry and not to the largest.
+
+    ``FACTOR`` roundings of the result, and what it changes when x moves by as many; below that,
+    numbers so small that the dtype has no full precision for them.
+    """
+    info = jnp.finfo(got.dtype)
+    eps = FACTOR * float(info.eps)
+    at = np.asarray(x, np.float64)
+    want = oracle(at)
+    moved = [np.abs(oracle(at * (1 + s * eps)) - want) for s in (1, -1)]
+    moved = np.where(np.isin(np.abs(at), KINKS.get(name, ())), 0, np.maximum(*moved))
+    # A product of factors each at least the smallest number: at most |x|^2 of it is lost.
+    floor = float(info.tiny) * np.maximum(1, np.minimum(np.abs(at), 50)) ** 2
+    error = np.abs(np.asarray(got, np.float64) - want)
+    bad = ~(error <= eps * np.abs(want) + moved + floor)
+    assert not bad.any(), [
+        f"{name}, order {order}, {got.dtype}: {float(got[i])} at {at[i]}, oracle {want[i]}"
+        for i in np.flatnonzero(bad)
+    ]
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_value_and_two_derivatives(name: str) -> None:
+    fn = CONFIGURED.get(name) or getattr(fnn, name)
+    with jax.enable_x64(True):
+        ends = {dtype: float(jnp.finfo(dtype).max) for dtype in DTYPES}
+        points = [jnp.asarray([*GRID, top, -top], dtype) for dtype, top in ends.items()]
+        results = jax.jit(lambda xs: [three(fn, x) for x in xs])(points)
+    for x, parts in zip(points, results, strict=True):
+        for order, got in enumerate(parts):
+            assert (got.dtype, got.shape) == (x.dtype, x.shape)
+            finite = jnp.isfinite(got) | ((name == "selu") & (order == 0))  # 1.05 max is infinite
+            assert bool(finite.all()), (name, order, got)
+            inner = slice(len(GRID))
+            assert_rounded(
+                got[inner], lambda at, n=order: ORACLES[name](at)[n], x[inner], name, order
+            )
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_oracle_differentiates_itself(name: str) -> None:
+    x = np.array([-7.1, -3.3, -1.7, -0.6, -0.2, 0.3, 0.8, 2.1, 4.4, 9.0])
+    step = 1e-5
+    up, here, down = (ORACLES[name](x + d) for d in (step, 0.0, -step))
+    for lower in (0, 1):
+        slope = (up[lower] - down[lower]) / (2 * step)
+        np.testing.assert_allclose(here[lower + 1], slope, rtol=1e-7, atol=1e-9)
+
+
+def second(f: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.grad(jax.grad(f))
+
+
+def first_entry(f: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x: f(jnp.full(70_000, x))[0]
+
+
+F16, F32, F64 = np.float16, np.float32, np.float64
+FAULTS = [  # what jax.nn fails, what fnn has instead, where, and what is right
+    (jax.grad(jax.nn.sigmoid), jax.grad(fnn.sigmoid), F64(37), np.exp(-37)),
+    (jax.grad(jax.nn.sigmoid), jax.grad(fnn.sigmoid), F32(20), np.exp(-20)),
+    (jax.grad(jnp.tanh), jax.grad(fnn.tanh), F32(10), 4 * np.exp(-20)),
+    (second(jax.nn.softplus), second(fnn.softplus), F32(20), np.exp(-20)),
+    (second(jax.nn.log_sigmoid), second(fnn.log_sigmoid), F32(-20), -np.exp(-20)),
+    (second(jax.nn.silu), second(fnn.silu), F32(20), -18 * np.exp(-20)),
+    (second(jax.nn.mish), second(fnn.mish), F32(10), -72 * np.exp(-20)),
+    (jax.grad(jax.nn.elu), jax.grad(fnn.elu), F32(-20), np.exp(-20)),
+    (jax.grad(jax.nn.celu), jax.grad(fnn.celu), F32(-20), np.exp(-20)),
+    (jax.grad(jax.nn.selu), jax.grad(fnn.selu), F32(-20), 1.7580993 * np.exp(-20)),
+    (jax.grad(jax.nn.gelu), jax.grad(fnn.gelu), F16(300), 1.0),
+    (jax.nn.gelu, fnn.gelu, F32(-6), ORACLES["gelu_tanh"](np.array([-6.0]))[0][0]),
+    (jax.grad(jax.nn.soft_sign), jax.grad(fnn.softsign), F16(300), 301.0**-2),
+    (jax.nn.squareplus, fnn.squareplus, F16(-100), 0.01),
+    (jax.grad(jax.nn.hard_tanh), jax.grad(fnn.hard_tanh), F32(1), 0.0),
+    (jax.grad(jax.nn.leaky_relu), jax.grad(fnn.leaky_relu), F32(0), 0.01),
+    (first_entry(jax.nn.softmax), first_entry(fnn.softmax), F16(0), 1 / 70_000),
+    (first_entry(jax.nn.log_softmax), first_entry(fnn.log_softmax), F16(0), -np.log(70_000)),
+    (jax.grad(jax.nn.logsumexp), jax.grad(fnn.logsumexp), F32(-np.inf), 0.0),
+]
+
+
+def test_upstream_faults_are_avoided() -> None:
+    with jax.enable_x64(True):
+        xs = [jnp.asarray(x) for *_, x, _ in FAULTS]
+        pairs = jax.jit(
+            lambda xs: [(u(x), o(x)) for (u, o, *_), x in zip(FAULTS, xs, strict=True)]
+        )(xs)
+    for row, (upstream, ours) in zip(FAULTS, pairs, strict=True):
+        assert abs(float(ours) - row[-1]) <= 0.06 * abs(row[-1]), (row, ours)
+        assert not abs(float(upstream) - row[-1]) <= 0.06 * abs(row[-1]), f"well done: {row}"
+
+
+def test_prelu_and_glu() -> None:
+    rng = np.random.default_rng(0)
+    x, slope = rng.standard_normal((2, 3, 4)), rng.standard_normal(4)
+    args = [np.asarray(a, np.float32) for a in (x, slope)]
+    check(fnn.prelu, lambda a, s: np.where(a > 0, a, s * a), *args, length=6, batch=False)
+    check(fnn.glu, lambda a, axis: a[:1] / (1 + np.exp(-a[1:])), args[0], axis=0, batch=False)
+    assert float(jax.grad(fnn.prelu, 1)(jnp.float32(-2.0), jnp.float32(0.5))) == -2
+    assert float(jax.grad(fnn.prelu)(jnp.float32(0.0), jnp.float32(0.5))) == 0.5
+
+
+def test_softmax_against_its_oracle() -> None:
+    rng = np.random.default_rng(1)
+    x = 3 * rng.standard_normal((3, 5), np.float32)
+    mask = rng.random((3, 5)) < 0.6
+    for where in (None, mask):
+        check(
+            fnn.softmax,
+            lambda a, where=None: np.exp(log_softmax(a, where)),
+            x,
+            length=5,
+            where=where,
+            batch=False,
+        )
+    check(fnn.log_softmax, log_softmax, x, length=5)
+    check(
+        functools.partial(fnn.logsumexp, axis=-1), lambda a: np.log(np.exp(a).sum(-1)), x, length=5
+    )
+
+
+def test_softmax_second_derivatives() -> None:
+    with jax.enable_x64(True):
+        x = jnp.array([0.3, -1.2, 2.0, -jnp.inf])
+        p = np.exp(log_softmax(np.asarray(x)))
+        hessian = np.diag(p) - np.outer(p, p)
+        np.testing.assert_allclose(jax.hessian(fnn.logsumexp)(x), hessian, atol=1e-15)
+        np.testing.assert_allclose(jax.jacobian(fnn.softmax)(x), hessian, atol=1e-15)
+        np.testing.assert_allclose(
+            jax.hessian(lambda z: fnn.log_softmax(z)[0])(x), -hessian, atol=1e-15
+        )
+
+
+def test_absent_entries() -> None:
+    x = jnp.array([[-jnp.inf] * 3, [0.0, 1.0, -jnp.inf], [1e4, -1e4, 0.0]])
+    for mask in (None, jnp.array([[True, False, True], [True, True, True], [False] * 3])):
+        rows = np.asarray(x) if mask is None else np.where(mask, x, -np.inf)
+        want = log_softmax(rows)
+        np.testing.assert_allclose(fnn.log_softmax(x, where=mask), want, rtol=1e-6)
+        np.testing.assert_allclose(fnn.softmax(x, where=mask), np.exp(want), rtol=1e-6)
+        for fn in (fnn.softmax, fnn.log_softmax, functools.partial(fnn.logsumexp, axis=-1)):
+            value, pullback = jax.vjp(functools.partial(fn, where=mask), x)
+            (gradient,) = pullback(jnp.where(jnp.isinf(value), 0, jnp.ones_like(value)))
+            assert bool(jnp.isfinite(gradient).all())
+    hidden = jnp.array([0.0, jnp.nan])
+    gradient = jax.grad(lambda z: fnn.logsumexp(z, where=jnp.array([True, False])))(hidden)
+    np.testing.assert_array_equal(gradient, [1.0, 0.0])
+    assert bool(jnp.isnan(fnn.softmax(hidden)).all()), "a NaN that is not masked shows"
+    np.testing.assert_allclose(fnn.logsumexp(jnp.zeros((2, 3))), np.log(6), rtol=1e-6)
+    np.testing.assert_allclose(fnn.softmax(jnp.zeros((2, 3)), axis=(0, 1)), np.full((2, 3), 1 / 6))
+
+
+def test_seventy_thousand_classes_in_half_precision() -> None:
+    gradient = jax.grad(lambda z: fnn.log_softmax(z)[7])(jnp.zeros(70_000, jnp.float16))
+    assert float(gradient[7]) == 1
+    np.testing.assert_allclose(np.float64(gradient[0]), -1 / 70_000, rtol=1e-2)
+
+
+def test_wrong_calls() -> None:
+    x = jnp.ones((2, 3))
+    for call, message in [
+        (
+            lambda: fnn.glu(x),
+            r"fnn.glu: x: got float32\[2,3\] with axis -1; needed an axis of even",
+        ),
+        (lambda: fnn.glu(x, axis=2), "with axis 2"),
+        (
+            lambda: fnn.prelu(x, jnp.ones(2)),
+            r"fnn.prelu: slope: got float32\[2\]; needed the trail",
+        ),
+        (lambda: fnn.celu(x, alpha=0.0), "fnn.celu: alpha: got 0.0; needed a positive"),
+        (lambda: fnn.squareplus(x, b=-1.0), "fnn.squareplus: b: got -1.0; needed a positive"),
+        (lambda: fnn.softmax(x, where=jnp.ones(3, bool)), r"fnn.softmax: where: got bool\[3\]"),
+        (
+            lambda: fnn.logsumexp(x, where=jnp.ones((3, 3), bool)),
+            r"needed the shape \(2, 3\), or 1",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match=r"fnn.log_softmax: where: got float32\[2,3\]; needed bool"):
+        fnn.log_softmax(x, where=x)
