@@ -104,8 +104,13 @@ def avg_pool(node: Node, x: Any) -> Any:
     return first(fnn.avg_pool(last(x), taps, **modes, **spread))
 
 
+def lp_pool(node: Node, x: Any) -> Any:
+    taps = tuple(node["kernel_shape"])
+    return first(fnn.lp_pool(last(x), taps, node.get("p", 2), **windows(node, x.shape[2:], taps)))
+
+
 def over_everything(pool: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda node, x: first(pool(last(x), x.shape[2:]))
+    return lambda node, x: np.expand_dims(pool(last(x)), tuple(range(2, x.ndim)))
 
 
 def batch_norm(node: Node, x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> Any:
@@ -283,8 +288,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Gather": gather,
     "Gelu": lambda node, x: fnn.gelu(x, approximate=node.get("approximate", b"") == b"tanh"),
     "Gemm": gemm,
-    "GlobalAveragePool": over_everything(fnn.avg_pool),
-    "GlobalMaxPool": over_everything(fnn.max_pool),
+    "GlobalAveragePool": over_everything(fnn.global_avg_pool),
+    "GlobalMaxPool": over_everything(fnn.global_max_pool),
     "GroupNormalization": group_norm,
     "HardSigmoid": hard_sigmoid,
     "HardSwish": plain(fnn.hard_swish),
@@ -293,6 +298,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "LayerNormalization": layer_norm,
     "LeakyRelu": lambda node, x: fnn.leaky_relu(x, negative_slope=node.get("alpha", 0.01)),
     "LogSoftmax": softmax(fnn.log_softmax),
+    "LpPool": lp_pool,
     "MaxPool": max_pool,
     "MeanVarianceNormalization": mean_variance_norm,
     "Mish": plain(fnn.mish),
