@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.session import EXTRA, RESULTS, SUBJECTS
+from benchmarks.session import EXTRA, QUICK, RESULTS, SUBJECTS
 
 
 def folder(device: str) -> Path:
@@ -30,7 +30,7 @@ def device() -> str:
 
 def run(subjects: list[str], quick: bool, peers: bool) -> Path:
     """Measure each subject in a process of its own, with the same settings for all."""
-    target = RESULTS / "quick" if quick else folder(device())
+    target = QUICK if quick else folder(device())
     for subject in subjects:
         command = [sys.executable, "-m", "benchmarks.session", subject, str(target)]
         command += ["quick" if quick else "full", "peers" if peers else "alone"]

@@ -8,7 +8,7 @@ import matplotlib as mpl
 mpl.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.tables import PYTORCH, Record, Rows
 from benchmarks.targets import FNN
@@ -42,7 +42,7 @@ plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.rig
 def stamp(figure: Any, record: Record) -> None:
     """Write device, date and commit into the lower edge."""
     text = f"{record['device']}, {record['date']}, commit {record['commit']}"
-    figure.text(0.995, 0.005, text, ha="right", va="bottom", fontsize=7, color="#666666")
+    figure.text(0.995, -0.01, text, ha="right", va="top", fontsize=7, color="#666666")
 
 
 def save(figure: Any, path: Path, record: Record) -> Path:
@@ -50,6 +50,14 @@ def save(figure: Any, path: Path, record: Record) -> Path:
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
     return path
+
+
+def plain_ticks(axis: Any, ticks: list[float]) -> None:
+    """Ticks of a logarithmic axis as plain numbers, those outside its limits left out."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def roofline(records: dict[str, Record], path: Path) -> Path:
@@ -92,14 +100,13 @@ def bars(axes: Any, names: list[str], values: list[float | None], title: str) ->
             continue
         axes.barh(i, value - 1, left=1, color="#2ca02c" if value <= 1 else "#d62728", height=0.7)
         side = "right" if value <= 1 else "left"
-        axes.text(value, i, f" {value:.2f} ", ha=side, va="center", fontsize=8)
+        axes.text(value, i, f" {value:.2g} ", ha=side, va="center", fontsize=8)
     axes.axvline(1, color="black", lw=1)
     known = [v for v in values if v is not None] or [1.0]
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, *known, 1.0) / 2, max(2.0, *known, 1.0) * 2)
     axes.set_yticks(range(len(names)), names)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.xaxis.set_minor_formatter("")
+    plain_ticks(axes.xaxis, [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10])
     axes.set_title(title, fontsize=10)
 
 
@@ -178,19 +185,22 @@ def scaling(records: dict[str, Record], path: Path) -> Path:
                 ends.append(
                     (times[-1], sizes[-1], f"{name}: power {line[0]['exponent']:.2f}", colour)
                 )
-        label(axes, ends)
         axes.set(xscale="log", yscale="log", ylabel="milliseconds", xlabel=case.split(" by ")[-1])
         axes.set_title(case, fontsize=10)
+        label(axes, ends)
         low, high = axes.get_xlim()
-        axes.set_xlim(low, high * (high / low) ** 0.9)
+        axes.set_xlim(low, high * (high / low) ** 0.9)  # room for the names
+        plain_ticks(axes.xaxis, sorted({r["size"] for r in found.rows if r["case"] == case}))
+        plain_ticks(axes.yaxis, [m * 10.0**e for e in range(-3, 6) for m in (1, 2, 5)])
     return save(figure, path, record)
 
 
 def label(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
     """Write each line's name at its end, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
     below = 0.0
     for time, size, text, colour in sorted(ends):
-        height = max(time, below * 1.35)
+        height = max(time, below * (high / low) ** 0.06)
         axes.annotate(text, (size, height), (6, 0), textcoords="offset points", va="center",
                       fontsize=8, color=colour)  # fmt: skip
         below = height

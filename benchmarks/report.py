@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import machine, tables, targets
-from benchmarks.session import RESULTS, read
+from benchmarks.session import QUICK, RESULTS, read
 from benchmarks.tables import Record
 
 README = machine.HERE / "README.md"
@@ -109,8 +109,8 @@ def write(folder: Path) -> str:
     if not records:
         return f"no results in {folder}"
     drawn = figures.draw(records, folder)
-    folders = [f for f in sorted(RESULTS.iterdir()) if f.name != "quick" and any(f.glob("*.json"))]
-    if folder.parent == RESULTS and folder.name != "quick":
+    if folder.parent == RESULTS and folder != QUICK:
+        folders = [f for f in sorted(RESULTS.iterdir()) if f != QUICK and any(f.glob("*.json"))]
         before, rest = README.read_text().split(BEGIN)
         after = rest.split(END)[1]
         body = "\n\n".join(markdown(f) for f in folders)

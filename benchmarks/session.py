@@ -21,6 +21,7 @@ from benchmarks import machine
 from benchmarks.timing import Budget, Row
 
 RESULTS = machine.HERE / "results"
+QUICK = RESULTS / "quick"
 
 # Subjects, in the order in which they run, and the seconds after which no further job is started.
 SUBJECTS = {

@@ -64,11 +64,11 @@ def ms(row: Row) -> str:
 
 
 def over(a: Row, b: Row, most: float | None = None) -> str:
-    """The ratio of a's time to b's within the rounds, marked where it is above ``most``."""
+    """The ratio of a's time to b's within the rounds, marked where it is clearly above ``most``."""
     both = ratio(a, b)
     if both is None:
         return NONE
-    return f"{both[0]:.2f}" + (LOSES if most is not None and both[0] > most else "")
+    return f"{both[0]:.2f}" + (LOSES if most is not None and both[0] - both[1] / 2 > most else "")
 
 
 def of_limit(row: Row, record: Record) -> str:

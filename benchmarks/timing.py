@@ -5,8 +5,8 @@ reported as wrong and never timed. The others run in turns, one sample each per 
 order every round, all in one process, so that whatever slows the machine slows everybody. A sample
 is as many runs as fill `SAMPLE` seconds, each waited for. The result is the median over the rounds,
 the spread (between the quartiles), and between two contestants the median of their ratios within
-each round. A contestant that has spent its budget drops out: a slow one has fewer rounds, at
-least one.
+each round. A contestant that has spent its budget drops out: one that takes longer has fewer
+rounds, down to `LEAST` of them, and a slow one (`SLOW` seconds a round and more) down to one.
 """
 
 import gc
@@ -20,6 +20,7 @@ import numpy as np
 SAMPLE = 0.01  # seconds: far above the clock's and the dispatch's grain
 LOOP = 0.1  # seconds: a loop that is shorter than this is built anew with its longest length
 SLOW = 1.0  # seconds: what takes longer is warm after the run that verified it
+LEAST = 3  # rounds, even beyond the budget, of whatever is not slow
 TOLERANCE = 1e-3  # of the largest entry: roundings of float32 stay below it, a wrong term does not
 
 
@@ -154,7 +155,7 @@ def race(
     gc.collect()
     gc.disable()
     for _ in range(budget.rounds):
-        turns = [i for i in range(len(racing)) if spent[i] < budget.seconds]
+        turns = [i for i in range(len(racing)) if due(len(samples[i]), spent[i], budget)]
         order.shuffle(turns)
         for i in turns:
             row, program, calls = racing[i]
@@ -171,6 +172,11 @@ def race(
         if row["status"] == "ok":
             row |= summary(times)
     return [row for row, _, _ in entered]
+
+
+def due(rounds: int, spent: float, budget: Budget) -> bool:
+    """Whether a contestant takes another turn, after this many rounds and seconds."""
+    return spent < budget.seconds or (rounds < LEAST and spent < LEAST * SLOW)
 
 
 def sample(program: Program, calls: int, clock: Callable[[], float]) -> float:

@@ -22,6 +22,7 @@ CHECKED = {"mlp": 8, "cnn": 4, "resnet": 2}  # steps whose losses are compared
 EPOCH = {"mlp": 64, "cnn": 8, "resnet": 2}  # batches of an epoch of fnn.train
 # Rounding moves the loss of a deep net within two steps of Adam, whose first step is g / |g|.
 TOLERANCE = {"mlp": 1e-3, "cnn": 1e-3, "resnet": 2e-2}
+SECONDS = {"mlp": 1.0, "cnn": 4.0, "resnet": 8.0}  # of each contestant's turns
 QUICK = ("mlp", "cnn")
 LEFT_OUT = {"resnet": ("stax", "Haiku")}  # two of four JAX peers: all call the same kernels
 
@@ -125,7 +126,8 @@ def measure(task: str, session: Session) -> list[Row]:
     for name, (place, make) in entered.items():
         if name not in LEFT_OUT.get(task, ()):
             found.append(stepping(task, name, place, make, checked))
-    rows = race(found, want, session.budget, tolerance=TOLERANCE[task])
+    budget = session.budget if session.quick else session.budget._replace(seconds=SECONDS[task])
+    rows = race(found, want, budget, tolerance=TOLERANCE[task])
     return [{"case": TASKS[task].name, **row, "batch": TASKS[task].batch} for row in rows]
 
 

@@ -1,0 +1,260 @@
+"""The benchmark's clock, comparison and reports, on contestants and times made up for the purpose."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import compare, derive, reference, report, session, targets
+from benchmarks.conv import arrays, expected, library
+from benchmarks.programs import looped, with_gradient
+from benchmarks.shapes import LAYERS, POOLS, TARGETS, Layer
+from benchmarks.timing import Budget, Contestant, Program, geometric_mean, race, ratio, worst
+from tests.oracles import conv as loops
+
+
+class Clock:
+    """A clock that only the contestants advance."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Fake:
+    """A contestant that takes these seconds per unit, in turn, and counts its runs."""
+
+    def __init__(self, clock: Clock, name: str, answer: float, *seconds: float, units: int = 1):
+        self.clock, self.name, self.answer, self.seconds = clock, name, answer, seconds
+        self.units, self.runs = units, 0
+
+    def run(self) -> np.ndarray:
+        self.clock.now += self.seconds[self.runs % len(self.seconds)] * self.units
+        self.runs += 1
+        return np.array([self.answer, 1.0])
+
+    @property
+    def contestant(self) -> Contestant:
+        return Contestant(self.name, "forward", "jit", lambda units: Program(self.run, self.units))
+
+
+WANT = {"forward": np.array([2.0, 1.0])}
+
+
+def test_a_wrong_contestant_is_shown_as_wrong_and_never_timed() -> None:
+    clock = Clock()
+    right, wrong = Fake(clock, "right", 2.0, 0.1), Fake(clock, "wrong", 2.01, 0.1)
+    nan = Fake(clock, "nan", float("nan"), 0.1)
+    rows = race([f.contestant for f in (right, wrong, nan)], WANT, Budget(1.0, 5), clock=clock)
+    assert [row["status"] for row in rows] == ["ok", "wrong", "wrong"]
+    assert rows[0]["seconds"] == pytest.approx(0.1)
+    assert rows[1]["error"] == pytest.approx(0.005)
+    assert "seconds" not in rows[1]
+    assert wrong.runs == nan.runs == 1  # the run that was verified
+
+
+def test_one_that_fails_takes_no_other_along() -> None:
+    def refuse(units: int) -> Program:
+        raise ValueError("fnn.conv_winograd: stride: got 2; needed 1")
+
+    def crash(units: int) -> Program:
+        raise RuntimeError("out of memory")
+
+    def later() -> Any:
+        if len(calls) > 2:
+            raise RuntimeError("late")
+        calls.append(1)
+        return WANT["forward"]
+
+    clock, calls = Clock(), []
+    entered = [
+        Contestant("refuses", "forward", "jit", refuse),
+        Contestant("crashes", "forward", "jit", crash),
+        Contestant("late", "forward", "jit", lambda units: Program(later)),
+        Fake(clock, "right", 2.0, 0.1).contestant,
+    ]
+    rows = race(entered, WANT, Budget(1.0, 5), clock=clock)
+    assert [row["status"] for row in rows] == ["not applicable", "failed", "failed", "ok"]
+    assert "needed 1" in rows[0]["note"]
+    assert "seconds" not in rows[2]
+
+
+def test_median_spread_rounds_and_ratio_within_rounds() -> None:
+    clock = Clock()
+    # The machine is 10 times slower in every second round: medians suffer, the ratio does not.
+    slow = [1.0, 1.0, 1.0, 10.0, 1.0, 10.0, 1.0]
+    a = Fake(clock, "a", 2.0, *(0.1 * s for s in slow))
+    b = Fake(clock, "b", 2.0, *(0.2 * s for s in slow), units=4)
+    rows = race([a.contestant, b.contestant], WANT, Budget(100.0, 5), clock=clock)
+    assert [row["rounds"] for row in rows] == [5, 5]
+    assert rows[0]["seconds"] == pytest.approx(0.1)
+    assert rows[0]["spread"] == pytest.approx(0.9)
+    assert rows[1]["seconds"] == pytest.approx(0.2)  # of one unit
+    assert ratio(rows[1], rows[0]) == pytest.approx((2.0, 0.0))
+    assert ratio(rows[1], {"status": "wrong"}) is None
+    assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+
+
+def test_who_has_spent_the_budget_drops_out() -> None:
+    clock = Clock()
+    fakes = [Fake(clock, str(s), 2.0, s) for s in (0.02, 0.5, 5.0)]
+    rows = race([f.contestant for f in fakes], WANT, Budget(0.3, 10), clock=clock)
+    assert [row["rounds"] for row in rows] == [10, 3, 1]
+    assert fakes[2].runs == 2  # its verification was its warm-up
+
+
+def test_worst_looks_at_every_array() -> None:
+    good = {"a": np.ones(3), "b": (np.ones(2), np.full((2, 2), 4.0))}
+    bad = {"a": np.ones(3), "b": (np.ones(2), np.full((2, 2), 5.0))}
+    assert worst(good, good) == 0.0
+    assert worst(bad, good) == 0.25
+    assert worst((np.ones(2),), (np.ones(2), np.ones(2))) == float("inf")
+    assert worst(np.ones((2, 1)), np.ones(2)) == float("inf")
+
+
+SMALL = Layer("grouped", "", 2, (5, 6), 4, 6, (3, 2), 2, (1, 0), groups=2)
+
+
+@pytest.mark.parametrize("layer", [SMALL, SMALL._replace(stride=1, dilation=2)])
+def test_the_reference_is_the_oracle_and_its_gradients_are_those_of_jax(layer: Layer) -> None:
+    x, w, g = arrays(layer, np.random.default_rng(0))
+    y, dx, dw = expected(layer, x, w, g)["gradient"]
+    config = {"stride": layer.strides, "padding": layer.pads, "dilation": layer.dilations}
+    wide = (np.asarray(x, np.float64), np.asarray(w, np.float64))
+    np.testing.assert_allclose(y, loops.conv(*wide, groups=layer.groups, **config), rtol=1e-12)
+    got = with_gradient(library(layer))(x, w, g)
+    assert worst(got, (y, dx, dw)) < 1e-5
+
+
+def test_the_transposed_reference_is_the_librarys() -> None:
+    layer = SMALL._replace(groups=1, transposed=True)
+    args = arrays(layer, np.random.default_rng(0))
+    got = with_gradient(library(layer))(*args)
+    assert worst(got, expected(layer, *args)["gradient"]) < 1e-5
+
+
+def test_the_pooling_reference_gives_ties_to_the_first() -> None:
+    x = np.array([1.0, 1.0, 0.0, 2.0], np.float32).reshape(1, 4, 1)
+    g = np.array([3.0, 5.0]).reshape(1, 2, 1)
+    y, dx = reference.pooling("max", x, g, (2,), (2,), ((0, 0),))
+    assert (y.ravel().tolist(), dx.ravel().tolist()) == ([1.0, 2.0], [3.0, 0.0, 0.0, 5.0])
+    y, dx = reference.pooling("avg", x, g, (2,), (2,), ((0, 0),))
+    assert (y.ravel().tolist(), dx.ravel().tolist()) == ([1.0, 1.0], [1.5, 1.5, 2.5, 2.5])
+
+
+def test_a_scan_does_the_work_of_every_iteration_and_changes_no_number() -> None:
+    x, w = jnp.arange(6.0).reshape(2, 3), jnp.ones((3, 2))
+    product = looped(lambda x, w: (x @ w,), 5)
+    nought = jnp.zeros(())
+    np.testing.assert_array_equal(product(nought, x, w)[0], x @ w)
+    body = jax.make_jaxpr(product)(nought, x, w).eqns[-1].params["jaxpr"].eqns
+    assert [e.primitive.name for e in body].count("dot_general") == 1
+    # Whatever the iterations compute depends on the iteration before: with a number other than
+    # zero the outputs change from one length to the next.
+    ones = [looped(lambda x, w: (x @ w,), n)(nought + 1.0, x, w)[0] for n in (2, 3)]
+    assert not np.array_equal(*ones)
+
+
+def test_the_tables_of_shapes() -> None:
+    assert len(TARGETS) == 13
+    assert len({layer.name + layer.network for layer in LAYERS}) == len(LAYERS)
+    for pool in POOLS:
+        assert all(hi - lo in (0, 1) for lo, hi in pool.pads)
+
+
+def row(contestant: str, *samples: float, case: str = "3x3", place: str = "jit") -> dict[str, Any]:
+    found = {"case": case, "contestant": contestant, "measure": "gradient", "place": place}
+    if not samples:
+        return found | {"status": "wrong", "error": 0.5}
+    found |= {"status": "ok", "error": 0.0, "compile_seconds": 0.5, "temporary_bytes": 8}
+    found |= {"seconds": float(np.median(samples)), "samples": list(samples)}
+    found |= {"spread": float(np.subtract(*np.percentile(samples, [75, 25]))), "rounds": 3}
+    return found | {"flops": 1e9, "bytes": 1e6, "target": True}
+
+
+def record(rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    ceiling = {"gflops": 200.0, "gbytes": 20.0}
+    facts = {"commit": "abc", "device": "cpu", "date": "today", "threads": 2, "python": "3"}
+    return {"subject": "conv", **facts, "versions": {}, "environment": {}, "ceiling": ceiling,
+            "skipped": [], "rows": rows, **more}  # fmt: skip
+
+
+def test_compare_flags_only_what_moved_beyond_the_spread(tmp_path: Path) -> None:
+    before = [row("same", 1.0, 1.0, 1.0), row("noisy", 1.0, 2.0, 3.0), row("up", 1.0, 1.0, 1.1)]
+    after = [row("same", 1.04, 1.04, 1.04), row("noisy", 2.0, 2.8, 4.0), row("up", 2.0, 2.0, 2.1)]
+    before.append(row("broken", 1.0, 1.0, 1.0))
+    after.append(row("broken"))
+    for name, rows in (("a", before), ("b", after)):
+        session.write(tmp_path / name / "conv.json", record(rows))
+    text = compare.text(tmp_path / "a", tmp_path / "b")
+    assert "x 2.00" in text
+    assert "2 moved" in text
+    assert "broken" in text
+    assert "wrong" in text
+    assert "same" not in text
+    assert "noisy" not in text
+    assert "nothing moved" in compare.text(tmp_path / "a", tmp_path / "a")
+
+
+def test_results_are_written_after_each_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pooling.json"
+    seen = []
+
+    def look(name: str) -> list[dict[str, Any]]:
+        seen.append(len(json.loads(path.read_text())["rows"]) if path.exists() else None)
+        if name == "two":
+            raise RuntimeError("this job fails")
+        return [row(name, 1.0)]
+
+    made = [(name, lambda name=name: look(name)) for name in ("one", "two", "three")]
+    monkeypatch.setattr("benchmarks.pooling.jobs", lambda told: iter(made))
+    monkeypatch.setattr("benchmarks.machine.ceiling", lambda quick: {"gflops": 1.0, "gbytes": 1.0})
+    session.measure("pooling", session.Session(True, False, 0), tmp_path)
+    found = session.read(tmp_path)["pooling"]
+    assert seen == [None, 1, 1]
+    assert [r["contestant"] for r in found["rows"]] == ["one", "three"]
+    assert found["skipped"] == ["two: RuntimeError: this job fails"]
+    assert {"commit", "date", "versions", "device", "environment", "seed"} <= set(found)
+
+
+def test_a_row_where_fnn_loses_is_marked_and_a_wrong_one_listed(tmp_path: Path) -> None:
+    rows = [row("conv", 2.0, 2.0, 2.0), row("conv_lax", 1.0, 1.0, 1.0), row("conv_fft")]
+    rows.append(row("PyTorch", 4.0, 4.0, 4.0, place="eager"))
+    session.write(tmp_path / "conv.json", record(rows))
+    text = report.text(tmp_path)
+    assert "2.00 ◄" in text
+    assert "0.50 ◄" not in text
+    assert "conv_fft, gradient in jit: wrong (error 0.5)" in text
+    found = {t.what: t for t in targets.convolution(record(rows))}
+    assert found["convolution in jit, slowest row against lax"].met == "MISSED"
+    assert found["convolution, slowest row against PyTorch"].met == "met"
+    assert found["convolution in scan, slowest row against lax"].met == "not measured"
+
+
+def test_the_rule_is_deterministic_and_chooses_the_fastest_that_can(tmp_path: Path) -> None:
+    facts = {"rank": 2, "taps": 9, "groups": 1, "inputs": 64, "outputs": 64, "stride": 1}
+    rows = [
+        row("conv_taps", 1.0, case="a") | {"facts": facts},
+        row("conv_im2col", 1.1, case="a") | {"facts": facts},
+        row("conv_taps", 2.0, case="b") | {"facts": facts},
+        row("conv_im2col", 1.0, case="b") | {"facts": facts},
+        row("conv_fft", 0.1, case="b") | {"facts": facts},  # but it cannot do a
+        row("conv_taps", 1.0, case="c") | {"facts": facts | {"groups": 64, "inputs": 1}},
+    ]
+    ranked = derive.rule(rows)
+    dense = ("gradient", "dense", "taps <=9", "channels <=64", "stride 1")
+    assert [kernel for kernel, _ in ranked[dense]] == ["conv_im2col", "conv_taps"]
+    depthwise = ("gradient", "depthwise", "taps <=9", "channels <=1", "stride 1")
+    assert [kernel for kernel, _ in ranked[depthwise]] == ["conv_taps"]
+    assert derive.rule(rows[::-1]) == ranked
+    session.write(tmp_path / "sweep.json", record(rows))
+    first = derive.write(tmp_path), (tmp_path / "rules" / "conv.json").read_text()
+    assert (derive.write(tmp_path), (tmp_path / "rules" / "conv.json").read_text()) == first
+    json.loads(first[1])
