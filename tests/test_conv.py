@@ -206,8 +206,10 @@ def test_agreement(fn: Any) -> None:
 
 @every
 def test_second_derivatives(fn: Any) -> None:
-    """Reverse over reverse and forward over reverse, those of the library kernel; the table's
-    rows are checked against finite differences in test_layers.py."""
+    """Reverse and forward over reverse are the library kernel's.
+
+    That one is checked against finite differences in test_layers.py.
+    """
 
     def second(fn: Any, *arrays: Any) -> Any:
         x, w, u, v = arrays
@@ -268,21 +270,19 @@ def test_vmap_with_groups(axes: tuple[int | None, int | None]) -> None:
 
 
 @every
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
-def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any) -> None:
-    """3600 ones sum to 3600 (bfloat16: 3600 rounded), not to the 256 or 2048 where halves stop."""
-    x, w = jnp.ones((1, 3, 3, 400), dtype), jnp.ones((3, 3, 400, 1), dtype)
-    y, pull = jax.vjp(lambda x, w: fn(x, w, padding=1), x, w)
+@pytest.mark.parametrize(("dtype", "c"), [("bfloat16", 9), ("float16", 1)])
+@pytest.mark.parametrize("corner", [0, -1])
+def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any, c: int, corner: int) -> None:
+    """Ones beside 2 / eps: a sum in half precision would lose them, whichever comes first."""
+    big = 2 / float(jnp.finfo(dtype).eps)
+    x, w, g = (jnp.ones(shape, dtype) for shape in ((1, 5, 5, c), (3, 3, c, 1), (1, 3, 3, 1)))
+    y = fn(x, w.at[corner, corner, corner].set(big), padding="VALID")
     assert y.dtype == dtype
-    close(y[0, 1, 1], [3600.0])
-    examples = jnp.ones((400, 3, 3, 1), dtype)
-    _, pull = jax.vjp(lambda w: fn(examples, w, padding=1), jnp.ones((3, 3, 1, 1), dtype))
-    (to_w,) = pull(jnp.ones((400, 3, 3, 1), dtype))
-    close(to_w[1, 1], [[3600.0]])
-    w = jnp.ones((3, 3, 1, 400), dtype)
-    _, pull = jax.vjp(lambda x: fn(x, w, padding=1), jnp.ones((1, 3, 3, 1), dtype))
-    (to_x,) = pull(jnp.ones((1, 3, 3, 400), dtype))
-    close(to_x[0, 1, 1], [3600.0])
+    assert (y == big + 9 * c - 1).all()
+    _, pull = jax.vjp(lambda x, w: fn(x, w, padding="VALID"), x, w)
+    to_x, to_w = pull(g.at[0, corner, corner].set(big))
+    assert (to_x[0, 2, 2] == big + 8).all()
+    assert (to_w == big + 8).all()
 
 
 @every

@@ -22,7 +22,8 @@ EXAMPLES = 25  # per algorithm
 DTYPES = ("float32", "float32", "float32", "float64", "bfloat16", "float16")
 # Forms for those that refuse most of them.
 NARROW: dict[str, dict[str, tuple[int, ...]]] = {
-    "conv_winograd": {"window": (3,), "stride": (1,), "dilation": (1,)},
+    name: {"window": (3,), "stride": (1,), "dilation": (1,)}
+    for name in ("conv_winograd", "conv_winograd2")
 }
 
 
