@@ -84,7 +84,26 @@ from fnn.optimizers import with_learning_rate as with_learning_rate
 from fnn.penalties import l1_penalty as l1_penalty
 from fnn.penalties import l2_penalty as l2_penalty
 from fnn.pooling import avg_pool as avg_pool
+from fnn.pooling import lp_pool as lp_pool
 from fnn.pooling import max_pool as max_pool
+from fnn.pooling import min_pool as min_pool
+from fnn.pooling import sum_pool as sum_pool
+from fnn.pooling_forms import avg_pool_lax as avg_pool_lax
+from fnn.pooling_forms import avg_pool_slices as avg_pool_slices
+from fnn.pooling_forms import lp_pool_lax as lp_pool_lax
+from fnn.pooling_forms import lp_pool_slices as lp_pool_slices
+from fnn.pooling_forms import max_pool_lax as max_pool_lax
+from fnn.pooling_forms import max_pool_slices as max_pool_slices
+from fnn.pooling_forms import min_pool_lax as min_pool_lax
+from fnn.pooling_forms import min_pool_slices as min_pool_slices
+from fnn.pooling_forms import sum_pool_lax as sum_pool_lax
+from fnn.pooling_forms import sum_pool_slices as sum_pool_slices
+from fnn.pooling_regions import adaptive_avg_pool as adaptive_avg_pool
+from fnn.pooling_regions import adaptive_max_pool as adaptive_max_pool
+from fnn.pooling_regions import global_avg_pool as global_avg_pool
+from fnn.pooling_regions import global_max_pool as global_max_pool
+from fnn.pooling_regions import global_min_pool as global_min_pool
+from fnn.pooling_regions import partition_pool as partition_pool
 from fnn.rectifiers import celu as celu
 from fnn.rectifiers import elu as elu
 from fnn.rectifiers import leaky_relu as leaky_relu
@@ -134,10 +153,14 @@ __all__ = [
     "adam",
     "adamax",
     "adamw",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
     "add_weight_decay",
     "amsgrad",
     "average",
     "avg_pool",
+    "avg_pool_lax",
+    "avg_pool_slices",
     "batch_norm",
     "batch_stats",
     "binary_cross_entropy",
@@ -167,6 +190,9 @@ __all__ = [
     "flatten",
     "freeze",
     "gelu",
+    "global_avg_pool",
+    "global_max_pool",
+    "global_min_pool",
     "glu",
     "group_norm",
     "hard_sigmoid",
@@ -197,9 +223,17 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "lookahead",
+    "lp_pool",
+    "lp_pool_lax",
+    "lp_pool_slices",
     "make_step",
     "max_pool",
+    "max_pool_lax",
+    "max_pool_slices",
     "max_stable_step",
+    "min_pool",
+    "min_pool_lax",
+    "min_pool_slices",
     "mish",
     "momentum",
     "muon",
@@ -208,6 +242,7 @@ __all__ = [
     "newton",
     "nll",
     "output_size",
+    "partition_pool",
     "paths",
     "perplexity",
     "piecewise_linear",
@@ -233,6 +268,9 @@ __all__ = [
     "squared_error",
     "squareplus",
     "standardize",
+    "sum_pool",
+    "sum_pool_lax",
+    "sum_pool_slices",
     "tanh",
     "top_k_accuracy",
     "train",

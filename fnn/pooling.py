@@ -1,57 +1,32 @@
 """Pooling: one number for every window of every channel.
 
-``y[n, o, c] = reduce_k x[n, o s + k d - lo, c]`` with stride s, dilation d and padding lo, by the
-window arithmetic of convolution. Padding never wins a maximum and adds nothing to a sum.
+``y[n, o, c] = reduce over k of x[n, o s + k d - lo, c]`` with stride s, dilation d and padding lo:
+the window arithmetic of convolution. Padding never wins a maximum or minimum and adds nothing to a
+sum. A NaN in a window is its result. Every function here is differentiable any number of times, in
+both modes. The forms ``<name>_slices`` and ``<name>_lax`` of `fnn.pooling_forms` are the same
+functions by one fixed algorithm; the functions here pick one by the shape of the window.
 """
 
 import functools
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fnn.kernels.pool_slices import max_slices, sum_slices
-from fnn.messages import describe, wrong
-from fnn.windows import Ints, Padding, Windows, resolve
+from fnn.kernels.pool_form import Call, PoolKernel, maximum, mean, minimum, norm, total
+from fnn.kernels.pool_library import LIBRARY
+from fnn.kernels.pool_slices import SLICES
+from fnn.windows import Ints, Padding, Windows
 
 WINDOW = ("window", "stride", "padding", "dilation", "ceil_mode")
+LONGEST = 16  # taps per axis: with them the slices' program grows, that of the library does not
 
 
-def _ceil(w: Windows, spatial: tuple[int, ...]) -> Windows:
-    """Pad the end so that a last window that starts inside the input or its low padding stops."""
-    pads = []
-    for i, e, s, (lo, hi) in zip(spatial, w.span, w.stride, w.padding, strict=True):
-        o = -(-(lo + i + hi - e) // s) + 1
-        o -= (o - 1) * s >= lo + i
-        pads.append((lo, max(hi, (o - 1) * s + e - lo - i)))
-    return w._replace(padding=tuple(pads))
+def _rule(w: Windows) -> PoolKernel:
+    """The static rule: slices for short windows, the library's loop for long ones."""
+    return SLICES if max(w.size) <= LONGEST else LIBRARY
 
 
-def _inside(w: Windows, spatial: tuple[int, ...], pads: Any) -> list[np.ndarray]:
-    """Per axis and stop, how many taps fall into the input enlarged by ``pads``."""
-    counts = []
-    for i, o, k, s, d, (lo, _), (before, after) in zip(
-        spatial, w.output(spatial), w.size, w.stride, w.dilation, w.padding, pads, strict=True
-    ):
-        place = np.arange(o)[:, None] * s + np.arange(k)[None, :] * d - lo
-        counts.append(((place >= -before) & (place < i + after)).sum(1))
-    return counts
-
-
-def _windows(name, x, window, stride, padding, dilation, ceil_mode, empty):
-    if x.ndim < 3:
-        raise wrong(name, "x", describe(x), "(n, *spatial, c) with at least one spatial axis")
-    spatial = x.shape[1:-1]
-    w = resolve(name, spatial, window, window if stride is None else stride, padding, dilation)
-    full = _ceil(w, spatial) if ceil_mode else w
-    if not empty and any((c == 0).any() for c in _inside(full, spatial, ((0, 0),) * len(spatial))):
-        raise wrong(
-            name, "padding", repr(padding),
-            f"at least one element of the input {spatial} in every window {w.size}",
-        )
-    return w, full
+CHOSEN = PoolKernel(lambda x, w: _rule(w).max(x, w), lambda x, w: _rule(w).sum(x, w))
 
 
 @functools.partial(jax.jit, static_argnames=WINDOW, inline=True)
@@ -66,12 +41,105 @@ def max_pool(
 ) -> Num[Array, "n *out c"]:
     """Return the maximum of every window.
 
+    ``y[n, o, c] = max_k x[n, o s + k d - lo, c]``; of tied maxima the first in window order (row by
+    row) gets the whole gradient; a NaN counts as the maximum.
+
+    Args:
+        x: (n, *spatial, c), floats or integers.
+        window: taps, an int for all axes or one per axis.
+        stride: steps between windows; None means the window.
+        padding: "VALID", "SAME", an int, one int per axis, or one pair (lo, hi) per axis.
+        dilation: elements from one tap to the next.
+        ceil_mode: whether a last window that starts inside the input or its low padding counts
+            though it does not fit.
+
+    Returns:
+        (n, *out, c) in the dtype of x.
+
+    Raises:
+        ValueError: a malformed argument, a window larger than the padded input, or padding that
+            holds a whole window.
+        TypeError: x is neither floating nor integer.
+
+    Source: Y. LeCun et al., Gradient-based learning applied to document recognition (1998), for
+    pooling; M. Ranzato et al., Unsupervised learning of invariant feature hierarchies (2007).
+
     >>> import jax.numpy as jnp
     >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2).squeeze().tolist()
     [[5.0, 7.0], [13.0, 15.0]]
     """
-    _, w = _windows("max_pool", x, window, stride, padding, dilation, ceil_mode, False)
-    return max_slices(x, w)
+    call = Call(window, stride, padding, dilation, ceil_mode)
+    return maximum("max_pool", CHOSEN, x, call)
+
+
+@functools.partial(jax.jit, static_argnames=WINDOW, inline=True)
+def min_pool(
+    x: Num[Array, "n *spatial c"],
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+) -> Num[Array, "n *out c"]:
+    """Return the minimum of every window.
+
+    ``y[n, o, c] = min_k x[n, o s + k d - lo, c]``; of tied minima the first in window order gets
+    the whole gradient; a NaN counts as the minimum.
+
+    Args:
+        x: (n, *spatial, c), floats or integers.
+        window, stride, padding, dilation, ceil_mode: as in `max_pool`.
+
+    Returns:
+        (n, *out, c) in the dtype of x.
+
+    Raises:
+        ValueError, TypeError: as `max_pool`.
+
+    Source: ``min x = -max(-x)``, applied to `max_pool`.
+
+    >>> import jax.numpy as jnp
+    >>> min_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2).squeeze().tolist()
+    [[0.0, 2.0], [8.0, 10.0]]
+    """
+    call = Call(window, stride, padding, dilation, ceil_mode)
+    return minimum("min_pool", CHOSEN, x, call)
+
+
+@functools.partial(jax.jit, static_argnames=WINDOW, inline=True)
+def sum_pool(
+    x: Num[Array, "n *spatial c"],
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+) -> Num[Array, "n *out c"]:
+    """Return the sum of every window.
+
+    ``y[n, o, c] = sum_k x[n, o s + k d - lo, c]``; half precision is summed in float32.
+
+    Args:
+        x: (n, *spatial, c), floats or integers; integers wrap as their dtype does.
+        window, stride, padding, dilation, ceil_mode: as in `max_pool`.
+
+    Returns:
+        (n, *out, c) in the dtype of x; 0 for a window in the padding.
+
+    Raises:
+        ValueError: a malformed argument, or a window larger than the padded input.
+        TypeError: x is neither floating nor integer.
+
+    Source: the convolution of every channel with a window of ones.
+
+    >>> import jax.numpy as jnp
+    >>> sum_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2).squeeze().tolist()
+    [[10.0, 18.0], [42.0, 50.0]]
+    """
+    call = Call(window, stride, padding, dilation, ceil_mode)
+    return total("sum_pool", CHOSEN, x, call)
 
 
 @functools.partial(jax.jit, static_argnames=(*WINDOW, "count_include_pad"), inline=True)
@@ -87,18 +155,67 @@ def avg_pool(
 ) -> Float[Array, "n *out c"]:
     """Return the mean of every window.
 
+    ``y[n, o, c] = sum_k x[n, o s + k d - lo, c] / count[o]``; half precision is summed in float32.
+
+    Args:
+        x: (n, *spatial, c), floats or integers.
+        window, stride, padding, dilation, ceil_mode: as in `max_pool`.
+        count_include_pad: whether ``count`` is that of the taps within input and ``padding``, as in
+            PyTorch, or of those within the input alone. What `ceil_mode` adds never counts.
+
+    Returns:
+        (n, *out, c) in the dtype of x; for integers in the default float dtype, as `jnp.mean`.
+
+    Raises:
+        ValueError: a malformed argument, a window larger than the padded input, or, without
+            ``count_include_pad``, padding that holds a whole window.
+        TypeError: x is neither floating nor integer.
+
+    Source: Y. LeCun et al., Gradient-based learning applied to document recognition (1998).
+
     >>> import jax.numpy as jnp
     >>> avg_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2).squeeze().tolist()
     [[2.5, 4.5], [10.5, 12.5]]
     """
-    counted, w = _windows(
-        "avg_pool", x, window, stride, padding, dilation, ceil_mode, count_include_pad
-    )
-    spatial = x.shape[1:-1]
-    pads = counted.padding if count_include_pad else ((0, 0),) * len(spatial)
-    wide = jnp.float32 if x.dtype in (jnp.float16, jnp.bfloat16) else x.dtype
-    count = np.ones((1,) * x.ndim)
-    for axis, c in enumerate(_inside(w, spatial, pads), 1):
-        count = count * c.reshape((1,) * axis + (-1,) + (1,) * (x.ndim - axis - 1))
-    y = sum_slices(x.astype(wide), w) / jnp.asarray(count, wide)
-    return y.astype(x.dtype)
+    call = Call(window, stride, padding, dilation, ceil_mode)
+    return mean("avg_pool", CHOSEN, x, call, count_include_pad)
+
+
+@functools.partial(jax.jit, static_argnames=(*WINDOW, "p"), inline=True)
+def lp_pool(
+    x: Num[Array, "n *spatial c"],
+    window: Ints,
+    p: float,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+) -> Float[Array, "n *out c"]:
+    """Return the p-norm of every window.
+
+    ``y[n, o, c] = (sum_k |x[n, o s + k d - lo, c]|^p)^(1 / p)``; its gradient at 0 is set to 0;
+    half precision is summed in float32.
+
+    Args:
+        x: (n, *spatial, c), floats or integers.
+        window: as in `max_pool`.
+        p: a finite number >= 1.
+        stride, padding, dilation, ceil_mode: as in `max_pool`.
+
+    Returns:
+        (n, *out, c) in the dtype of x; for integers in the default float dtype.
+
+    Raises:
+        ValueError: as `sum_pool`, or p is no finite number >= 1.
+        TypeError: x is neither floating nor integer.
+
+    Source: P. Sermanet, S. Chintala, Y. LeCun, Convolutional neural networks applied to house
+    numbers digit classification (2012).
+
+    >>> import jax.numpy as jnp
+    >>> lp_pool(jnp.array([[[3.0], [4.0], [0.0], [-2.0]]]), 2, 2).ravel().tolist()
+    [5.0, 2.0]
+    """
+    call = Call(window, stride, padding, dilation, ceil_mode)
+    return norm("lp_pool", CHOSEN, x, p, call)

@@ -56,9 +56,25 @@ CONV: list[Row] = [
     Row(fnn.convolve, normal((2, 7, 2), (2, 2, 3), (7, 3)), {"dilation": 2}),
 ]
 
+IMAGES = normal((2, 7, 6, 3))
+PLACES = {"window": (3, 2), "stride": 2, "padding": 1}
 POOLING: list[Row] = [
-    Row(fnn.avg_pool, normal((2, 7, 6, 3)), {"window": 3, "stride": 2, "padding": 1}),
-    Row(fnn.max_pool, normal((2, 7, 6, 3)), {"window": 3, "stride": 2, "padding": 1}),
+    *(
+        Row(pool, IMAGES, PLACES)
+        for pool in (
+            *(fnn.avg_pool, fnn.avg_pool_lax, fnn.avg_pool_slices),
+            *(fnn.max_pool, fnn.max_pool_lax, fnn.max_pool_slices),
+            *(fnn.min_pool, fnn.min_pool_lax, fnn.min_pool_slices),
+            *(fnn.sum_pool, fnn.sum_pool_lax, fnn.sum_pool_slices),
+        )
+    ),
+    *(
+        Row(pool, IMAGES, {**PLACES, "p": 2})
+        for pool in (fnn.lp_pool, fnn.lp_pool_lax, fnn.lp_pool_slices)
+    ),
+    *(Row(pool, IMAGES) for pool in (fnn.global_avg_pool, fnn.global_max_pool, fnn.global_min_pool)),
+    *(Row(pool, IMAGES, {"out": (3, 4)}) for pool in (fnn.adaptive_avg_pool, fnn.adaptive_max_pool)),
+    Row(fnn.partition_pool, IMAGES, {"blocks": ((6, 0), (1, 2, 5, 4), (3,))}),
 ]
 
 ACTIVATIONS: list[Row] = [

@@ -1,0 +1,266 @@
+"""Pooling against its NumPy oracle: both forms, every window argument, ties, infinities, NaN."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import fnn
+from tests.check import check, close
+from tests.oracles import pooling as oracle
+
+RNG = np.random.default_rng(0)
+FORMS = ["", "_lax", "_slices"]
+BOTH = ["_lax", "_slices"]
+# One shape and one set of window arguments for every branch of the arithmetic and of the kernels.
+CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "tiles": ((2, 6, 4, 3), {"window": 2}),
+    "rest": ((2, 7, 5, 2), {"window": 2}),
+    "overlap": ((1, 8, 7, 2), {"window": 3, "stride": 2, "padding": "SAME"}),
+    "dilated": ((1, 8, 9, 2), {"window": (2, 3), "stride": 1, "padding": 2, "dilation": (3, 2)}),
+    "stride over window": ((1, 9, 8, 2), {"window": 2, "stride": 3, "padding": ((1, 0), (0, 1))}),
+    "ceil": ((1, 8, 6, 2), {"window": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    "ceil tiles": ((1, 5, 2), {"window": 3, "stride": 2, "ceil_mode": True}),
+    "by axes": ((1, 6, 7, 2), {"window": (4, 5), "stride": (2, 1), "padding": (2, 1)}),
+    "1-D": ((2, 9, 3), {"window": 3, "stride": 1, "padding": 1}),
+    "3-D": ((1, 4, 5, 4, 2), {"window": (2, 3, 2), "stride": (2, 1, 2), "padding": (0, 1, 1)}),
+    "long": ((1, 40, 2), {"window": 20, "stride": 3, "padding": 4}),
+}
+cases = pytest.mark.parametrize(("shape", "config"), CASES.values(), ids=CASES.keys())
+both = pytest.mark.parametrize("form", BOTH)
+
+
+def distinct(shape: tuple[int, ...]) -> np.ndarray:
+    """A permutation: no two elements closer than the oracle's differences can cross."""
+    return (RNG.permutation(int(np.prod(shape))).reshape(shape) / 7 - 3).astype(np.float32)
+
+
+def ties(shape: tuple[int, ...]) -> np.ndarray:
+    return RNG.integers(0, 2, shape).astype(np.float32)
+
+
+def gradient(pool: Any, x: np.ndarray, ct: np.ndarray, **config: Any) -> np.ndarray:
+    _, back = jax.vjp(lambda x: pool(x, **config), jnp.asarray(x))
+    return np.asarray(jax.jit(back)(jnp.asarray(ct))[0])
+
+
+@cases
+@both
+def test_max(form: str, shape: tuple[int, ...], config: dict[str, Any]) -> None:
+    check(getattr(fnn, "max_pool" + form), oracle.max_pool, distinct(shape), length=9, **config)
+
+
+@cases
+@both
+def test_average_and_sum(form: str, shape: tuple[int, ...], config: dict[str, Any]) -> None:
+    x = RNG.standard_normal(shape).astype(np.float32)
+    check(getattr(fnn, "sum_pool" + form), oracle.sum_pool, x, length=40, **config)
+    for include in (True, False):
+        got = getattr(fnn, "avg_pool" + form)(x, count_include_pad=include, **config)
+        want = oracle.avg_pool(x.astype(np.float64), count_include_pad=include, **config)
+        close(got, want, length=40)
+
+
+@both
+@pytest.mark.parametrize("p", [1, 2, 2.5, 3])
+def test_norm(form: str, p: float) -> None:
+    x = RNG.standard_normal((1, 7, 6, 2)).astype(np.float32)
+    config = {"window": 3, "stride": 2, "padding": 1, "p": p}
+    check(getattr(fnn, "lp_pool" + form), oracle.lp_pool, x, length=18, **config)
+    flat = gradient(getattr(fnn, "lp_pool" + form), 0 * x, np.ones((1, 4, 3, 2), "f"), **config)
+    assert not flat.any()
+
+
+@both
+def test_min(form: str) -> None:
+    shape, config = CASES["overlap"]
+    check(getattr(fnn, "min_pool" + form), oracle.min_pool, distinct(shape), length=9, **config)
+
+
+@cases
+@both
+def test_a_tie_goes_whole_to_the_first(
+    form: str, shape: tuple[int, ...], config: dict[str, Any]
+) -> None:
+    x = ties(shape)
+    ct = RNG.integers(1, 9, oracle.max_pool(x, **config).shape).astype(np.float32)
+    want = oracle.max_pool_gradient(x, ct=ct, **config)
+    np.testing.assert_array_equal(gradient(getattr(fnn, "max_pool" + form), x, ct, **config), want)
+    least = gradient(getattr(fnn, "min_pool" + form), -x, ct, **config)
+    np.testing.assert_array_equal(least, want)
+    assert want.sum() == ct.sum()
+
+
+@both
+def test_padding_never_wins_and_nan_does(form: str) -> None:
+    pool, (shape, config) = getattr(fnn, "max_pool" + form), CASES["ceil"]
+    for value in (-np.inf, np.finfo(np.float32).min, np.inf, np.nan):
+        x = np.full(shape, value, np.float32)
+        np.testing.assert_array_equal(pool(x, **config), oracle.max_pool(x, **config))
+        ct = np.ones(pool(x, **config).shape, np.float32)
+        want = oracle.max_pool_gradient(x, ct=ct, **config)
+        np.testing.assert_array_equal(gradient(pool, x, ct, **config), want)
+    x = distinct(shape)
+    x[0, 3, 2, 0], x[0, 4, 3, 0], x[0, 5, 5, 1] = np.nan, np.nan, -np.inf
+    for name in ("max", "min", "sum", "avg"):
+        got = getattr(fnn, f"{name}_pool{form}")(x, **config)
+        close(got, getattr(oracle, f"{name}_pool")(x.astype(np.float64), **config), length=9)
+    want = oracle.max_pool_gradient(x, ct=ct, **config)
+    np.testing.assert_array_equal(gradient(pool, x, ct, **config), want)
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32])
+def test_integers(form: str, dtype: Any) -> None:
+    shape, config = CASES["ceil"]
+    info = np.iinfo(dtype)
+    x = RNG.integers(info.min, info.max, shape, dtype, endpoint=True)
+    x[0, :3, :3] = info.min
+    x[0, -3:, -3:] = info.max
+    for name in ("max", "min"):
+        got = getattr(fnn, f"{name}_pool{form}")(x, **config)
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got, getattr(oracle, f"{name}_pool")(x, **config))
+    small = (x // 16).astype(dtype) if info.bits == 8 else (x // 2**16).astype(dtype)
+    got = getattr(fnn, f"sum_pool{form}")(small, **config)
+    assert got.dtype == dtype
+    wide = oracle.sum_pool(small.astype(np.int64), **config)
+    np.testing.assert_array_equal(got, wide.astype(dtype))
+    mean = getattr(fnn, f"avg_pool{form}")(small, **config)
+    assert mean.dtype == jnp.float32
+    close(mean, oracle.avg_pool(small.astype(np.float64), **config), length=9)
+
+
+@both
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+def test_half_precision_sums_in_float32(form: str, dtype: Any) -> None:
+    x = jnp.ones((1, 64, 64, 1), dtype).at[0, 0, 0, 0].set(512)
+    config = {"window": 16, "stride": 8}
+    want = oracle.avg_pool(np.asarray(x, np.float64), **config)
+    close(getattr(fnn, f"avg_pool{form}")(x, **config), want)
+    ones = jnp.ones((1, 64, 1), dtype)
+    ct = jnp.full((1, 64, 1), 1 / 256, dtype).at[0, 20].set(8)
+    for name in ("max", "sum"):  # small cotangents under a large one
+        pool = getattr(fnn, f"{name}_pool{form}")
+        got = gradient(pool, ones, ct, window=9, stride=1, padding=4)
+        single = np.ones(ones.shape, np.float32), np.asarray(ct, np.float32)
+        close(got, gradient(pool, *single, window=9, stride=1, padding=4))
+
+
+@pytest.mark.parametrize("name", ["max_pool", "avg_pool", "lp_pool"])
+@both
+def test_second_derivatives_and_dilation(name: str, form: str) -> None:
+    config = {"window": 2, "stride": 1, "padding": 1, "dilation": 3}
+    config |= {"p": 3} if name == "lp_pool" else {}
+    with jax.enable_x64(True):
+        x = jnp.asarray(distinct((1, 5, 4, 1)), jnp.float64) + 0.05  # away from the kink at 0
+        pool = getattr(fnn, name + form)
+        check_grads(lambda x: pool(x, **config) ** 2, (x,), order=2, modes=["fwd", "rev"])
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 2), (2, 7, 5, 2), (1, 3, 4, 5, 2)], ids=["1", "2", "3"])
+def test_global(shape: tuple[int, ...]) -> None:
+    every = [[range(i)] for i in shape[1:-1]]
+    x = distinct(shape)
+    for name, reduce in (("max", np.max), ("min", np.min), ("avg", np.mean)):
+
+        def want(x: np.ndarray, reduce: Any = reduce) -> np.ndarray:
+            return oracle.by_blocks(x, every, lambda seen: reduce(seen, 0)).reshape(len(x), -1)
+
+        pool = getattr(fnn, f"global_{name}_pool")
+        check(pool, want, x, length=60)
+        assert pool(jnp.ones(shape, jnp.int32)).dtype == (
+            jnp.float32 if name == "avg" else jnp.int32
+        )
+    tied = gradient(fnn.global_max_pool, np.ones(shape), np.ones((shape[0], shape[-1])))
+    assert tied.sum() == tied.reshape(shape[0], -1, shape[-1])[:, 0].sum() == shape[0] * shape[-1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "out"),
+    [
+        ((2, 7, 2), 3),
+        ((2, 3, 2), 5),
+        ((1, 7, 6, 2), (3, 4)),
+        ((1, 8, 6, 2), (4, 3)),
+        ((1, 5, 4, 3, 2), 2),
+    ],
+)
+def test_adaptive(shape: tuple[int, ...], out: Any) -> None:
+    sizes = (out,) * (len(shape) - 2) if isinstance(out, int) else out
+    blocks = [oracle.shares(i, o) for i, o in zip(shape[1:-1], sizes, strict=True)]
+    for name, reduce in (("max", np.max), ("avg", np.mean)):
+
+        def want(x: np.ndarray, out: Any, reduce: Any = reduce) -> np.ndarray:
+            return oracle.by_blocks(x, blocks, lambda seen: reduce(seen, 0))
+
+        check(getattr(fnn, f"adaptive_{name}_pool"), want, distinct(shape), length=30, out=out)
+
+
+def test_partition() -> None:
+    blocks = ((4, 0), (1,), (6, 2, 3), (5, 7))
+    for reduce, judge in (("max", np.max), ("min", np.min), ("mean", np.mean)):
+        for axis in (0, 1) if reduce == "max" else (-1,):
+            x = distinct((8, 8, 8))
+
+            def want(x: np.ndarray, axis: int = axis, judge: Any = judge, **_: Any) -> np.ndarray:
+                seen = np.moveaxis(x, axis, 0)
+                return np.moveaxis(np.array([judge(seen[list(b)], 0) for b in blocks]), 0, axis)
+
+            config = {"blocks": blocks, "reduce": reduce, "axis": axis}
+            check(fnn.partition_pool, want, x, length=3, batch=axis != 0, **config)
+    tied = gradient(fnn.partition_pool, np.ones((1, 8)), np.ones((1, 4)), blocks=blocks)
+    np.testing.assert_array_equal(tied, [[0, 1, 0, 0, 1, 1, 1, 0]])
+
+
+X = jnp.zeros((1, 5, 5, 1))
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("max_pool", {"window": 6}, r"fnn.max_pool: window: got \(6, 6\)"),
+    ("avg_pool", {"window": 2, "stride": 0}, "fnn.avg_pool: stride: got 0"),
+    ("sum_pool", {"window": (2, 2, 2)}, "fnn.sum_pool: window"),
+    ("max_pool", {"window": "2"}, "fnn.max_pool: window"),
+    ("max_pool", {"window": 2, "padding": 2}, "fnn.max_pool: padding: got 2 .* every window must"),
+    ("max_pool_lax", {"window": 2, "padding": 2}, "fnn.max_pool_lax: padding"),
+    ("min_pool", {"window": 2, "padding": "SAME", "dilation": 9}, "fnn.min_pool: padding"),
+    ("avg_pool", {"window": 2, "padding": 2, "count_include_pad": False}, "fnn.avg_pool: padding"),
+    ("lp_pool", {"window": 2, "p": 0.5}, "fnn.lp_pool: p: got 0.5"),
+    ("lp_pool", {"window": 2, "p": float("inf")}, "fnn.lp_pool: p: got inf"),
+    ("adaptive_max_pool", {"out": 0}, "fnn.adaptive_max_pool: out: got 0"),
+    ("partition_pool", {"blocks": ((0, 1), (1, 2, 3, 4))}, "blocks: got index 1 2 times"),
+    ("partition_pool", {"blocks": ((0, 1), (2, 4))}, "blocks: got index 3 0 times"),
+    ("partition_pool", {"blocks": ((0, 1, 2, 3, 4), ())}, "blocks: got an empty block"),
+    ("partition_pool", {"blocks": ((0, 1, 2, 3, 5),)}, "blocks: got index 5"),
+    ("partition_pool", {"blocks": ((0,),), "axis": 4}, "axis: got 4"),
+    ("partition_pool", {"blocks": ((0, 1, 2, 3, 4),), "reduce": "sum"}, "reduce: got 'sum'"),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "message"), WRONG)
+def test_wrong_calls(name: str, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(fnn, name)(X, **config)
+
+
+def test_wrong_inputs() -> None:
+    with pytest.raises(ValueError, match=r"fnn.max_pool: x: got float32\[5,5\]"):
+        fnn.max_pool(X[0, :, :, 0], 2)
+    with pytest.raises(TypeError, match="fnn.avg_pool: x: got bool"):
+        fnn.avg_pool(X > 0, 2)
+    with pytest.raises(ValueError, match="fnn.global_max_pool: x"):
+        fnn.global_max_pool(X[:, :0])
+
+
+def test_sums_where_padding_holds_a_window() -> None:
+    x = np.ones((1, 3, 1), np.float32)
+    assert fnn.sum_pool(x, 2, stride=1, padding=2).ravel().tolist() == [0, 1, 2, 2, 1, 0]
+    assert fnn.avg_pool(x, 2, stride=1, padding=2).ravel().tolist() == [0, 0.5, 1, 1, 0.5, 0]
+
+
+def test_gradient_holds_no_scatter() -> None:
+    """The slices' gradient is one program of slices, pads and selects."""
+    text = str(jax.make_jaxpr(jax.grad(lambda x: fnn.max_pool(x, 3, stride=2).sum()))(X))
+    assert "scatter" not in text
+    assert "gather" not in text
