@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from matplotlib import pyplot
@@ -51,7 +50,7 @@ def accuracy(params, data):
 def reports(train, seed=0, conv=fnn.conv, epochs=EPOCHS):
     """One report an epoch, of a run whose learning rate falls to zero along a cosine."""
     steps = epochs * -(-len(train.y) // BATCH)
-    optimizer = fnn.adam(lambda step: RATE * (1 + jnp.cos(jnp.pi * (step / steps))) / 2)
+    optimizer = fnn.adam(fnn.schedules.cosine(RATE, steps))
     init_key, train_key = jax.random.split(jax.random.key(seed))
     return fnn.train(
         functools.partial(loss, conv=conv), init(init_key), optimizer, train,
