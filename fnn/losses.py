@@ -111,7 +111,8 @@ def huber(
         where: bool, the shape of x or 1 along some axes: the entries to keep.
 
     Returns:
-        The shape and dtype of x; the derivative is d clipped to [-delta, delta].
+        The shape and dtype of x; the derivative is d clipped to [-delta, delta], the second at
+        |d| = delta is 0.
 
     Raises:
         ValueError, TypeError: shapes or dtypes differ, or delta is not positive.
@@ -124,8 +125,9 @@ def huber(
     if not delta > 0:
         raise wrong("huber", "delta", delta, "a positive number")
     a, b = _entries("huber", "y", x, y, where)
-    near = jnp.clip(a - b, -delta, delta)
-    return (near * (a - b - near / 2)).astype(x.dtype)
+    d = a - b
+    far = delta * (d * jnp.sign(d) - delta / 2)
+    return jnp.where(jnp.abs(d) < delta, jnp.square(d) / 2, far).astype(x.dtype)
 
 
 @functools.partial(jax.jit, inline=True)

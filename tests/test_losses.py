@@ -1,0 +1,261 @@
+"""Losses against float64 loops; extremes, masks, labels that no class has, refused shapes."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import check
+from tests.entries import DTYPES, assert_rounded, part, three
+from tests.oracles import losses as oracles
+
+rng = np.random.default_rng(0)
+LOGITS = rng.standard_normal((4, 5)).astype(np.float32)
+LABELS = np.array([0, 4, 2, 2], np.int32)
+SOFT = rng.dirichlet(np.ones(5), 4).astype(np.float32)
+WEIGHTS = np.array([0.5, 2.0, 0.0, 1.0, 3.0], np.float32)
+MASK = np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1], [0] * 5, [1] * 5], bool)
+TARGETS = {  # of the losses that compare entry by entry: targets, and where the slope jumps
+    "squared_error": [(0.5, ())],
+    "absolute_error": [(0.5, (0.5,))],
+    "huber": [(0.5, (-0.5, 1.5))],
+    "binary_cross_entropy": [(0.0, ()), (1.0, ()), (0.25, ())],
+    "hinge": [(1.0, (1.0,)), (-1.0, (-1.0,))],
+}
+GRID = [s * x for x in (0, 0.25, 0.5, 1, 1.25, 2, 4, 8, 15, 30, 80, 300, 1e4) for s in (1, -1)]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_entry_by_entry(name: str) -> None:
+    loss, oracle = getattr(fnn, name), getattr(oracles, name)
+    with jax.enable_x64(True):
+        points = [jnp.asarray(GRID, dtype) for dtype in DTYPES]
+        for y, kinks in TARGETS[name]:
+            against = lambda x, y=y: loss(x, jnp.full_like(x, y))  # noqa: E731
+            results = jax.jit(lambda xs, f=against: [three(f, x) for x in xs])(points)
+            for x, parts in zip(points, results, strict=True):
+                for order, got in enumerate(parts):
+                    assert (got.dtype, got.shape) == (x.dtype, x.shape)
+                    of_x = functools.partial(part, lambda at, y=y: oracle(at, y), order)
+                    assert_rounded(got, of_x, x, kinks=kinks)
+
+
+def test_per_example() -> None:
+    check(fnn.cross_entropy, oracles.cross_entropy, LOGITS, LABELS, length=5)
+    full = {"label_smoothing": 0.1, "weights": WEIGHTS, "ignore": 2, "where": MASK}
+    check(fnn.cross_entropy, oracles.cross_entropy, LOGITS, LABELS, length=5, batch=False, **full)
+    check(fnn.cross_entropy, oracles.cross_entropy, LOGITS, SOFT, length=5, batch=False)
+    log_p = np.log(SOFT)
+    check(fnn.nll, oracles.nll, log_p, LABELS, batch=False, weights=WEIGHTS, ignore=4)
+    check(fnn.kl_divergence, oracles.kl_divergence, LOGITS, SOFT, length=5, batch=False)
+    check(fnn.cosine_distance, oracles.cosine_distance, LOGITS, LOGITS[::-1].copy(), length=5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=lambda d: d.__name__)
+def test_other_dtypes(dtype: Any) -> None:
+    logits, soft, weights = (jnp.asarray(a, dtype) for a in (LOGITS, SOFT, WEIGHTS))
+    wide = [np.asarray(a, np.float64) for a in (logits, soft, weights)]
+    eps = 8 * float(jnp.finfo(dtype).eps)
+    for got, want in [
+        (
+            fnn.cross_entropy(logits, LABELS, weights=weights, label_smoothing=0.5),
+            oracles.cross_entropy(wide[0], LABELS, weights=wide[2], label_smoothing=0.5),
+        ),
+        (fnn.cross_entropy(logits, soft), oracles.cross_entropy(wide[0], wide[1])),
+        (fnn.kl_divergence(logits, soft), oracles.kl_divergence(wide[0], wide[1])),
+        (fnn.cosine_distance(logits, soft), oracles.cosine_distance(wide[0], wide[1])),
+    ]:
+        assert got.dtype == dtype
+        np.testing.assert_allclose(np.asarray(got, np.float64), want, rtol=eps, atol=eps)
+
+
+def test_second_derivative_of_cross_entropy() -> None:
+    with jax.enable_x64(True):
+        x = jnp.array([0.3, -1.2, 2.0, -jnp.inf, 1e4, -1e4])
+        for logits, label in ((x[:4], 0), (x[:4], 2), (x[4:], 1)):
+            p = np.asarray(jnp.exp(logits - logits.max()))
+            p = p / p.sum()
+            loss = lambda z, label=label: fnn.cross_entropy(z, jnp.array(label))  # noqa: E731
+            np.testing.assert_allclose(
+                jax.grad(loss)(logits), p - np.eye(len(p))[label], atol=1e-15
+            )
+            np.testing.assert_allclose(
+                jax.hessian(loss)(logits), np.diag(p) - np.outer(p, p), atol=1e-15
+            )
+
+
+EXTREME = jnp.array([[0, 1e4, -1e4], [0, 0, -jnp.inf], [-jnp.inf] * 3, [1e4, -jnp.inf, -jnp.inf]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32], ids=lambda d: d.__name__)
+def test_finite_at_extremes(dtype: Any) -> None:
+    x = EXTREME.astype(dtype)
+    labels = jnp.array([2, 0, 1, 0])
+    soft = jax.nn.one_hot(labels, 3, dtype=dtype)
+    binary = jnp.zeros_like(x)
+    for loss in (
+        lambda z: fnn.cross_entropy(z, labels),
+        lambda z: fnn.cross_entropy(z, labels, label_smoothing=0.1),
+        lambda z: fnn.cross_entropy(z, labels, where=jnp.zeros_like(z, bool)),
+        lambda z: fnn.cross_entropy(z, soft),
+        lambda z: fnn.kl_divergence(z, soft),
+        lambda z: fnn.nll(z, labels),
+        lambda z: fnn.binary_cross_entropy(z, binary),
+    ):
+        assert bool(jnp.isfinite(loss(x)).all()), loss(x)
+        assert bool(jnp.isfinite(jax.grad(lambda z, f=loss: f(z).sum())(x)).all())
+    np.testing.assert_array_equal(fnn.cross_entropy(x, labels)[2:], 0)
+    impossible = jnp.array([0, 2, 0, 0])
+    assert bool(jnp.isposinf(fnn.cross_entropy(x, impossible)[1])), "its probability is 0"
+    assert bool(jnp.isfinite(jax.grad(lambda z: fnn.cross_entropy(z, impossible)[1])(x)).all())
+
+
+def test_seventy_thousand_classes_in_half_precision() -> None:
+    x, label = jnp.zeros((1, 70_000), jnp.float16), jnp.array([69_999])
+    value, gradient = jax.value_and_grad(lambda z: fnn.cross_entropy(z, label)[0])(x)
+    np.testing.assert_allclose(float(value), np.log(70_000), rtol=1e-3)
+    np.testing.assert_allclose(np.float64(gradient[0, 0]), 1 / 70_000, rtol=1e-2)
+    assert float(gradient[0, -1]) == -1
+
+
+def test_a_masked_loss_is_the_loss_of_the_subset() -> None:
+    x, y = jnp.asarray(LOGITS), jnp.asarray(LOGITS[::-1].copy())
+    hidden, other = jnp.where(MASK, x, jnp.nan), jnp.where(MASK, y, jnp.nan)
+    signs, bits = jnp.sign(y), (y > 0).astype(jnp.float32)
+    for loss, target in [
+        (fnn.squared_error, other),
+        (fnn.absolute_error, other),
+        (fnn.huber, other),
+        (fnn.binary_cross_entropy, jnp.where(MASK, bits, jnp.nan)),
+        (fnn.hinge, jnp.where(MASK, signs, jnp.nan)),
+    ]:
+        clean = jnp.where(MASK, target, 1)
+        got, gradient = jax.value_and_grad(lambda z, f=loss, t=target: f(z, t, where=MASK).sum())(
+            hidden
+        )
+        want, expected = jax.value_and_grad(lambda z, f=loss, t=clean: f(z, t)[MASK].sum())(x)
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+        assert bool((loss(hidden, target, where=MASK)[~MASK] == 0).all())
+    got, gradient = jax.value_and_grad(
+        lambda z: fnn.cross_entropy(z, LABELS, where=MASK, label_smoothing=0.1)[0]
+    )(hidden)
+    want, expected = jax.value_and_grad(
+        lambda z: fnn.cross_entropy(z[None, MASK[0]], LABELS[:1], label_smoothing=0.1)[0]
+    )(x[0])
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    np.testing.assert_allclose(gradient[0], expected, atol=1e-7)
+    np.testing.assert_array_equal(gradient[1:], 0)
+    np.testing.assert_allclose(
+        fnn.cosine_distance(hidden, other, where=MASK)[:2],
+        [float(fnn.cosine_distance(x[i, MASK[i]], y[i, MASK[i]])) for i in (0, 1)],
+        rtol=1e-5,
+    )
+    assert float(fnn.cosine_distance(hidden, other, where=MASK)[2]) == 0
+    rows = np.array([True, False, True, True])[:, None]
+    got = fnn.cross_entropy(x, LABELS, where=rows)
+    np.testing.assert_allclose(got, np.where(rows[:, 0], fnn.cross_entropy(x, LABELS), 0))
+
+
+def test_labels_that_no_class_has() -> None:
+    x = jnp.asarray(LOGITS)
+    for dtype, bad in ((np.int32, [-1, 5, 100, 0]), (np.uint8, [5, 255, 250, 0])):
+        labels = jnp.asarray(bad, dtype)
+        for loss in (fnn.cross_entropy, fnn.nll):
+            np.testing.assert_array_equal(jnp.isnan(loss(x, labels)), [True, True, True, False])
+    wide = jnp.zeros((1, 300))
+    assert bool(jnp.isfinite(fnn.cross_entropy(wide, jnp.array([44], np.uint8))[0]))
+    got = fnn.cross_entropy(x, jnp.array([-1, 5, 2, 0]), ignore=-1)
+    np.testing.assert_array_equal(got[:2], [0, np.nan])
+    labels = jnp.array([2, -1, 1])
+    np.testing.assert_array_equal(
+        jnp.isnan(fnn.binary_cross_entropy(jnp.zeros(3), labels)), [True, True, False]
+    )
+    np.testing.assert_array_equal(
+        jnp.isnan(fnn.hinge(jnp.zeros(3), jnp.array([0, -1, 1]))), [True, False, False]
+    )
+
+
+def test_cosine_distance_at_its_edges() -> None:
+    x = jnp.array([[3e30, 4e30], [1e-30, 0.0], [0.0, 0.0], [1.0, 1e-4]])
+    y = jnp.array([[3e-30, 4e-30], [0.0, 1e30], [1.0, 0.0], [1.0, 0.0]])
+    got = fnn.cosine_distance(x, y)
+    np.testing.assert_allclose(got, [0, 1, 1, 5e-9], rtol=1e-4, atol=1e-13)
+    gradient = jax.grad(lambda z: fnn.cosine_distance(z, y).sum())(x)
+    assert bool(jnp.isfinite(gradient).all())
+    np.testing.assert_array_equal(gradient[2], 0)
+
+
+def test_penalties() -> None:
+    params = {
+        "conv": {"w": jnp.array([[3.0, -4.0]]), "b": jnp.array([7.0])},
+        "head": [jnp.array([0.0, 300.0], jnp.float16)],
+    }
+    assert float(fnn.l2_penalty(params)) == 9 + 16 + 49 + 90_000
+    assert float(fnn.l1_penalty(params)) == 3 + 4 + 7 + 300
+    weights = functools.partial(fnn.l2_penalty, where=lambda path: path.endswith("w"))
+    assert float(weights(params)) == 25
+    gradient = jax.grad(weights)(params)
+    np.testing.assert_array_equal(gradient["conv"]["w"], [[6, -8]])
+    np.testing.assert_array_equal(gradient["conv"]["b"], [0])
+    np.testing.assert_array_equal(jax.grad(fnn.l1_penalty)(params)["head"][0], [0, 1])
+    paths: list[str] = []
+    fnn.l1_penalty(params, where=lambda path: not paths.append(path))
+    assert paths == ["conv/b", "conv/w", "head/0"]
+    with pytest.raises(ValueError, match=r"fnn.l2_penalty: where: got no leaf; needed one of"):
+        fnn.l2_penalty(params, where=lambda path: path == "w")
+
+
+def test_wrong_calls() -> None:
+    x, labels = jnp.ones((2, 3)), jnp.array([0, 1])
+    n, column, half = jnp.ones(4), jnp.ones((4, 1)), jnp.ones((2, 3), jnp.float16)
+    for call, message in [
+        (
+            lambda: fnn.squared_error(n, column),
+            r"squared_error: y: got float32\[4,1\]; needed the sh",
+        ),
+        (
+            lambda: fnn.absolute_error(column, n),
+            r"absolute_error: y: got float32\[4\]; needed the sh",
+        ),
+        (
+            lambda: fnn.huber(n, column),
+            r"huber: y: got float32\[4,1\]; needed the shape of float32\[4\]",
+        ),
+        (lambda: fnn.huber(n, n, delta=0.0), "huber: delta: got 0.0; needed a positive"),
+        (
+            lambda: fnn.binary_cross_entropy(n, column),
+            r"binary_cross_entropy: labels: got float32\[4,1",
+        ),
+        (lambda: fnn.hinge(n, column), r"hinge: labels: got float32\[4,1\]"),
+        (lambda: fnn.cosine_distance(n, column), r"cosine_distance: y: got float32\[4,1\]"),
+        (
+            lambda: fnn.squared_error(x, x, where=jnp.ones(2, bool)),
+            r"where: got bool\[2\]; needed the",
+        ),
+        (
+            lambda: fnn.cross_entropy(x, labels[:, None]),
+            r"labels: got int32\[2,1\]; needed integers of",
+        ),
+        (lambda: fnn.cross_entropy(x, jnp.ones(2)), r"labels: got float32\[2\]; needed the shape"),
+        (lambda: fnn.cross_entropy(x, labels, label_smoothing=1.5), r"got 1.5; needed a number in"),
+        (lambda: fnn.cross_entropy(x, labels, weights=jnp.ones(2)), r"weights: got float32\[2\]"),
+        (lambda: fnn.cross_entropy(x, x, ignore=0), "ignore: got 0; needed None with labels that"),
+        (lambda: fnn.nll(x, jnp.array([0])), r"fnn.nll: labels: got int32\[1\]"),
+        (lambda: fnn.kl_divergence(x, x[:1]), r"fnn.kl_divergence: labels: got float32\[1,3\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    for call, message in [
+        (lambda: fnn.squared_error(x, half), r"y: got float16\[2,3\]; needed the dtype of float32"),
+        (lambda: fnn.cross_entropy(x, half), r"got float16\[2,3\]; needed integers, or probabil"),
+        (lambda: fnn.cross_entropy(x, labels == 0), r"labels: got bool\[2\]; needed integers"),
+        (lambda: fnn.nll(x, jnp.ones(2)), r"fnn.nll: labels: got float32\[2\]; needed integers"),
+        (lambda: fnn.kl_divergence(x, labels), r"labels: got int32\[2\]; needed probabilities"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            call()
