@@ -79,7 +79,8 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 
 def _wave(start: float, end: float, part: Any) -> Any:
     """Half a cosine from ``start`` at part 0 to ``end`` at part 1."""
-    return end + (start - end) * (1 + jnp.cos(math.pi * jnp.clip(part, 0.0, 1.0))) / 2
+    near = (1 + jnp.cos(math.pi * jnp.clip(part, 0.0, 1.0))) / 2
+    return start * near + end * (1 - near)
 
 
 def cosine(rate: float, steps: int, *, end: float = 0.0) -> Schedule:
