@@ -10,6 +10,7 @@ mode, forward mode, batching and every higher derivative, in the kernel's own al
 Arrays: ``x (n, *spatial, c_in)``, ``w (*window, c_in // groups, c_out)``, ``y (n, *out, c_out)``.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,11 +32,13 @@ class Form(NamedTuple):
         spatial: input sizes.
         windows: window, stride, padding, dilation.
         groups: how many blocks the channels fall into.
+        platform: "cpu", "gpu" or "tpu", known to the maps when the program is lowered for it.
     """
 
     spatial: tuple[int, ...]
     windows: Windows
     groups: int
+    platform: str = ""
 
     @property
     def out(self) -> tuple[int, ...]:
@@ -76,7 +79,7 @@ def _shape(a: Any, b: Any, slot: str, form: Form) -> tuple[int, ...]:
 
 def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
     """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w."""
-    out: jax.Array = _conv.bind(*varying(a, b), slot=slot, form=form, kernel=kernel)
+    out: jax.Array = conv_p.bind(*varying(a, b), slot=slot, form=form, kernel=kernel)
     return out
 
 
@@ -93,12 +96,18 @@ def varying(*arrays: jax.Array) -> list[jax.Array]:
     ]
 
 
-def _run(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
+def _run(
+    a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel, platform: str
+) -> jax.Array:
     shape = _shape(a, b, slot, form)
     if 0 in (*a.shape, *b.shape, *shape):
         return jnp.zeros(shape, a.dtype)  # an empty sum, or nothing to fill
     compute: Map = getattr(kernel, slot)
-    return compute(a, b, form).astype(a.dtype)
+    return compute(a, b, form._replace(platform=platform)).astype(a.dtype)
+
+
+def _run_eagerly(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
+    return _run(a, b, **params, platform=jax.default_backend())
 
 
 def _abstract(a: Any, b: Any, *, slot: str, form: Form, kernel: Kernel) -> Any:
@@ -180,9 +189,11 @@ def _batch(
     return _split(y, count, result, form.groups if result == -1 else 1), 0
 
 
-_conv: Any = Primitive("fnn_conv")
-_conv.def_impl(_run)
-_conv.def_abstract_eval(_abstract)
-ad.defbilinear(_conv, _by_left, _by_right)
-batching.primitive_batchers[_conv] = _batch
-mlir.register_lowering(_conv, mlir.lower_fun(_run, multiple_results=False))
+conv_p: Any = Primitive("fnn_conv")
+conv_p.def_impl(_run_eagerly)
+conv_p.def_abstract_eval(_abstract)
+ad.defbilinear(conv_p, _by_left, _by_right)
+batching.primitive_batchers[conv_p] = _batch
+for _target, _platform in {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}.items():
+    _lowering = mlir.lower_fun(functools.partial(_run, platform=_platform), multiple_results=False)
+    mlir.register_lowering(conv_p, _lowering, platform=_target)

@@ -64,26 +64,54 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    rank, w = len(form.spatial), form.windows
-    pads = [
+    if form.platform == "cpu" and form.groups == 1:
+        return _window_transposed(x, y, form)
+    return _window_direct(x, y, form)
+
+
+def _window_pads(form: Form) -> list[tuple[int, int]]:
+    w = form.windows
+    return [
         (lo, (k - 1) * d + (o - 1) * s + 1 - i - lo)
         for i, o, k, s, d, (lo, _) in zip(
             form.spatial, form.out, w.size, w.stride, w.dilation, w.padding, strict=True
         )
     ]
+
+
+def _window_direct(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    rank = len(form.spatial)
     channels_as_examples = (rank + 1, 0, *range(1, rank + 1))
     return lax.conv_general_dilated(
         x,
         y,
-        w.dilation,
-        pads,
-        rhs_dilation=w.stride,
+        form.windows.dilation,
+        _window_pads(form),
+        rhs_dilation=form.windows.stride,
         dimension_numbers=lax.ConvDimensionNumbers(
             channels_as_examples, channels_as_examples, (rank, rank + 1, *range(rank))
         ),
         batch_group_count=form.groups,
         preferred_element_type=accumulator(x.dtype),
     )
+
+
+def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    rank = len(form.spatial)
+    last = (0, rank + 1, *range(1, rank + 1))
+    x, y = jnp.swapaxes(x, 0, -1), jnp.moveaxis(y, 0, -2)
+    # The barriers keep the compiler from folding the transposes back into the layout.
+    x, y = lax.optimization_barrier((x, y))
+    w = lax.conv_general_dilated(
+        x,
+        y,
+        form.windows.dilation,
+        _window_pads(form),
+        rhs_dilation=form.windows.stride,
+        dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
+        preferred_element_type=accumulator(x.dtype),
+    )
+    return jnp.moveaxis(lax.optimization_barrier(w), 0, -2)
 
 
 LIBRARY = Kernel("lax", _output, _input, _window)

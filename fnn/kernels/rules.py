@@ -1,0 +1,121 @@
+"""The rule by which `fnn.conv` picks its kernel, and the kernel that follows it.
+
+The static facts of a map put it in one of few `cell`s; `CHOICES` names the fastest kernel of each
+cell and platform. It is read from ``rules.json``, which ``python -m benchmarks derive`` writes from
+measurements; a platform that was not measured uses the library's kernel throughout, and what
+`fnn.tune` measured on this machine goes before the rule. The input gradient has no cells: where the
+rule applies, it is computed as the plain convolution that it is (`fnn.kernels.adjoint`).
+"""
+
+import functools
+import json
+import os
+import warnings
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fnn.kernels.adjoint import through_output
+from fnn.kernels.fft import FFT
+from fnn.kernels.form import INPUT, OUTPUT, WINDOW, Form, Kernel
+from fnn.kernels.im2col import IM2COL
+from fnn.kernels.library import LIBRARY, accumulator
+from fnn.kernels.taps import TAPS, UNROLLED
+from fnn.kernels.winograd import WINOGRAD4
+
+KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
+NARROW = 4  # channels
+
+CHOICES: dict[str, dict[str, str]] = json.loads(
+    (resources.files("fnn.kernels") / "rules.json").read_text()
+)
+
+
+def cache_file() -> Path:
+    """Where `fnn.tune` remembers: ``$XDG_CACHE_HOME/fnn/tuned.json``, by default in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fnn" / "tuned.json"
+
+
+@functools.cache
+def tuned() -> dict[str, str]:
+    """What was tuned on this machine: kernel names by `key`, empty without a readable file."""
+    try:
+        found = json.loads(cache_file().read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f"fnn: {cache_file()} is not readable and ignored: {error}", stacklevel=2)
+        return {}
+    return {k: v for k, v in found.items() if v in KERNELS}
+
+
+def cell(slot: str, form: Form, c_in: int, c_out: int) -> str:
+    """The cell of a map: its slot and a word for the kind of its form."""
+    return f"{slot} {_kind(form, c_in, c_out)}"
+
+
+def _kind(form: Form, c_in: int, c_out: int) -> str:
+    win, rank = form.windows, len(form.spatial)
+    taps = 1
+    for k in win.size:
+        taps *= k
+    if form.groups > 1:
+        if c_in > form.groups:
+            return "grouped"
+        return "depthwise" if taps <= UNROLLED else "depthwise, large window"
+    if taps == 1:
+        return "pointwise"
+    if rank == 3:
+        return "volume"
+    if max(win.stride) > 1:
+        return "strided"
+    if min(c_in, c_out) <= NARROW:
+        return "narrow input" if c_in <= c_out else "narrow output"
+    return "line" if rank == 1 else "plane"
+
+
+def key(slot: str, form: Form, a: Any, b: Any) -> str:
+    """The name of one map over these very shapes, as the cache of `fnn.tune` stores it."""
+    win = form.windows
+    geometry = f"{win.stride} {win.padding} {win.dilation} {form.groups}"
+    return f"{form.platform} jax-{jax.__version__} {slot} {a.dtype}{a.shape}{b.shape} {geometry}"
+
+
+def _choose(slot: str, form: Form, a: jax.Array, b: jax.Array) -> Kernel:
+    """The kernel for one map: what was tuned here, else the rule, else the library's."""
+    rule = CHOICES.get(form.platform, {})
+    name = tuned().get(key(slot, form, a, b))
+    name = name or rule.get(cell(slot, form, a.shape[-1], b.shape[-1]), LIBRARY.name)
+    kernel = KERNELS[name]
+    return LIBRARY if kernel.refuses(form, a.dtype) else kernel
+
+
+def _wide(form: Form, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """On the CPU, half-precision operands in float32: it has no faster product for them."""
+    if form.platform != "cpu":
+        return arrays
+    return tuple(a.astype(accumulator(a.dtype)) for a in arrays)
+
+
+def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    x, w = _wide(form, x, w)
+    return _choose(OUTPUT, form, x, w).output(x, w, form)
+
+
+def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    y, w = _wide(form, y, w)
+    if name := tuned().get(key(INPUT, form, y, w)):
+        return KERNELS[name].input(y, w, form)
+    if form.platform in CHOICES:
+        return through_output(_output)(y, w, form)
+    return LIBRARY.input(y, w, form)
+
+
+def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    x, y = _wide(form, x, y)
+    return _choose(WINDOW, form, x, y).window(x, y, form)
+
+
+AUTO = Kernel("auto", _output, _input, _window)
