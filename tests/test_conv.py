@@ -3,7 +3,6 @@
 `test_conv_fuzz.py` compares every algorithm with the oracle over random forms.
 """
 
-import re
 from typing import Any
 
 import jax
@@ -271,18 +270,19 @@ def test_vmap_with_groups(axes: tuple[int | None, int | None]) -> None:
 
 @every
 @pytest.mark.parametrize(("dtype", "c"), [("bfloat16", 9), ("float16", 1)])
-@pytest.mark.parametrize("corner", [0, -1])
-def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any, c: int, corner: int) -> None:
+def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any, c: int) -> None:
     """Ones beside 2 / eps: a sum in half precision would lose them, whichever comes first."""
     big = 2 / float(jnp.finfo(dtype).eps)
     x, w, g = (jnp.ones(shape, dtype) for shape in ((1, 5, 5, c), (3, 3, c, 1), (1, 3, 3, 1)))
-    y = fn(x, w.at[corner, corner, corner].set(big), padding="VALID")
-    assert y.dtype == dtype
-    assert (y == big + 9 * c - 1).all()
-    _, pull = jax.vjp(lambda x, w: fn(x, w, padding="VALID"), x, w)
-    to_x, to_w = pull(g.at[0, corner, corner].set(big))
-    assert (to_x[0, 2, 2] == big + 8).all()
-    assert (to_w == big + 8).all()
+    run = jax.jit(lambda x, w: fn(x, w, padding="VALID"))
+    pull = jax.jit(lambda g: jax.vjp(run, x, w)[1](g))
+    for corner in (0, -1):
+        y = run(x, w.at[corner, corner, corner].set(big))
+        assert y.dtype == dtype
+        assert (y == big + 9 * c - 1).all()
+        to_x, to_w = pull(g.at[0, corner, corner].set(big))
+        assert (to_x[0, 2, 2] == big + 8).all()
+        assert (to_w == big + 8).all()
 
 
 @every
@@ -403,118 +403,3 @@ def test_empty(shape: tuple[int, ...]) -> None:
     assert [g.shape for g in gradients] == [x.shape, w.shape, b.shape]
     assert jax.vmap(fnn.conv, (0, None))(x[None], w).shape == (1, *y.shape)
     assert jax.vmap(fnn.conv)(x[None], w[None]).shape == (1, *y.shape)
-
-
-# Wrong calls.
-
-GOOD: dict[str, Any] = {
-    "x": np.ones((2, 5, 6, 4), np.float32),
-    "w": np.ones((3, 3, 2, 6), np.float32),
-}
-GOOD |= {"b": np.ones(6, np.float32), "groups": 2}
-WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"x": np.ones((2, 5, 6, 5), np.float32)}, "x: got float32[2,5,6,5]; needed 4 channels, for w"),
-    ({"x": np.ones((5, 6, 4), np.float32)}, "x: got float32[5,6,4]; needed 4 axes (n, *spatial,"),
-    ({"w": np.ones((2, 6), np.float32)}, "w: got float32[2,6]; needed (*window, c_in // groups,"),
-    ({"w": np.ones((1,) * 6, np.float32)}, "w: got float32[1,1,1,1,1,1]; needed (*window"),
-    ({"groups": 4}, "groups: got 4; needed a divisor of 6, the last axis of w"),
-    ({"groups": 3}, "x: got float32[2,5,6,4]; needed 6 channels, for w"),
-    ({"groups": 0}, "groups: got 0; needed an int >= 1"),
-    ({"groups": True}, "groups: got True; needed an int >= 1"),
-    ({"b": np.ones(5, np.float32)}, "b: got float32[5]; needed shape (6,) or, untied, (5, 6, 6)"),
-    ({"b": np.ones((1, 1, 6), np.float32)}, "b: got float32[1,1,6]; needed shape (6,) or"),
-    ({"stride": -1}, "stride: got -1; needed an int >= 1 or a tuple of 2"),
-    ({"stride": (1, 2, 3)}, "stride: got (1, 2, 3)"),
-    ({"dilation": 0}, "dilation: got 0"),
-    ({"padding": "FULL"}, 'padding: got \'FULL\'; needed "SAME", "VALID", an int'),
-    ({"padding": -1}, "padding: got -1"),
-    ({"padding_mode": "mirror"}, "padding_mode: got 'mirror'; needed 'zeros' or 'circular' or"),
-    ({"padding_mode": ["zeros"]}, "padding_mode: got ['zeros']"),
-    ({"w": np.ones((7, 3, 2, 6), np.float32), "padding": "VALID"}, "window: got (7, 3) with"),
-    (
-        {"padding": ((0, 6), (0, 0)), "padding_mode": "circular"},
-        "padding: got ((0, 6), (0, 0)); needed at most 5 on each side of an axis of size 5 with",
-    ),
-    (
-        {"padding": ((0, 0), (6, 0)), "padding_mode": "reflect"},
-        'needed at most 5 on each side of an axis of size 6 with "reflect"',
-    ),
-    (
-        {"x": np.ones((2, 0, 6, 4), np.float32), "padding": 2, "padding_mode": "replicate"},
-        'needed at most 0 on each side of an axis of size 0 with "replicate"',
-    ),
-]
-WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
-    ({"x": [[1.0]]}, "x: got list [[1.0]]; needed a JAX or NumPy array"),
-    ({"w": None}, "w: got NoneType None; needed a JAX or NumPy array"),
-    (
-        {"w": np.ones((3, 3, 2, 6), np.float16)},
-        "w: got float16[3,3,2,6]; needed float32, the dtype",
-    ),
-    ({"b": np.ones(6, np.int32)}, "b: got int32[6]; needed float32, the dtype of x"),
-    (
-        {"x": np.ones((2, 5, 6, 4), bool)},
-        "x: got bool[2,5,6,4]; needed a floating or integer dtype",
-    ),
-    ({"x": np.ones((2, 5, 6, 4), np.complex64)}, "needed a floating or integer dtype"),
-]
-
-
-def split(call: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    call = GOOD | call
-    return [call.pop(name) for name in "xwb"], call
-
-
-@every
-@pytest.mark.parametrize(("call", "message"), WRONG)
-def test_wrong_values(fn: Any, call: dict[str, Any], message: str) -> None:
-    args, config = split(call)
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
-        fn(*args, **config)
-    assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
-
-
-@every
-@pytest.mark.parametrize(("call", "message"), WRONG_TYPES)
-def test_wrong_types(fn: Any, call: dict[str, Any], message: str) -> None:
-    args, config = split(call)
-    with pytest.raises(TypeError, match=re.escape(message)) as error:
-        fn(*args, **config)
-    assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
-
-
-def test_wrong_under_jit() -> None:
-    args, config = split({"b": np.ones(5, np.float32)})
-    with pytest.raises(ValueError, match=re.escape("fnn.conv: b: got float32[5]")):
-        jax.jit(lambda *a: fnn.conv(*a, **config))(*args)
-
-
-OTHERS_WRONG: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
-    (fnn.conv_transpose, ((1, 4, 2), (3, 5, 3)), {}, "x: got float32[1,4,2]; needed 3 channels"),
-    (fnn.conv_transpose, ((1, 4, 3), (3, 5, 3)), {"groups": 2}, "groups: got 2; needed a divisor"),
-    (fnn.conv_transpose, ((1, 4, 3), (3, 5, 3), (3,)), {}, "b: got float32[3]; needed shape (5,)"),
-    (
-        fnn.conv_transpose,
-        ((1, 4, 3), (3, 5, 3)),
-        {"output_padding": 1, "padding": 1},
-        "output_padding: got (1,); needed less than the stride (1,)",
-    ),
-    (fnn.convolve, ((1, 4, 2), (3, 3, 3)), {}, "x: got float32[1,4,2]; needed 3 channels"),
-    (fnn.convolve, ((1, 4, 2), (3, 3)), {}, "w: got float32[3,3]; needed (*window"),
-    (fnn.conv_matrix, ((3, 2, 3),), {"spatial": (4, 4)}, "spatial: got (4, 4); needed an int >= 1"),
-    (fnn.conv_matrix, ((3, 3),), {"spatial": 4}, "w: got float32[3,3]; needed (*window"),
-]
-
-
-@pytest.mark.parametrize(("fn", "shapes", "config", "message"), OTHERS_WRONG)
-def test_wrong_elsewhere(fn: Any, shapes: Any, config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
-        fn(*normal(*shapes), **config)
-    assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
-
-
-def test_lists_are_tuples() -> None:
-    x, w = normal((1, 5, 6, 2), (3, 3, 2, 1))
-    listed = fnn.conv(x, w, stride=[2, 1], padding=[[1, 0], [0, 2]], dilation=[1, 2])
-    want = fnn.conv(x, w, stride=(2, 1), padding=((1, 0), (0, 2)), dilation=(1, 2))
-    assert np.array_equal(listed, want)
