@@ -122,6 +122,15 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     same(fnn.load(path), tree)
 
 
+def test_a_reader_of_the_old_file_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    fnn.save(path, {"w": np.ones(3, np.float32)})
+    before = path.read_bytes()
+    with path.open("rb") as old:
+        fnn.save(path, {"w": np.zeros(3, np.float32)})
+        assert old.read() == before, "overwritten in place"
+
+
 def test_load_refuses(tmp_path: Path) -> None:
     path, name = tmp_path / "a.npz", re.escape(str(tmp_path / "a.npz"))
     with pytest.raises(FileNotFoundError, match=f"fnn.load: path: got {name}; needed an existing"):
