@@ -1,9 +1,9 @@
-"""From the sweep's results to a rule: which kernel for which static facts, by one fixed procedure.
+"""From the sweep's results to the rule of `fnn.conv`, by one fixed procedure.
 
-The facts of a map fall into cells: which of the three maps, how the channels are grouped, taps of the
-window, channels of a group, stride. In each cell the kernel is chosen whose times, relative to the
-fastest at each shape, have the least geometric mean; ties go to the earlier name. No cell names a
-shape, and the same results always give the same rule.
+The rule names a kernel for each cell of static facts (`fnn.kernels.rules.cell`). In each cell it is
+the kernel whose times, relative to the fastest at each shape, in jit and in scan, have the least
+geometric mean among those that can do the whole cell; ties go to the earlier name. The same results
+always give the same rule.
 """
 
 import json
@@ -11,42 +11,33 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import HERE
 from benchmarks.session import read
+from benchmarks.shapes import Layer
 from benchmarks.timing import Row, geometric_mean
 
-TAPS = (1, 9, 49)  # upper ends of the bins; the last is open
-CHANNELS = (1, 4, 16, 64)
-
-Cell = tuple[str, str, str, str, str]
+RULES = HERE.parent / "fnn" / "kernels" / "rules.json"
+Ranking = dict[str, list[tuple[str, float]]]
 
 
-def bin_of(value: int, ends: tuple[int, ...]) -> str:
-    """Return the bin of a value as text, ``<=9`` or ``>49``."""
-    return next((f"<={end}" for end in ends if value <= end), f">{ends[-1]}")
+def cell_of(row: Row) -> str:
+    """Return the cell that the rule puts this row's map into."""
+    from benchmarks.sweep import form_of
+    from fnn.kernels.rules import cell
+
+    facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
+    layer = Layer(**facts)
+    return cell(row["measure"], form_of(layer), layer.inputs, layer.outputs)
 
 
-def cell(row: Row) -> Cell:
-    """Return the cell of a row."""
-    facts = row["facts"]
-    depthwise = facts["groups"] > 1 and facts["inputs"] == 1
-    grouping = "depthwise" if depthwise else "grouped" if facts["groups"] > 1 else "dense"
-    return (
-        row["measure"],
-        grouping,
-        f"taps {bin_of(facts['taps'], TAPS)}",
-        f"channels {bin_of(min(facts['inputs'], facts['outputs']), CHANNELS)}",
-        "stride 1" if facts["stride"] == 1 else "strided",
-    )
-
-
-def rule(rows: list[Row]) -> dict[Cell, list[tuple[str, float]]]:
+def rank(rows: list[Row]) -> Ranking:
     """Return for every cell the kernels that can do all of it, best first, with their mean loss."""
-    shapes: dict[tuple[Cell, str], dict[str, float]] = defaultdict(dict)
+    races: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
     for row in rows:
         if "seconds" in row:
-            shapes[cell(row), row["case"]][row["contestant"]] = row["seconds"]
-    losses: dict[Cell, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (where, _), times in shapes.items():
+            races[cell_of(row), row["case"], row["place"]][row["contestant"]] = row["seconds"]
+    losses: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (where, _, _), times in races.items():
         for kernel, seconds in times.items():
             losses[where][kernel].append(seconds / min(times.values()))
     ranked = {}
@@ -57,22 +48,17 @@ def rule(rows: list[Row]) -> dict[Cell, list[tuple[str, float]]]:
     return ranked
 
 
-def write(folder: Path) -> str:
-    """Write ``rules/conv.json`` beside the sweep's results and return the rule as text."""
+def write(folder: Path, path: Path = RULES) -> str:
+    """Write the rule of this platform into fnn, and return it with its losses."""
     records = read(folder)
     if "sweep" not in records:
         return f"no sweep in {folder}: run python -m benchmarks sweep"
-    ranked = rule(records["sweep"]["rows"])
-    table: list[dict[str, Any]] = [
-        {"cell": list(where), "kernels": [[k, round(loss, 3)] for k, loss in kernels]}
-        for where, kernels in ranked.items()
-    ]
-    head = {"commit": records["sweep"]["commit"], "device": records["sweep"]["device"]}
-    lines = ",\n".join("  " + json.dumps(line) for line in table)
-    path = folder / "rules" / "conv.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(head)[:-1] + f', "rule": [\n{lines}\n]}}\n')
+    record = records["sweep"]
+    ranked = rank(record["rows"])
+    rules: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    rules[record["platform"]] = {where: kernels[0][0] for where, kernels in ranked.items()}
+    path.write_text(json.dumps(rules, indent=2, sort_keys=True) + "\n")
     return "\n".join(
-        f"{', '.join(where)}: " + ", ".join(f"{k} {loss:.2f}" for k, loss in kernels)
+        f"{where}: " + ", ".join(f"{k} {loss:.2f}" for k, loss in kernels)
         for where, kernels in ranked.items()
     )

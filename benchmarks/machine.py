@@ -77,6 +77,8 @@ def slug(text: str) -> str:
 
 def facts() -> dict[str, Any]:
     """Return what a result must carry to be believed: commit, date, versions, device, settings."""
+    import jax
+
     versions = {}
     for package in PACKAGES:
         try:
@@ -87,6 +89,7 @@ def facts() -> dict[str, Any]:
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "device": device(),
+        "platform": jax.default_backend(),
         "threads": threads(),
         "python": platform.python_version(),
         "versions": versions,

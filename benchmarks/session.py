@@ -33,7 +33,7 @@ SUBJECTS = {
     "scaling": 90,
 }
 EXTRA = {"sweep": 1200}  # by name only: what `python -m benchmarks derive` reads
-QUICK_LIMIT = 20
+QUICK_LIMIT = 12
 
 Job = tuple[str, Callable[[], list[Row]]]
 

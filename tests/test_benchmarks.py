@@ -1,4 +1,4 @@
-"""The benchmark's clock, comparison and reports, on contestants and times made up for the purpose."""
+"""The benchmark's clock, comparison and reports, on contestants and times made up for this."""
 
 import json
 from pathlib import Path
@@ -170,7 +170,7 @@ def test_the_tables_of_shapes() -> None:
 def row(contestant: str, *samples: float, case: str = "3x3", place: str = "jit") -> dict[str, Any]:
     found = {"case": case, "contestant": contestant, "measure": "gradient", "place": place}
     if not samples:
-        return found | {"status": "wrong", "error": 0.5}
+        return found | {"status": "wrong", "error": 0.5, "target": True}
     found |= {"status": "ok", "error": 0.0, "compile_seconds": 0.5, "temporary_bytes": 8}
     found |= {"seconds": float(np.median(samples)), "samples": list(samples)}
     found |= {"spread": float(np.subtract(*np.percentile(samples, [75, 25]))), "rounds": 3}
@@ -239,22 +239,35 @@ def test_a_row_where_fnn_loses_is_marked_and_a_wrong_one_listed(tmp_path: Path) 
 
 
 def test_the_rule_is_deterministic_and_chooses_the_fastest_that_can(tmp_path: Path) -> None:
-    facts = {"rank": 2, "taps": 9, "groups": 1, "inputs": 64, "outputs": 64, "stride": 1}
+    def timed(name: str, seconds: float, layer: Layer, place: str = "scan") -> dict[str, Any]:
+        found = row(name, seconds, case=layer.name, place=place)
+        return found | {"measure": "output", "layer": layer._asdict()}
+
+    a = Layer("a", "grid", 4, (28, 28), 64, 64, (3, 3))
+    b = a._replace(name="b", inputs=128)
+    depthwise = a._replace(name="c", groups=64)
     rows = [
-        row("conv_taps", 1.0, case="a") | {"facts": facts},
-        row("conv_im2col", 1.1, case="a") | {"facts": facts},
-        row("conv_taps", 2.0, case="b") | {"facts": facts},
-        row("conv_im2col", 1.0, case="b") | {"facts": facts},
-        row("conv_fft", 0.1, case="b") | {"facts": facts},  # but it cannot do a
-        row("conv_taps", 1.0, case="c") | {"facts": facts | {"groups": 64, "inputs": 1}},
+        timed("taps", 1.0, a),
+        timed("im2col", 1.1, a),
+        timed("lax", 0.5, a, "jit"),  # the fastest there,
+        timed("im2col", 1.0, a, "jit"),
+        timed("taps", 1.0, a, "jit"),
+        timed("lax", 20.0, a),  # and far behind inside scan
+        timed("taps", 2.0, b),
+        timed("im2col", 1.0, b),
+        timed("lax", 20.0, b),
+        timed("fft", 0.1, b),  # but it cannot do a
+        timed("taps", 1.0, depthwise),
     ]
-    ranked = derive.rule(rows)
-    dense = ("gradient", "dense", "taps <=9", "channels <=64", "stride 1")
-    assert [kernel for kernel, _ in ranked[dense]] == ["conv_im2col", "conv_taps"]
-    depthwise = ("gradient", "depthwise", "taps <=9", "channels <=1", "stride 1")
-    assert [kernel for kernel, _ in ranked[depthwise]] == ["conv_taps"]
-    assert derive.rule(rows[::-1]) == ranked
-    session.write(tmp_path / "sweep.json", record(rows))
-    first = derive.write(tmp_path), (tmp_path / "rules" / "conv.json").read_text()
-    assert (derive.write(tmp_path), (tmp_path / "rules" / "conv.json").read_text()) == first
-    json.loads(first[1])
+    ranked = derive.rank(rows)
+    assert [kernels[0][0] for kernels in ranked.values()] == ["taps", "im2col"]
+    assert "fft" not in dict(ranked[derive.cell_of(rows[0])])
+    assert derive.rank(rows[::-1]) == ranked
+    session.write(tmp_path / "sweep.json", record(rows, subject="sweep", platform="cpu"))
+    path = tmp_path / "rules.json"
+    path.write_text('{"gpu": {"output plane": "lax"}}')
+    first = derive.write(tmp_path, path), path.read_text()
+    assert (derive.write(tmp_path, path), path.read_text()) == first
+    rules = json.loads(first[1])
+    assert rules["gpu"] == {"output plane": "lax"}
+    assert sorted(rules["cpu"].values()) == ["im2col", "taps"]
