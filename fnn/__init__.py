@@ -34,9 +34,14 @@ from fnn.categorical import nll as nll
 from fnn.checkpoint import load as load
 from fnn.checkpoint import save as save
 from fnn.conv import conv as conv
+from fnn.conv import conv_fft as conv_fft
+from fnn.conv import conv_im2col as conv_im2col
 from fnn.conv import conv_lax as conv_lax
 from fnn.conv import conv_matrix as conv_matrix
+from fnn.conv import conv_taps as conv_taps
 from fnn.conv import conv_transpose as conv_transpose
+from fnn.conv import conv_winograd as conv_winograd
+from fnn.conv import conv_winograd2 as conv_winograd2
 from fnn.conv import convolve as convolve
 from fnn.curvature import CriticalPoint as CriticalPoint
 from fnn.curvature import Spectrum as Spectrum
@@ -170,9 +175,14 @@ __all__ = [
     "clip_by_value",
     "confusion_matrix",
     "conv",
+    "conv_fft",
+    "conv_im2col",
     "conv_lax",
     "conv_matrix",
+    "conv_taps",
     "conv_transpose",
+    "conv_winograd",
+    "conv_winograd2",
     "convolve",
     "cosine_distance",
     "count",

@@ -15,8 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
+from fnn.kernels.fft import FFT
 from fnn.kernels.form import INPUT, OUTPUT, Form, Kernel, apply
+from fnn.kernels.im2col import IM2COL
 from fnn.kernels.library import LIBRARY
+from fnn.kernels.rules import AUTO
+from fnn.kernels.taps import TAPS
+from fnn.kernels.winograd import WINOGRAD2, WINOGRAD4
 from fnn.messages import describe, wrong
 from fnn.windows import Ints, Padding, Pads, Windows, per_axis, resolve, resolve_transposed
 
@@ -211,15 +216,20 @@ _DOC = """``y[n, o, j] = b[j] + sum_{k, i} x[n, o s + k d - lo, i] w[k, i, j]``,
 
     Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
 
-    >>> x = jax.numpy.arange(9.0).reshape(1, 3, 3, 1)
-    >>> w = jax.numpy.arange(4.0).reshape(2, 2, 1, 1)
-    >>> conv(x, w, padding="VALID")[0, :, :, 0]
-    Array([[19., 25.],
-           [37., 43.]], dtype=float32)
+    >>> x = jax.numpy.arange(16.0).reshape(1, 4, 4, 1)
+    >>> w = jax.numpy.ones((3, 3, 1, 1))
+    >>> conv(x, w, padding="VALID")[0, :, :, 0].round()
+    Array([[45., 54.],
+           [81., 90.]], dtype=float32)
     """
 
-conv = _face("conv", LIBRARY, "Convolve x with w, by whichever algorithm is the fastest there.")
+conv = _face("conv", AUTO, "Convolve x with w, by whichever algorithm is the fastest there.")
 conv_lax = _face("conv_lax", LIBRARY, "Convolve x with w by `lax.conv_general_dilated`.")
+conv_im2col = _face("conv_im2col", IM2COL, "Convolve x with w by patches and one matrix product.")
+conv_taps = _face("conv_taps", TAPS, "Convolve x with w by shift and add, one term per tap.")
+conv_winograd = _face("conv_winograd", WINOGRAD4, "Convolve x with w, 3 taps wide, by F(4, 3).")
+conv_winograd2 = _face("conv_winograd2", WINOGRAD2, "Convolve x with w, 3 taps wide, by F(2, 3).")
+conv_fft = _face("conv_fft", FFT, "Convolve x with w by Fourier transforms, for large windows.")
 
 
 def convolve(
@@ -258,7 +268,7 @@ def convolve(
     _check_window("convolve", w, groups)
     flipped = jnp.flip(w, tuple(range(w.ndim - 2)))
     configuration = (stride, padding, padding_mode, dilation, groups)
-    return _convolve("convolve", LIBRARY, x, flipped, b, *configuration)
+    return _convolve("convolve", AUTO, x, flipped, b, *configuration)
 
 
 def conv_transpose(
@@ -305,7 +315,7 @@ def conv_transpose(
     sizes, windows = resolve_transposed(
         name, x.shape[1:-1], w.shape[:-2], stride, padding, dilation, output_padding
     )
-    plan = _plan(name, LIBRARY, sizes, windows, padding_mode, groups)
+    plan = _plan(name, AUTO, sizes, windows, padding_mode, groups)
     _check_bias(name, b, sizes, w.shape[-2] * groups)
     y: jax.Array = _adjoint(x, w, b, plan, sizes)
     return y

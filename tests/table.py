@@ -50,9 +50,14 @@ def classes(rng: np.random.Generator) -> tuple[Any, ...]:
 
 CONV: list[Row] = [
     Row(fnn.conv, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
+    Row(fnn.conv_fft, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
+    Row(fnn.conv_im2col, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
     Row(fnn.conv_lax, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
     Row(fnn.conv_matrix, normal((3, 2, 3)), {"spatial": (5,), "stride": 2}),
+    Row(fnn.conv_taps, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
     Row(fnn.conv_transpose, normal((2, 3, 4, 6), (3, 3, 2, 6), (4,)), {"stride": 2, "groups": 2}),
+    Row(fnn.conv_winograd, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"groups": 2}),
+    Row(fnn.conv_winograd2, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"groups": 2}),
     Row(fnn.convolve, normal((2, 7, 2), (2, 2, 3), (7, 3)), {"dilation": 2}),
 ]
 
