@@ -1,7 +1,7 @@
 """Optimizers that scale every number's step by the squares of the gradients it has seen.
 
-Each is one rule, the formula for one leaf: ``g`` the gradient, ``s`` and ``v`` sums and means of its
-squares. Defaults are optax's; what PyTorch and the texts write differently is an argument.
+Each is one rule, the formula for one leaf: ``g`` the gradient, ``s`` and ``v`` sums and means of
+its squares. Defaults are optax's; what PyTorch and the texts write differently is an argument.
 """
 
 from typing import Any
