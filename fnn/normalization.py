@@ -76,9 +76,15 @@ def batch_norm(
     if x.ndim < 2:
         raise wrong("batch_norm", "x", describe(x), "shape (n, *spatial, c)")
     _check("batch_norm", x, x.shape[-1:], eps, scale=scale, bias=bias, mean=mean, var=var)
+    scale, bias, mean, var = (widen(a) for a in (scale, bias, mean, var))
+    slope = scale * lax.rsqrt(var + eps)
+    # The mean's gradient flows through the offset, where it needs no third sum over all of x; the
+    # value is subtracted from x, where it does not cancel.
+    about = lax.stop_gradient(mean)
+    offset = bias + (about - mean) * slope
     lift = (1,) * (x.ndim - 1) + x.shape[-1:]
-    d = widen(x) - widen(mean).reshape(lift)
-    return _rescale(d, widen(var).reshape(lift), scale, bias, eps).astype(x.dtype)
+    y = (widen(x) - about.reshape(lift)) * slope.reshape(lift) + offset.reshape(lift)
+    return y.astype(x.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("eps",), inline=True)
