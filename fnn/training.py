@@ -158,8 +158,8 @@ def train(
     _check_sizes(data, batch_size, epochs, report_every)
     _check_key(key)
     check_params("train", params)
-    params, data = jax.tree.map(_strong, params), jax.tree.map(jnp.asarray, data)
-    state = jax.tree.map(_strong, optimizer.init(params) if state is None else state)
+    params, data = jax.tree.map(jnp.asarray, (params, data))
+    state = optimizer.init(params) if state is None else state
     plan = _Plan(loss, _takes_key("train", loss), optimizer, batch_size)
     return _reports(plan, params, state, data, key, epochs, report_every)
 
@@ -303,11 +303,6 @@ def _extra(update: Any, **offered: Any) -> dict[str, Any]:
 def _add(p: Array, u: Array) -> Array:
     wide = max(p.dtype, u.dtype, key=lambda dtype: dtype.itemsize)  # so that only the sum rounds
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
-
-
-def _strong(x: Any) -> Array:
-    x = jnp.asarray(x)  # a Python number has a weak type, which its update would not have
-    return lax.convert_element_type(x, x.dtype) if x.weak_type else x
 
 
 def _takes_key(name: str, loss: Loss) -> bool:
