@@ -68,22 +68,55 @@ def split(call: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     return [call.pop(name) for name in "xwb"], call
 
 
-@every
 @pytest.mark.parametrize(("call", "message"), WRONG)
-def test_wrong_values(fn: Any, call: dict[str, Any], message: str) -> None:
+def test_wrong_values(call: dict[str, Any], message: str) -> None:
     args, config = split(call)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        fn(*args, **config)
-    assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
+        fnn.conv(*args, **config)
+    assert str(error.value).startswith("fnn.conv: ")
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG_TYPES)
+def test_wrong_types(call: dict[str, Any], message: str) -> None:
+    args, config = split(call)
+    with pytest.raises(TypeError, match=re.escape(message)) as error:
+        fnn.conv(*args, **config)
+    assert str(error.value).startswith("fnn.conv: ")
 
 
 @every
-@pytest.mark.parametrize(("call", "message"), WRONG_TYPES)
-def test_wrong_types(fn: Any, call: dict[str, Any], message: str) -> None:
-    args, config = split(call)
-    with pytest.raises(TypeError, match=re.escape(message)) as error:
+def test_each_algorithm_names_itself(fn: Any) -> None:
+    args, config = split({"groups": 4})
+    with pytest.raises(ValueError, match=re.escape(f"fnn.{fn.__name__}: groups: got 4; needed")):
         fn(*args, **config)
-    assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
+
+
+REFUSED: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
+    (
+        fnn.conv_winograd,
+        ((1, 6, 1), (5, 1, 1)),
+        {},
+        "needed a window of 3 along every axis, stride",
+    ),
+    (fnn.conv_winograd2, ((1, 6, 1), (3, 1, 1)), {"stride": 2}, "needed a window of 3 along every"),
+]
+
+
+@pytest.mark.parametrize(("fn", "shapes", "config", "message"), REFUSED)
+def test_refused_forms(fn: Any, shapes: Any, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        fn(*normal(*shapes), **config)
+    assert str(error.value).startswith(f"fnn.{fn.__name__}: x, w: got float32[1,6,1], float32[")
+    assert str(error.value).endswith("; fnn.conv takes every form")
+
+
+def test_integers_refused() -> None:
+    x = np.ones((1, 6, 1), np.int32)
+    with pytest.raises(
+        ValueError, match=re.escape("fnn.conv_fft: x, w: got int32[1,6,1]")
+    ) as error:
+        fnn.conv_fft(x, x[0, :3, :, None])
+    assert "needed a floating dtype; fnn.conv takes every form" in str(error.value)
 
 
 def test_wrong_under_jit() -> None:
