@@ -185,18 +185,14 @@ def _reports(
     n = jax.tree.leaves(data)[0].shape[0]
     steps = -(-n // plan.batch_size)  # an epoch
     stride = report_every or steps
-    program = None
+    order, noise = _order(key, 0, n=n)
+    program = _chunk.lower(plan, params, state, data, order, noise, 0, 0).compile()
     for epoch in range(epochs):
         for start in range(0, steps, stride):
             stop = min(start + stride, steps)
             clock = time.perf_counter()
             if start == 0:
                 order, noise = _order(key, epoch, n=n)
-            if program is None:
-                program = _chunk.lower(
-                    plan, params, state, data, order, noise, start, stop
-                ).compile()
-                clock = time.perf_counter()
             total, params, state = program(params, state, data, order, noise, start, stop)
             examples = min(stop * plan.batch_size, n) - start * plan.batch_size
             mean = float(total) / examples  # waits for the device
