@@ -32,18 +32,17 @@ def aligned(function: str, labels: jax.Array, scores: jax.Array) -> tuple[jax.Ar
 
 
 def _targets(function: str, labels: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Target probabilities (*n, classes), widened, and which examples have a label at all."""
-    wide = accumulator(scores.dtype)
+    """Target (*n, classes), bool or widened probabilities, and which examples have a label."""
     if jnp.issubdtype(labels.dtype, jnp.integer):
         classes, label = aligned(function, labels, scores)
         hit = classes == label
-        return hit.astype(wide), jnp.any(hit, -1)
+        return hit, jnp.any(hit, -1)
     if labels.dtype != scores.dtype:
         needed = f"integers, or probabilities of dtype {scores.dtype}"
         raise wrong(function, "labels", describe(labels), needed, TypeError)
     if labels.shape != scores.shape:
         raise wrong(function, "labels", describe(labels), f"the shape {scores.shape}")
-    return labels.astype(wide), jnp.ones(labels.shape[:-1], bool)
+    return labels.astype(accumulator(scores.dtype)), jnp.ones(labels.shape[:-1], bool)
 
 
 def _class_weights(function: str, weights: jax.Array | None, scores: jax.Array) -> jax.Array | None:
@@ -63,9 +62,12 @@ def _loss(
     valid: jax.Array,
 ) -> jax.Array:
     """``-sum w q log p``; NaN where the label is not valid, 0 where the example does not count."""
-    q = jnp.where(counts[..., None], target, 0)
-    q = q if weights is None else q * weights
-    loss = jnp.where(valid, jnp.sum(weighted(q, -log_p), -1), jnp.nan)
+    cost = -log_p if weights is None else weighted(weights, -log_p)
+    if target.dtype == jnp.bool_:
+        costs = jnp.where(target, cost, 0)
+    else:
+        costs = weighted(jnp.where(counts[..., None], target, 0), cost)
+    loss = jnp.where(valid, jnp.sum(costs, -1), jnp.nan)
     return jnp.where(counts, loss, 0)
 
 
@@ -114,8 +116,9 @@ def cross_entropy(
     log_p = shifted.x - jnp.log(shifted.total)
     if label_smoothing:
         here = log_p != -jnp.inf
-        count = jnp.maximum(jnp.sum(here, -1, keepdims=True), 1).astype(target.dtype)
-        even = here.astype(target.dtype) / count
+        count = jnp.maximum(jnp.sum(here, -1, keepdims=True), 1).astype(log_p.dtype)
+        even = here.astype(log_p.dtype) / count
+        target = target.astype(log_p.dtype)
         target = (1 - label_smoothing) * target + label_smoothing * even
     counts = jnp.squeeze(shifted.present, -1)
     if ignore is not None:
@@ -170,7 +173,7 @@ def nll(
     counts = jnp.any(log_p != -jnp.inf, -1)
     if ignore is not None:
         counts = counts & (labels != ignore)
-    loss = _loss(log_p, hit.astype(log_p.dtype), weights, counts, jnp.any(hit, -1))
+    loss = _loss(log_p, hit, weights, counts, jnp.any(hit, -1))
     return loss.astype(log_probabilities.dtype)
 
 

@@ -53,11 +53,11 @@ def shift(function: str, x: jax.Array, axis: Axes, where: jax.Array | None) -> S
     """Subtract the largest present entry and sum the exponentials."""
     check_where(function, x, where)
     x = x.astype(accumulator(x.dtype))
-    here = (x != -jnp.inf) if where is None else (x != -jnp.inf) & where
-    present = jnp.any(here, axis, keepdims=True)
-    top = jnp.max(x, axis, keepdims=True, where=here, initial=-jnp.inf)
-    top = jax.lax.stop_gradient(jnp.where(present, top, 0))
-    shifted = jnp.where(here, x - top, -jnp.inf)
+    x = x if where is None else jnp.where(where, x, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True, initial=-jnp.inf))
+    present = top != -jnp.inf
+    top = jnp.where(present, top, 0)
+    shifted = x - top
     total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
     return Shifted(shifted, top, jnp.where(present, total, 1), present)
 
