@@ -18,7 +18,14 @@ from benchmarks.shapes import LAYERS, TARGETS, Layer
 from benchmarks.timing import Contestant, Row, race
 
 DEFAULTS = ("conv", "conv_transpose")
-ALGORITHMS = ("conv_lax", "conv_im2col", "conv_taps", "conv_winograd", "conv_fft")
+ALGORITHMS = (
+    "conv_lax",
+    "conv_im2col",
+    "conv_taps",
+    "conv_winograd",
+    "conv_winograd2",
+    "conv_fft",
+)
 QUICK = ("second layer", "depthwise 3x3 deep", "1-D k3 dilated (8)")
 
 

@@ -24,6 +24,7 @@ COLOURS = {
     "conv_im2col": "#1f77b4",
     "conv_taps": "#2ca02c",
     "conv_winograd": "#9467bd",
+    "conv_winograd2": "#c5b0d5",
     "conv_fft": "#8c564b",
     "PyTorch": "#ff7f0e",
     "PyTorch channels last": "#e3b505",

@@ -34,7 +34,7 @@ def library(pool: Pool) -> Callable[[jax.Array], jax.Array]:
 def ours(pool: Pool) -> dict[str, Callable[[jax.Array], jax.Array]]:
     """Return every function of fnn that this layer may call, the default first."""
     config = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
-    names = [f"{pool.kind}_pool{kind}" for kind in ("", "_slices", "_taps", "_lax")]
+    names = [f"{pool.kind}_pool{kind}" for kind in ("", "_slices", "_lax")]
     return {
         name: functools.partial(getattr(fnn, name), **config)
         for name in names
