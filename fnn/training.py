@@ -146,13 +146,13 @@ def train(
     (2009), on shuffled passes.
 
     >>> import fnn, jax, jax.numpy as jnp
-    >>> data = jnp.array([[1.0], [2.0], [6.0]])
+    >>> data = jnp.array([1.0, 2.0, 6.0])
     >>> def loss(w, batch):
     ...     return ((w - batch) ** 2).mean()
-    >>> for report in train(loss, jnp.zeros(1), fnn.sgd(0.1), data,
+    >>> for report in train(loss, jnp.zeros(()), fnn.sgd(0.1), data,
     ...                     batch_size=3, epochs=20, key=jax.random.key(0)):
     ...     pass
-    >>> round(float(report.params[0]), 1), report.step
+    >>> round(float(report.params), 1), report.step
     (3.0, 20)
     """
     _check_sizes(data, batch_size, epochs, report_every)
