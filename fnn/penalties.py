@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from fnn.kernels.library import accumulator
 from fnn.messages import wrong
+from fnn.trees import paths
 
 Where = Callable[[str], bool] | None
 
@@ -23,13 +24,10 @@ def _total(
     function: str, term: Callable[[jax.Array], jax.Array], params: Any, where: Where
 ) -> jax.Array:
     """Sum of the terms of all entries of the leaves that count."""
-    paths = [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    ]
-    leaves = [leaf for path, leaf in paths if where is None or where(path)]
+    named = zip(jax.tree.leaves(paths(params)), jax.tree.leaves(params), strict=True)
+    leaves = [leaf for path, leaf in named if where is None or where(path)]
     if not leaves:
-        raise wrong(function, "where", "no leaf", f"one of {[path for path, _ in paths]}")
+        raise wrong(function, "where", "no leaf", f"one of {jax.tree.leaves(paths(params))}")
     sums = [jnp.sum(term(leaf.astype(accumulator(leaf.dtype)))) for leaf in leaves]
     wide = functools.reduce(jnp.promote_types, [s.dtype for s in sums])
     return functools.reduce(jnp.add, [s.astype(wide) for s in sums])
