@@ -1,8 +1,8 @@
 """`tune`: measure every kernel on this machine for the convolutions that a function really runs.
 
-A choice is remembered by platform, JAX version, dtype, shapes and geometry in one small JSON file in
-the user's cache folder. `fnn.conv` reads it once per process and has its rule for all that the file
-lacks, so deleting the file is always safe.
+A choice is remembered by platform, JAX version, dtype, shapes and geometry in one small JSON file
+in the user's cache folder. `fnn.conv` reads it once per process and has its rule for all that the
+file lacks, so deleting the file is always safe.
 """
 
 import functools
@@ -93,7 +93,8 @@ def _fastest(slot: str, form: Form, a: Any, b: Any) -> str:
         if kernel.refuses(form, a.dtype):
             continue
         program = jax.jit(functools.partial(_map, kernel, slot, form)).lower(*operands).compile()
-        if program.memory_analysis().temp_size_in_bytes > MEMORY and reference is not None:
+        memory: Any = program.memory_analysis()  # None where a platform does not tell
+        if memory and memory.temp_size_in_bytes > MEMORY and reference is not None:
             continue
         out = np.asarray(program(*operands), np.float64)
         reference = out if reference is None else reference

@@ -2,10 +2,12 @@
 
 A correlation is ``y = F^-1[F(x) conj(F(w))]``; the cyclic one equals the linear one where the
 transform is at least as long as the padded input, so it is that, rounded up to a product of 2, 3
-and 5. The gradient to the window is the correlation of x with y, read at the taps. Work per channel
-is ``N log N``, whatever the window; the error is ``eps log N``. Strides are taken from the dense result.
+and 5. The gradient to the window is the correlation of x with y, read at the taps. Work per
+channel is ``N log N``, whatever the window, and the error ``eps log N``. A stride is taken from the
+dense result.
 
-Source: M. Mathieu, M. Henaff, Y. LeCun, Fast training of convolutional networks through FFTs (2014).
+Source: M. Mathieu, M. Henaff, Y. LeCun, Fast training of convolutional networks through FFTs
+(2014).
 """
 
 from typing import Any
@@ -97,10 +99,8 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     lengths, win = _lengths(form), form.windows
     xs = _spectrum(_padded(x, form), lengths)
     ys = jnp.conj(_spectrum(_spread(_by_group(y, form.groups), win.stride), lengths))
-    if xs.shape[2] == 1:
-        ws = (xs * ys).sum(0)[:, None]  # (g, 1, o, *frequencies)
-    else:
-        ws = _contract("ngc,ngo->gco", xs, ys)
+    depthwise = xs.shape[2] == 1
+    ws = (xs * ys).sum(0)[:, None] if depthwise else _contract("ngc,ngo->gco", xs, ys)
     w = _every(_inverse(ws, lengths), win.dilation, win.size)
     w = jnp.moveaxis(w, (0, 1, 2), (-2, -3, -1))
     return w.reshape(*win.size, w.shape[-3], -1)

@@ -1,13 +1,14 @@
 """im2col: copy the patches under the window side by side, then one matrix product.
 
-``patches[m, (k, i)] = x[o(m) s + k d - lo, i]``, so ``y = patches @ w``, ``dw = patches^T @ dy``, and
-``dx`` is again a convolution (`fnn.kernels.adjoint`). Only `BUDGET` bytes of patches exist at a
-time: the loop goes over blocks of examples, or of rows of one example where it alone is larger,
-so that a block is still in the cache when the product reads it. Channels of several groups are
-joined into one product of at least `LANES` channels whose matrix is zero between groups: that wastes
-arithmetic but a matrix product with four columns wastes more.
+``patches[m, (k, i)] = x[o(m) s + k d - lo, i]``, so ``y = patches @ w``, ``dw = patches^T @ y``,
+and the input gradient is again a convolution (`fnn.kernels.adjoint`). Only `BUDGET` bytes of
+patches exist at a time: the loop goes over blocks of examples, or of rows of one example where it
+alone is larger, so that a block is still in the cache when the product reads it. Groups of few
+channels are joined into products of at least `LANES` channels whose matrix is zero between groups:
+that wastes arithmetic, but a matrix product of four columns wastes more.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.kernels.adjoint import through_output
-from fnn.kernels.form import Form, Kernel
+from fnn.kernels.form import Form, Kernel, varying
 from fnn.kernels.library import accumulator
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
-LANES = 32
+LANES = 16
 
 
 class Blocks(NamedTuple):
@@ -39,8 +40,7 @@ def blocks(n: int, c_in: int, form: Form, itemsize: int) -> Blocks:
     """Cut so that a block's patches stay within `BUDGET`."""
     joined = _divisor(form.groups, -(-LANES * form.groups // c_in))
     row = itemsize * c_in // form.groups * joined
-    for size in (*form.windows.size, *form.out[1:]):
-        row *= size
+    row *= math.prod(form.windows.size) * math.prod(form.out[1:])
     rows = _divisor(form.out[0], BUDGET // row)
     whole = rows == form.out[0]
     return Blocks(_divisor(n, BUDGET // (row * rows)) if whole else 1, rows, joined)
@@ -56,14 +56,7 @@ def patches(x: jax.Array, form: Form, out: tuple[int, ...]) -> jax.Array:
         k, s, d, o = win.size[axis], win.stride[axis], win.dilation[axis], out[axis]
         taps = [lax.slice_in_dim(x, t * d, t * d + (o - 1) * s + 1, s, axis + 1) for t in range(k)]
         x = jnp.stack(taps, rank + 1) if k > 1 else jnp.expand_dims(taps[0], rank + 1)
-    return x.reshape(x.shape[0] * _product(out), -1)
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
+    return x.reshape(x.shape[0] * math.prod(out), -1)
 
 
 def _pad(x: jax.Array, form: Form, axes: range) -> jax.Array:
@@ -111,7 +104,7 @@ def _slice(x: jax.Array, starts: tuple[Any, ...], sizes: tuple[int, ...]) -> jax
 
 
 def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
-    """``(*window, c, c_out)`` to ``(chunks, taps * joined * c, joined * c_out/g)``, zero between."""
+    """``(*window, c, c_out)`` to ``(chunks, taps * joined c, joined c_out/g)``, zero between."""
     c, each = w.shape[-2], w.shape[-1] // groups
     w = w.reshape(-1, c, groups // joined, joined, each)
     same = jnp.eye(joined, dtype=w.dtype)
@@ -128,7 +121,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         matrix = matrices[walk.places(step)[0]]
         return jnp.dot(rows, matrix, preferred_element_type=total).astype(x.dtype)
 
-    count = _product(walk.steps)
+    count = math.prod(walk.steps)
     y = lax.map(block, jnp.arange(count)) if count > 1 else block(jnp.int32(0))
     y = y.reshape(walk.steps[0], x.shape[0], *form.out, -1)
     return jnp.moveaxis(y, 0, -2).reshape(x.shape[0], *form.out, -1)
@@ -155,8 +148,9 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
         product = _over_rows(part.reshape(-1, width), rows, total)
         return sums.at[chunk].add(product)
 
-    count = _product(walk.steps)
-    sums = jnp.zeros((chunks, width, _product(form.windows.size) * joined * c), total)
+    count = math.prod(walk.steps)
+    sums = jnp.zeros((chunks, width, math.prod(form.windows.size) * joined * c), total)
+    sums, *_ = varying(sums, x, y)
     sums = lax.fori_loop(0, count, block, sums) if count > 1 else block(jnp.int32(0), sums)
     sums = sums.reshape(chunks, joined, each, -1, joined, c)
     w = jnp.einsum("abotbc->tcabo", sums)

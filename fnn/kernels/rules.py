@@ -9,6 +9,7 @@ rule applies, it is computed as the plain convolution that it is (`fnn.kernels.a
 
 import functools
 import json
+import math
 import os
 import warnings
 from importlib import resources
@@ -34,7 +35,7 @@ CHOICES: dict[str, dict[str, str]] = json.loads(
 
 
 def cache_file() -> Path:
-    """Where `fnn.tune` remembers: ``$XDG_CACHE_HOME/fnn/tuned.json``, by default in ``~/.cache``."""
+    """Where `fnn.tune` remembers: ``fnn/tuned.json`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fnn" / "tuned.json"
 
 
@@ -58,9 +59,7 @@ def cell(slot: str, form: Form, c_in: int, c_out: int) -> str:
 
 def _kind(form: Form, c_in: int, c_out: int) -> str:
     win, rank = form.windows, len(form.spatial)
-    taps = 1
-    for k in win.size:
-        taps *= k
+    taps = math.prod(win.size)
     if form.groups > 1:
         if c_in > form.groups:
             return "grouped"

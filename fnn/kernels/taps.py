@@ -6,6 +6,7 @@ product over the channels. Windows of more than `UNROLLED` taps loop over their 
 that the program does not grow with the window.
 """
 
+import math
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.kernels.adjoint import through_output
-from fnn.kernels.form import Form, Kernel
+from fnn.kernels.form import Form, Kernel, varying
 from fnn.kernels.library import accumulator
 
 UNROLLED = 64
@@ -37,15 +38,8 @@ def _shift(x: jax.Array, form: Form, axis: int, tap: Any) -> jax.Array:
     return lax.slice_in_dim(long, 0, None, s, axis + 1)
 
 
-def _outer(size: tuple[int, ...]) -> bool:
-    total = 1
-    for k in size:
-        total *= k
-    return total > UNROLLED
-
-
 def _sum_over_taps(x: jax.Array, form: Form, term: Term) -> jax.Array:
-    """Sum the terms; the last axis first, so that what is shifted by the others is already summed."""
+    """Sum the terms, the last axis first: what the others shift is then already summed."""
     *outer, last = form.windows.size
     rank = len(form.spatial)
 
@@ -56,7 +50,7 @@ def _sum_over_taps(x: jax.Array, form: Form, term: Term) -> jax.Array:
             row = _shift(row, form, axis, tap)
         return row
 
-    if not _outer(form.windows.size) or not outer:
+    if math.prod(form.windows.size) <= UNROLLED or not outer:
         total = sum(at(place, x) for place in product(*map(range, outer)))
         assert isinstance(total, jax.Array)
         return total
@@ -66,8 +60,10 @@ def _sum_over_taps(x: jax.Array, form: Form, term: Term) -> jax.Array:
             total = total + at((tap, *place), x)
         return total
 
-    start = jax.eval_shape(lambda x: at((0,) * len(outer), x), x)
-    return lax.fori_loop(0, outer[0], step, jnp.zeros(start.shape, start.dtype))
+    like = jax.eval_shape(lambda x: at((0,) * len(outer), x), x)
+    start, *_ = varying(jnp.zeros(like.shape, like.dtype), x)
+    summed: jax.Array = lax.fori_loop(0, outer[0], step, start)
+    return summed
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -86,7 +82,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """Per tap, the product of the shifted input and the cotangent, summed over examples and places."""
+    """Per tap, the shifted input times the cotangent, summed over examples and places."""
     c, groups = x.shape[-1] // form.groups, form.groups
     ones = jnp.ones((1, y[0, ..., 0].size), accumulator(x.dtype))
 
@@ -106,20 +102,22 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
                 part = _shift(part, form, axis, tap)
             return at(part[0], y)
 
-        inner = form.windows.size[1:] if _outer(form.windows.size) else form.windows.size
+        size = form.windows.size
+        inner = size[1:] if math.prod(size) > UNROLLED else size
 
         def parts(first: tuple[Any, ...]) -> jax.Array:
             places = product(*map(range, inner))
             stacked = jnp.stack([shifted((*first, *place)) for place in places])
             return stacked.reshape(*inner, *stacked.shape[1:])
 
-        if inner is form.windows.size:
+        if inner is size:
             return sums + parts(()), None
-        taps = jnp.arange(form.windows.size[0], dtype=jnp.int32)
+        taps = jnp.arange(size[0], dtype=jnp.int32)
         return sums + lax.map(lambda tap: parts((tap,)), taps), None
 
     shape = (*form.windows.size, c, groups, y.shape[-1] // groups)
-    sums, _ = lax.scan(example, jnp.zeros(shape, accumulator(x.dtype)), (x, y))
+    start, *_ = varying(jnp.zeros(shape, accumulator(x.dtype)), x, y)
+    sums, _ = lax.scan(example, start, (x, y))
     return sums.reshape(*shape[:-2], -1)
 
 

@@ -5,8 +5,13 @@ correlation: ``y = A^T [(G w) * (B^T x)]`` with ``A`` and ``G`` the Vandermonde 
 points for m and 3 coefficients and ``B^T`` the inverse of the one for m + 2, transposed. All three
 come from the interpolation points below (the last point is infinity), in exact fractions. In two
 dimensions each matrix acts on either axis; the products over channels become one matrix product
-per point. The matrices' entries grow with m, and the error with them: measured against float64 on
-standard normal data, largest error over largest output, 64 channels 3x3: see `ERROR`.
+per point. The matrices' entries grow with m, and the error with them. Largest error over largest
+entry against float64, 64 channels of standard normal float32, output / input / window gradient:
+
+    axes  library            F(2, 3)            F(4, 3)
+    1     6e-7  7e-7  4e-7   3e-7  4e-7  8e-7   9e-7  8e-7  1e-6
+    2     9e-7  9e-7  2e-6   3e-7  3e-7  1e-6   3e-6  2e-6  3e-6
+    3     4e-7  4e-7  4e-7   3e-7  3e-7  1e-6   3e-6  4e-6  6e-6
 
 Source: A. Lavin, S. Gray, Fast algorithms for convolutional neural networks (2016).
 """
@@ -132,8 +137,7 @@ def _window(x: jax.Array, y: jax.Array, form: Form, *, m: int) -> jax.Array:
         wide**rank, -1, form.groups, y.shape[-1] // form.groups
     )
     ws = jnp.einsum("pmgc,pmgo->pcgo", _input_points(x, form, m), ys)
-    w = _act(g.T, ws.reshape(*(wide,) * rank, ws.shape[1], -1), rank)
-    return w
+    return _act(g.T, ws.reshape(*(wide,) * rank, ws.shape[1], -1), rank)
 
 
 def _refuses(form: Form, dtype: Any) -> str | None:
