@@ -136,6 +136,7 @@ from fnn.transforms import freeze as freeze
 from fnn.transforms import l2 as l2
 from fnn.trees import count as count
 from fnn.trees import paths as paths
+from fnn.tuning import tune as tune
 from fnn.windows import output_size as output_size
 from fnn.windows import receptive_field as receptive_field
 from fnn.windows import transposed_size as transposed_size
@@ -285,6 +286,7 @@ __all__ = [
     "top_k_accuracy",
     "train",
     "transposed_size",
+    "tune",
     "unit_step",
     "with_learning_rate",
     "with_master_weights",

@@ -77,8 +77,14 @@ POOLING: list[Row] = [
         Row(pool, IMAGES, {**PLACES, "p": 2})
         for pool in (fnn.lp_pool, fnn.lp_pool_lax, fnn.lp_pool_slices)
     ),
-    *(Row(pool, IMAGES) for pool in (fnn.global_avg_pool, fnn.global_max_pool, fnn.global_min_pool)),
-    *(Row(pool, IMAGES, {"out": (3, 4)}) for pool in (fnn.adaptive_avg_pool, fnn.adaptive_max_pool)),
+    *(
+        Row(pool, IMAGES)
+        for pool in (fnn.global_avg_pool, fnn.global_max_pool, fnn.global_min_pool)
+    ),
+    *(
+        Row(pool, IMAGES, {"out": (3, 4)})
+        for pool in (fnn.adaptive_avg_pool, fnn.adaptive_max_pool)
+    ),
     Row(fnn.partition_pool, IMAGES, {"blocks": ((6, 0), (1, 2, 5, 4), (3,))}),
 ]
 
@@ -118,7 +124,10 @@ LAYERS: list[Row] = [  # linear, normalization, dropout
     Row(fnn.embed, lambda rng: (rng.integers(0, 7, (3, 4)), *normal((7, 5))(rng))),
     Row(fnn.flatten, normal((3, 2, 2, 4))),
     Row(fnn.dropout, normal((5, 7)), {"rate": 0.4, "key": jax.random.key(0)}),
-    Row(fnn.batch_norm, lambda rng: (*normal((4, 3, 3, 2), (2,), (2,), (2,))(rng), np.float32([1, 2]))),
+    Row(
+        fnn.batch_norm,
+        lambda rng: (*normal((4, 3, 3, 2), (2,), (2,), (2,))(rng), np.float32([1, 2])),
+    ),
     Row(fnn.batch_stats, normal((4, 3, 3, 2)), half=False),  # gives float32 for them
     Row(fnn.layer_norm, normal((4, 3, 5), (5,), (5,))),
     Row(fnn.rms_norm, normal((4, 3, 5), (5,))),
@@ -186,4 +195,5 @@ EXEMPT: dict[str, str] = {
     "output_size": "integers only: test_windows.py",
     "receptive_field": "integers only: test_windows.py",
     "transposed_size": "integers only: test_windows.py",
+    "tune": "measures and writes a file: test_rules.py",
 }
