@@ -32,13 +32,15 @@ def need_params(name: str, grads: Any, params: Any) -> None:
     check_like(name, "grads", grads, params)
 
 
-def where_mask(mask: Mask | None, fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+def where_mask(name: str, mask: Mask | None, fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Map fn over the leaves whose path the mask selects; the others stay as in tree."""
     if mask is None:
         return jax.tree.map(fn, tree, *rest)
-    return jax.tree.map(
-        lambda path, x, *xs: fn(x, *xs) if mask(path) else x, paths(tree), tree, *rest
-    )
+    names = paths(tree)
+    chosen = {path: bool(mask(path)) for path in jax.tree.leaves(names)}
+    if chosen and not any(chosen.values()):
+        raise wrong(name, "mask", "no leaf selected", f"true for one or more of {list(chosen)}")
+    return jax.tree.map(lambda path, x, *xs: fn(x, *xs) if chosen[path] else x, names, tree, *rest)
 
 
 def stateless(fn: Callable[[Any, Any], Any]) -> Optimizer:
@@ -148,7 +150,8 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
         An `Optimizer` without state, for a `chain`; its update needs params.
 
     Raises:
-        ValueError: update without params, or with params shaped otherwise than the gradients.
+        ValueError: update without params, or with params shaped otherwise than the gradients; a
+            mask that selects no leaf.
 
     >>> import jax.numpy as jnp
     >>> params = grads = {"w": jnp.array(4.0), "b": jnp.array(4.0)}
@@ -159,7 +162,9 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
 
     def penalise(grads: Any, params: Any) -> Any:
         need_params("l2", grads, params)
-        return where_mask(mask, lambda g, x: g + (strength * x).astype(g.dtype), grads, params)
+        return where_mask(
+            "l2", mask, lambda g, x: g + (strength * x).astype(g.dtype), grads, params
+        )
 
     return stateless(penalise)
 
@@ -175,12 +180,15 @@ def freeze(mask: Mask) -> Optimizer:
     Returns:
         An `Optimizer` without state, for a `chain`.
 
+    Raises:
+        ValueError: from update, a mask that selects no leaf.
+
     >>> import jax.numpy as jnp
     >>> updates = {"features": jnp.ones(1), "head": jnp.ones(1)}
     >>> freeze(lambda path: path == "features").update(updates, ())[0]["features"].tolist()
     [0.0]
     """
-    return stateless(lambda grads, params: where_mask(mask, jnp.zeros_like, grads))
+    return stateless(lambda grads, params: where_mask("freeze", mask, jnp.zeros_like, grads))
 
 
 def add_weight_decay(optimizer: Optimizer, decay: float, *, mask: Mask | None = None) -> Optimizer:
@@ -198,7 +206,8 @@ def add_weight_decay(optimizer: Optimizer, decay: float, *, mask: Mask | None = 
         An `Optimizer` with the optimizer's own state; its update needs params.
 
     Raises:
-        ValueError: update without params, or a state without a learning rate.
+        ValueError: update without params; a state without a learning rate; a mask that selects no
+            leaf.
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
@@ -218,6 +227,6 @@ def add_weight_decay(optimizer: Optimizer, decay: float, *, mask: Mask | None = 
             return (u.astype(dtype) - rate.astype(dtype) * decay * x.astype(dtype)).astype(u.dtype)
 
         updates, state = run_update(optimizer, grads, state, params, extra)
-        return where_mask(mask, shrink, updates, params), state
+        return where_mask("add_weight_decay", mask, shrink, updates, params), state
 
     return Optimizer(optimizer.init, update)

@@ -222,11 +222,24 @@ def test_chain_hands_on_the_extra_arguments_that_each_takes() -> None:
 def test_masks_are_functions_of_the_path() -> None:
     params = nested(jnp.float32)
     seen: list[str] = []
-    fnn.l2(1.0, mask=lambda path: bool(seen.append(path))).update(params, (), params)
+    fnn.l2(1.0, mask=lambda path: not seen.append(path)).update(params, (), params)
     assert seen == ["a/w", "b/0/first", "b/0/second/0", "b/1/c"]
     frozen, _ = fnn.freeze(lambda path: path == "b/0/second/0").update(params, ())
     assert not frozen["b"][0].second[0].any()
     assert frozen["b"][0].first.all()
+
+
+def test_a_mask_that_selects_nothing_is_a_mistake() -> None:
+    x = {"w": jnp.ones(2)}
+    for opt, name in (
+        (fnn.l2(0.1, mask=lambda path: path == "kernel"), "l2"),
+        (fnn.freeze(lambda path: path == "kernel"), "freeze"),
+        (fnn.adamw(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
+        (fnn.flat(fnn.adamw(0.1, mask=lambda path: path == "w")), "add_weight_decay"),
+    ):
+        message = rf"fnn.{name}: mask: got no leaf selected; needed true for one or more of"
+        with pytest.raises(ValueError, match=message):
+            opt.update(x, opt.init(x), x)
 
 
 needing = {

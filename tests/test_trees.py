@@ -28,6 +28,8 @@ def test_global_norm() -> None:
     assert float(global_norm(mixed)) == 5.0
     assert global_norm(mixed).dtype == jnp.float32
     assert float(global_norm({})) == 0.0
+    half = jnp.full(1000, 1 + 2.0**-7, jnp.bfloat16)  # its square is no bfloat16
+    np.testing.assert_allclose(global_norm(half), 1000**0.5 * (1 + 2.0**-7), rtol=1e-6)
     with jax.enable_x64(True):
         wide = {"a": jnp.ones(3), "b": jnp.ones(1, jnp.float32)}
         assert (wide["a"].dtype, global_norm(wide).dtype) == (np.float64, np.float64)
