@@ -247,9 +247,9 @@ def test_wrong_calls(name: str, config: dict[str, Any], message: str) -> None:
 def test_wrong_inputs() -> None:
     with pytest.raises(ValueError, match=r"fnn.max_pool: x: got float32\[5,5\]"):
         fnn.max_pool(X[0, :, :, 0], 2)
-    with pytest.raises(TypeError, match="fnn.avg_pool: x: got bool"):
+    with pytest.raises(TypeError, match=r"fnn.avg_pool: x: got bool"):
         fnn.avg_pool(X > 0, 2)
-    with pytest.raises(ValueError, match="fnn.global_max_pool: x"):
+    with pytest.raises(ValueError, match=r"fnn.global_max_pool: x"):
         fnn.global_max_pool(X[:, :0])
 
 

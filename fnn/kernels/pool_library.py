@@ -67,7 +67,7 @@ def _max_tangent(
     w: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
-    y, winner = _max(x, w), _winner(x, w)
+    y, winner = _max(x, w), _winner(lax.stop_gradient(x), w)
     n, c = x.shape[0], x.shape[-1]
     wide = t.astype(accumulator(t.dtype)).reshape(n, -1, c)
     tangent = jnp.take_along_axis(wide, winner.reshape(n, -1, c), 1, mode="promise_in_bounds")

@@ -8,7 +8,8 @@ and its transpose a sum of shifted, masked broadcasts of the cotangent: again on
 scatter of `lax.reduce_window`'s gradient.
 
 A window of more than `MOST` taps is pooled axis by axis, last axis first: sums of sums, and maxima
-of maxima, whose first maximum is the first of its row in the first such row.
+of maxima, whose first maximum is the first of its row in the first such row. So is a maximum whose
+stride is 1 along a window's axis: there XLA repeats the comparisons for every term of the gradient.
 """
 
 import functools
@@ -99,8 +100,9 @@ def _first_inside(w: Windows, out: tuple[int, ...]) -> jax.Array:
 def _winner(x: jax.Array, w: Windows) -> jax.Array:
     """Number of each window's first tap that holds its maximum; a NaN is the maximum.
 
-    The numbers are carried as squares: the closing square root is exact, and it is an operation
-    that XLA will not repeat for every reader, as it would the whole chain of comparisons.
+    The numbers are carried as squares: the closing square root is exact, and an operation that XLA
+    on CPU will not repeat for every phase that reads it, as it would the chain of comparisons.
+    They are float32, as wide as the values they are selected with, to keep the loop in vectors.
     """
     first, *rest = _taps(x, least(x.dtype), w)
     best, square = first, jnp.broadcast_to(_first_inside(w, first.shape[1:-1]), first.shape)
@@ -110,17 +112,15 @@ def _winner(x: jax.Array, w: Windows) -> jax.Array:
     return jnp.sqrt(square)
 
 
-def _passes(w: Windows) -> list[Windows]:
-    """One pass over few taps, or one pass per axis, last axis first."""
-    if math.prod(w.size) <= MOST:
-        return [w]
+def _by_axes(w: Windows) -> list[Windows]:
+    """One pass per axis, last axis first."""
     rank = len(w.size)
-    each = []
+    passes = []
     for axis in reversed(range(rank)):
         one = [(1, 1, (0, 0), 1)] * rank
         one[axis] = (w.size[axis], w.stride[axis], w.padding[axis], w.dilation[axis])
-        each.append(Windows(*zip(*one, strict=True)))
-    return each
+        passes.append(Windows(*zip(*one, strict=True)))
+    return passes
 
 
 def _max_value(x: jax.Array, w: Windows) -> jax.Array:
@@ -137,7 +137,9 @@ def _max_tangent(
     w: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
-    winner = jnp.expand_dims(_winner(x, w), tuple(range(2, 2 * (x.ndim - 2) + 1, 2)))
+    winner = jnp.expand_dims(
+        _winner(lax.stop_gradient(x), w), tuple(range(2, 2 * (x.ndim - 2) + 1, 2))
+    )
     wide = t.astype(accumulator(t.dtype))  # its transpose adds up the cotangents of a position
     tangent = _by_phases(wide, w, lambda number: winner == number.astype(np.float32))
     return _max(x, w), tangent.astype(t.dtype)
@@ -157,13 +159,15 @@ def _sum_tangent(
 
 
 def _max_slices(x: jax.Array, w: Windows) -> jax.Array:
-    for step in _passes(w):
+    few = math.prod(w.size) <= MOST
+    strided = all(s > 1 or k == 1 for s, k in zip(w.stride, w.size, strict=True))
+    for step in [w] if few and strided else _by_axes(w):
         x = _max(x, step) if is_float(x) else _max_value(x, step)
     return x
 
 
 def _sum_slices(x: jax.Array, w: Windows) -> jax.Array:
-    for step in _passes(w):
+    for step in [w] if math.prod(w.size) <= MOST else _by_axes(w):
         x = _sum(x, step)
     return x
 
