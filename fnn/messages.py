@@ -1,4 +1,4 @@
-"""The one form of every error message: which function, which argument, what came, what was needed."""
+"""The form of every error message: which function, which argument, what came, what was needed."""
 
 from typing import Any
 

@@ -101,7 +101,9 @@ def check(
         close(both[1], oracle(*flipped, **config), length=length)
     wrt = tuple(floating) if wrt is None else wrt
     if wrt and want.size:
-        _check_gradients(call, lambda *a: np.asarray(oracle(*a, **config)), xs, wide, wrt, length, seed)
+        _check_gradients(
+            call, lambda *a: np.asarray(oracle(*a, **config)), xs, wide, wrt, length, seed
+        )
 
 
 def _check_gradients(

@@ -7,7 +7,6 @@ there fails for a public function that has neither a row nor a reason in `EXEMPT
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-
 import jax
 import numpy as np
 
@@ -104,17 +103,17 @@ ACTIVATIONS: list[Row] = [
 LOSSES: list[Row] = [
     Row(fnn.squared_error, normal((4, 3), (4, 3))),
     Row(fnn.absolute_error, normal((4, 3), (4, 3))),
-    Row(fnn.huber, normal((4, 3), (4, 3)), dict(delta=0.5), smooth=1),
+    Row(fnn.huber, normal((4, 3), (4, 3)), {"delta": 0.5}, smooth=1),
     Row(fnn.cosine_distance, normal((4, 3), (4, 3))),
     Row(fnn.binary_cross_entropy, lambda rng: (*normal((4, 3))(rng), rng.integers(0, 2, (4, 3)))),
     Row(fnn.hinge, lambda rng: (*normal((4, 3))(rng), 2 * rng.integers(0, 2, (4, 3)) - 1)),
-    Row(fnn.cross_entropy, classes, dict(label_smoothing=0.1)),
+    Row(fnn.cross_entropy, classes, {"label_smoothing": 0.1}),
     Row(fnn.nll, classes),
     Row(fnn.kl_divergence, lambda rng: (*normal((4, 3))(rng), rng.random((4, 3), np.float32))),
     Row(fnn.l1_penalty, normal((4, 3)), half=False),
     Row(fnn.l2_penalty, normal((4, 3)), half=False),
     Row(fnn.accuracy, classes, smooth=0),
-    Row(fnn.top_k_accuracy, classes, dict(k=2), smooth=0),
+    Row(fnn.top_k_accuracy, classes, {"k": 2}, smooth=0),
     Row(fnn.confusion_matrix, classes, smooth=0, half=False),
     Row(fnn.perplexity, classes),
 ]

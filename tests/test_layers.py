@@ -18,7 +18,6 @@ from tests.check import close
 from tests.table import EXEMPT, ROWS, Row
 
 
-
 def over(rows: list[Row]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
 
@@ -41,7 +40,9 @@ def leaves(row: Row, args: list[Any]) -> list[Any]:
 
 
 def test_coverage() -> None:
-    public = {n for n in fnn.__all__ if callable(getattr(fnn, n)) and not inspect.isclass(getattr(fnn, n))}
+    public = {
+        n for n in fnn.__all__ if callable(getattr(fnn, n)) and not inspect.isclass(getattr(fnn, n))
+    }
     named = {row.name for row in ROWS} | set(EXEMPT)
     assert not public - named, f"without a row or a reason: {sorted(public - named)}"
     assert not set(EXEMPT) - set(fnn.__all__), "a reason for a name that is not public"
@@ -104,7 +105,10 @@ def test_half_precision(row: Row, dtype: Any) -> None:
 @every
 def test_x64_keeps_dtypes(row: Row) -> None:
     with jax.enable_x64(True):
-        single, double = leaves(row, arguments(row, jnp.float32)), leaves(row, arguments(row, jnp.float64))
+        single, double = (
+            leaves(row, arguments(row, jnp.float32)),
+            leaves(row, arguments(row, jnp.float64)),
+        )
         for s, d in zip(single, double, strict=True):
             if is_float(d):
                 assert (s.dtype, d.dtype) == (jnp.float32, jnp.float64)
@@ -126,4 +130,6 @@ def test_documented(name: str) -> None:
     assert text.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
     if callable(thing) and not inspect.isclass(thing):
         assert doctest.DocTestParser().get_examples(text), f"{name}: no doctest"
-        assert "Returns" in text or "Return" in text.split("\n")[0], f"{name}: says not what it returns"
+        assert "Returns" in text or "Return" in text.split("\n")[0], (
+            f"{name}: says not what it returns"
+        )
