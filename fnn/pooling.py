@@ -185,7 +185,7 @@ def avg_pool(
 def lp_pool(
     x: Num[Array, "n *spatial c"],
     window: Ints,
-    p: float,
+    p: int | float,
     *,
     stride: Ints | None = None,
     padding: Padding = "VALID",

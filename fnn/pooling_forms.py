@@ -199,7 +199,7 @@ def avg_pool_lax(
 def lp_pool_slices(
     x: Num[Array, "n *spatial c"],
     window: Ints,
-    p: float,
+    p: int | float,
     *,
     stride: Ints | None = None,
     padding: Padding = "VALID",
@@ -222,7 +222,7 @@ def lp_pool_slices(
 def lp_pool_lax(
     x: Num[Array, "n *spatial c"],
     window: Ints,
-    p: float,
+    p: int | float,
     *,
     stride: Ints | None = None,
     padding: Padding = "VALID",

@@ -1,15 +1,13 @@
 """Optimizers: the same path as optax, PyTorch, ONNX and the texts, step by step."""
 
-import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from jax import lax
 from onnx.backend.test.case.node import adagrad as onnx_adagrad
 from onnx.backend.test.case.node import adam as onnx_adam
@@ -287,158 +285,3 @@ def test_onnx() -> None:
         got, moments = onnx_step(fnn.chain(l2, sgd), x, g, {"v": v}, 1)
         close(got, want[0])
         close(moments["v"], want[1])
-
-
-def test_learning_rate_is_read_and_replaced_without_a_trace() -> None:
-    traces = []
-    opt = optax.chain(optax.clip(1.0), fnn.chain(fnn.clip_by_value(1.0), fnn.adam(0.5)))
-
-    @jax.jit
-    def update(g: Any, state: Any) -> Any:
-        traces.append(1)
-        return opt.update(g, state)
-
-    g = jnp.ones(2)
-    state = opt.init(g)
-    _, state = update(g, state)
-    assert float(fnn.learning_rate(state)) == 0.5
-    for rate in (0.25, np.float64(0.125), jnp.float32(2.0)):
-        updates, state = update(g, fnn.with_learning_rate(state, rate))
-        assert float(fnn.learning_rate(state)) == float(rate)
-        np.testing.assert_allclose(updates, -float(rate), rtol=1e-4)
-    assert len(traces) == 1
-
-
-def test_learning_rate_follows_the_schedule() -> None:
-    schedule = fnn.schedules.power(1.0, -1)
-    opt = fnn.sgd(schedule)
-    state = opt.init(jnp.zeros(1))
-    for step in range(4):
-        assert float(fnn.learning_rate(state)) == pytest.approx(1 / (step + 1))
-        updates, state = opt.update(jnp.ones(1), state)
-        assert float(updates[0]) == pytest.approx(-1 / (step + 1))
-
-
-def test_learning_rate_may_be_a_traced_array() -> None:
-    """Many rates at once, by vmap."""
-
-    def last(rate: Any) -> Any:
-        opt = fnn.momentum(rate)
-        return opt.update(jnp.ones(2), opt.init(jnp.ones(2)))[0]
-
-    rates = jnp.array([0.5, 0.25])
-    np.testing.assert_allclose(jax.vmap(last)(rates), -rates[:, None] * jnp.ones((1, 2)), rtol=1e-6)
-
-
-def test_learning_rate_errors() -> None:
-    with pytest.raises(ValueError, match=r"fnn.learning_rate: state: got 0 leaves .*exactly one"):
-        fnn.learning_rate(optax.sgd(0.1).init(jnp.zeros(1)))
-    twice = fnn.chain(fnn.sgd(0.1), fnn.sgd(0.2)).init(jnp.zeros(1))
-    with pytest.raises(ValueError, match="got 2 leaves"):
-        fnn.with_learning_rate(twice, 0.1)
-
-
-class Pair(NamedTuple):
-    first: Any
-    second: Any
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Layer:
-    w: Any
-    b: Any
-
-
-def nested(dtype: Any) -> Any:
-    w = jnp.arange(1.0, 7.0).astype(dtype).reshape(2, 3)
-    return {"a": Layer(w, None), "b": (Pair(w[0], [w]), {"c": w[1, 1]}), "d": None}
-
-
-ALL = {
-    "sgd": fnn.sgd(0.1),
-    "momentum": fnn.momentum(0.1),
-    "nesterov": fnn.nesterov(0.1, rate_inside=True),
-    "adagrad": fnn.adagrad(0.1),
-    "rmsprop": fnn.rmsprop(0.1, centered=True, eps=1e-3, momentum=0.9),
-    "adadelta": fnn.adadelta(),
-    "adam": fnn.adam(0.1),
-    "adamw": fnn.adamw(0.1, mask=lambda path: path.endswith("w")),
-    "amsgrad": fnn.amsgrad(0.1),
-    "adamax": fnn.adamax(0.1),
-    "nadam": fnn.nadam(0.1, momentum_decay=0.004),
-    "radam": fnn.radam(0.1),
-    "lion": fnn.lion(0.1),
-    "muon": fnn.muon(0.1),
-}
-every = pytest.mark.parametrize("opt", ALL.values(), ids=ALL)
-
-
-@every
-def test_any_pytree_in_half_precision_and_one_trace(opt: Any) -> None:
-    """Nested params keep structure and dtype, and bfloat16 follows float32."""
-    traces = []
-
-    @jax.jit
-    def two_steps(params: Any) -> Any:
-        traces.append(1)
-        state = opt.init(params)
-        for _ in range(2):
-            updates, state = opt.update(params, state, params)
-        return updates, state
-
-    half, state = two_steps(nested(jnp.bfloat16))
-    assert jax.tree.structure(half) == jax.tree.structure(nested(jnp.bfloat16))
-    tree = (half, getattr(state, "moments", ()))
-    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(tree))
-    single, _ = two_steps(nested(jnp.float32))
-    two_steps(nested(jnp.float32))
-    assert len(traces) == 2
-    for h, s in zip(jax.tree.leaves(half), jax.tree.leaves(single), strict=True):
-        np.testing.assert_allclose(np.float32(h), s, rtol=0.04)  # of moments in 8 bits
-
-
-@every
-def test_gradients_of_another_shape(opt: Any) -> None:
-    params = nested(jnp.float32)
-    state = opt.init(params)
-    for path, change in {
-        r"grads\['b'\]\[0\].first: got float32\[2\]; needed the shape of float32\[3\]":
-            {"b": (Pair(jnp.ones(2), params["b"][0].second), params["b"][1])},
-        r"grads\['a'\].b: got float32\[1\]; needed nothing":
-            {"a": Layer(params["a"].w, jnp.ones(1))},
-        r"grads\['a'\].w: got nothing; needed float32\[2,3\]": {"a": Layer(None, None)},
-        r"grads\['b'\]\[0\].second: got a tuple; needed a list":
-            {"b": (Pair(params["b"][0].first, tuple(params["b"][0].second)), params["b"][1])},
-    }.items():  # fmt: skip
-        with pytest.raises(ValueError, match=path):
-            opt.update({**params, **change}, state, params)
-    with pytest.raises(TypeError, match=r"grads\['a'\].w: got int32\[2,3\]; needed floating"):
-        opt.update({**params, "a": Layer(jnp.ones((2, 3), jnp.int32), None)}, state, params)
-
-
-def test_gradients_are_checked_against_the_state_without_params() -> None:
-    with pytest.raises(ValueError, match=r"fnn.adam: grads\['w'\]: got float32\[3\]"):
-        fnn.adam(0.1).update({"w": jnp.ones(3)}, fnn.adam(0.1).init({"w": jnp.ones(2)}))
-
-
-def test_amsgrad_refuses_another_word() -> None:
-    with pytest.raises(ValueError, match=r"fnn.amsgrad: correct_square: got 'later'"):
-        fnn.amsgrad(0.1, correct_square="later")
-
-
-def test_muon_orthogonalises() -> None:
-    """Singular values of the update near 1, whatever those of the gradient, for wide and tall."""
-    for shape, scale in (((8, 4), 1.0), ((4, 8), 2**0.5)):
-        g = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
-        opt = fnn.muon(1.0)
-        updates, _ = opt.update(g, opt.init(g), jnp.zeros_like(g))
-        values = jnp.linalg.svd(updates)[1] / scale
-        assert 0.6 < values.min() <= values.max() < 1.3
-
-
-def test_zero_gradients_of_dead_units_stay_finite() -> None:
-    for name, opt in ALL.items():
-        params = {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
-        updates, _ = opt.update(params, opt.init(params), params)
-        assert all(np.isfinite(u).all() for u in jax.tree.leaves(updates)), name

@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import fnn
-from tests.test_optimizers import nested
+from tests.test_optimizer_state import nested
 
 HALF = jnp.bfloat16
 
