@@ -26,7 +26,7 @@ from fnn.kernels.library import accumulator
 from fnn.kernels.pool_form import PoolKernel, is_float, least
 from fnn.windows import Windows
 
-MOST = 9  # taps fused into one loop: 3x3 is faster in one, 3x3x3 and 5x5 are faster by axes
+MOST = 9  # taps in one loop; a choice: beyond, the program grows faster than it saves passes
 
 
 def _taps(x: jax.Array, fill: np.ndarray, w: Windows) -> Iterator[jax.Array]:
