@@ -2,8 +2,8 @@
 
 The rule names a kernel for each cell of static facts (`fnn.kernels.rules.cell`). In each cell it is
 the kernel whose times, relative to the fastest at each shape, in jit and in scan, have the least
-geometric mean among those that can do the whole cell; ties go to the earlier name. The same results
-always give the same rule.
+geometric mean among those that can do the whole cell; within `TIE` of it, which is noise, the first
+in the order of the kernels. The same results always give the same rule.
 """
 
 import json
@@ -17,6 +17,7 @@ from benchmarks.shapes import Layer
 from benchmarks.timing import Row, geometric_mean
 
 RULES = HERE.parent / "fnn" / "kernels" / "rules.json"
+TIE = 1.05
 Ranking = dict[str, list[tuple[str, float]]]
 
 
@@ -48,6 +49,15 @@ def rank(rows: list[Row]) -> Ranking:
     return ranked
 
 
+def first(kernels: list[tuple[str, float]]) -> str:
+    """Return the choice among the kernels of a cell, ranked best first."""
+    from fnn.kernels.rules import KERNELS
+
+    order = list(KERNELS)
+    near = [name for name, loss in kernels if loss <= TIE * kernels[0][1]]
+    return min(near, key=lambda name: order.index(name) if name in order else len(order))
+
+
 def write(folder: Path, path: Path = RULES) -> str:
     """Write the rule of this platform into fnn, and return it with its losses."""
     records = read(folder)
@@ -56,7 +66,7 @@ def write(folder: Path, path: Path = RULES) -> str:
     record = records["sweep"]
     ranked = rank(record["rows"])
     rules: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    rules[record["platform"]] = {where: kernels[0][0] for where, kernels in ranked.items()}
+    rules[record["platform"]] = {where: first(kernels) for where, kernels in ranked.items()}
     path.write_text(json.dumps(rules, indent=2, sort_keys=True) + "\n")
     return "\n".join(
         f"{where}: " + ", ".join(f"{k} {loss:.2f}" for k, loss in kernels)

@@ -27,7 +27,7 @@ QUICK = RESULTS / "quick"
 SUBJECTS = {
     "startup": 120,
     "training": 390,
-    "conv": 720,
+    "conv": 600,
     "pooling": 120,
     "optimizers": 150,
     "scaling": 90,

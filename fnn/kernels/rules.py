@@ -72,7 +72,9 @@ def _kind(form: Form, c_in: int, c_out: int) -> str:
         return "strided"
     if min(c_in, c_out) <= NARROW:
         return "narrow input" if c_in <= c_out else "narrow output"
-    return "line" if rank == 1 else "plane"
+    if rank == 1:
+        return "line"
+    return "plane" if taps <= UNROLLED else "plane, large window"
 
 
 def key(slot: str, form: Form, a: Any, b: Any) -> str:
