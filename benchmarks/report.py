@@ -8,6 +8,8 @@ from benchmarks.session import QUICK, RESULTS, read
 from benchmarks.tables import Record
 
 README = machine.HERE / "README.md"
+FRONT = machine.HERE.parent / "README.md"
+ON_FRONT = ("Targets", "Training, steps per second", "Convolution, forward + backward: the layers")
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -101,6 +103,19 @@ def markdown(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+def front(folder: Path) -> str:
+    """Return the part of a results folder that the project's README shows."""
+    records = read(folder)
+    shown = [(t, body) for t, body in sections(records) if t.startswith(ON_FRONT)]
+    return "\n\n".join([facts(records), *(f"**{title}**\n\n{body}" for title, body in shown)])
+
+
+def fill(page: Path, body: str) -> None:
+    """Replace what stands between the marks of a page."""
+    before, rest = page.read_text().split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{rest.split(END)[1]}")
+
+
 def write(folder: Path) -> str:
     """Draw the figures of a folder, write the README's tables anew, and return what was written."""
     from benchmarks import figures
@@ -111,9 +126,7 @@ def write(folder: Path) -> str:
     drawn = figures.draw(records, folder)
     if folder.parent == RESULTS and folder != QUICK:
         folders = [f for f in sorted(RESULTS.iterdir()) if f != QUICK and any(f.glob("*.json"))]
-        before, rest = README.read_text().split(BEGIN)
-        after = rest.split(END)[1]
-        body = "\n\n".join(markdown(f) for f in folders)
-        README.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}")
-        drawn = [*drawn, README]
+        fill(README, "\n\n".join(markdown(f) for f in folders))
+        fill(FRONT, "\n\n".join(front(f) for f in folders))
+        drawn = [*drawn, README, FRONT]
     return "\n".join(str(path) for path in drawn)
