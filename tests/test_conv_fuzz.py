@@ -56,7 +56,7 @@ def calls(
 ) -> Call:
     """Valid calls: what must fit is made to fit."""
     rank = draw(st.sampled_from((1, 2, 2, 3)))
-    each = lambda choice: tuple(draw(st.sampled_from(choice)) for _ in range(rank))  # noqa: E731
+    each = lambda choice: tuple(draw(st.sampled_from(choice)) for _ in range(rank))
     size, strides, dilations = each(window), each(stride), each(dilation)
     span = [(k - 1) * d + 1 for k, d in zip(size, dilations, strict=True)]
     mode = draw(st.sampled_from(("zeros", "zeros", "circular", "reflect", "replicate")))

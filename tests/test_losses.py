@@ -35,7 +35,7 @@ def test_entry_by_entry(name: str) -> None:
     with jax.enable_x64(True):
         points = [jnp.asarray(GRID, dtype) for dtype in DTYPES]
         for y, kinks in TARGETS[name]:
-            against = lambda x, y=y: loss(x, jnp.full_like(x, y))  # noqa: E731
+            against = lambda x, y=y: loss(x, jnp.full_like(x, y))
             results = jax.jit(lambda xs, f=against: [three(f, x) for x in xs])(points)
             for x, parts in zip(points, results, strict=True):
                 for order, got in enumerate(parts):
@@ -79,7 +79,7 @@ def test_second_derivative_of_cross_entropy() -> None:
         for logits, label in ((x[:4], 0), (x[:4], 2), (x[4:], 1)):
             p = np.asarray(jnp.exp(logits - logits.max()))
             p = p / p.sum()
-            loss = lambda z, label=label: fnn.cross_entropy(z, jnp.array(label))  # noqa: E731
+            loss = lambda z, label=label: fnn.cross_entropy(z, jnp.array(label))
             np.testing.assert_allclose(
                 jax.grad(loss)(logits), p - np.eye(len(p))[label], atol=1e-15
             )
