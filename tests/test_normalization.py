@@ -13,7 +13,6 @@ from tests.oracles import normalization as oracle
 
 DTYPES = [*HALF, np.dtype(np.float32), np.dtype(np.float64)]
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-by_two_dtypes = pytest.mark.parametrize("dtype", DTYPES[1:3], ids=str)
 rng = np.random.default_rng(0)
 
 
@@ -29,7 +28,7 @@ def wide_stats(x: Any) -> Any:
     return jnp.stack(fnn.batch_stats(x))
 
 
-@by_two_dtypes
+@by_dtype
 def test_batch_norm(dtype: Any) -> None:
     with jax.enable_x64(True):
         x, scale, bias, mean = draw(dtype, 4, 3, 2), *draw(dtype, 3, 2)
@@ -44,27 +43,27 @@ def test_batch_norm_with_the_statistics_of_its_input(dtype: Any) -> None:
         check(trained_batch_norm, oracle.trained_batch_norm, x, scale, bias, length=10)
 
 
-@by_two_dtypes
+@by_dtype
 def test_layer_norm(dtype: Any) -> None:
     with jax.enable_x64(True):
         x, scale, bias = draw(dtype, 2, 3, 8), draw(dtype, 8), draw(dtype, 8)
         check(fnn.layer_norm, oracle.layer_norm, x, scale, bias, length=8)
 
 
-@by_two_dtypes
+@by_dtype
 def test_rms_norm(dtype: Any) -> None:
     with jax.enable_x64(True):
         check(fnn.rms_norm, oracle.rms_norm, draw(dtype, 2, 3, 8), draw(dtype, 8), length=8)
 
 
-@by_two_dtypes
+@by_dtype
 def test_group_norm(dtype: Any) -> None:
     with jax.enable_x64(True):
         x, scale, bias = draw(dtype, 3, 2, 2, 6), draw(dtype, 6), draw(dtype, 6)
         check(fnn.group_norm, oracle.group_norm, x, scale, bias, length=12, groups=2)
 
 
-@by_two_dtypes
+@by_dtype
 def test_instance_norm(dtype: Any) -> None:
     with jax.enable_x64(True):
         x, scale, bias = draw(dtype, 3, 5, 4), draw(dtype, 4), draw(dtype, 4)
