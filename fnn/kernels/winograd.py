@@ -71,7 +71,7 @@ def transforms(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for i, row in enumerate(bt):
         scale = Fraction(np.lcm.reduce([v.denominator for v in row]))
         bt[i], g[i] = [v * scale for v in row], [v / scale for v in g[i]]
-    return tuple(np.array(t, np.float64) for t in (a, g, bt))  # type: ignore[return-value] # three
+    return np.array(a, np.float64), np.array(g, np.float64), np.array(bt, np.float64)
 
 
 def _act(matrix: np.ndarray, x: jax.Array, rank: int) -> jax.Array:
