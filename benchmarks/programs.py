@@ -1,10 +1,11 @@
 """Programs of JAX for the clock: one jitted call, or the same work inside one `lax.scan`.
 
-Inside the scan nothing may be computed once for all iterations, and nothing left out. So the carry
-holds the arguments and the outputs; each iteration first adds ``nought`` times numbers of the last
-outputs to one element of every argument (in place: no pass over the array), and nought is an
-argument that is zero, which the compiler cannot know. The outputs are exactly those of one call,
-and the time grows in proportion to the number of iterations.
+Inside the scan nothing may be computed once for all iterations, and nothing left out. So each
+iteration adds ``nought`` times numbers of the last outputs to every argument, and nought is an
+argument that is zero, which the compiler cannot know; and the carry holds all outputs. The outputs
+are exactly those of one call, and the time grows in proportion to the number of iterations. That
+addition is one pass over the arguments, as whatever comes before a layer is in a training step. (A
+carry that held the arguments too was copied by one core in every iteration: up to 6 ms a layer.)
 """
 
 import time
@@ -39,19 +40,16 @@ def compiled(
 def looped(fn: Callable[..., Any], length: int) -> Callable[..., Any]:
     """Return ``(nought, *args) -> fn(*args)``, computed this many times over in one scan."""
 
-    def touch(a: jax.Array, by: jax.Array) -> jax.Array:
-        return a.at[(0,) * a.ndim].add(by.astype(a.dtype))
-
     def run(nought: jax.Array, *args: jax.Array) -> Any:
         def body(carry: Any, _: None) -> tuple[Any, None]:
-            args, outputs = carry
+            by, _ = carry
+            outputs = fn(*(a + by.astype(a.dtype) for a in args))
             leaves = jax.tree.leaves(outputs)
             by = nought * sum(t[(0,) * t.ndim].astype(nought.dtype) for t in leaves)
-            args = [touch(a, by) for a in args]
-            return (args, fn(*args)), None
+            return (by, outputs), None
 
         empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(fn, *args))
-        return lax.scan(body, (list(args), empty), None, length=length)[0][1]
+        return lax.scan(body, (nought, empty), None, length=length)[0][1]
 
     return run
 
