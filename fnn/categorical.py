@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fnn.kernels.library import accumulator
+from fnn.dtypes import accumulator
 from fnn.losses import weighted
 from fnn.messages import describe, wrong
 from fnn.softmax import check_where, shift

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
+from fnn.dtypes import accumulator
 from fnn.initializers import XAVIER, Initializer, normal, sizes
-from fnn.kernels.library import accumulator
 from fnn.messages import describe, wrong
 
 UNIT = normal(1.0)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
 from fnn.activations import softplus
-from fnn.kernels.library import accumulator
+from fnn.dtypes import accumulator
 from fnn.messages import describe, wrong
 from fnn.softmax import check_where
 

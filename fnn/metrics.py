@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fnn.categorical import aligned, cross_entropy
-from fnn.kernels.library import accumulator
+from fnn.dtypes import accumulator
 from fnn.messages import describe, wrong
 from fnn.softmax import check_where
 

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from fnn.dtypes import accumulator
 from fnn.messages import wrong
-from fnn.trees import check_like, wide
+from fnn.trees import check_like
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""] | float]
 Rate = float | Float[Array, ""] | Schedule
@@ -101,7 +102,7 @@ def leafwise(
         step = state.step + 1
         columns: list[list[Any]] = [[] for _ in range(1 + len(initial))]
         for leaf in zip(*[jax.tree.leaves(x) for x in (grads, *moments)], strict=True):
-            dtype = wide(leaf[0].dtype)
+            dtype = accumulator(leaf[0].dtype)
             now = Now(state.learning_rate.astype(dtype), step.astype(dtype))
             new = rule(now, *[x.astype(dtype) for x in leaf])
             for column, value, old in zip(columns, new, leaf, strict=True):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fnn.kernels.library import accumulator
+from fnn.dtypes import accumulator
 from fnn.messages import wrong
 from fnn.trees import paths
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fnn.kernels.library import accumulator
+from fnn.dtypes import accumulator
 from fnn.messages import describe, wrong
 
 Axes = int | tuple[int, ...] | None

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.kernels.library import accumulator
+from fnn.dtypes import accumulator
 from fnn.messages import describe, wrong
 
 

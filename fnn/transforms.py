@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fnn.dtypes import accumulator
 from fnn.messages import wrong
 from fnn.optimizers import Optimizer, learning_rate
-from fnn.trees import Mask, check_like, global_norm, paths, wide
+from fnn.trees import Mask, check_like, global_norm, paths
 
 
 def run_update(transform: Any, grads: Any, state: Any, params: Any, extra: dict[str, Any]) -> Any:
@@ -111,9 +112,12 @@ def clip_by_global_norm(max_norm: float) -> Optimizer:
     def clip(grads: Any, params: Any) -> Any:
         norm = global_norm(grads)
         scale = jnp.where(norm > max_norm, max_norm / norm, 1.0).astype(norm.dtype)
-        return jax.tree.map(
-            lambda g: (g.astype(wide(g.dtype)) * scale.astype(wide(g.dtype))).astype(g.dtype), grads
-        )
+
+        def shrink(g: Any) -> Any:
+            dtype = accumulator(g.dtype)
+            return (g.astype(dtype) * scale.astype(dtype)).astype(g.dtype)
+
+        return jax.tree.map(shrink, grads)
 
     return stateless(clip)
 
@@ -223,7 +227,7 @@ def add_weight_decay(optimizer: Optimizer, decay: float, *, mask: Mask | None = 
         rate = learning_rate(state)
 
         def shrink(u: Any, x: Any) -> Any:
-            dtype = wide(u.dtype)
+            dtype = accumulator(u.dtype)
             return (u.astype(dtype) - rate.astype(dtype) * decay * x.astype(dtype)).astype(u.dtype)
 
         updates, state = run_update(optimizer, grads, state, params, extra)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Shaped
 
+from fnn.dtypes import accumulator
 from fnn.messages import describe, wrong
 
 Mask = Callable[[str], bool]
@@ -54,17 +55,12 @@ def paths(params: PyTree[Any]) -> PyTree[str]:
     )
 
 
-def wide(dtype: Any) -> Any:
-    """Return the dtype to compute in: float32 for half precision, else the same."""
-    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
-
-
 def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
     """Return the Euclidean norm of all numbers of a pytree together, at least in float32.
 
     ``sqrt(sum over leaves and entries of x^2)``.
     """
-    squares = [jnp.sum(jnp.square(x.astype(wide(x.dtype)))) for x in jax.tree.leaves(tree)]
+    squares = [jnp.sum(jnp.square(x.astype(accumulator(x.dtype)))) for x in jax.tree.leaves(tree)]
     widest = max((s.dtype for s in squares), key=lambda d: d.itemsize, default=jnp.float32)
     return jnp.sqrt(sum((s.astype(widest) for s in squares), jnp.zeros((), widest)))
 

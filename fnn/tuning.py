@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, subjaxprs
 
+from fnn.dtypes import accumulator
 from fnn.kernels.form import INPUT, OUTPUT, WINDOW, Form, Kernel, conv_p
-from fnn.kernels.library import accumulator
 from fnn.kernels.rules import AUTO, KERNELS, cache_file, key, tuned
 
 ROUNDS = 7

@@ -7,24 +7,25 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
+from fnn.dtypes import accumulator
 from fnn.messages import wrong
 from fnn.optimizers import Optimizer
 from fnn.transforms import need_params, run_update
-from fnn.trees import check_like, wide
+from fnn.trees import check_like
 
 
 def _map(fn: Any, *trees: Any) -> Any:
     """Map fn over trees in the dtype to compute in, and return the dtype of the first."""
 
     def leaf(*xs: Any) -> Any:
-        dtype = wide(xs[0].dtype)
+        dtype = accumulator(xs[0].dtype)
         return fn(*[x.astype(dtype) for x in xs]).astype(xs[0].dtype)
 
     return jax.tree.map(leaf, *trees)
 
 
 def _widened(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(wide(x.dtype)), tree)
+    return jax.tree.map(lambda x: x.astype(accumulator(x.dtype)), tree)
 
 
 def _check_every(name: str, k: int) -> None:

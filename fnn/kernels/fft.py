@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnn.dtypes import accumulator
 from fnn.kernels.adjoint import through_output
 from fnn.kernels.form import Form, Kernel
-from fnn.kernels.library import accumulator
 
 
 def _smooth(n: int) -> int:

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnn.dtypes import accumulator
 from fnn.kernels.adjoint import through_output
 from fnn.kernels.form import Form, Kernel, varying
-from fnn.kernels.library import accumulator
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 LANES = 16

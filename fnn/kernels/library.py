@@ -10,20 +10,14 @@ slower. The first two maps are written in that layout on every platform; the thi
 by explicit transposes, which there cost less than the loop and elsewhere would be waste.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnn.dtypes import accumulator
 from fnn.kernels.form import Form, Kernel
 
 NARROWEST, NARROW = 16, 64  # output channels, exclusive and inclusive: where it was measured
-
-
-def accumulator(dtype: Any) -> Any:
-    """Dtype in which sums of this dtype are formed: float32 for the half precisions."""
-    return jnp.float32 if dtype in (jnp.float16, jnp.bfloat16) else dtype
 
 
 def swap_channels(w: jax.Array, groups: int) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.kernels.library import accumulator
+from fnn.dtypes import accumulator
 from fnn.messages import describe, wrong
 from fnn.windows import Ints, Padding, Pads, Windows, resolve
 

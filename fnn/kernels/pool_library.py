@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.kernels.library import accumulator
+from fnn.dtypes import accumulator
 from fnn.kernels.pool_form import PoolKernel, is_float, least
 from fnn.windows import Windows
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import jax
 
+from fnn.dtypes import accumulator
 from fnn.kernels.adjoint import through_output
 from fnn.kernels.fft import FFT
 from fnn.kernels.form import INPUT, OUTPUT, WINDOW, Form, Kernel
 from fnn.kernels.im2col import IM2COL
-from fnn.kernels.library import LIBRARY, accumulator
+from fnn.kernels.library import LIBRARY
 from fnn.kernels.taps import TAPS, UNROLLED
 from fnn.kernels.winograd import WINOGRAD4
 

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.dtypes import accumulator
 from fnn.kernels.adjoint import through_output
 from fnn.kernels.form import Form, Kernel
-from fnn.kernels.library import accumulator
 
 TAPS = 3
 POINTS = {2: (0, 1, -1), 4: (0, 1, -1, Fraction(1, 2), -2)}  # by m; small and well spread
