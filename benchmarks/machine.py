@@ -26,7 +26,8 @@ def environment() -> dict[str, str]:
     the other way round. Freed memory is kept (glibc): otherwise every array of 32 MB or more comes
     fresh from the kernel and is paid for page by page at every call, which measured 10 times the
     cost of writing it, for JAX and for PyTorch alike. Single-precision matrix products of a GPU
-    are single precision.
+    are single precision. Python keeps the bytecode of what it imports, as installed packages have
+    theirs: or else fnn in this tree is compiled anew in every process, half its time to import.
     """
     return {
         "OMP_WAIT_POLICY": "passive",
@@ -37,6 +38,7 @@ def environment() -> dict[str, str]:
         "MALLOC_ARENA_MAX": "1",
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONDONTWRITEBYTECODE": "",
     }
 
 
