@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnn
-from benchmarks.shapes import STAGES, Params
+from benchmarks.shapes import INPUTS, STAGES, Params
 
 
 class Task(NamedTuple):
@@ -95,9 +95,9 @@ def resnet(params: Params, x: jax.Array) -> jax.Array:  # (n, 32, 32, 3)
 
 
 TASKS = {
-    "mlp": Task("MLP 784-128-10", (784,), 32, init_mlp, mlp),
-    "cnn": Task("small CNN", (28, 28, 1), 128, init_cnn, cnn),
-    "resnet": Task("ResNet-18 at 32x32", (32, 32, 3), 64, init_resnet, resnet),
+    "mlp": Task("MLP 784-128-10", INPUTS["mlp"], 32, init_mlp, mlp),
+    "cnn": Task("small CNN", INPUTS["cnn"], 128, init_cnn, cnn),
+    "resnet": Task("ResNet-18 at 32x32", INPUTS["resnet"], 64, init_resnet, resnet),
 }
 
 

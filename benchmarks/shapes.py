@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 Params = dict[str, Any]  # of the models that are trained, nested by layer
 RATE = 1e-3  # at which they are trained
+INPUTS = {"mlp": (784,), "cnn": (28, 28, 1), "resnet": (32, 32, 3)}  # of one example
 STAGES = ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1))  # ResNet-18
 
 

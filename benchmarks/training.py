@@ -24,8 +24,6 @@ EPOCH = {"mlp": 64, "cnn": 8, "resnet": 2}  # batches of an epoch of fnn.train
 TOLERANCE = {"mlp": 1e-3, "cnn": 1e-3, "resnet": 2e-2}
 SECONDS = {"mlp": 1.0, "cnn": 4.0, "resnet": 8.0}  # of each contestant's turns
 QUICK = ("mlp", "cnn")
-# Two of the four JAX peers, all calling the same kernels, and a compilation of minutes.
-LEFT_OUT = {"resnet": ("stax", "Haiku", "PyTorch compiled")}
 
 Make = Callable[[str, Any], Trainer]
 
@@ -125,8 +123,7 @@ def measure(task: str, session: Session) -> list[Row]:
                 peer("torch_models", last=last, compiled=True),
             )
     for name, (place, make) in entered.items():
-        if name not in LEFT_OUT.get(task, ()):
-            found.append(stepping(task, name, place, make, checked))
+        found.append(stepping(task, name, place, make, checked))
     budget = session.budget if session.quick else session.budget._replace(seconds=SECONDS[task])
     rows = race(found, want, budget, tolerance=TOLERANCE[task])
     return [{"case": TASKS[task].name, **row, "batch": TASKS[task].batch} for row in rows]
