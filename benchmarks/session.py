@@ -28,6 +28,7 @@ SUBJECTS = {
     "startup": 120,
     "training": 390,
     "conv": 600,
+    "half": 60,
     "pooling": 120,
     "optimizers": 150,
     "scaling": 90,

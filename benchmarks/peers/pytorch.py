@@ -22,17 +22,22 @@ AVERAGES = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
+def placed(a: Any, axes: Any, to: Any, last: bool) -> torch.Tensor:
+    """An array with its axes moved, in this memory order and its own dtype, on the device."""
+    a = np.asarray(a)
+    moved = np.ascontiguousarray(np.moveaxis(a, axes, to).astype(np.float32))
+    order = LAST[a.ndim] if last else torch.contiguous_format
+    return torch.from_numpy(moved).to(DEVICE, getattr(torch, a.dtype.name), memory_format=order)
+
+
 def tensor(a: Any, last: bool = False) -> torch.Tensor:
-    """``(n, *spatial, c)`` as ``(n, c, *spatial)``, in this memory order, on the device."""
-    moved = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(a), -1, 1)))
-    if last:
-        return moved.to(DEVICE, memory_format=LAST[moved.ndim])
-    return moved.to(DEVICE)
+    """``(n, *spatial, c)`` as ``(n, c, *spatial)``."""
+    return placed(a, -1, 1, last)
 
 
 def array(t: torch.Tensor) -> np.ndarray:
     """``(n, c, *spatial)`` as ``(n, *spatial, c)``."""
-    return np.moveaxis(t.detach().cpu().numpy(), 1, -1)
+    return np.moveaxis(t.detach().float().cpu().numpy(), 1, -1)
 
 
 def wait() -> None:
@@ -42,12 +47,11 @@ def wait() -> None:
 
 def window(w: Any, last: bool) -> torch.Tensor:
     """``(*window, a, b)`` as PyTorch's ``(b, a, *window)``."""
-    moved = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(w), (-1, -2), (0, 1))))
-    return moved.to(DEVICE, memory_format=LAST[moved.ndim]) if last else moved.to(DEVICE)
+    return placed(w, (-1, -2), (0, 1), last)
 
 
 def window_back(t: torch.Tensor) -> np.ndarray:
-    return np.moveaxis(t.detach().cpu().numpy(), (0, 1), (-1, -2))
+    return np.moveaxis(t.detach().float().cpu().numpy(), (0, 1), (-1, -2))
 
 
 def layouts(rank: int) -> Sequence[tuple[str, bool]]:
