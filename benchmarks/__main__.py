@@ -76,7 +76,8 @@ def main() -> None:
         case subjects if set(subjects) <= {*SUBJECTS, *EXTRA}:
             from benchmarks import report
 
-            print(report.text(run(subjects or list(SUBJECTS), options.quick, options.peers)))
+            subjects = subjects or list(SUBJECTS)
+            print(report.text(run(subjects, options.quick, options.peers), subjects))
         case words:
             parser.error(f"no such subject or command: {' '.join(words)}")
 

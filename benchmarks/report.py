@@ -1,10 +1,10 @@
 """Results as text: the tables of one run, and the generated part of the README."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from benchmarks import machine, tables, targets
-from benchmarks.session import QUICK, RESULTS, read
+from benchmarks.session import EXTRA, QUICK, RESULTS, SUBJECTS, read
 from benchmarks.tables import Record
 
 README = machine.HERE / "README.md"
@@ -15,7 +15,8 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 def sections(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
     """Yield title and table of everything that was measured."""
-    yield "Targets", targets.text(records)
+    if not records.keys().isdisjoint(targets.CHECKS):
+        yield "Targets", targets.text(records)
     if record := records.get("training"):
         yield "Training, steps per second", tables.training(record)
     if record := records.get("conv"):
@@ -83,9 +84,9 @@ def facts(records: dict[str, Record]) -> str:
     )
 
 
-def text(folder: Path) -> str:
-    """Return all tables of a results folder."""
-    records = read(folder)
+def text(folder: Path, subjects: Collection[str] = (*SUBJECTS, *EXTRA)) -> str:
+    """Return the tables of these subjects of a results folder."""
+    records = {name: record for name, record in read(folder).items() if name in subjects}
     if not records:
         return f"no results in {folder}"
     parts = [f"{title}\n\n{body}" for title, body in sections(records)]

@@ -65,6 +65,9 @@ def test_one_that_fails_takes_no_other_along() -> None:
     def crash(units: int) -> Program:
         raise RuntimeError("out of memory")
 
+    def slip(units: int) -> Program:
+        raise ValueError("operands could not be broadcast")
+
     def later() -> Any:
         if len(calls) > 2:
             raise RuntimeError("late")
@@ -75,13 +78,14 @@ def test_one_that_fails_takes_no_other_along() -> None:
     entered = [
         Contestant("refuses", "forward", "jit", refuse),
         Contestant("crashes", "forward", "jit", crash),
+        Contestant("slips", "forward", "jit", slip),
         Contestant("late", "forward", "jit", lambda units: Program(later)),
         Fake(clock, "right", 2.0, 0.1).contestant,
     ]
     rows = race(entered, WANT, Budget(1.0, 5), clock=clock)
-    assert [row["status"] for row in rows] == ["not applicable", "failed", "failed", "ok"]
+    assert [row["status"] for row in rows] == ["not applicable", *["failed"] * 3, "ok"]
     assert "needed 1" in rows[0]["note"]
-    assert "seconds" not in rows[2]
+    assert "seconds" not in rows[3]
 
 
 def test_median_spread_rounds_and_ratio_within_rounds() -> None:
