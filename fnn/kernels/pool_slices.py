@@ -1,4 +1,4 @@
-"""Pooling by shifted slices: every tap of the window is one strided slice of the padded input.
+"""Pooling by shifted slices: every tap of the window is one strided slice of the input.
 
 Values are a chain of maxima or sums over the taps, which XLA fuses into one loop. Derivatives go by
 phases: with stride s, input position ``p = s q + r`` has phase r, and the windows over it are those
@@ -6,6 +6,9 @@ at ``q - m`` for a few shifts m, in each of which it is tap ``(p + lo - s (q - m
 splitting every axis into ``(q, r)``, a reshape, makes the tangent a sum of shifted, masked arrays,
 and its transpose a sum of shifted, masked broadcasts of the cotangent: again one loop, without the
 scatter of `lax.reduce_window`'s gradient.
+
+A maximum is read without a padded copy: a tap in the padding reads a tap of its window inside the
+input again, by a gather along that axis, which changes no maximum.
 
 A window of more than `MOST` taps is pooled axis by axis, last axis first: sums of sums, and maxima
 of maxima, whose first maximum is the first of its row in the first such row. So is a maximum whose
@@ -23,21 +26,72 @@ import numpy as np
 from jax import lax
 
 from fnn.dtypes import accumulator
-from fnn.kernels.pool_form import PoolKernel, is_float, least
+from fnn.kernels.pool_form import PoolKernel, is_float
 from fnn.windows import Windows
 
 MOST = 9  # taps in one loop; a choice: beyond, the program grows faster than it saves passes
 
 
-def _taps(x: jax.Array, fill: np.ndarray, w: Windows) -> Iterator[jax.Array]:
-    """What each tap sees at every stop of the window, in window order (row by row)."""
+def _longer(w: Windows, spatial: tuple[int, ...]) -> Windows:
+    """One more stop, for the caller to drop, along every axis that keeps its length.
+
+    Without it a tap of each layer, or of its gradient, would be the whole array before it, and XLA,
+    which fuses any chain of operations on equal indices, would repeat in every layer of a stack all
+    layers before it.
+    """
+    keeps = [
+        s == 1 and k > 1 and o == i
+        for s, k, o, i in zip(w.stride, w.size, w.output(spatial), spatial, strict=True)
+    ]
+    pads = [(lo, hi + more) for (lo, hi), more in zip(w.padding, keeps, strict=True)]
+    return w._replace(padding=tuple(pads))
+
+
+def _drop(y: jax.Array, w: Windows, spatial: tuple[int, ...]) -> jax.Array:
+    return lax.slice(y, (0,) * y.ndim, (len(y), *w.output(spatial), y.shape[-1]))
+
+
+def _padded_taps(x: jax.Array, w: Windows) -> Iterator[jax.Array]:
+    """What each tap sees at every stop of the window, in window order; 0 in the padding."""
     out = w.output(x.shape[1:-1])
-    padded = lax.pad(x, fill, ((0, 0, 0), *((lo, hi, 0) for lo, hi in w.padding), (0, 0, 0)))
+    pads = ((0, 0, 0), *((lo, hi, 0) for lo, hi in w.padding), (0, 0, 0))
+    padded = lax.pad(x, np.zeros((), x.dtype), pads)
     for place in itertools.product(*map(range, w.size)):
         start = [k * d for k, d in zip(place, w.dilation, strict=True)]
         stop = [a + (o - 1) * s + 1 for a, o, s in zip(start, out, w.stride, strict=True)]
         limits = (x.shape[0], *stop, x.shape[-1])
         yield lax.slice(padded, (0, *start, 0), limits, (1, *w.stride, 1))
+
+
+def _read(x: jax.Array, index: np.ndarray, axis: int) -> jax.Array:
+    """x at these positions of an axis: a slice if they are evenly spaced."""
+    steps = set(np.diff(index).tolist())
+    if len(steps) < 2 and min(steps, default=1) > 0:
+        return lax.slice_in_dim(x, int(index[0]), int(index[-1]) + 1, max(steps, default=1), axis)
+    return x.at[(slice(None),) * axis + (index,)].get(mode="promise_in_bounds")
+
+
+def _taps(x: jax.Array, w: Windows, nearest: bool) -> Iterator[tuple[jax.Array, np.ndarray]]:
+    """What each tap sees at every stop, in window order, and its number there.
+
+    Outside the input a tap is taken for the ``nearest`` one inside, or for the first. XLA would
+    store a gather that two loops share, so the maximum and its winner read differently.
+    """
+    spatial, out = x.shape[1:-1], w.output(x.shape[1:-1])
+    for place in itertools.product(*map(range, w.size)):
+        seen, number = x, np.zeros((1,) * x.ndim, np.int64)
+        for axis, (tap, k, s, d, (lo, _), o, i) in enumerate(
+            zip(place, w.size, w.stride, w.dilation, w.padding, out, spatial, strict=True), 1
+        ):
+            start = np.arange(o) * s - lo
+            first, last = np.maximum(0, -(start // d)), np.minimum(k - 1, (i - 1 - start) // d)
+            other = np.clip(tap, first, last) if nearest else first
+            inside = np.where((first <= tap) & (tap <= last), tap, other)
+            seen = _read(seen, np.clip(start + inside * d, 0, i - 1), axis)
+            later = np.maximum(tap, first)
+            later = later[:1] if (later == tap).all() else later
+            number = number * k + np.expand_dims(later, [a for a in range(x.ndim) if a != axis])
+        yield seen, number
 
 
 def _shifts(k: int, s: int, d: int, lo: int) -> list[tuple[int, list[int]]]:
@@ -59,7 +113,8 @@ def _by_phases(t: jax.Array, w: Windows, mask: Mask) -> jax.Array:
     """
     spatial, rank = t.shape[1:-1], t.ndim - 2
     out = w.output(spatial)
-    whole = [-(-i // s) for i, s in zip(spatial, w.stride, strict=True)]
+    more = [hi - h for (_, hi), (_, h) in zip(_longer(w, spatial).padding, w.padding, strict=True)]
+    whole = [-(-i // s) + m for i, s, m in zip(spatial, w.stride, more, strict=True)]
     fill = [(0, q * s - i, 0) for q, s, i in zip(whole, w.stride, spatial, strict=True)]
     zero = np.zeros((), t.dtype)
     split = itertools.chain.from_iterable(zip(whole, w.stride, strict=True))
@@ -86,29 +141,35 @@ def _by_phases(t: jax.Array, w: Windows, mask: Mask) -> jax.Array:
     return y
 
 
-def _first_inside(w: Windows, out: tuple[int, ...]) -> jax.Array:
-    """Square of the number of each window's first tap outside the padding."""
-    number = np.zeros((1,) * (len(out) + 2))
-    for axis, (k, s, d, (lo, _), o) in enumerate(
-        zip(w.size, w.stride, w.dilation, w.padding, out, strict=True), 1
-    ):
-        first = np.maximum(0, -((np.arange(o) * s - lo) // d))
-        number = number * k + np.expand_dims(first, [a for a in range(number.ndim) if a != axis])
-    return jnp.asarray(number**2, jnp.float32)
+def _below(y: jax.Array) -> jax.Array:
+    """The number under y: ``~(x <= _below(y))`` says of an x of y's window whether it is y.
+
+    NaN under -inf, since no number is, and inf under NaN: so one comparison finds a NaN too.
+    Numbers under the smallest normal one count as 0, as they do in XLA's comparisons on CPU.
+    """
+    info = jnp.finfo(y.dtype)
+    integer = jnp.dtype(f"int{info.bits}")
+    tiny, infinity = (np.asarray(v, y.dtype).view(integer) for v in (info.tiny, np.inf))
+    bits = lax.bitcast_convert_type(y, integer)
+    size = bits & np.asarray(np.iinfo(integer).max, integer)
+    one = np.ones((), integer)
+    under = jnp.where(bits > 0, bits - one, bits + one)
+    under = jnp.where(size < tiny, tiny | np.iinfo(integer).min, under)
+    return lax.bitcast_convert_type(jnp.where(size > infinity, infinity, under), y.dtype)
 
 
-def _winner(x: jax.Array, w: Windows) -> jax.Array:
-    """Number of each window's first tap that holds its maximum; a NaN is the maximum.
+def _winner(x: jax.Array, y: jax.Array, w: Windows) -> jax.Array:
+    """Number of each window's first tap that holds its maximum y; a NaN is the maximum.
 
     The numbers are carried as squares: the closing square root is exact, and an operation that XLA
     on CPU will not repeat for every phase that reads it, as it would the chain of comparisons.
-    They are float32, as wide as the values they are selected with, to keep the loop in vectors.
+    They are floats, as wide as the values they are selected by, to keep the loop in vectors.
     """
-    first, *rest = _taps(x, least(x.dtype), w)
-    best, square = first, jnp.broadcast_to(_first_inside(w, first.shape[1:-1]), first.shape)
-    for k, tap in enumerate(rest, 1):
-        larger = ~(tap <= best) & (best == best)
-        best, square = jnp.where(larger, tap, best), jnp.where(larger, np.float32(k * k), square)
+    under = _below(y)
+    *before, (_, number) = _taps(x, w, nearest=False)
+    square = jnp.broadcast_to(jnp.asarray(number**2, x.dtype), y.shape)
+    for seen, number in reversed(before):
+        square = jnp.where(seen <= under, square, jnp.asarray(number**2, x.dtype))
     return jnp.sqrt(square)
 
 
@@ -124,7 +185,18 @@ def _by_axes(w: Windows) -> list[Windows]:
 
 
 def _max_value(x: jax.Array, w: Windows) -> jax.Array:
-    return functools.reduce(jnp.maximum, _taps(x, least(x.dtype), w))
+    """Maximum of every window, each tap by one comparison.
+
+    A comparison with NaN is false: so a NaN stays the maximum if the chain starts with it.
+    """
+    seen = [tap for tap, _ in _taps(x, _longer(w, x.shape[1:-1]), nearest=True)]
+    best = seen[0]
+    if is_float(x):
+        nan = functools.reduce(jnp.logical_or, [tap != tap for tap in seen])
+        best = jnp.where(nan, jnp.full_like(best, jnp.nan), best)
+    for tap in seen[1:]:
+        best = jnp.where(tap > best, tap, best)
+    return _drop(best, w, x.shape[1:-1])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -137,17 +209,18 @@ def _max_tangent(
     w: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
-    winner = jnp.expand_dims(
-        _winner(lax.stop_gradient(x), w), tuple(range(2, 2 * (x.ndim - 2) + 1, 2))
-    )
-    wide = t.astype(accumulator(t.dtype))  # its transpose adds up the cotangents of a position
-    tangent = _by_phases(wide, w, lambda number: winner == number.astype(np.float32))
-    return _max(x, w), tangent.astype(t.dtype)
+    y = _max(x, w)
+    wide = accumulator(t.dtype)  # the transpose of the tangent adds up the cotangents of a position
+    seen = [lax.stop_gradient(a.astype(wide)) for a in (x, y)]
+    winner = jnp.expand_dims(_winner(*seen, w), tuple(range(2, 2 * (x.ndim - 2) + 1, 2)))
+    tangent = _by_phases(t.astype(wide), w, lambda number: winner == number.astype(wide))
+    return y, tangent.astype(t.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _sum(x: jax.Array, w: Windows) -> jax.Array:
-    return functools.reduce(jnp.add, _taps(x, np.zeros((), x.dtype), w))
+    spatial = x.shape[1:-1]
+    return _drop(functools.reduce(jnp.add, _padded_taps(x, _longer(w, spatial))), w, spatial)
 
 
 @_sum.defjvp
