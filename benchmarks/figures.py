@@ -14,29 +14,35 @@ from benchmarks.tables import PYTORCH, Record, Rows
 from benchmarks.targets import FNN
 from benchmarks.timing import ratio
 
+OURS, LIBRARY = "#d62728", "#555555"
 COLOURS = {
-    "conv": "#d62728",
-    "conv_transpose": "#d62728",
-    "max_pool": "#d62728",
-    "avg_pool": "#d62728",
-    "conv_lax": "#555555",
-    "lax": "#555555",
-    "conv_im2col": "#1f77b4",
-    "conv_taps": "#2ca02c",
-    "conv_winograd": "#9467bd",
-    "conv_winograd2": "#c5b0d5",
-    "conv_fft": "#8c564b",
+    "fnn": OURS,
+    "fnn.flat": "#ff9896",
+    "lax": LIBRARY,
+    "im2col": "#1f77b4",
+    "taps": "#2ca02c",
+    "winograd": "#9467bd",
+    "winograd2": "#c5b0d5",
+    "fft": "#8c564b",
+    "pool_slices": "#17becf",
+    "pool_lax": "#9edae5",
+    "optax": "#aaaaaa",
+    "optax.flatten": "#dddddd",
     "PyTorch": "#ff7f0e",
     "PyTorch channels last": "#e3b505",
+    "PyTorch fused": "#8a6d00",
 }
 LABELS = {
-    "conv": "fnn (its choice)",
-    "conv_transpose": "fnn (its choice)",
-    "max_pool": "fnn (its choice)",
-    "avg_pool": "fnn (its choice)",
-    "lax": "conv_lax",
+    "conv": "fnn",
+    "conv_transpose": "fnn",
+    "max_pool": "fnn",
+    "avg_pool": "fnn",
+    "fnn.adam": "fnn",
+    "fnn.flat(fnn.adam)": "fnn.flat",
+    "optax.adam": "optax",
+    "optax.flatten(optax.adam)": "optax.flatten",
 }
-GRID = {"layout": "constrained", "squeeze": False}
+TICKS = [m * 10.0**e for e in range(-3, 6) for m in (1, 2, 5)]
 plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 
 
@@ -61,36 +67,71 @@ def plain_ticks(axis: Any, ticks: list[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def kernel(contestant: str) -> str:
+    """Return a contestant's name in a figure: the kernel, or fnn where that chooses it."""
+    name = LABELS.get(contestant, contestant)
+    return name.removeprefix("conv_").replace("max_pool", "pool").replace("avg_pool", "pool")
+
+
+def dot(axes: Any, x: float, y: float, contestant: str) -> None:
+    """Draw one measurement, those of fnn's own choice larger and in front."""
+    name = kernel(contestant)
+    size = {"marker": "o", "ms": 7, "zorder": 3} if name == "fnn" else {"marker": ".", "ms": 7}
+    axes.plot(x, y, label=name, color=COLOURS.get(name, "#000000"), ls="", **size)
+
+
 def roofline(records: dict[str, Record], path: Path) -> Path:
-    """Every kernel's arithmetic rate over its intensity, under the measured ceiling."""
-    record = records["conv"]
+    """Every kernel under the ceiling: convolution's arithmetic rate, the others' traffic."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(15, 6.5), layout="constrained", width_ratios=(3, 2)
+    )
+    arithmetic(left, records["conv"])
+    traffic(right, [records[name] for name in ("pooling", "optimizers") if name in records])
+    marks = {}
+    for axes in (left, right):
+        handles, names = axes.get_legend_handles_labels()
+        marks |= dict(zip(names, handles, strict=True))
+    names = [name for name in COLOURS if name in marks]
+    figure.legend([marks[n] for n in names], names, loc="outside upper center", ncols=8)
+    return save(figure, path, records["conv"])
+
+
+def arithmetic(axes: Any, record: Record) -> None:
+    """Arithmetic rates over intensity, under the roof of product and copy."""
     peak, bandwidth = record["ceiling"]["gflops"], record["ceiling"]["gbytes"]
-    figure, axes = plt.subplots(figsize=(10, 6))
     x = np.geomspace(0.5, 1000, 200)
     axes.plot(x, np.minimum(peak, bandwidth * x), color="black", lw=1.5)
     axes.text(x[-1], peak * 1.07, f"large matrix product: {peak:.0f} GFLOP/s", ha="right")
     place = peak / bandwidth / 3
-    axes.text(
-        *(place, bandwidth * place * 1.12, f"copy: {bandwidth:.0f} GB/s"),
-        rotation=38,
-        rotation_mode="anchor",
-        ha="right",
-    )
-    seen = set()
+    axes.text(place, bandwidth * place * 1.12, f"copy: {bandwidth:.0f} GB/s", ha="right")
     for row in record["rows"]:
         if "seconds" in row and row["measure"] == "gradient" and row["place"] != "scan":
-            name = LABELS.get(row["contestant"], row["contestant"])
-            ours = name.startswith("fnn")
-            style = {"marker": "o", "ms": 7, "zorder": 3} if ours else {"marker": ".", "ms": 6}
-            style |= {"color": COLOURS.get(row["contestant"], "#000000"), "ls": ""}
-            x, y = row["flops"] / row["bytes"], 1e-9 * row["flops"] / row["seconds"]
-            axes.plot(x, y, label=None if name in seen else name, **style)
-            seen.add(name)
-    axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity of the layer, FLOP per byte")
-    axes.set_ylabel("GFLOP/s that the layer needs, per second it took")
-    axes.set_title("Convolution layers, forward + backward, under the ceiling of the machine")
-    axes.legend(loc="lower right", frameon=False)
-    return save(figure, path, record)
+            y = 1e-9 * row["flops"] / row["seconds"]
+            dot(axes, row["flops"] / row["bytes"], y, row["contestant"])
+    axes.set(xscale="log", yscale="log", xlabel="arithmetic that a layer needs, FLOP per byte")
+    axes.set_ylabel("GFLOP/s")
+    axes.set_title("Convolution layers, forward + backward, under the roof of the machine")
+
+
+def traffic(axes: Any, records: list[Record]) -> None:
+    """Traffic rates of what does next to no arithmetic, under the rate of a copy."""
+    cases: list[str] = []
+    for record in records:
+        rows = [r for r in record["rows"] if "seconds" in r and "bytes" in r]
+        for row in rows:
+            if row["place"] != "scan" and row["measure"] != "forward":
+                if row["case"] not in cases:
+                    cases.append(row["case"])
+                dot(axes, 1e-9 * row["bytes"] / row["seconds"], cases.index(row["case"]),
+                    row["contestant"])  # fmt: skip
+    if cases:
+        bandwidth = records[0]["ceiling"]["gbytes"]
+        axes.axvline(bandwidth, color="black", lw=1.5)
+        axes.text(bandwidth, -0.7, f"copy: {bandwidth:.0f} GB/s ", ha="right")
+    axes.set_yticks(range(len(cases)), cases)
+    axes.set_ylim(len(cases) - 0.5, -1)
+    axes.set(xscale="log", xlabel="GB/s of the bytes that must be read and written")
+    axes.set_title("Pooling, forward + backward, and Adam's update")
 
 
 def bars(axes: Any, names: list[str], values: list[float | None], title: str) -> None:
@@ -105,9 +146,12 @@ def bars(axes: Any, names: list[str], values: list[float | None], title: str) ->
     axes.axvline(1, color="black", lw=1)
     known = [v for v in values if v is not None] or [1.0]
     axes.set_xscale("log")
-    axes.set_xlim(min(0.5, *known, 1.0) / 2, max(2.0, *known, 1.0) * 2)
+    low, high = min(0.5, *known), max(2.0, *known)
+    room = (high / low) ** 0.2  # for the numbers
+    axes.set_xlim(low / room, high * room)
     axes.set_yticks(range(len(names)), names)
-    plain_ticks(axes.xaxis, [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10])
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    plain_ticks(axes.xaxis, [0.0001, 0.001, 0.01, 0.1, 1, 10] if high / low > 100 else TICKS)
     axes.set_title(title, fontsize=10)
 
 
@@ -153,7 +197,7 @@ def training(records: dict[str, Record], path: Path) -> Path:
         rows = sorted((r for r in found.rows if r["case"] == case), key=lambda r: -r["seconds"])
         for i, row in enumerate(rows):
             name, speed = row["contestant"], 1 / row["seconds"]
-            colour = "#d62728" if name in FNN else "#ff7f0e" if name in PYTORCH else "#777777"
+            colour = OURS if name in FNN else "#ff7f0e" if name in PYTORCH else "#777777"
             axes.barh(i, speed, color=colour, height=0.7)
             axes.text(speed, i, f" {speed:,.0f}" if speed >= 100 else f" {speed:.2g}", va="center")
         axes.set_yticks(range(len(rows)), [r["contestant"] for r in rows])
@@ -181,24 +225,27 @@ def scaling(records: dict[str, Record], path: Path) -> Path:
             if line:
                 sizes, times = [r["size"] for r in line], [1e3 * r["seconds"] for r in line]
                 ours = name in ("conv", *FNN)
-                colour = "#d62728" if ours else COLOURS.get(name, "#555555")
+                colour = OURS if ours else COLOURS.get(kernel(name), LIBRARY)
                 axes.plot(sizes, times, marker="o", ms=4, lw=2.5 if ours else 1.2, color=colour)
                 ends.append(
                     (times[-1], sizes[-1], f"{name}: power {line[0]['exponent']:.2f}", colour)
                 )
-        axes.set(xscale="log", yscale="log", ylabel="milliseconds", xlabel=case.split(" by ")[-1])
+        axes.set(xscale="log", yscale="log", xlabel=case.split(" by ")[-1])
+        axes.set_ylabel("milliseconds" if "step" in case else "milliseconds, forward + backward")
         axes.set_title(case, fontsize=10)
         label(axes, ends)
         low, high = axes.get_xlim()
         axes.set_xlim(low, high * (high / low) ** 0.9)  # room for the names
         plain_ticks(axes.xaxis, sorted({r["size"] for r in found.rows if r["case"] == case}))
-        plain_ticks(axes.yaxis, [m * 10.0**e for e in range(-3, 6) for m in (1, 2, 5)])
+        plain_ticks(axes.yaxis, TICKS)
+    figure.suptitle("Time over size; power p: in proportion to the size to the p", fontsize=10)
     return save(figure, path, record)
 
 
 def label(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
     """Write each line's name at its end, moved apart where they would overlap."""
     low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.2)  # room to move up
     below = 0.0
     for time, size, text, colour in sorted(ends):
         height = max(time, below * (high / low) ** 0.06)
