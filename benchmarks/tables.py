@@ -110,12 +110,16 @@ def convolution(record: Record, targets: bool) -> str:
 def by_contestant(
     record: Record, measure: str, place: str, cell: Callable[[Row], str], names: Sequence[str] = ()
 ) -> str:
-    """One line per case, one column per contestant."""
+    """One line per case, one column per contestant; of times also the fastest's share of limit."""
     rows = [r for r in record["rows"] if r["measure"] == measure and r["place"] in (place, "eager")]
     found = Rows(rows)
     names = names or found.contestants
     lines = [[case, *(cell(found.get(case, n)) for n in names)] for case in found.cases]
-    return table(["", *names], lines)
+    if cell is not ms:
+        return table(["", *names], lines)
+    shares = [of_limit(found.best(case, names), record) for case in found.cases]
+    both = zip(lines, shares, strict=True)
+    return table(["", *names, "fastest: % of limit"], [[*line, share] for line, share in both])
 
 
 def cost(row: Row) -> str:
@@ -174,19 +178,20 @@ def optimizers(record: Record) -> str:
 
 
 def training(record: Record) -> str:
-    """Steps per second of every contestant, by model."""
+    """Steps per second of every contestant, by model, and per cent of the limit."""
     found = Rows(record["rows"])
 
     def cell(row: Row) -> str:
         if "seconds" not in row:
             return ms(row)
         speed = 1 / row["seconds"]
-        return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+        shown = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+        return f"{shown} ({of_limit(row, record)} %)"
 
     lines = [
         [name, *(cell(found.get(case, name)) for case in found.cases)] for name in found.contestants
     ]
-    return table(["steps/s", *found.cases], lines)
+    return table(["steps/s (% of limit)", *found.cases], lines)
 
 
 def startup(record: Record) -> str:

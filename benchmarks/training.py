@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr, jaxprs_in_params
 
 import fnn
 from benchmarks.models import TASKS, batches, loss, start
@@ -24,6 +25,7 @@ EPOCH = {"mlp": 64, "cnn": 8, "resnet": 2}  # batches of an epoch of fnn.train
 TOLERANCE = {"mlp": 1e-3, "cnn": 1e-3, "resnet": 2e-2}
 SECONDS = {"mlp": 1.0, "cnn": 4.0, "resnet": 8.0}  # of each contestant's turns
 QUICK = ("mlp", "cnn")
+ADAM = 28.0  # bytes read and written per parameter: gradient, parameter and two moments
 
 Make = Callable[[str, Any], Trainer]
 
@@ -97,6 +99,24 @@ def reference(task: str, data: list[Batch]) -> np.ndarray:
         return np.array(trainer.floats([trainer.step(trainer.put(batch)) for batch in data]))
 
 
+def products(jaxpr: Jaxpr) -> Iterator[int]:
+    """Yield the arithmetic of every matrix product and convolution of a program, in order."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            out, w = equation.outvars[0].aval, equation.invars[1].aval
+            yield 2 * out.size * w.size // w.shape[-1]
+        for inner in jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+def work(task: str) -> dict[str, float]:
+    """Return the least arithmetic and traffic of a step: no gradient to the images is needed."""
+    x = jnp.zeros((TASKS[task].batch, *TASKS[task].shape))
+    first, *rest = products(jax.make_jaxpr(plain.MODELS[task])(start(task), x).jaxpr)
+    traffic = ADAM * fnn.count(start(task)) + 4.0 * x.size
+    return {"flops": 2.0 * first + 3.0 * sum(rest), "bytes": traffic}
+
+
 def measure(task: str, session: Session) -> list[Row]:
     data = batches(task, EPOCH[task], session.rng(task))
     checked = data[: CHECKED[task]]
@@ -126,7 +146,8 @@ def measure(task: str, session: Session) -> list[Row]:
         found.append(stepping(task, name, place, make, checked))
     budget = session.budget if session.quick else session.budget._replace(seconds=SECONDS[task])
     rows = race(found, want, budget, tolerance=TOLERANCE[task])
-    return [{"case": TASKS[task].name, **row, "batch": TASKS[task].batch} for row in rows]
+    facts = {"case": TASKS[task].name, "batch": TASKS[task].batch, **work(task)}
+    return [facts | row for row in rows]
 
 
 def jobs(session: Session) -> Iterator[Job]:

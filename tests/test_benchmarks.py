@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import compare, derive, reference, report, session, targets
+from benchmarks import compare, derive, reference, report, session, targets, training
 from benchmarks.conv import arrays, expected, library
 from benchmarks.programs import looped, with_gradient
 from benchmarks.shapes import LAYERS, POOLS, TARGETS, Layer
@@ -162,6 +162,16 @@ def test_a_scan_does_the_work_of_every_iteration_and_changes_no_number() -> None
     # zero the outputs change from one length to the next.
     ones = [looped(lambda x, w: (x @ w,), n)(nought + 1.0, x, w)[0] for n in (2, 3)]
     assert not np.array_equal(*ones)
+
+
+def test_the_least_work_of_a_training_step() -> None:
+    first, rest = 2 * 32 * 784 * 128, 2 * 32 * 128 * 10  # each forward; backward twice that,
+    params = 785 * 128 + 129 * 10
+    want = {"flops": 2 * first + 3 * rest, "bytes": 28 * params + 4 * 32 * 784}
+    convs = 2 * 128 * (2 * 28**2 * 9 * 32 + 3 * 14**2 * 9 * 32 * 64)
+    with jax.numpy_rank_promotion("allow"):  # plain JAX as its users write it
+        assert training.work("mlp") == want  # but for the gradient to the images
+        assert training.work("cnn")["flops"] == convs + 3 * 2 * 128 * (3136 * 128 + 128 * 10)
 
 
 def test_the_tables_of_shapes() -> None:
