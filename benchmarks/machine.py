@@ -47,10 +47,11 @@ def commit() -> str:
     git = ["git", "-C", str(HERE.parent)]
     try:
         name = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True)
-        dirty = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "fnn", "benchmarks/*.py"])
+        state = [*git, "status", "--porcelain", "--", "fnn", "benchmarks/*.py"]
+        changes = subprocess.check_output(state, text=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return name.strip() + ("+changes" if dirty.returncode else "")
+    return name.strip() + ("+changes" if changes else "")
 
 
 def processor() -> str:
