@@ -211,8 +211,8 @@ def _max_tangent(
     (x,), (t,) = primals, tangents
     y = _max(x, w)
     wide = accumulator(t.dtype)  # the transpose of the tangent adds up the cotangents of a position
-    seen = [lax.stop_gradient(a.astype(wide)) for a in (x, y)]
-    winner = jnp.expand_dims(_winner(*seen, w), tuple(range(2, 2 * (x.ndim - 2) + 1, 2)))
+    seen, best = (lax.stop_gradient(a.astype(wide)) for a in (x, y))
+    winner = jnp.expand_dims(_winner(seen, best, w), tuple(range(2, 2 * (x.ndim - 2) + 1, 2)))
     tangent = _by_phases(t.astype(wide), w, lambda number: winner == number.astype(wide))
     return y, tangent.astype(t.dtype)
 
