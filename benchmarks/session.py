@@ -34,7 +34,7 @@ SUBJECTS = {
     "scaling": 90,
 }
 EXTRA = {"sweep": 1200}  # by name only: what `python -m benchmarks derive` reads
-QUICK_LIMIT = 12
+QUICK_LIMIT = 16
 
 Job = tuple[str, Callable[[], list[Row]]]
 
