@@ -1,11 +1,13 @@
-"""Many small leaves as one: an element-wise optimizer over one vector per dtype.
+"""Many small leaves as few vectors: an element-wise optimizer over whole groups of leaves.
 
 A program over 2,000 leaves holds thousands of kernels: compiling them, and starting them, costs
 more than their work. `flat` concatenates the small leaves, so that the optimizer is a few kernels.
-What is left is cutting the vector into updates. Slices at fixed places would be as many different
-kernels, compiled one by one; slices whose place is read at run time are one kernel per leaf size.
+What is left is cutting the vectors into updates. The compiler builds equal kernels once, so leaves
+of one shape go into vectors of one length, and the places of the slices are read at run time: a
+fixed place would be written into the kernel, and make one for each leaf.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ from fnn.transforms import run_update
 from fnn.trees import check_like
 
 SMALL = 2**14  # numbers; larger leaves amortise their kernels, and copying them would cost more
+TOGETHER = 64  # leaves of one shape in a vector; one of thousands is slow to compile
 
 
 class Flat(NamedTuple):
@@ -34,39 +37,49 @@ class Flat(NamedTuple):
     zero: UInt32[Array, ""]
 
 
-def _is_small(x: Any) -> bool:
-    return bool(x.size <= SMALL)
+def _groups(leaves: list[Any]) -> list[list[int]]:
+    """Decide which leaves share a vector: 64 of a shape, the rest of a dtype; a large one none."""
+
+    def kind(i: int) -> tuple[Any, ...]:
+        return str(leaves[i].dtype), leaves[i].shape
+
+    groups = [[i] for i, x in enumerate(leaves) if x.size > SMALL]
+    rest: dict[str, list[int]] = {}
+    small = sorted((i for i, x in enumerate(leaves) if x.size <= SMALL), key=kind)
+    for (dtype, _), found in itertools.groupby(small, kind):
+        alike = list(found)
+        whole = len(alike) // TOGETHER * TOGETHER
+        groups += [alike[i : i + TOGETHER] for i in range(0, whole, TOGETHER)]
+        rest.setdefault(dtype, []).extend(alike[whole:])
+    return groups + [group for group in rest.values() if group]
 
 
-def _pack(tree: Any) -> dict[str, Any]:
-    """Gather the small leaves of each dtype in a vector, and keep the large ones in a list."""
+def _pack(tree: Any, like: Any) -> list[Any]:
+    """Gather each group of the leaves of ``like`` in a vector; a group of one stays as it is."""
     leaves = jax.tree.leaves(tree)
-    small = [x for x in leaves if _is_small(x)]
-    packed = {
-        str(dtype): jnp.concatenate([lax.reshape(x, (x.size,)) for x in small if x.dtype == dtype])
-        for dtype in sorted({x.dtype for x in small}, key=str)
-    }
-    return {"packed": packed, "large": [x for x in leaves if not _is_small(x)]}
+    return [
+        lax.concatenate([lax.reshape(leaves[i], (leaves[i].size,)) for i in group], 0)
+        if len(group) > 1
+        else leaves[group[0]]
+        for group in _groups(jax.tree.leaves(like))
+    ]
 
 
-def _unpack(packs: dict[str, Any], like: Any, zero: Any) -> Any:
+def _unpack(packs: list[Any], like: Any, zero: Any) -> Any:
     """Cut what `_pack` gathered into the leaves of a tree shaped as ``like``."""
     leaves, structure = jax.tree.flatten(like)
-    large = iter(packs["large"])
-    place = dict.fromkeys(packs["packed"], 0)
-    cut = []
-    for x in leaves:
-        if not _is_small(x):
-            cut.append(next(large))
-            continue
-        start = place[str(x.dtype)]
-        place[str(x.dtype)] = start + x.size
-        # Not start itself: the compiler would write it into the kernel and so compile one per leaf.
-        starts = np.array([start, start + 1], np.uint32)
-        chosen = lax.reshape(lax.dynamic_slice(starts, (zero,), (1,)), ())
-        piece = lax.dynamic_slice(packs["packed"][str(x.dtype)], (chosen,), (x.size,))
-        cut.append(lax.reshape(piece, x.shape))
-    return jax.tree.unflatten(structure, cut)
+    places: dict[int, Any] = {}
+    for group, pack in zip(_groups(leaves), packs, strict=True):
+        start = 0
+        for i in group:
+            size, shape = leaves[i].size, leaves[i].shape
+            if start not in places:  # one of two numbers, for which the compiler cannot know
+                pair = np.array([start, start + 1], np.uint32)
+                places[start] = lax.reshape(lax.dynamic_slice(pair, (zero,), (1,)), ())
+            piece = lax.dynamic_slice(pack, (places[start],), (size,)) if len(group) > 1 else pack
+            leaves[i] = lax.reshape(piece, shape)
+            start += size
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _refuse_sharded(params: Any) -> None:
@@ -78,7 +91,9 @@ def _refuse_sharded(params: Any) -> None:
 
 
 def flat(optimizer: Optimizer) -> Optimizer:
-    """Run an element-wise optimizer over one vector per dtype, to the same result.
+    """Run an element-wise optimizer over a few vectors instead of many leaves, to the same result.
+
+    64 leaves of one shape make a vector, and what is left over of each dtype makes one more.
 
     Leaves of more than 16,384 numbers stay as they are: they gain nothing. Masks by path, norms of
     leaves and `fnn.muon` need the leaves: put those around `flat`, not inside.
@@ -87,7 +102,7 @@ def flat(optimizer: Optimizer) -> Optimizer:
         optimizer: one that treats every number alike, such as `fnn.adam`.
 
     Returns:
-        An `Optimizer`; the moments in its state are vectors.
+        An `Optimizer`; the moments in its state are those of the vectors.
 
     Raises:
         ValueError: params that are sharded over devices; gradients shaped otherwise than params.
@@ -101,12 +116,13 @@ def flat(optimizer: Optimizer) -> Optimizer:
 
     def init(params: Any) -> Flat:
         _refuse_sharded(params)
-        return Flat(optimizer.init(_pack(params)), jnp.zeros((), jnp.uint32))
+        return Flat(optimizer.init(_pack(params, params)), jnp.zeros((), jnp.uint32))
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        check_like("flat", "grads", grads, grads if params is None else params)
-        packed = None if params is None else _pack(params)
-        updates, inner = run_update(optimizer, _pack(grads), state.inner, packed, extra)
-        return _unpack(updates, grads, state.zero), Flat(inner, state.zero)
+        like = grads if params is None else params
+        check_like("flat", "grads", grads, like)
+        packed = None if params is None else _pack(params, params)
+        updates, inner = run_update(optimizer, _pack(grads, like), state.inner, packed, extra)
+        return _unpack(updates, like, state.zero), Flat(inner, state.zero)
 
     return Optimizer(init, update)
