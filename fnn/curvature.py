@@ -18,7 +18,8 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from fnn.messages import wrong
-from fnn.training import check_like, check_params, check_scalar
+from fnn.training import check_params, check_scalar
+from fnn.trees import check_like
 
 Loss = Callable[..., Any]
 

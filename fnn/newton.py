@@ -19,7 +19,7 @@ from jaxtyping import Array
 from fnn.curvature import Quadratic, check_count, diagonal, dot, quadratic, sampled_diagonal
 from fnn.messages import wrong
 from fnn.optimizers import Optimizer, Rate, State, rate_at
-from fnn.training import check_like
+from fnn.trees import check_like
 
 
 def newton(

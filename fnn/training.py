@@ -21,6 +21,7 @@ from jaxtyping import Array, PyTree
 
 from fnn.messages import describe, wrong
 from fnn.optimizers import Optimizer
+from fnn.trees import check_like
 
 Loss = Callable[..., Any]
 
@@ -320,18 +321,6 @@ def check_params(name: str, params: Any) -> None:
         if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
             where = "params" + jax.tree_util.keystr(path)
             raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
-
-
-def check_like(name: str, argument: str, tree: Any, params: Any) -> None:
-    """Raise the error of public function ``name`` where tree is not shaped as params."""
-    got, needed = (
-        {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}
-        for tree in (tree, params)
-    )
-    for path in {**needed, **got}:
-        a, b = got.get(path, "nothing"), needed.get(path, "nothing")
-        if a != b:
-            raise wrong(name, argument + path, a, f"{b}, as params have there")
 
 
 def _check_key(key: Any) -> None:

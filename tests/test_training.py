@@ -165,7 +165,7 @@ def test_step_refuses_what_does_not_belong_together() -> None:
     with pytest.raises(ValueError, match=r"key: got key.*; needed no key, as loss takes none"):
         fnn.make_step(squares, fnn.sgd(0.1))(start(), None, DATA, KEY)
     broadcast = optax.stateless(lambda grads, params: jax.tree.map(jnp.sum, grads))
-    message = r"make_step: updates\['w'\]: got \(\); needed \(3,\), as params have there"
+    message = r"make_step: updates\['w'\]: got float32\[\]; needed the shape of float32\[3\]"
     with pytest.raises(ValueError, match=message):
         fnn.make_step(squares, broadcast)(start(), broadcast.init(start()), DATA)
 
