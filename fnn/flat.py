@@ -38,14 +38,17 @@ class Flat(NamedTuple):
 
 
 def _groups(leaves: list[Any]) -> list[list[int]]:
-    """Decide which leaves share a vector: 64 of a shape, the rest of a dtype; a large one none."""
+    """Decide which leaves share a vector: 64 of a shape, the rest of a dtype; a large one none.
+
+    Nor does one of a single number: its kernel alone has no loop, and rounds otherwise.
+    """
 
     def kind(i: int) -> tuple[Any, ...]:
         return str(leaves[i].dtype), leaves[i].shape
 
-    groups = [[i] for i, x in enumerate(leaves) if x.size > SMALL]
+    groups = [[i] for i, x in enumerate(leaves) if not 1 < x.size <= SMALL]
     rest: dict[str, list[int]] = {}
-    small = sorted((i for i, x in enumerate(leaves) if x.size <= SMALL), key=kind)
+    small = sorted((i for i, x in enumerate(leaves) if 1 < x.size <= SMALL), key=kind)
     for (dtype, _), found in itertools.groupby(small, kind):
         alike = list(found)
         whole = len(alike) // TOGETHER * TOGETHER
@@ -93,10 +96,12 @@ def _refuse_sharded(params: Any) -> None:
 def flat(optimizer: Optimizer) -> Optimizer:
     """Run an element-wise optimizer over a few vectors instead of many leaves, to the same result.
 
-    64 leaves of one shape make a vector, and what is left over of each dtype makes one more.
+    64 leaves of one shape make a vector, and what is left over of each dtype makes one more. A
+    step is the unflattened one to the bit, in half precision to one unit in the last place.
 
-    Leaves of more than 16,384 numbers stay as they are: they gain nothing. Masks by path, norms of
-    leaves and `fnn.muon` need the leaves: put those around `flat`, not inside.
+    Leaves of more than 16,384 numbers stay as they are: they gain nothing. So do leaves of one
+    number, which would round otherwise. Masks by path, norms of leaves and `fnn.muon` need the
+    leaves: put those around `flat`, not inside.
 
     Args:
         optimizer: one that treats every number alike, such as `fnn.adam`.
