@@ -7,18 +7,18 @@ splitting every axis into ``(q, r)``, a reshape, makes the tangent a sum of shif
 and its transpose a sum of shifted, masked broadcasts of the cotangent: again one loop, without the
 scatter of `lax.reduce_window`'s gradient.
 
-A maximum is read without a padded copy: a tap in the padding reads a tap of its window inside the
-input again, by a gather along that axis, which changes no maximum.
+Along an axis of stride 1 every tap is a slice of one padded copy: of the input, of the numbers of
+the winning taps and of the cotangent. Along others, where a copy costs as much as pooling, a tap
+in the padding reads a tap of its window inside the input again, which changes no maximum.
 
 A window of more than `MOST` taps is pooled axis by axis, last axis first: sums of sums, and maxima
-of maxima, whose first maximum is the first of its row in the first such row. So is a maximum whose
-stride is 1 along a window's axis: there XLA repeats the comparisons for every term of the gradient.
+of maxima, whose first maximum is the first of its row in the first such row.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 
 from fnn.dtypes import accumulator
-from fnn.kernels.pool_form import PoolKernel, is_float
+from fnn.kernels.pool_form import PoolKernel, is_float, least
 from fnn.windows import Windows
 
 MOST = 9  # taps in one loop; a choice: beyond, the program grows faster than it saves passes
@@ -51,11 +51,14 @@ def _drop(y: jax.Array, w: Windows, spatial: tuple[int, ...]) -> jax.Array:
     return lax.slice(y, (0,) * y.ndim, (len(y), *w.output(spatial), y.shape[-1]))
 
 
+def _pad(x: jax.Array, value: np.ndarray, edges: Sequence[tuple[int, int]]) -> jax.Array:
+    return lax.pad(x, value, ((0, 0, 0), *((lo, hi, 0) for lo, hi in edges), (0, 0, 0)))
+
+
 def _padded_taps(x: jax.Array, w: Windows) -> Iterator[jax.Array]:
     """What each tap sees at every stop of the window, in window order; 0 in the padding."""
     out = w.output(x.shape[1:-1])
-    pads = ((0, 0, 0), *((lo, hi, 0) for lo, hi in w.padding), (0, 0, 0))
-    padded = lax.pad(x, np.zeros((), x.dtype), pads)
+    padded = _pad(x, np.zeros((), x.dtype), w.padding)
     for place in itertools.product(*map(range, w.size)):
         start = [k * d for k, d in zip(place, w.dilation, strict=True)]
         stop = [a + (o - 1) * s + 1 for a, o, s in zip(start, out, w.stride, strict=True)]
@@ -74,10 +77,13 @@ def _read(x: jax.Array, index: np.ndarray, axis: int) -> jax.Array:
 def _taps(x: jax.Array, w: Windows, nearest: bool) -> Iterator[tuple[jax.Array, np.ndarray]]:
     """What each tap sees at every stop, in window order, and its number there.
 
-    Outside the input a tap is taken for the ``nearest`` one inside, or for the first. XLA would
-    store a gather that two loops share, so the maximum and its winner read differently.
+    In padding, along an axis of stride 1, it sees the least value; along others it is taken for the
+    ``nearest`` tap inside, or for the first. XLA would store a gather that two loops share, so the
+    maximum and its winner read differently.
     """
     spatial, out = x.shape[1:-1], w.output(x.shape[1:-1])
+    edges = [p if s == 1 else (0, 0) for p, s in zip(w.padding, w.stride, strict=True)]
+    x = _pad(x, least(x.dtype), edges)
     for place in itertools.product(*map(range, w.size)):
         seen, number = x, np.zeros((1,) * x.ndim, np.int64)
         for axis, (tap, k, s, d, (lo, _), o, i) in enumerate(
@@ -87,7 +93,8 @@ def _taps(x: jax.Array, w: Windows, nearest: bool) -> Iterator[tuple[jax.Array, 
             first, last = np.maximum(0, -(start // d)), np.minimum(k - 1, (i - 1 - start) // d)
             other = np.clip(tap, first, last) if nearest else first
             inside = np.where((first <= tap) & (tap <= last), tap, other)
-            seen = _read(seen, np.clip(start + inside * d, 0, i - 1), axis)
+            index = np.arange(o) + tap * d if s == 1 else np.clip(start + inside * d, 0, i - 1)
+            seen = _read(seen, index, axis)
             later = np.maximum(tap, first)
             later = later[:1] if (later == tap).all() else later
             number = number * k + np.expand_dims(later, [a for a in range(x.ndim) if a != axis])
@@ -103,28 +110,34 @@ def _shifts(k: int, s: int, d: int, lo: int) -> list[tuple[int, list[int]]]:
     return sorted(taps.items())
 
 
-Mask = Callable[[np.ndarray], jax.Array | np.ndarray]
+def _by_phases(t: jax.Array, w: Windows, square: jax.Array | None = None) -> jax.Array:
+    """Sum each window's taps, or only the one whose number has this ``square``; linear in t.
 
-
-def _by_phases(t: jax.Array, w: Windows, mask: Mask) -> jax.Array:
-    """Sum over each window the taps that ``mask`` keeps; linear in t, with a fast transpose.
-
-    ``mask`` gets tap numbers (-1: none), shaped to broadcast against ``(n, out_1, s_1, ..., c)``.
+    Written for its transpose, the gradient: there the closing crop becomes the padded copy of the
+    cotangent that the shifts of axes of stride 1 read slices of.
     """
     spatial, rank = t.shape[1:-1], t.ndim - 2
     out = w.output(spatial)
     more = [hi - h for (_, hi), (_, h) in zip(_longer(w, spatial).padding, w.padding, strict=True)]
     whole = [-(-i // s) + m for i, s, m in zip(spatial, w.stride, more, strict=True)]
-    fill = [(0, q * s - i, 0) for q, s, i in zip(whole, w.stride, spatial, strict=True)]
     zero = np.zeros((), t.dtype)
+    t = _pad(t, zero, [(0, q * s - i) for q, s, i in zip(whole, w.stride, spatial, strict=True)])
     split = itertools.chain.from_iterable(zip(whole, w.stride, strict=True))
-    t = lax.pad(t, zero, ((0, 0, 0), *fill, (0, 0, 0))).reshape(len(t), *split, t.shape[-1])
+    t = t.reshape(len(t), *split, t.shape[-1])
     axes = [
         _shifts(k, s, d, lo)
         for k, s, d, (lo, _) in zip(w.size, w.stride, w.dilation, w.padding, strict=True)
     ]
+    edges = [
+        (shifts[-1][0], q - o - shifts[0][0]) if s == 1 else (0, 0)
+        for shifts, s, q, o in zip(axes, w.stride, whole, out, strict=True)
+    ]
     phases = tuple(range(2, 2 * rank + 1, 2))
-    y = jnp.zeros((len(t), *out, t.shape[-1]), t.dtype)
+    if square is not None:
+        none = np.asarray(math.prod(w.size) ** 2, square.dtype)
+        winner = jnp.expand_dims(jnp.sqrt(_pad(square, none, edges)), phases)
+    sizes = [lo + o + hi for o, (lo, hi) in zip(out, edges, strict=True)]
+    y = jnp.zeros((len(t), *sizes, t.shape[-1]), t.dtype)
     for shifts in itertools.product(*axes):
         number = np.zeros((), np.int64)
         for k, (_, taps) in zip(w.size, shifts, strict=True):
@@ -133,12 +146,12 @@ def _by_phases(t: jax.Array, w: Windows, mask: Mask) -> jax.Array:
         number = np.expand_dims(number, [0, *range(1, 2 * rank, 2), 2 * rank + 1])
         move = [
             edge
-            for (m, _), o, q in zip(shifts, out, whole, strict=True)
-            for edge in ((-m, o + m - q, 0), (0, 0, 0))
+            for (m, _), (lo, _), n, q in zip(shifts, edges, sizes, whole, strict=True)
+            for edge in ((lo - m, n - q - lo + m), (0, 0))
         ]
-        moved = lax.pad(t, zero, ((0, 0, 0), *move, (0, 0, 0)))
-        y = y + jnp.where(mask(number), moved, zero).sum(phases)
-    return y
+        mask = number >= 0 if square is None else winner == number.astype(t.dtype)
+        y = y + jnp.where(mask, _pad(t, zero, move), zero).sum(phases)
+    return _pad(y, zero, [(-lo, -hi) for lo, hi in edges])
 
 
 def _below(y: jax.Array) -> jax.Array:
@@ -159,10 +172,10 @@ def _below(y: jax.Array) -> jax.Array:
 
 
 def _winner(x: jax.Array, y: jax.Array, w: Windows) -> jax.Array:
-    """Number of each window's first tap that holds its maximum y; a NaN is the maximum.
+    """Squared number of each window's first tap that holds its maximum y; a NaN is the maximum.
 
-    The numbers are carried as squares: the closing square root is exact, and an operation that XLA
-    on CPU will not repeat for every phase that reads it, as it would the chain of comparisons.
+    The square root that follows (`_by_phases`) is exact, and an operation that XLA on CPU will not
+    repeat for every phase that reads it, as it would the chain of comparisons.
     They are floats, as wide as the values they are selected by, to keep the loop in vectors.
     """
     under = _below(y)
@@ -170,7 +183,7 @@ def _winner(x: jax.Array, y: jax.Array, w: Windows) -> jax.Array:
     square = jnp.broadcast_to(jnp.asarray(number**2, x.dtype), y.shape)
     for seen, number in reversed(before):
         square = jnp.where(seen <= under, square, jnp.asarray(number**2, x.dtype))
-    return jnp.sqrt(square)
+    return square
 
 
 def _by_axes(w: Windows) -> list[Windows]:
@@ -212,8 +225,7 @@ def _max_tangent(
     y = _max(x, w)
     wide = accumulator(t.dtype)  # the transpose of the tangent adds up the cotangents of a position
     seen, best = (lax.stop_gradient(a.astype(wide)) for a in (x, y))
-    winner = jnp.expand_dims(_winner(seen, best, w), tuple(range(2, 2 * (x.ndim - 2) + 1, 2)))
-    tangent = _by_phases(t.astype(wide), w, lambda number: winner == number.astype(wide))
+    tangent = _by_phases(t.astype(wide), w, _winner(seen, best, w))
     return y, tangent.astype(t.dtype)
 
 
@@ -228,13 +240,11 @@ def _sum_tangent(
     w: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
-    return _sum(x, w), _by_phases(t, w, lambda number: number >= 0)
+    return _sum(x, w), _by_phases(t, w)
 
 
 def _max_slices(x: jax.Array, w: Windows) -> jax.Array:
-    few = math.prod(w.size) <= MOST
-    strided = all(s > 1 or k == 1 for s, k in zip(w.stride, w.size, strict=True))
-    for step in [w] if few and strided else _by_axes(w):
+    for step in [w] if math.prod(w.size) <= MOST else _by_axes(w):
         x = _max(x, step) if is_float(x) else _max_value(x, step)
     return x
 
