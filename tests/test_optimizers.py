@@ -1,6 +1,7 @@
 """Optimizers: the same path as optax, PyTorch, ONNX and the texts, step by step."""
 
 import functools
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,17 @@ PAIRS: dict[str, tuple[Any, Any]] = {
     "momentum, schedule": (fnn.sgd(wave, momentum=0.5), optax.sgd(optax_wave, 0.5)),
     "rate inside": (fnn.momentum(lambda t: wave(t) / 4, rate_inside=True),
                     with_momentum(lambda t: optax_wave(t) / 4)),
-    "nesterov": (fnn.nesterov(1e-4), optax.sgd(1e-4, 0.9, nesterov=True)),
+    "nesterov": (fnn.nesterov(lambda t: wave(t) / 4), optax.sgd(lambda t: optax_wave(t) / 4, 0.9,
+                                                                nesterov=True)),
     "adagrad": (fnn.adagrad(0.1), optax.adagrad(0.1)),
     "adagrad, options": (fnn.adagrad(0.1, initial=0.0, eps=1e-3),
                          optax.adagrad(0.1, initial_accumulator_value=0.0, eps=1e-3)),
-    "rmsprop": (fnn.rmsprop(1e-2), optax.rmsprop(1e-2)),
-    "rmsprop, outside": (fnn.rmsprop(1e-2, eps=0.1, eps_in_root=False, initial=0.5),
-                         optax.rmsprop(1e-2, eps=0.1, eps_in_sqrt=False, initial_scale=0.5)),
-    "rmsprop, centered": (fnn.rmsprop(1e-2, centered=True, eps=1e-3),
-                          optax.rmsprop(1e-2, centered=True, eps=1e-3)),
+    "rmsprop": (fnn.rmsprop(1e-3), optax.rmsprop(1e-3)),
+    "rmsprop, outside": (fnn.rmsprop(1e-3, eps=0.1, eps_in_root=False, initial=0.5),
+                         optax.rmsprop(1e-3, eps=0.1, eps_in_sqrt=False, initial_scale=0.5)),
+    "rmsprop, centered": (fnn.rmsprop(1e-3, centered=True, eps=1.0),
+                          optax.rmsprop(1e-3, centered=True, eps=1.0)),
+    "rmsprop, momentum": (fnn.rmsprop(wave, momentum=0.5), optax.rmsprop(optax_wave, momentum=0.5)),
     "rmsprop, all": (
         fnn.rmsprop(wave, decay=0.8, eps=1e-3, centered=True, bias_correction=True, momentum=0.5,
                     nesterov=True),
@@ -53,22 +56,31 @@ PAIRS: dict[str, tuple[Any, Any]] = {
     "adam": (fnn.adam(1e-2), optax.adam(1e-2)),
     "adam, options": (fnn.adam(wave, b1=0.8, b2=0.9, eps=1e-3, eps_root=1e-2),
                       optax.adam(optax_wave, 0.8, 0.9, 1e-3, 1e-2)),
-    "adamw": (fnn.adamw(wave, weight_decay=0.1), optax.adamw(optax_wave, weight_decay=0.1)),
+    "adamw": (fnn.adamw(wave, b1=0.8, b2=0.9, eps=1e-3, eps_root=1e-2, weight_decay=0.1),
+              optax.adamw(optax_wave, 0.8, 0.9, 1e-3, 1e-2, weight_decay=0.1)),
     "amsgrad": (fnn.amsgrad(1e-2), optax.amsgrad(1e-2)),
-    "amsgrad, raw": (fnn.amsgrad(1e-2, correct_mean=False, correct_square="never", eps=1e-3),
-                     optax.amsgrad(1e-2, bias_correction_mu=False, bias_correction_nu=False,
-                                   eps=1e-3)),
-    "adamax": (fnn.adamax(1e-2, b2=0.9, eps=1e-3), optax.adamax(1e-2, b2=0.9, eps=1e-3)),
-    "nadam": (fnn.nadam(1e-2), optax.nadam(1e-2)),
+    "amsgrad, raw": (fnn.amsgrad(1e-2, b1=0.8, b2=0.9, eps=1e-3, eps_root=1e-2, correct_mean=False,
+                                 correct_square="never"),
+                     optax.amsgrad(1e-2, 0.8, 0.9, 1e-3, 1e-2, bias_correction_mu=False,
+                                   bias_correction_nu=False)),
+    "adamax": (fnn.adamax(1e-2, b1=0.8, b2=0.9, eps=1e-3), optax.adamax(1e-2, 0.8, 0.9, 1e-3)),
+    "nadam": (fnn.nadam(1e-2, b1=0.8, b2=0.9, eps=1e-3, eps_root=1e-2),
+              optax.nadam(1e-2, 0.8, 0.9, 1e-3, 1e-2)),
     "nadamw": (fnn.adamw(1e-2, nesterov=True, weight_decay=0.1),
                optax.nadamw(1e-2, weight_decay=0.1)),
     "radam": (fnn.radam(1e-3), optax.radam(1e-3)),
-    "radam, options": (fnn.radam(1e-3, b2=0.99, threshold=7.0, eps_root=1e-2, nesterov=True),
-                       optax.radam(1e-3, b2=0.99, threshold=7.0, eps_root=1e-2, nesterov=True)),
-    "lion": (fnn.lion(1e-3), optax.lion(1e-3)),
+    "radam, options": (fnn.radam(1e-3, b1=0.8, b2=0.99, eps=1e-3, eps_root=1e-2, threshold=7.0,
+                                 nesterov=True),
+                       optax.radam(1e-3, 0.8, 0.99, 1e-3, 1e-2, 7.0, nesterov=True)),
+    "lion": (fnn.lion(1e-3, b1=0.8, b2=0.9, weight_decay=0.1),
+             optax.lion(1e-3, 0.8, 0.9, weight_decay=0.1)),
     "muon": (fnn.muon(1e-2, weight_decay=0.1, rest_rate=0.5),
              optax.contrib.muon(1e-2, weight_decay=0.1, adam_weight_decay=0.2,
                                 adam_learning_rate=5e-3)),
+    "muon, options": (fnn.muon(1e-2, beta=0.8, iterations=3, eps=1e-3, nesterov=False, b1=0.8,
+                               b2=0.9),
+                      optax.contrib.muon(1e-2, ns_steps=3, beta=0.8, eps=1e-3, nesterov=False,
+                                         adam_b1=0.8, adam_b2=0.9)),
 }  # fmt: skip
 
 
@@ -114,6 +126,32 @@ def reference(p: Any) -> Any:
 def assert_same(names: Any, got: list[Any], want: list[Any]) -> None:
     errors = {n: apart(g, w) for n, g, w in zip(names, got, want, strict=True)}
     assert all(e <= 1e-6 for e in errors.values()), {n: e for n, e in errors.items() if e > 1e-6}
+
+
+# What optax calls otherwise.
+RENAMED = {
+    "correct_mean": "bias_correction_mu",
+    "eps_in_root": "eps_in_sqrt",
+    "initial": {"adagrad": "initial_accumulator_value", "rmsprop": "initial_scale"},
+    "decay": {"adadelta": "rho", "rmsprop": "decay"},
+    "iterations": "ns_steps",
+    "b1": {"muon": "adam_b1"},
+    "b2": {"muon": "adam_b2"},
+}
+
+
+def test_defaults_are_those_of_optax() -> None:
+    compared = 0
+    for name in ("sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "amsgrad", "adamax",
+                 "nadam", "radam", "lion", "muon"):  # fmt: skip
+        theirs = inspect.signature(getattr(optax, name, None) or optax.contrib.muon).parameters
+        for key, mine in inspect.signature(getattr(fnn, name)).parameters.items():
+            other = RENAMED.get(key, key)
+            other = other if isinstance(other, str) else other.get(name, key)
+            if key != "learning_rate" and other in theirs:
+                assert mine.default == (theirs[other].default or type(mine.default)()), (name, key)
+                compared += 1
+    assert compared == 55
 
 
 def test_optax_on_the_reference_systems() -> None:
@@ -197,6 +235,10 @@ def test_texts() -> None:
             fnn.momentum(fnn.schedules.power(1e-3, -0.5), 0.8, rate_inside=True),
             f(oracle.velocity, mu=0.8, rate=root),
         ),
+        "nesterov": (
+            fnn.nesterov(fnn.schedules.power(1e-3, -0.5), 0.8, rate_inside=True),
+            f(oracle.nesterov, mu=0.8, rate=root),
+        ),
         "adagrad": (
             fnn.adagrad(0.4, initial=0.0, eps=1e-6, eps_in_root=False),
             f(oracle.adagrad, eta=0.4, eps=1e-6),
@@ -215,6 +257,42 @@ def test_texts() -> None:
         paths = run([ours for ours, _ in cases.values()], jnp.asarray(oracle.START), reference)
     want = [loop(oracle.START, oracle.gradient, STEPS) for _, loop in cases.values()]
     assert_same(cases, paths, want)
+
+
+def test_rate_inside_or_outside_the_velocity() -> None:
+    """One path for a constant rate, two under a schedule."""
+    for make in (fnn.momentum, fnn.nesterov):
+        for rate, same in ((1e-4, True), (wave, False)):
+            ours = [make(rate, 0.5, rate_inside=inside) for inside in (False, True)]
+            with jax.enable_x64(True):
+                outside, inside = run(ours, jnp.asarray(oracle.START), reference)
+            assert (apart(inside, outside) < 1e-10) == same
+            assert same or apart(inside, outside) > 1e-3
+
+
+def test_one_compiled_step_called_from_python() -> None:
+    """The same 200 points as inside the scan, from one trace."""
+    traces = []
+    mine = [optimizer for optimizer, _ in PAIRS.values()]
+
+    @jax.jit
+    def step(points: Any, states: Any) -> Any:
+        traces.append(1)
+        moved = []
+        for optimizer, x, state in zip(mine, points, states, strict=True):
+            updates, state = optimizer.update(reference(x), state, x)
+            moved.append((x + updates, state))
+        return tuple(zip(*moved, strict=True))
+
+    with jax.enable_x64(True):
+        start = jnp.asarray(oracle.START)
+        points, states = (start,) * len(mine), tuple(o.init(start) for o in mine)
+        for _ in range(STEPS):
+            points, states = step(points, states)
+        inside = run(mine, start, reference)
+    assert len(traces) == 1
+    errors = [apart(np.asarray(p)[None], path[-1:]) for p, path in zip(points, inside, strict=True)]
+    assert max(errors) <= 1e-6, {n: e for n, e in zip(PAIRS, errors, strict=True) if e > 1e-6}
 
 
 def test_momentum_of_the_lecture() -> None:

@@ -69,6 +69,20 @@ def velocity(x: Any, g: Gradient, steps: int, mu: float, rate: Callable[[int], f
     return points(x, steps, step)
 
 
+def nesterov(x: Any, g: Gradient, steps: int, mu: float, rate: Callable[[int], float]) -> Any:
+    """Sutskever's form: v <- mu v - a grad(theta + mu v), theta <- theta + v; the points are those
+    where it takes the gradient, theta + mu v."""
+    v, theta = np.zeros_like(x), np.array(x, np.float64)
+
+    def step(t: int, x: Any) -> Any:
+        nonlocal v, theta
+        v = mu * v - rate(t) * np.array(g(theta + mu * v))
+        theta = theta + v
+        return theta + mu * v
+
+    return points(x, steps, step)
+
+
 def adagrad(x: Any, g: Gradient, steps: int, eta: float, eps: float) -> Any:
     """E5."""
     s = np.zeros_like(x)
