@@ -82,7 +82,8 @@ def _taps(x: jax.Array, w: Windows, nearest: bool) -> Iterator[tuple[jax.Array, 
     maximum and its winner read differently.
     """
     spatial, out = x.shape[1:-1], w.output(x.shape[1:-1])
-    edges = [p if s == 1 else (0, 0) for p, s in zip(w.padding, w.stride, strict=True)]
+    pads = _longer(w, spatial).padding  # of one length for both, so that they share the copy
+    edges = [p if s == 1 else (0, 0) for p, s in zip(pads, w.stride, strict=True)]
     x = _pad(x, least(x.dtype), edges)
     for place in itertools.product(*map(range, w.size)):
         seen, number = x, np.zeros((1,) * x.ndim, np.int64)

@@ -1,0 +1,49 @@
+"""Max pooling's gradient as XLA compiles it: what is repeated there decides its speed."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import fnn
+
+windows = pytest.mark.parametrize(("window", "stride"), [(2, 1), (3, 1), (2, 2), (3, 2)])
+
+
+def program(window: int, stride: int, depth: int) -> str:
+    """The compiled gradient of a stack of max pools."""
+
+    def loss(x: jax.Array, g: jax.Array) -> jax.Array:
+        for _ in range(depth):
+            x = fnn.max_pool(x, window, stride=stride, padding="SAME")
+        return (x * g).sum()
+
+    side = 3 * stride**depth  # every layer has several windows
+    x, g = jnp.zeros((1, side, side, 2)), jnp.zeros((1, 3, 3, 2))
+    return jax.jit(jax.grad(loss)).lower(x, g).compile().as_text()
+
+
+@windows
+def test_instructions_grow_in_proportion_to_the_depth(window: int, stride: int) -> None:
+    """XLA repeats a layer in every one that reads it unless something is stored between them.
+
+    The last four layers may each add this factor of what the two before them add: 1 but for the
+    overlapping windows with a stride, where XLA stores some taps and repeats others.
+    """
+    factor = 2 if 1 < stride < window else 1.1
+    two, four, eight = (program(window, stride, depth).count(" = ") for depth in (2, 4, 8))
+    assert (eight - four) / 4 <= factor * (four - two) / 2
+
+
+@windows
+def test_the_winner_is_looked_for_once(window: int, stride: int) -> None:
+    """One comparison per tap but one, in a loop of its own: not once more per element of the input.
+
+    The search compares by <=, and nothing else does.
+    """
+    text = program(window, stride, 1)
+    assert text.count("direction=LE") == window**2 - 1
+    root = text.split("ENTRY")[1].split("ROOT")[1].split("\n")[0]
+    name = root.split("calls=")[1].split(",")[0]
+    loop = text.split(f"\n{name} (")[1].split("\n\n")[0]
+    assert "direction=EQ" in loop
+    assert "direction=LE" not in loop
