@@ -94,7 +94,14 @@ ALL = {
     "lion": fnn.lion(0.1),
     "muon": fnn.muon(0.1),
 }
-every = pytest.mark.parametrize("opt", ALL.values(), ids=ALL)
+AROUND = {
+    "accumulate": fnn.accumulate(fnn.chain(fnn.clip_by_global_norm(1.0), fnn.adam(0.1)), 2),
+    "average": fnn.chain(fnn.l2(0.1), fnn.clip_by_value(0.5), fnn.sgd(0.1), fnn.average()),
+    "lookahead": fnn.chain(fnn.lookahead(fnn.momentum(0.1), 2), fnn.freeze(lambda p: p == "a/w")),
+    "with_master_weights": fnn.with_master_weights(fnn.rmsprop(0.1)),
+    "flat": fnn.flat(fnn.adam(0.1)),
+}
+every = pytest.mark.parametrize("opt", [*ALL.values(), *AROUND.values()], ids=[*ALL, *AROUND])
 
 
 @every

@@ -14,7 +14,7 @@ import pytest
 from jax import lax
 
 import fnn
-from tests.test_optimizer_state import nested
+from tests.test_optimizer_state import ALL, nested
 
 HALF = jnp.bfloat16
 
@@ -50,6 +50,18 @@ def w_mask(path: str) -> bool:
 
 
 OPTAX_MASK = {"conv": {"w": True, "b": None}, "head": [False, False]}
+OPTAX = [
+    optax.zero_nans(),
+    optax.centralize(),
+    optax.adaptive_grad_clip(0.5),
+    optax.add_decayed_weights(0.1),
+    optax.scale_by_rms(),
+    optax.ema(0.5),
+    optax.scale_by_trust_ratio(),
+    optax.scale_by_schedule(lambda t: 1 / (2.0 + t)),
+    optax.normalize_by_update_norm(),
+    optax.masked(optax.clip_by_block_rms(0.5), OPTAX_MASK),
+]
 PAIRS = {
     "clip_by_global_norm": (
         fnn.chain(fnn.clip_by_global_norm(2.0), fnn.sgd(0.1)),
@@ -75,6 +87,7 @@ PAIRS = {
         fnn.chain(optax.clip(0.5), optax.trace(0.9), fnn.sgd(0.1)),
         optax.chain(optax.clip(0.5), optax.trace(0.9), optax.sgd(0.1)),
     ),
+    "much of optax in fnn": (fnn.chain(*OPTAX, fnn.sgd(0.1)), optax.chain(*OPTAX, optax.sgd(0.1))),
     "fnn in optax": (
         optax.chain(fnn.clip_by_value(0.5), fnn.l2(0.3, mask=w_mask), fnn.adam(0.1)),
         optax.chain(optax.clip(0.5), optax.add_decayed_weights(0.3, OPTAX_MASK), optax.adam(0.1)),
@@ -93,6 +106,32 @@ def test_optax(mine: Any, theirs: Any) -> None:
         assert_same(got, want, 1e-9)
         moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0.1, got, tree(0))
         assert any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("name", ["optax.chain", "fnn.chain"])
+def test_every_optimizer_between_optax_transforms(name: str) -> None:
+    """Clipped before and halved after, as it is alone on the clipped gradient."""
+    chain = {"optax.chain": optax.chain, "fnn.chain": fnn.chain}[name]
+    params = {"w": jnp.array([[2.0, -3.0], [0.5, 1.0]]), "b": None}
+    grads, clipped = ({"w": jnp.array(g).reshape(2, 2), "b": None}
+                      for g in ([4.0, -0.25, -9.0, 0.5], [1.0, -0.25, -1.0, 0.5]))  # fmt: skip
+
+    @jax.jit
+    def steps() -> Any:
+        found = []
+        for opt in ALL.values():
+            inside = chain(optax.clip(1.0), opt, optax.scale(0.5))
+            state, own = inside.init(params), opt.init(params)
+            for _ in range(2):
+                updates, state = inside.update(grads, state, params)
+                want, own = opt.update(clipped, own, params)
+            found.append((updates["w"], 0.5 * want["w"]))
+        return found
+
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        for opt, (got, want) in zip(ALL, steps(), strict=True):
+            assert np.abs(want).min() > 0, opt
+            np.testing.assert_allclose(got, want, rtol=1e-5, err_msg=opt)
 
 
 def test_accumulate_is_optax_multi_steps() -> None:
@@ -153,16 +192,16 @@ def test_exponential_average() -> None:
 
 def test_accumulated_steps_are_the_whole_batch_s() -> None:
     """k gradients of parts give the step of their mean, with one buffer of the gradients' size."""
-    opt, params = fnn.accumulate(fnn.adam(fnn.schedules.power(0.1, -1)), 3), tree(0, np.float32)
+    plain, params = fnn.adam(fnn.schedules.power(0.1, -1)), tree(0, np.float32)
+    opt = fnn.accumulate(plain, 3)
     state = opt.init(params)
-    assert fnn.count(state.mean) == fnn.count(params)
+    assert fnn.count(state) == fnn.count(plain.init(params)) + fnn.count(params) + 1  # and a step
     parts = [tree(seed, np.float32) for seed in (1, 2, 3)]
     for part in parts[:2]:
         updates, state = opt.update(part, state, params)
         assert not any(np.any(u) for u in jax.tree.leaves(updates))
     updates, state = opt.update(parts[2], state, params)
     mean = jax.tree.map(lambda *g: sum(g) / 3, *parts)
-    plain = fnn.adam(fnn.schedules.power(0.1, -1))
     want, plain_state = plain.update(mean, plain.init(params))
     assert_same(updates, want, 1e-5)
     assert float(fnn.learning_rate(state)) == float(fnn.learning_rate(plain_state))
