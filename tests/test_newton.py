@@ -112,6 +112,19 @@ def test_rosenbrock(dense_up_to: int) -> None:
         np.testing.assert_allclose(last, 1, atol=1e-9)
 
 
+def test_many_numbers_never_form_the_hessian() -> None:
+    """200,000 numbers, whose Hessian would take 160 GB: products with it alone."""
+    scale = jnp.linspace(1.0, 4.0, 200_000)
+
+    def loss(x: Any) -> Any:
+        return 0.5 * (scale * (x - 1) ** 2).mean()
+
+    _, y = descend(loss, np.zeros(200_000, np.float32), fnn.newton())
+    np.testing.assert_allclose(y, 1, atol=2e-3)
+    ends = fnn.extreme_eigenvalues(loss, jnp.asarray(y), key=KEY, iterations=40)
+    np.testing.assert_allclose([ends.smallest, ends.largest], [5e-6, 2e-5], rtol=2e-2)
+
+
 def test_diagonal_newton_is_its_formula() -> None:
     with jax.enable_x64(True):
         h = spd(5)
