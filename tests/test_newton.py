@@ -112,6 +112,27 @@ def test_rosenbrock(dense_up_to: int) -> None:
         np.testing.assert_allclose(last, 1, atol=1e-9)
 
 
+def test_as_many_products_as_iterations_say() -> None:
+    """Two of conjugate gradients, as a plain loop; and none up to dense_up_to numbers."""
+    with jax.enable_x64(True):
+        h, x = spd(7), np.arange(1.0, 8.0)
+        matrix = jnp.asarray(h)
+
+        def loss(x: Any) -> Any:
+            return 0.5 * x @ (matrix @ x)
+
+        d, r = np.zeros(7), h @ x
+        p = r
+        for _ in range(2):
+            size = (r @ r) / (p @ h @ p)
+            d, following = d + size * p, r - size * h @ p
+            p, r = following + (following @ following) / (r @ r) * p, following
+        _, y = descend(loss, x, fnn.newton(dense_up_to=6, iterations=2))
+        np.testing.assert_allclose(y, x - d, rtol=1e-10)
+        _, y = descend(loss, x, fnn.newton(dense_up_to=7, iterations=2))
+        np.testing.assert_allclose(y, 0, atol=1e-10)
+
+
 def test_many_numbers_never_form_the_hessian() -> None:
     """200,000 numbers, whose Hessian would take 160 GB: products with it alone."""
     scale = jnp.linspace(1.0, 4.0, 200_000)

@@ -168,7 +168,7 @@ def test_muon_orthogonalises() -> None:
 
 
 def test_zero_gradients_of_dead_units_stay_finite() -> None:
-    for name, opt in ALL.items():
+    for name, opt in {**ALL, "no eps": fnn.adagrad(0.1, initial=0.0, eps=0.0)}.items():
         params = {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
         updates, _ = opt.update(params, opt.init(params), params)
         assert all(np.isfinite(u).all() for u in jax.tree.leaves(updates)), name

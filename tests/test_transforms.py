@@ -352,6 +352,13 @@ def test_flat_is_the_unflattened(opt: Any, monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_array_max_ulp(np.float32(g), np.float32(w), 2**16)
 
 
+def test_flat_gathers_small_leaves_alone() -> None:
+    """Of its 16,384 numbers at most; a larger leaf stays one, and so does a single number."""
+    params = [jnp.zeros(shape) for shape in [(2**14,), (2**14 + 1,), (), (2, 1), (2, 1)]]
+    state = jax.eval_shape(fnn.flat(fnn.adam(0.1)).init, params)
+    assert [m.shape for m in state.inner.moments["m"]] == [(2**14 + 1,), (), (2**14 + 4,)]
+
+
 def test_flat_compiles_one_kernel_for_leaves_of_one_size() -> None:
     """What makes it fast: the places of the slices are no constants of the program."""
     params = [jnp.ones((2, 5)) for _ in range(30)]
