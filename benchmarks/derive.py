@@ -1,12 +1,15 @@
-"""From the sweep's results to the rule of `fnn.conv`, by one fixed procedure.
+"""From the sweeps' results to the rules of `fnn.conv` and pooling, by one fixed procedure.
 
-The rule names a kernel for each cell of static facts (`fnn.kernels.rules.cell`). In each cell it is
-the kernel whose times, relative to the fastest at each shape, in jit and in scan, have the least
+The rule of `fnn.conv` names a kernel for each cell of static facts (`fnn.kernels.rules.cell`): the
+kernel whose times, relative to the fastest at each shape, in jit and in scan, have the least
 geometric mean among those that can do the whole cell; within `TIE` of it, which is noise, the first
-in the order of the kernels. The same results always give the same rule.
+in the order of the kernels. The rule of pooling has two numbers for a maximum and two for a sum
+(`fnn.kernels.pool_rules`): those with the least mean. The same results always give the same rules.
 """
 
+import itertools
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -58,17 +61,44 @@ def first(kernels: list[tuple[str, float]]) -> str:
     return min(near, key=lambda name: order.index(name) if name in order else len(order))
 
 
+def limits(rows: list[Row], kind: str) -> tuple[dict[str, int], float]:
+    """Return the numbers of the rule of pooling for a "max" or a "sum", and its mean loss.
+
+    All pairs from the sweep's windows are tried; of those as good to 1 % the least is taken.
+    """
+    from fnn.kernels.pool_rules import choice
+
+    races: dict[tuple[str, tuple[int, ...]], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if row["kind"] == kind and "seconds" in row:
+            races[row["case"], tuple(row["window"])][row["contestant"]] = row["seconds"]
+
+    def loss(pair: tuple[int, int]) -> float:
+        lost = [t[choice(size, *pair)] / min(t.values()) for (_, size), t in races.items()]
+        return round(geometric_mean(lost), 2)
+
+    taps, sides = ({measure(size) for _, size in races} for measure in (math.prod, max))
+    most, longest = min(itertools.product(taps, sides), key=lambda pair: (loss(pair), pair))
+    return {"most": most, "longest": longest}, loss((most, longest))
+
+
 def write(folder: Path, path: Path = RULES) -> str:
-    """Write the rule of this platform into fnn, and return it with its losses."""
+    """Write the rules of this platform into fnn, and return them with their losses."""
     records = read(folder)
-    if "sweep" not in records:
-        return f"no sweep in {folder}: run python -m benchmarks sweep"
-    record = records["sweep"]
-    ranked = rank(record["rows"])
     rules: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    rules[record["platform"]] = {where: first(kernels) for where, kernels in ranked.items()}
+    said = []
+    if record := records.get("sweep"):
+        ranked = rank(record["rows"])
+        rules[record["platform"]] = {where: first(kernels) for where, kernels in ranked.items()}
+        for where, kernels in ranked.items():
+            said.append(f"{where}: " + ", ".join(f"{k} {loss:.2f}" for k, loss in kernels))
+    if record := records.get("sweep_pooling"):
+        found = {kind: limits(record["rows"], kind) for kind in ("max", "sum")}
+        rules.setdefault("pooling", {})[record["platform"]] = {k: v for k, (v, _) in found.items()}
+        said += [
+            f"pooling, {kind}: {numbers} {loss:.2f}" for kind, (numbers, loss) in found.items()
+        ]
+    if not said:
+        return f"no sweep in {folder}: run python -m benchmarks sweep sweep_pooling"
     path.write_text(json.dumps(rules, indent=2, sort_keys=True) + "\n")
-    return "\n".join(
-        f"{where}: " + ", ".join(f"{k} {loss:.2f}" for k, loss in kernels)
-        for where, kernels in ranked.items()
-    )
+    return "\n".join(said)

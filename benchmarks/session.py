@@ -33,7 +33,7 @@ SUBJECTS = {
     "optimizers": 150,
     "scaling": 90,
 }
-EXTRA = {"sweep": 1200}  # by name only: what `python -m benchmarks derive` reads
+EXTRA = {"sweep": 1200, "sweep_pooling": 120}  # by name only: what `derive` reads
 QUICK_LIMIT = 16
 
 Job = tuple[str, Callable[[], list[Row]]]

@@ -12,21 +12,11 @@ import functools
 import jax
 from jaxtyping import Array, Float, Num
 
-from fnn.kernels.pool_form import Call, PoolKernel, maximum, mean, minimum, norm, total
-from fnn.kernels.pool_library import LIBRARY
-from fnn.kernels.pool_slices import SLICES
-from fnn.windows import Ints, Padding, Windows
+from fnn.kernels.pool_form import Call, maximum, mean, minimum, norm, total
+from fnn.kernels.pool_rules import CHOSEN
+from fnn.windows import Ints, Padding
 
 WINDOW = ("window", "stride", "padding", "dilation", "ceil_mode")
-LONGEST = 16  # taps per axis: with them the slices' program grows, that of the library does not
-
-
-def _rule(w: Windows) -> PoolKernel:
-    """The static rule: slices for short windows, the library's loop for long ones."""
-    return SLICES if max(w.size) <= LONGEST else LIBRARY
-
-
-CHOSEN = PoolKernel(lambda x, w: _rule(w).max(x, w), lambda x, w: _rule(w).sum(x, w))
 
 
 @functools.partial(jax.jit, static_argnames=WINDOW, inline=True)

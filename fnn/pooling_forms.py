@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Num
 
 from fnn.kernels.pool_form import Call, maximum, mean, minimum, norm, total
 from fnn.kernels.pool_library import LIBRARY
-from fnn.kernels.pool_slices import SLICES
+from fnn.kernels.pool_rules import SLICES
 from fnn.pooling import WINDOW
 from fnn.windows import Ints, Padding
 

@@ -11,8 +11,8 @@ Along an axis of stride 1 every tap is a slice of one padded copy: of the input,
 the winning taps and of the cotangent. Along others, where a copy costs as much as pooling, a tap
 in the padding reads a tap of its window inside the input again, which changes no maximum.
 
-A window of more than `MOST` taps is pooled axis by axis, last axis first: sums of sums, and maxima
-of maxima, whose first maximum is the first of its row in the first such row.
+A window of many taps is pooled axis by axis, last axis first: sums of sums, and maxima of maxima,
+whose first maximum is the first of its row in the first such row.
 """
 
 import functools
@@ -28,8 +28,6 @@ from jax import lax
 from fnn.dtypes import accumulator
 from fnn.kernels.pool_form import PoolKernel, is_float, least
 from fnn.windows import Windows
-
-MOST = 9  # taps in one loop; a choice: beyond, the program grows faster than it saves passes
 
 
 def _longer(w: Windows, spatial: tuple[int, ...]) -> Windows:
@@ -244,16 +242,12 @@ def _sum_tangent(
     return _sum(x, w), _by_phases(t, w)
 
 
-def _max_slices(x: jax.Array, w: Windows) -> jax.Array:
-    for step in [w] if math.prod(w.size) <= MOST else _by_axes(w):
-        x = _max(x, step) if is_float(x) else _max_value(x, step)
-    return x
+def _max_at_once(x: jax.Array, w: Windows) -> jax.Array:
+    return _max(x, w) if is_float(x) else _max_value(x, w)
 
 
-def _sum_slices(x: jax.Array, w: Windows) -> jax.Array:
-    for step in [w] if math.prod(w.size) <= MOST else _by_axes(w):
-        x = _sum(x, step)
-    return x
-
-
-SLICES = PoolKernel(_max_slices, _sum_slices)
+AT_ONCE = PoolKernel(_max_at_once, _sum)
+BY_AXES = PoolKernel(
+    lambda x, w: functools.reduce(_max_at_once, _by_axes(w), x),
+    lambda x, w: functools.reduce(_sum, _by_axes(w), x),
+)

@@ -30,9 +30,8 @@ from fnn.kernels.winograd import WINOGRAD4
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW = 4  # channels
 
-CHOICES: dict[str, dict[str, str]] = json.loads(
-    (resources.files("fnn.kernels") / "rules.json").read_text()
-)
+CHOICES: dict[str, Any] = json.loads((resources.files("fnn.kernels") / "rules.json").read_text())
+POOLING: dict[str, dict[str, dict[str, int]]] = CHOICES.pop("pooling")  # `pool_rules` reads it
 
 
 def cache_file() -> Path:

@@ -1,0 +1,61 @@
+"""The sweep behind the rule of pooling: every kernel on a grid of windows, with the gradient.
+
+`benchmarks.derive` turns the results into the numbers of the rule (`fnn.kernels.pool_rules`).
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import reference
+from benchmarks.programs import contestants, with_gradient
+from benchmarks.session import Job, Session
+from benchmarks.shapes import Pool
+from benchmarks.timing import Budget, Contestant, Row, race
+from fnn.kernels.pool_form import Call, PoolKernel, maximum, mean
+from fnn.kernels.pool_rules import KERNELS
+
+WINDOWS = [(2, 2), (3, 3), (4, 4), (5, 5), (4,), (9,), (16,), (25,), (40,), (2, 2, 2), (3, 3, 3)]
+SIDES = {1: 4096, 2: 56, 3: 16}  # of the input, by rank
+
+
+def grid() -> Iterator[Pool]:
+    """Yield every kind and window, overlapping and side by side."""
+    for kind, window in itertools.product(("max", "avg"), WINDOWS):
+        for stride in (1, window[0]):
+            spatial = (SIDES[len(window)],) * len(window)
+            name = f"{kind} {'x'.join(map(str, window))} stride {stride}"
+            yield Pool(name, kind, 16, spatial, 32, window, stride, "SAME")
+
+
+def measure(pool: Pool, session: Session) -> list[Row]:
+    rng = session.rng(pool.name)
+    x, g = (
+        jnp.asarray(rng.standard_normal((pool.n, *sizes, pool.channels), np.float32))
+        for sizes in (pool.spatial, pool.out)
+    )
+    strides = (pool.stride,) * len(pool.window)
+    y, dx = reference.pooling(pool.kind, x, g, pool.window, strides, pool.pads)
+    call = Call(pool.window, pool.stride, pool.padding, 1, False)
+
+    def pooling(x: jax.Array, kernel: PoolKernel) -> jax.Array:
+        if pool.kind == "max":
+            return maximum("max_pool", kernel, x, call)
+        return mean("avg_pool", kernel, x, call, True)
+
+    found = list[Contestant]()
+    for name, kernel in KERNELS.items():
+        fn = with_gradient(functools.partial(pooling, kernel=kernel))
+        found += contestants(name, fn, (x, g), "gradient", ("jit",))
+    rows = race(found, {"gradient": (y, dx)}, Budget(0.1, 7))
+    kind = "max" if pool.kind == "max" else "sum"
+    return [{"case": pool.name, **row, "kind": kind, "window": pool.window} for row in rows]
+
+
+def jobs(session: Session) -> Iterator[Job]:
+    for pool in list(grid())[:: 20 if session.quick else 1]:
+        yield pool.name, functools.partial(measure, pool, session)
