@@ -277,6 +277,8 @@ def test_a_mask_that_selects_nothing_is_a_mistake() -> None:
         (fnn.l2(0.1, mask=lambda path: path == "kernel"), "l2"),
         (fnn.freeze(lambda path: path == "kernel"), "freeze"),
         (fnn.adamw(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
+        (fnn.lion(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
+        (fnn.muon(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
         (fnn.flat(fnn.adamw(0.1, mask=lambda path: path == "w")), "add_weight_decay"),
     ):
         message = rf"fnn.{name}: mask: got no leaf selected; needed true for one or more of"
