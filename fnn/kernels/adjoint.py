@@ -5,9 +5,13 @@ flipped window, channels exchanged. With a stride s, split ``i + lo = q s + p`` 
 each of the s phases p is a convolution of y with every s-th tap, so one convolution without stride
 and s times the channels gives all phases, side by side, and a reshape interleaves them: no zeros
 are multiplied but those that fill the window up to a multiple of s, and phases without a tap
-(a stride longer than the window) are zero. An axis that is both strided and dilated spreads y with
-zeros instead.
+(a stride longer than the window) are zero. Where filling up would cost a third or more, as for a
+window of 3 with stride 2, each phase of that axis is a convolution of its own. An axis that is both
+strided and dilated spreads y with zeros instead.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +20,17 @@ from jax import lax
 from fnn.kernels.form import Form, Map
 from fnn.windows import Windows
 
+MOST = 3  # phases of one axis that become convolutions of their own
+
 
 def through_output(output: Map) -> Map:
     """Make the map ``y w -> x`` from the map ``x w -> y`` of the same algorithm."""
 
     def input_map(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         y, form = _spread(y, form)
+        if (axis := _wasteful(form.windows)) is not None:
+            phases = [input_map(y, *part) for part in _apart(w, form, axis)]
+            return _in_turn(phases, axis + 1, form.spatial[axis])
         win, rank = form.windows, len(form.spatial)
         taps = tuple(-(-k // s) for k, s in zip(win.size, win.stride, strict=True))
         first = tuple(lo // s for (lo, _), s in zip(win.padding, win.stride, strict=True))
@@ -68,6 +77,51 @@ def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
     ):
         pads.append((lo, (o - 1) * s + e - lo - i) if b else (lo, hi))
     return y, form._replace(windows=win._replace(stride=stride, padding=tuple(pads)))
+
+
+def _wasteful(win: Windows) -> int | None:
+    """An axis whose few phases, side by side, would be a third more taps than the window has."""
+    for axis, (k, s) in enumerate(zip(win.size, win.stride, strict=True)):
+        if 1 < s < k and s <= MOST and 3 * s * -(-k // s) >= 4 * k:
+            return axis
+    return None
+
+
+def _apart(w: jax.Array, form: Form, axis: int) -> Iterator[tuple[jax.Array, Form]]:
+    """Yield the taps and the form, without a stride, of each phase of an axis, by first input."""
+    win, size, out = form.windows, form.spatial[axis], form.out[axis]
+    s, (lo, _) = win.stride[axis], win.padding[axis]
+
+    def replaced(old: tuple[Any, ...], new: Any) -> tuple[Any, ...]:
+        return (*old[:axis], new, *old[axis + 1 :])
+
+    for i in range(min(s, size)):
+        first, p = divmod(i + lo, s)
+        taps, places = len(range(p, win.size[axis], s)), len(range(i, size, s))
+        # May be negative: inputs behind the last tap.
+        after = out + taps - 1 - places - first
+        yield (
+            lax.slice_in_dim(w, p, None, s, axis),
+            form._replace(
+                spatial=replaced(form.spatial, places),
+                windows=win._replace(
+                    size=replaced(win.size, taps),
+                    stride=replaced(win.stride, 1),
+                    padding=replaced(win.padding, (first, after)),
+                ),
+            ),
+        )
+
+
+def _in_turn(parts: list[jax.Array], at: int, size: int) -> jax.Array:
+    """Interleave the phases along an axis; the later ones may be shorter by one."""
+    longest = parts[0].shape[at]
+    edges = [[(0, 0)] * p.ndim for p in parts]
+    for edge, p in zip(edges, parts, strict=True):
+        edge[at] = (0, longest - p.shape[at])
+    x = jnp.stack([jnp.pad(p, e) for p, e in zip(parts, edges, strict=True)], at + 1)
+    x = x.reshape(*x.shape[:at], -1, *x.shape[at + 2 :])
+    return lax.slice_in_dim(x, 0, size, axis=at)
 
 
 def _crop(y: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:

@@ -3,10 +3,10 @@
 ``patches[m, (k, i)] = x[o(m) s + k d - lo, i]``, so ``y = patches @ w``, ``dw = patches^T @ y``,
 and the input gradient is again a convolution (`fnn.kernels.adjoint`). What keeps it fast:
 
-- Only `BUDGET` bytes of both factors exist at a time: the loop goes over blocks of examples, or of
-  rows of one example where it alone is larger, so that a block is still in the cache when the
-  product reads it.
-- Without a stride the taps of the first axis need no patches: the product with the windows of all
+- Only `BUDGET` bytes of both factors exist at a time: the loop goes over blocks of examples, so
+  that a block is still in the cache when the product reads it. Rows are cut where one example alone
+  would take more than `WHOLE` budgets.
+- Without a stride the taps of the last axis need no patches: the product with the windows of all
   of them side by side, summed with a shift each, is the same (`Blocks.folded`). A window of 3x3
   copies three patches instead of nine, and the product is three times as wide.
 - XLA's CPU product reaches half its speed on ``a^T @ b``: so for ``dw`` the block is transposed
@@ -17,10 +17,11 @@ and the input gradient is again a convolution (`fnn.kernels.adjoint`). What keep
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fnn.dtypes import accumulator
@@ -28,6 +29,7 @@ from fnn.kernels.adjoint import through_output
 from fnn.kernels.form import OUTPUT, WINDOW, Form, Kernel, varying
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
+WHOLE = 4  # budgets that one example may take before its rows are cut, which costs a quarter more
 LANES = 16
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # where it makes the factors narrower by this; measured
 
@@ -36,10 +38,10 @@ class Blocks(NamedTuple):
     """How one convolution is cut.
 
     Attributes:
-        examples: in a block.
-        rows: of output in a block.
+        examples: in a block; where rows are cut, stretches of rows count as examples.
+        rows: of output in a stretch.
         joined: groups in one product.
-        folded: whether the first axis' taps are columns of the product, not patches.
+        folded: whether the last axis' taps are columns of the product, not patches.
     """
 
     examples: int
@@ -58,82 +60,79 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
     groups, win = form.groups, form.windows
     joined = _divisor(groups, -(-LANES * groups // c_in))
     c_in, c_out = c_in // groups * joined, c_out // groups * joined
-    first, taps = win.size[0], math.prod(win.size)
-    plain, folded = taps * c_in + c_out, taps // first * c_in + first * c_out
+    last, taps = win.size[-1], math.prod(win.size)
+    if taps == 1:
+        return Blocks(n, form.out[0], joined, False)  # patches are no larger than the input
+    plain, folded = taps * c_in + c_out, taps // last * c_in + last * c_out
 
     def cut(width: int, fold: bool) -> Blocks:
-        row = itemsize * width * math.prod(form.out[1:])
-        whole = form.spatial[0] if fold else form.out[0]
-        if row * whole <= BUDGET:
+        whole, *inner = (*form.out[:-1], form.spatial[-1] if fold else form.out[-1])
+        row = itemsize * width * math.prod(inner)
+        if row * whole <= WHOLE * BUDGET:
             return Blocks(_divisor(n, BUDGET // (row * whole)), form.out[0], joined, fold)
         return Blocks(1, _divisor(form.out[0], BUDGET // row), joined, fold)
 
-    if win.stride[0] == 1 < first and folded <= FOLD[slot] * plain:
+    if win.stride[-1] == 1 < last and folded <= FOLD[slot] * plain:
         found = cut(folded, True)
-        # Blocks of few rows would compute the rows between them over and over.
-        if found.rows == form.out[0] or found.rows >= 4 * (win.span[0] - 1):
+        # On one axis only, short stretches would compute what lies between them repeatedly.
+        if len(win.size) > 1 or found.rows in (form.out[0], *range(4 * win.span[0], form.out[0])):
             return found
     return cut(plain if slot == WINDOW else taps * c_in, False)
+
+
+def _stretches(x: jax.Array, form: Form, rows: int) -> tuple[jax.Array, Form]:
+    """Cut the first axis into the inputs of ``rows`` outputs each, and call them examples."""
+    if rows == form.out[0]:
+        return x, form
+    win = form.windows
+    deep = (rows - 1) * win.stride[0] + win.span[0]
+    starts = np.arange(0, form.out[0], rows) * win.stride[0]
+    x = _pad(x, win.padding[:1])[:, starts[:, None] + np.arange(deep)]
+    win = win._replace(padding=((0, 0), *win.padding[1:]))
+    return x.reshape(-1, *x.shape[2:]), form._replace(spatial=x.shape[2:-1], windows=win)
 
 
 class _Walk(NamedTuple):
     """The loop over blocks: how many, and what one is made of."""
 
-    cut: Blocks
-    steps: tuple[int, int, int]  # chunks of groups, blocks of examples, blocks of rows
-    form: Form  # of the patches: without the first axis' taps if they are folded
-    out: tuple[int, ...]  # places of one example's patches
-    low: int  # padding before the first axis that the folded sum has to make up
+    form: Form  # of a stretch
+    examples: int  # in a block
+    chunks: int  # of groups
+    steps: int  # blocks of examples
+    folded: bool
 
     @property
-    def rows_cut(self) -> bool:
-        return self.steps[2] > 1
+    def places(self) -> tuple[int, ...]:
+        """Where one example has patches."""
+        form = self.form
+        return (*form.out[:-1], form.spatial[-1]) if self.folded else form.out
 
     @property
-    def blocks(self) -> int:
-        return math.prod(self.steps)
+    def moves(self) -> list[int]:
+        """Per tap of the folded axis, by how many places its share of a block moves up."""
+        win = self.form.windows
+        return [win.padding[-1][0] - k * win.dilation[-1] for k in range(win.size[-1])]
 
-    def places(self, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        chunk, rest = jnp.divmod(step, self.steps[1] * self.steps[2])
-        example, row = jnp.divmod(rest, self.steps[2])
-        return chunk, example * self.cut.examples, row * self.cut.rows
-
-
-def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
-    n, win = x.shape[0], form.windows
-    cut = blocks(n, x.shape[-1], c_out, form, x.dtype.itemsize, slot)
-    steps = (form.groups // cut.joined, n // cut.examples, form.out[0] // cut.rows)
-    if not cut.folded:
-        return _Walk(cut, steps, form, (cut.rows, *form.out[1:]), 0)
-    cut_rows = steps[2] > 1
-    deep = cut.rows + win.span[0] - 1 if cut_rows else form.spatial[0]
-    inner = form._replace(windows=win._replace(size=(1, *win.size[1:])))
-    return _Walk(cut, steps, inner, (deep, *form.out[1:]), 0 if cut_rows else win.padding[0][0])
+    def block(self, a: jax.Array, step: jax.Array) -> jax.Array:
+        """Block ``step`` of the input, or of the cotangent."""
+        chunk, block = jnp.divmod(step, self.steps)
+        width = a.shape[-1] // self.chunks
+        starts = (block * self.examples, *(0,) * (a.ndim - 2), chunk * width)
+        sizes = (self.examples, *a.shape[1:-1], width)
+        return lax.dynamic_slice(a, [jnp.asarray(s, jnp.int32) for s in starts], sizes)
 
 
-def _pad(x: jax.Array, form: Form, axes: range, first: int = 1) -> jax.Array:
-    pads = [p if a in axes else (0, 0) for a, p in enumerate(form.windows.padding)]
-    before, after = ((0, 0),) * first, ((0, 0),) * (x.ndim - first - len(pads))
-    return jnp.pad(x, (*before, *pads, *after))
+def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> tuple[jax.Array, _Walk, int]:
+    """The stretches of x, the walk over them, and how many groups are joined."""
+    cut = blocks(len(x), x.shape[-1], c_out, form, x.dtype.itemsize, slot)
+    chunks = form.groups // cut.joined
+    x, form = _stretches(x, form, cut.rows)
+    return x, _Walk(form, cut.examples, chunks, len(x) // cut.examples, cut.folded), cut.joined
 
 
-def _prepared(x: jax.Array, form: Form, walk: _Walk) -> jax.Array:
-    """Pad here only the axis that is cut: padding a block while it is in the cache is cheaper."""
-    return _pad(x, form, range(1)) if walk.rows_cut else x
-
-
-def _slice(x: jax.Array, starts: tuple[Any, ...], sizes: tuple[int, ...]) -> jax.Array:
-    return lax.dynamic_slice(x, [jnp.asarray(s, jnp.int32) for s in starts], sizes)
-
-
-def _slab(x: jax.Array, form: Form, walk: _Walk, step: jax.Array) -> jax.Array:
-    """The input of one block, as it lies in x."""
-    chunk, example, row = walk.places(step)
-    win = form.windows
-    deep = (walk.cut.rows - 1) * win.stride[0] + win.span[0] if walk.rows_cut else x.shape[1]
-    width = x.shape[-1] // walk.steps[0]
-    starts = (example, row * win.stride[0], *(0,) * (len(win.size) - 1), chunk * width)
-    return _slice(x, starts, (walk.cut.examples, deep, *x.shape[2:-1], width))
+def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:
+    after = ((0, 0),) * (x.ndim - first - len(padding))
+    return jnp.pad(x, (*((0, 0),) * first, *padding, *after))
 
 
 def _taps(x: jax.Array, walk: _Walk, first: int, place: int) -> jax.Array:
@@ -141,40 +140,35 @@ def _taps(x: jax.Array, walk: _Walk, first: int, place: int) -> jax.Array:
 
     Innermost axis first: what an outer axis copies is then long and contiguous.
     """
-    rank, win = len(walk.out), walk.form.windows
-    padded_before = walk.rows_cut or walk.cut.folded
-    x = _pad(x, walk.form, range(1 if padded_before else 0, rank), first)
-    for axis in reversed(range(rank)):
-        k, s, d, o = win.size[axis], win.stride[axis], win.dilation[axis], walk.out[axis]
+    win, places = walk.form.windows, walk.places
+    rank = len(places)
+    copied = rank - walk.folded
+    x = _pad(x, win.padding[:copied], first)
+    for axis in reversed(range(copied)):
+        k, s, d, o = win.size[axis], win.stride[axis], win.dilation[axis], places[axis]
         at = x.ndim - rank + axis if first == 2 else axis + 1
         taps = [lax.slice_in_dim(x, t * d, t * d + (o - 1) * s + 1, s, at) for t in range(k)]
         x = jnp.stack(taps, place) if k > 1 else jnp.expand_dims(taps[0], place)
     return x
 
 
-def _patches(slab: jax.Array, walk: _Walk) -> jax.Array:
-    """``(n, *spatial, c)`` to ``(n * prod(out), taps * c)``."""
-    rank = len(walk.out)
-    return _taps(slab, walk, 1, rank + 1).reshape(len(slab) * math.prod(walk.out), -1)
+def _patches(block: jax.Array, walk: _Walk) -> jax.Array:
+    """``(n, *spatial, c)`` to ``(n * prod(places), taps * c)``."""
+    rank = len(walk.places)
+    return _taps(block, walk, 1, rank + 1).reshape(len(block) * math.prod(walk.places), -1)
 
 
-def _transposed_patches(slab: jax.Array, walk: _Walk) -> jax.Array:
-    """``(n, *spatial, c)`` to ``(taps * c, n * prod(out))``."""
+def _transposed_patches(block: jax.Array, walk: _Walk) -> jax.Array:
+    """``(n, *spatial, c)`` to ``(taps * c, n * prod(places))``."""
     # The barrier keeps the compiler from folding the transpose into the product.
-    turned = lax.optimization_barrier(jnp.moveaxis(slab, -1, 0))
-    return _taps(turned, walk, 2, 0).reshape(-1, len(slab) * math.prod(walk.out))
+    turned = lax.optimization_barrier(jnp.moveaxis(block, -1, 0))
+    return _taps(turned, walk, 2, 0).reshape(-1, len(block) * math.prod(walk.places))
 
 
-def _moves(form: Form, walk: _Walk) -> list[int]:
-    """Per tap of the first axis, by how many rows its share of a block moves down."""
-    win = form.windows
-    return [walk.low - k * win.dilation[0] for k in range(win.size[0])]
-
-
-def _shift(a: jax.Array, down: int, rows: int) -> jax.Array:
-    """Move the first spatial axis, cut or filled with zeros to ``rows``."""
+def _shift(a: jax.Array, up: int, places: int) -> jax.Array:
+    """Move the last spatial axis, cut or filled with zeros to ``places``."""
     edges = [(0, 0, 0)] * a.ndim
-    edges[1] = (down, rows - a.shape[1] - down, 0)
+    edges[-2] = (up, places - a.shape[-2] - up, 0)
     return lax.pad(a, jnp.zeros((), a.dtype), edges)
 
 
@@ -189,72 +183,71 @@ def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
 
 def _matrices(w: jax.Array, walk: _Walk) -> jax.Array:
     """``(chunks, *window, c, o)`` to the right factors of the chunks."""
-    chunks, first, *_, o = w.shape
-    if walk.cut.folded:
-        return jnp.moveaxis(w, 1, -2).reshape(chunks, -1, first * o)
+    chunks, *_, last, _, o = w.shape
+    if walk.folded:
+        return jnp.swapaxes(w, -3, -2).reshape(chunks, -1, last * o)
     return w.reshape(chunks, -1, o)
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    walk, total = _walk(x, w.shape[-1], form, OUTPUT), accumulator(x.dtype)
-    x = _prepared(x, form, walk)
-    matrices = _matrices(_joined(w, form.groups, walk.cut.joined), walk)
+    n, total = len(x), accumulator(x.dtype)
+    x, walk, joined = _walk(x, w.shape[-1], form, OUTPUT)
+    matrices = _matrices(_joined(w, form.groups, joined), walk)
 
     def block(step: jax.Array) -> jax.Array:
-        rows = _patches(_slab(x, form, walk, step), walk)
-        y = jnp.dot(rows, matrices[walk.places(step)[0]], preferred_element_type=total)
-        if walk.cut.folded:
-            y = y.reshape(walk.cut.examples, *walk.out, form.windows.size[0], -1)
-            moved = enumerate(_moves(form, walk))
-            shares = [_shift(y[..., k, :], down, walk.cut.rows) for k, down in moved]
+        rows = _patches(walk.block(x, step), walk)
+        y = jnp.dot(rows, matrices[step // walk.steps], preferred_element_type=total)
+        if walk.folded:
+            y = y.reshape(walk.examples, *walk.places, len(walk.moves), -1)
+            moved = enumerate(walk.moves)
+            shares = [_shift(y[..., k, :], up, walk.form.out[-1]) for k, up in moved]
             y = functools.reduce(jnp.add, shares)
         return y.astype(x.dtype)
 
-    y = lax.map(block, jnp.arange(walk.blocks)) if walk.blocks > 1 else block(jnp.int32(0))
-    y = y.reshape(walk.steps[0], x.shape[0], *form.out, -1)
-    return jnp.moveaxis(y, 0, -2).reshape(x.shape[0], *form.out, -1)
+    count = walk.chunks * walk.steps
+    y = lax.map(block, jnp.arange(count)) if count > 1 else block(jnp.int32(0))
+    y = jnp.moveaxis(y.reshape(walk.chunks, n, *form.out, -1), 0, -2)
+    return y.reshape(n, *form.out, -1)
 
 
-def _part(y: jax.Array, form: Form, walk: _Walk, step: jax.Array) -> jax.Array:
-    """The cotangent of one block as a factor: ``(n * prod(out), columns)``."""
-    chunk, example, row = walk.places(step)
-    width = y.shape[-1] // walk.steps[0]
-    starts = (example, row, *(0,) * (len(form.spatial) - 1), chunk * width)
-    y = _slice(y, starts, (walk.cut.examples, walk.cut.rows, *form.out[1:], width))
-    if walk.cut.folded:
-        y = jnp.stack([_shift(y, -down, walk.out[0]) for down in _moves(form, walk)], -2)
-    return y.reshape(walk.cut.examples * math.prod(walk.out), -1)
+def _part(y: jax.Array, walk: _Walk, step: jax.Array) -> jax.Array:
+    """The cotangent of one block as a factor: ``(n * prod(places), columns)``."""
+    y = walk.block(y, step)
+    if walk.folded:
+        y = jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
+    return y.reshape(walk.examples * math.prod(walk.places), -1)
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    walk, total = _walk(x, y.shape[-1], form, WINDOW), accumulator(x.dtype)
-    x = _prepared(x, form, walk)
+    total = accumulator(x.dtype)
+    x, walk, joined = _walk(x, y.shape[-1], form, WINDOW)
+    y = y.reshape(len(x), *walk.form.out, y.shape[-1])
 
     def block(step: jax.Array) -> jax.Array:
-        slab, part = _slab(x, form, walk, step), _part(y, form, walk, step)
+        inputs, part = walk.block(x, step), _part(y, walk, step)
         if form.groups == 1:
-            return jnp.dot(_transposed_patches(slab, walk), part, preferred_element_type=total)
+            return jnp.dot(_transposed_patches(inputs, walk), part, preferred_element_type=total)
         # Few columns: the product wants them on the left.
         across = (((0,), (0,)), ((), ()))
-        return lax.dot_general(part, _patches(slab, walk), across, preferred_element_type=total)
+        return lax.dot_general(part, _patches(inputs, walk), across, preferred_element_type=total)
 
     def add(step: jax.Array, sums: jax.Array) -> jax.Array:
-        return sums.at[walk.places(step)[0]].add(block(step))
+        return sums.at[step // walk.steps].add(block(step))
 
-    like = jax.eval_shape(block, jnp.int32(0))
-    sums, *_ = varying(jnp.zeros((walk.steps[0], *like.shape), like.dtype), x, y)
-    sums = lax.fori_loop(0, walk.blocks, add, sums) if walk.blocks > 1 else add(jnp.int32(0), sums)
-    return _window_of(sums, form, walk)
+    like, count = jax.eval_shape(block, jnp.int32(0)), walk.chunks * walk.steps
+    sums, *_ = varying(jnp.zeros((walk.chunks, *like.shape), like.dtype), x, y)
+    sums = lax.fori_loop(0, count, add, sums) if count > 1 else add(jnp.int32(0), sums)
+    return _window_of(sums, form, joined, walk.folded)
 
 
-def _window_of(sums: jax.Array, form: Form, walk: _Walk) -> jax.Array:
+def _window_of(sums: jax.Array, form: Form, joined: int, folded: bool) -> jax.Array:
     """The chunks' products to ``(*window, c, c_out)``: their diagonal blocks of joined groups."""
-    size, (chunks, *_) = form.windows.size, walk.steps
+    size, chunks = form.windows.size, len(sums)
     sums = sums if form.groups == 1 else jnp.swapaxes(sums, 1, 2)
-    first = size[0] if walk.cut.folded else 1
-    taps, joined = math.prod(size) // first, walk.cut.joined
-    split = (chunks, taps, joined, sums.shape[1] // (taps * joined), first, joined, -1)
-    w = jnp.einsum("atbcfbo->ftcabo", sums.reshape(split))
+    last = size[-1] if folded else 1
+    taps = math.prod(size) // last
+    split = (chunks, taps, joined, sums.shape[1] // (taps * joined), last, joined, -1)
+    w = jnp.einsum("atbclbo->tlcabo", sums.reshape(split))
     return w.reshape(*size, w.shape[2], -1)
 
 
