@@ -153,7 +153,7 @@ EXEMPT: dict[str, str] = {
     "clip_by_global_norm": "a transform, no array function: test_transforms.py",
     "clip_by_value": "a transform, no array function: test_transforms.py",
     "count": "takes any pytree: test_trees.py",
-    "flat": "a transform, no array function: test_transforms.py",
+    "flat": "a transform, no array function: test_flat.py",
     "freeze": "a transform, no array function: test_transforms.py",
     "l2": "a transform, no array function: test_transforms.py",
     "learning_rate": "takes the state of an optimizer: test_optimizers.py",
