@@ -20,7 +20,7 @@ from fnn.kernels.form import OUTPUT, WINDOW, Form, apply
 from fnn.kernels.rules import KERNELS
 from fnn.windows import resolve
 
-BUSY = 1e8  # multiplications of one map: enough for a median, little enough for a grid
+BUSY = 3e8  # multiplications of one map: enough for a median, little enough for a grid
 WINDOWS = [(1, 1), (3, 3), (5, 5), (7, 7), (15, 15), (3,), (9,)]
 CHANNELS = [(3, 64), (16, 16), (64, 64), (256, 256), (64, 3)]
 STRIDED = [(1, 1), (3, 3), (7, 7), (9,)]
@@ -46,7 +46,7 @@ def grid() -> Iterator[Layer]:
 
 def fit(window: tuple[int, ...], c_in: int, c_out: int, groups: int, stride: int) -> Layer:
     """Return the layer with the largest square input that keeps to `BUSY` multiplications."""
-    n, rank = 4, len(window)
+    n, rank = 8, len(window)
     places = BUSY / (math.prod(window) * c_in * c_out * groups)
     side = int((places / n) ** (1 / rank)) * stride
     side = max(2 * stride, min(side, {1: 8192, 2: 112, 3: 24}[rank]), window[0])

@@ -17,8 +17,6 @@ from jax import lax
 from fnn.dtypes import accumulator
 from fnn.kernels.form import Form, Kernel
 
-NARROWEST, NARROW = 16, 64  # output channels, exclusive and inclusive: where it was measured
-
 
 def swap_channels(w: jax.Array, groups: int) -> jax.Array:
     """``(*window, c_in // groups, c_out)`` to ``(*window, c_out // groups, c_in)``."""
@@ -28,26 +26,6 @@ def swap_channels(w: jax.Array, groups: int) -> jax.Array:
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    win = form.windows
-    if not _is_narrow_plane(w, form):
-        return _output_direct(x, w, form)
-    # XLA's CPU backend has two kernels for 2-D convolution. The one it prefers (YNNPACK's) reaches
-    # 0.6 of the speed of the other (Eigen's) for few output channels, and is not taken where the
-    # output is larger than the input: so ask for rows below the last, and drop them.
-    (lo, hi), *rest = win.padding
-    more = max(0, form.spatial[0] + 1 - form.out[0])
-    y = _output_direct(x, w, form._replace(windows=win._replace(padding=((lo, hi + more), *rest))))
-    return lax.slice_in_dim(y, 0, form.out[0], axis=1)
-
-
-def _is_narrow_plane(w: jax.Array, form: Form) -> bool:
-    dense = form.platform == "cpu" and len(form.spatial) == 2 and form.groups == 1
-    cheap = 8 * (form.spatial[0] + 1 - form.out[0]) <= form.spatial[0]
-    plain = max(form.windows.stride) == 1
-    return dense and plain and cheap and NARROWEST < w.shape[-1] <= NARROW
-
-
-def _output_direct(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     rank = len(form.spatial)
     last = (0, rank + 1, *range(1, rank + 1))
     return lax.conv_general_dilated(
