@@ -106,7 +106,8 @@ def measure(case: str, session: Session, place: str = "jit") -> list[Row]:
     entered = {"fnn.adam": fnn.adam(RATE), "optax.adam": optax.adam(RATE)}
     if case != "MLP of 100 M":  # few large leaves, and a flat copy is another gigabyte
         entered["fnn.flat(fnn.adam)"] = fnn.flat(fnn.adam(RATE))
-        entered["optax.flatten(optax.adam)"] = optax.flatten(optax.adam(RATE))
+        if place == "jit":  # in scan it takes a minute to compile
+            entered["optax.flatten(optax.adam)"] = optax.flatten(optax.adam(RATE))
     found = [contestant(name, o, values, grads, place) for name, o in entered.items()]
     if case == MANY:
         least = contestant("parameters plus gradients", unchanged(), values, grads, place)

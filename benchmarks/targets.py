@@ -1,5 +1,6 @@
 """What the results must show, and what they show: one line per target."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -71,8 +72,9 @@ def pooling(record: Record) -> Iterator[Target]:
     for place in ("jit", "scan"):
         lax = found.get(two, "lax", place=place)
         yield worst(f"{two} in {place} against reduce_window", 1 / 6, [(ours(two, place), lax)])
-    yield worst(f"{two} against PyTorch", 1 / 1.5, [(ours(two), found.best(two, PYTORCH))])
-    yield worst(f"{three} against PyTorch", 1.0, [(ours(three), found.best(three, PYTORCH))])
+    for place, (case, most) in itertools.product(("jit", "scan"), ((two, 1 / 1.5), (three, 1.0))):
+        pair = ours(case, place), found.best(case, PYTORCH)
+        yield worst(f"{case} in {place} against PyTorch", most, [pair])
     for place in ("jit", "scan"):
         pairs = [(ours(c, place), found.get(c, "lax", place=place)) for c in found.cases]
         yield worst(f"pooling in {place}, slowest row against reduce_window", 1.0, pairs)
