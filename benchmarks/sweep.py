@@ -24,6 +24,7 @@ BUSY = 3e8  # multiplications of one map: enough for a median, little enough for
 WINDOWS = [(1, 1), (3, 3), (5, 5), (7, 7), (15, 15), (3,), (9,)]
 CHANNELS = [(3, 64), (16, 16), (64, 64), (256, 256), (64, 3)]
 STRIDED = [(1, 1), (3, 3), (7, 7), (9,)]
+DEPTHWISE = [(3,), (3, 3), (5, 5), (7, 7), (15, 15), (31, 31)]
 GROUPED = [(32, 8), (4, 64), (32, 1), (256, 1)]  # groups, channels of each
 
 
@@ -33,8 +34,8 @@ def grid() -> Iterator[Layer]:
         yield fit(window, *channels, 1, 1)
     for window, channels in itertools.product(STRIDED, CHANNELS[:3]):
         yield fit(window, *channels, 1, 2)
-    for window, (groups, each) in itertools.product([(3,), (3, 3), (7, 7), (31, 31)], GROUPED):
-        if each == 1 or max(window) < 31:
+    for window, (groups, each) in itertools.product(DEPTHWISE, GROUPED):
+        if each == 1 or max(window) in (3, 7):
             yield fit(window, each, each, groups, 1)
     for groups, each in GROUPED:
         yield fit((3, 3), each, each, groups, 2)

@@ -29,6 +29,7 @@ from fnn.kernels.winograd import WINOGRAD4
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW = 4  # channels
+SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads((resources.files("fnn.kernels") / "rules.json").read_text())
 POOLING: dict[str, dict[str, dict[str, int]]] = CHOICES.pop("pooling")  # `pool_rules` reads it
@@ -63,7 +64,8 @@ def _kind(form: Form, c_in: int, c_out: int) -> str:
     if form.groups > 1:
         if c_in > form.groups:
             return "grouped"
-        return "depthwise" if taps <= UNROLLED else "depthwise, large window"
+        size = next((word for most, word in SIZES.items() if taps <= most), "huge")
+        return f"depthwise, {size} window"
     if taps == 1:
         return "pointwise"
     if rank == 3:
