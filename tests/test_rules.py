@@ -18,8 +18,10 @@ from fnn.windows import resolve
 
 # One form of every kind: window, input channels, output channels, configuration.
 KINDS = {
-    "depthwise": ((9, 9), (3, 3), 4, 8, {"groups": 4}),
+    "depthwise, small window": ((9, 9), (3, 3), 4, 8, {"groups": 4}),
+    "depthwise, middle window": ((9, 9), (7, 7), 2, 2, {"groups": 2}),
     "depthwise, large window": ((12, 12), (9, 9), 2, 2, {"groups": 2}),
+    "depthwise, huge window": ((5, 5), (23, 23), 2, 2, {"groups": 2}),
     "grouped": ((9, 9), (3, 3), 8, 8, {"groups": 2}),
     "pointwise": ((9, 9), (1, 1), 6, 7, {}),
     "volume": ((5, 5, 5), (3, 3, 3), 6, 7, {}),
@@ -76,7 +78,7 @@ def test_the_default_equals_the_library(kind: str) -> None:
 
 def test_a_platform_without_measurements_uses_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "CHOICES", {})
-    x, w, config = arrays("depthwise")
+    x, w, config = arrays("depthwise, small window")
 
     def program(conv: Any) -> str:
         jitted = jax.jit(lambda x, w: conv(x, w, **config))

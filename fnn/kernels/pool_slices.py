@@ -7,9 +7,10 @@ splitting every axis into ``(q, r)``, a reshape, makes the tangent a sum of shif
 and its transpose a sum of shifted, masked broadcasts of the cotangent: again one loop, without the
 scatter of `lax.reduce_window`'s gradient.
 
-Along an axis of stride 1 every tap is a slice of one padded copy: of the input, of the numbers of
-the winning taps and of the cotangent. Along others, where a copy costs as much as pooling, a tap
-in the padding reads a tap of its window inside the input again, which changes no maximum.
+In the gradient every shift is a slice of one padded copy: of the cotangent, and of the numbers of
+the winning taps. Of the input there is one only along axes of stride 1: along others, where a copy
+costs as much as pooling, a tap in the padding reads a tap of its window inside the input again,
+which changes no maximum.
 
 A window of many taps is pooled axis by axis, last axis first: sums of sums, and maxima of maxima,
 whose first maximum is the first of its row in the first such row.
@@ -113,7 +114,7 @@ def _by_phases(t: jax.Array, w: Windows, square: jax.Array | None = None) -> jax
     """Sum each window's taps, or only the one whose number has this ``square``; linear in t.
 
     Written for its transpose, the gradient: there the closing crop becomes the padded copy of the
-    cotangent that the shifts of axes of stride 1 read slices of.
+    cotangent that the shifts read slices of.
     """
     spatial, rank = t.shape[1:-1], t.ndim - 2
     out = w.output(spatial)
@@ -128,13 +129,13 @@ def _by_phases(t: jax.Array, w: Windows, square: jax.Array | None = None) -> jax
         for k, s, d, (lo, _) in zip(w.size, w.stride, w.dilation, w.padding, strict=True)
     ]
     edges = [
-        (shifts[-1][0], q - o - shifts[0][0]) if s == 1 else (0, 0)
+        (shifts[-1][0], q - o - shifts[0][0])
         for shifts, s, q, o in zip(axes, w.stride, whole, out, strict=True)
     ]
     phases = tuple(range(2, 2 * rank + 1, 2))
     if square is not None:
         none = np.asarray(math.prod(w.size) ** 2, square.dtype)
-        winner = jnp.expand_dims(jnp.sqrt(_pad(square, none, edges)), phases)
+        winner = jnp.expand_dims(_pad(jnp.sqrt(square), none, edges), phases)
     sizes = [lo + o + hi for o, (lo, hi) in zip(out, edges, strict=True)]
     y = jnp.zeros((len(t), *sizes, t.shape[-1]), t.dtype)
     for shifts in itertools.product(*axes):
