@@ -28,7 +28,7 @@ from fnn.kernels.taps import TAPS, UNROLLED
 from fnn.kernels.winograd import WINOGRAD4
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
-NARROW = 4  # channels
+NARROW, WIDE = 4, 32  # channels
 SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads((resources.files("fnn.kernels") / "rules.json").read_text())
@@ -70,12 +70,12 @@ def _kind(form: Form, c_in: int, c_out: int) -> str:
         return "pointwise"
     if rank == 3:
         return "volume"
-    if max(win.stride) > 1:
-        return "strided"
     if min(c_in, c_out) <= NARROW:
         return "narrow input" if c_in <= c_out else "narrow output"
     if rank == 1:
         return "line"
+    if max(win.stride) > 1:
+        return "strided" if min(c_in, c_out) >= WIDE else "strided, few channels"
     return "plane" if taps <= UNROLLED else "plane, large window"
 
 
