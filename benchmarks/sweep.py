@@ -41,6 +41,9 @@ def grid() -> Iterator[Layer]:
         yield fit((3, 3), each, each, groups, 2)
     for each in (8, 32, 128):
         yield fit((3, 3, 3), each, each, 1, 1)
+    for inputs, outputs in [(3, 64), (64, 64), (64, 3)]:
+        name = f"3x3 {inputs}->{outputs} large image"
+        yield Layer(name, "grid", 1, (224, 224), inputs, outputs, (3, 3), padding=(1, 1))
     for window in ((4, 4), (16, 16)):  # patches
         yield fit(window, 3, 128, 1, window[0])
 

@@ -70,12 +70,13 @@ def _kind(form: Form, c_in: int, c_out: int) -> str:
         return "pointwise"
     if rank == 3:
         return "volume"
-    if min(c_in, c_out) <= NARROW:
-        return "narrow input" if c_in <= c_out else "narrow output"
+    narrow = min(c_in, c_out) <= NARROW
     if rank == 1:
-        return "line"
+        return "line, narrow" if narrow else "line"
     if max(win.stride) > 1:
         return "strided" if min(c_in, c_out) >= WIDE else "strided, few channels"
+    if narrow:
+        return "narrow input" if c_in <= c_out else "narrow output"
     return "plane" if taps <= UNROLLED else "plane, large window"
 
 
