@@ -219,7 +219,9 @@ def test_refusals() -> None:
             make().update(x, state, x)
         with pytest.raises(ValueError, match=f"fnn.{name}: params: got None; needed update"):
             make().update(x, state, value_fn=jnp.sum)
-        with pytest.raises(ValueError, match=rf"fnn.{name}: grads: got .*\[3\]; needed .*\[2\]"):
+        with pytest.raises(
+            ValueError, match=rf"fnn.{name}: grads: got float\d\d\[3\]; needed the shape of f"
+        ):
             make().update(jnp.ones(3), state, x, value_fn=jnp.sum)
         with pytest.raises(ValueError, match=rf"fnn.{name}: loss: got float32\[2\]; needed a sca"):
             make().update(x, state, x, value_fn=lambda x: x)

@@ -96,7 +96,7 @@ def outputs(case: Case, inputs: list[Any]) -> list[Any]:
         function = {**OPERATORS, **PLUMBING}[proto.op_type]
         got = function(node, *[values[name] if name else None for name in proto.input])
         got = got if isinstance(got, tuple | list) else (got,)
-        values.update(zip(proto.output, map(np.asarray, got)))  # noqa: B905  (optional ones last)
+        values.update(zip(proto.output, map(np.asarray, got), strict=False))  # optional ones last
     return [values[o.name] for o in graph.output]
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.kernels import rules
+from fnn.kernels import im2col, rules
 from fnn.kernels.form import INPUT, OUTPUT, WINDOW, Form, apply
 from fnn.kernels.im2col import BUDGET, IM2COL, blocks
+from fnn.kernels.library import LIBRARY
 from fnn.windows import resolve
 
 # One form of every kind: window, input channels, output channels, configuration.
@@ -157,3 +158,31 @@ def test_im2col_memory_is_bounded(n: int, size: int) -> None:
     for fn, arguments in ((fnn.conv_im2col, (x, w)), (window_gradient, (x, x))):
         memory = jax.jit(fn).lower(*arguments).compile().memory_analysis()
         assert memory.temp_size_in_bytes <= 3 * BUDGET + 2 * x.nbytes < 9 * x.nbytes
+
+
+# Spatial sizes, window, stride, dilation, groups; the budget that cuts them.
+CUT: dict[str, tuple[Any, ...]] = {
+    "a folded line": ((96,), (3,), 1, 2, 1, 2**12),
+    "a line of strides": ((41,), (5,), 3, 1, 2, 2**11),
+    "a folded plane": ((12, 7), (3, 3), 1, 1, 1, 2**12),
+    "a strided plane": ((13, 6), (3, 2), 2, 1, 2, 2**11),
+    "a folded volume": ((6, 5, 4), (2, 3, 3), (2, 1, 1), (1, 2, 1), 1, 2**11),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows cut into stretches, as of images too large for the budget, in all three maps."""
+    spatial, window, stride, dilation, groups, budget = CUT[case]
+    monkeypatch.setattr(im2col, "BUDGET", budget)
+    monkeypatch.setattr(im2col, "WHOLE", 1)
+    form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), groups, "cpu")
+    output, gradient = (blocks(2, 8, 8, form, 4, slot) for slot in (OUTPUT, WINDOW))
+    assert output.rows < form.out[0] > gradient.rows
+    assert output.folded == ("folded" in case)
+    rng = np.random.default_rng(0)
+    shapes = (2, *spatial, 8), (*window, 8 // groups, 8), (2, *form.out, 8)
+    x, w, y = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes)
+    for slot, a, b in ((OUTPUT, x, w), (WINDOW, x, y), (INPUT, y, w)):
+        got, want = (getattr(kernel, slot)(a, b, form) for kernel in (IM2COL, LIBRARY))
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * float(jnp.abs(want).max()))

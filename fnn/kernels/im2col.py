@@ -5,7 +5,8 @@ and the input gradient is again a convolution (`fnn.kernels.adjoint`). What keep
 
 - Only `BUDGET` bytes of both factors exist at a time: the loop goes over blocks of examples, so
   that a block is still in the cache when the product reads it. Rows are cut where one example alone
-  would take more than `WHOLE` budgets.
+  would take more than `WHOLE` budgets. A 1x1 window is never cut: its patches are the input, or for
+  ``dw`` one transposed copy of it.
 - Without a stride the taps of the last axis need no patches: the product with the windows of all
   of them side by side, summed with a shift each, is the same (`Blocks.folded`). A window of 3x3
   copies three patches instead of nine, and the product is three times as wide.
