@@ -26,24 +26,22 @@ def program(window: int, stride: int, depth: int) -> str:
 def test_instructions_grow_in_proportion_to_the_depth(window: int, stride: int) -> None:
     """XLA repeats a layer in every one that reads it unless something is stored between them.
 
-    The last four layers may each add this factor of what the two before them add: 1 but for the
-    overlapping windows with a stride, where XLA stores some taps and repeats others.
+    A layer may repeat a few layers before it, as many in the eighth as in the seventh.
     """
-    factor = 2 if 1 < stride < window else 1.1
-    two, four, eight = (program(window, stride, depth).count(" = ") for depth in (2, 4, 8))
-    assert (eight - four) / 4 <= factor * (four - two) / 2
+    six, seven, eight = (program(window, stride, depth).count(" = ") for depth in (6, 7, 8))
+    assert eight - seven == seven - six
 
 
 @windows
 def test_the_winner_is_looked_for_once(window: int, stride: int) -> None:
-    """One comparison per tap but one, in a loop of its own: not once more per element of the input.
+    """One comparison with infinity per tap, in a loop of its own: not once per input element.
 
-    The search compares by <=, and nothing else does.
+    The search compares by <, and nothing else does.
     """
     text = program(window, stride, 1)
-    assert text.count("direction=LE") == window**2 - 1
+    assert text.count("direction=LT") == window**2
     root = text.split("ENTRY")[1].split("ROOT")[1].split("\n")[0]
     name = root.split("calls=")[1].split(",")[0]
     loop = text.split(f"\n{name} (")[1].split("\n\n")[0]
     assert "direction=EQ" in loop
-    assert "direction=LE" not in loop
+    assert "direction=LT" not in loop

@@ -110,8 +110,8 @@ def _shifts(k: int, s: int, d: int, lo: int) -> list[tuple[int, list[int]]]:
     return sorted(taps.items())
 
 
-def _by_phases(t: jax.Array, w: Windows, square: jax.Array | None = None) -> jax.Array:
-    """Sum each window's taps, or only the one whose number has this ``square``; linear in t.
+def _by_phases(t: jax.Array, w: Windows, winner: jax.Array | None = None) -> jax.Array:
+    """Sum each window's taps, or only the one that has the number ``winner``; linear in t.
 
     Written for its transpose, the gradient: there the closing crop becomes the padded copy of the
     cotangent that the shifts read slices of.
@@ -133,9 +133,9 @@ def _by_phases(t: jax.Array, w: Windows, square: jax.Array | None = None) -> jax
         for shifts, s, q, o in zip(axes, w.stride, whole, out, strict=True)
     ]
     phases = tuple(range(2, 2 * rank + 1, 2))
-    if square is not None:
-        none = np.asarray(math.prod(w.size) ** 2, square.dtype)
-        winner = jnp.expand_dims(_pad(jnp.sqrt(square), none, edges), phases)
+    if winner is not None:
+        none = np.asarray(math.prod(w.size), winner.dtype)
+        winner = jnp.expand_dims(_pad(winner, none, edges), phases)
     sizes = [lo + o + hi for o, (lo, hi) in zip(out, edges, strict=True)]
     y = jnp.zeros((len(t), *sizes, t.shape[-1]), t.dtype)
     for shifts in itertools.product(*axes):
@@ -149,41 +149,27 @@ def _by_phases(t: jax.Array, w: Windows, square: jax.Array | None = None) -> jax
             for (m, _), (lo, _), n, q in zip(shifts, edges, sizes, whole, strict=True)
             for edge in ((lo - m, n - q - lo + m), (0, 0))
         ]
-        mask = number >= 0 if square is None else winner == number.astype(t.dtype)
+        mask = number >= 0 if winner is None else winner == number.astype(t.dtype)
         y = y + jnp.where(mask, _pad(t, zero, move), zero).sum(phases)
     return _pad(y, zero, [(-lo, -hi) for lo, hi in edges])
 
 
-def _below(y: jax.Array) -> jax.Array:
-    """The number under y: ``~(x <= _below(y))`` says of an x of y's window whether it is y.
+def _winner(x: jax.Array, w: Windows) -> jax.Array:
+    """Number of each window's first tap that holds its maximum; a NaN counts as infinity.
 
-    NaN under -inf, since no number is, and inf under NaN: so one comparison finds a NaN too.
-    Numbers under the smallest normal one count as 0, as they do in XLA's comparisons on CPU.
+    The square root is exact, and an operation that XLA on CPU will not repeat for every position
+    that reads it, as it would the search, and with it whatever x is computed by.
+    The numbers are floats, as wide as the values compared, to keep the loop in vectors.
     """
-    info = jnp.finfo(y.dtype)
-    integer = jnp.dtype(f"int{info.bits}")
-    tiny, infinity = (np.asarray(v, y.dtype).view(integer) for v in (info.tiny, np.inf))
-    bits = lax.bitcast_convert_type(y, integer)
-    size = bits & np.asarray(np.iinfo(integer).max, integer)
-    one = np.ones((), integer)
-    under = jnp.where(bits > 0, bits - one, bits + one)
-    under = jnp.where(size < tiny, tiny | np.iinfo(integer).min, under)
-    return lax.bitcast_convert_type(jnp.where(size > infinity, infinity, under), y.dtype)
-
-
-def _winner(x: jax.Array, y: jax.Array, w: Windows) -> jax.Array:
-    """Squared number of each window's first tap that holds its maximum y; a NaN is the maximum.
-
-    The square root that follows (`_by_phases`) is exact, and an operation that XLA on CPU will not
-    repeat for every phase that reads it, as it would the chain of comparisons.
-    They are floats, as wide as the values they are selected by, to keep the loop in vectors.
-    """
-    under = _below(y)
-    *before, (_, number) = _taps(x, w, nearest=False)
-    square = jnp.broadcast_to(jnp.asarray(number**2, x.dtype), y.shape)
-    for seen, number in reversed(before):
-        square = jnp.where(seen <= under, square, jnp.asarray(number**2, x.dtype))
-    return square
+    inf = np.asarray(np.inf, x.dtype)
+    finite = ((jnp.where(seen < inf, seen, inf), number) for seen, number in _taps(x, w, False))
+    best, number = next(finite)
+    square = jnp.broadcast_to(jnp.asarray(number**2, x.dtype), best.shape)
+    for seen, number in finite:
+        more = seen > best
+        best = jnp.where(more, seen, best)
+        square = jnp.where(more, jnp.asarray(number**2, x.dtype), square)
+    return jnp.sqrt(square)
 
 
 def _by_axes(w: Windows) -> list[Windows]:
@@ -224,8 +210,8 @@ def _max_tangent(
     (x,), (t,) = primals, tangents
     y = _max(x, w)
     wide = accumulator(t.dtype)  # the transpose of the tangent adds up the cotangents of a position
-    seen, best = (lax.stop_gradient(a.astype(wide)) for a in (x, y))
-    tangent = _by_phases(t.astype(wide), w, _winner(seen, best, w))
+    winner = _winner(lax.stop_gradient(x.astype(wide)), w)
+    tangent = _by_phases(t.astype(wide), w, winner)
     return y, tangent.astype(t.dtype)
 
 
