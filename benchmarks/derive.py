@@ -31,7 +31,7 @@ def cell_of(row: Row) -> str:
 
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
     layer = Layer(**facts)
-    return cell(row["measure"], form_of(layer), layer.inputs, layer.outputs)
+    return cell(row["measure"], form_of(layer), layer.n, layer.inputs, layer.outputs)
 
 
 def rank(rows: list[Row]) -> Ranking:

@@ -41,6 +41,11 @@ def grid() -> Iterator[Layer]:
         yield fit((3, 3), each, each, groups, 2)
     for each in (8, 32, 128):
         yield fit((3, 3, 3), each, each, 1, 1)
+    for side, channels in ((56, 64), (28, 128), (14, 256), (7, 512)):  # what networks are made of
+        name = f"3x3 {channels}->{channels}, {side}x{side}"
+        yield Layer(name, "grid", 8, (side, side), channels, channels, (3, 3))
+    for window in ((3, 3), (5, 5), (7, 7)):
+        yield fit(window, 1, 32, 1, 1)
     for inputs, outputs in [(3, 64), (64, 64), (64, 3)]:
         name = f"3x3 {inputs}->{outputs} large image"
         yield Layer(name, "grid", 1, (224, 224), inputs, outputs, (3, 3), padding=(1, 1))

@@ -28,11 +28,16 @@ KINDS = {
     "volume": ((5, 5, 5), (3, 3, 3), 6, 7, {}),
     "strided": ((5, 5), (3, 3), 32, 33, {"stride": 2}),
     "strided, few channels": ((9, 9), (3, 3), 6, 7, {"stride": 2}),
+    "one input channel": ((9, 9), (3, 3), 1, 8, {}),
     "narrow input": ((9, 9), (3, 3), 3, 8, {}),
     "narrow output": ((9, 9), (3, 3), 8, 3, {}),
     "line": ((20,), (5,), 6, 7, {}),
     "line, narrow": ((20,), (5,), 3, 7, {}),
     "plane": ((9, 9), (3, 3), 6, 7, {}),
+    "plane of 3": ((9, 9), (3, 3), 64, 65, {}),
+    "plane of 3, deep": ((9, 9), (3, 3), 128, 129, {}),
+    "line of 3, deep": ((80,), (3,), 128, 129, {}),
+    "volume of 3": ((5, 5, 5), (3, 3, 3), 32, 33, {}),
     "plane, large window": ((12, 12), (9, 9), 6, 7, {}),
 }
 
@@ -60,8 +65,9 @@ def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
         stride, groups = config.get("stride", 1), config.get("groups", 1)
         form = Form(spatial, resolve("test", spatial, window, stride, "SAME"), groups)
         for slot in (OUTPUT, WINDOW):
-            named.add(rules.cell(slot, form, c_in, c_out))
-            assert rules.cell(slot, form, c_in, c_out) == f"{slot} {kind}"
+            cell = rules.cell(slot, form, 2, c_in, c_out)
+            named.add(cell)
+            assert cell == f"{slot} {kind}"
     for platform, choices in rules.CHOICES.items():
         assert set(choices) == named, platform
         assert set(choices.values()) <= set(rules.KERNELS)

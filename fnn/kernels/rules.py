@@ -28,7 +28,7 @@ from fnn.kernels.taps import TAPS, UNROLLED
 from fnn.kernels.winograd import WINOGRAD4
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
-NARROW, WIDE = 4, 32  # channels
+NARROW, WIDE, DEEP = 4, 32, 128  # channels
 SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads((resources.files("fnn.kernels") / "rules.json").read_text())
@@ -53,9 +53,25 @@ def tuned() -> dict[str, str]:
     return {k: v for k, v in found.items() if v in KERNELS}
 
 
-def cell(slot: str, form: Form, c_in: int, c_out: int) -> str:
-    """The cell of a map: its slot and a word for the kind of its form."""
-    return f"{slot} {_kind(form, c_in, c_out)}"
+def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
+    """The cell of a map over n examples: its slot and a word for the kind of its form."""
+    return f"{slot} {_minimal(form, n, c_in, c_out) or _kind(form, c_in, c_out)}"
+
+
+def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
+    """The kind of what minimal filtering can do and may gain from, if it is of that kind.
+
+    Its transformed window is four times as large: with fewer places than channels that decides.
+    """
+    win, rank, least = form.windows, len(form.spatial), min(c_in, c_out)
+    plain = (win.size, win.stride, win.dilation) == ((3,) * rank, (1,) * rank, (1,) * rank)
+    if not plain or form.groups > 1 or n * math.prod(form.out) < max(c_in, c_out):
+        return None
+    if rank == 3:
+        return "volume of 3" if least >= WIDE else None
+    if least >= DEEP:
+        return "plane of 3, deep" if rank == 2 else "line of 3, deep"
+    return "plane of 3" if rank == 2 and least >= DEEP // 2 else None
 
 
 def _kind(form: Form, c_in: int, c_out: int) -> str:
@@ -75,6 +91,8 @@ def _kind(form: Form, c_in: int, c_out: int) -> str:
         return "line, narrow" if narrow else "line"
     if max(win.stride) > 1:
         return "strided" if min(c_in, c_out) >= WIDE else "strided, few channels"
+    if c_in == 1:
+        return "one input channel"
     if narrow:
         return "narrow input" if c_in <= c_out else "narrow output"
     return "plane" if taps <= UNROLLED else "plane, large window"
@@ -91,7 +109,7 @@ def _choose(slot: str, form: Form, a: jax.Array, b: jax.Array) -> Kernel:
     """The kernel for one map: what was tuned here, else the rule, else the library's."""
     rule = CHOICES.get(form.platform, {})
     name = tuned().get(key(slot, form, a, b))
-    name = name or rule.get(cell(slot, form, a.shape[-1], b.shape[-1]), LIBRARY.name)
+    name = name or rule.get(cell(slot, form, len(a), a.shape[-1], b.shape[-1]), LIBRARY.name)
     kernel = KERNELS[name]
     return LIBRARY if kernel.refuses(form, a.dtype) else kernel
 
