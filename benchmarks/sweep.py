@@ -46,6 +46,7 @@ def grid() -> Iterator[Layer]:
         yield Layer(name, "grid", 8, (side, side), channels, channels, (3, 3))
     for window in ((3, 3), (5, 5), (7, 7)):
         yield fit(window, 1, 32, 1, 1)
+    yield fit((2, 2), 64, 256, 1, 1)  # what transposing 4x4 with stride 2 leads to
     for inputs, outputs in [(3, 64), (64, 64), (64, 3)]:
         name = f"3x3 {inputs}->{outputs} large image"
         yield Layer(name, "grid", 1, (224, 224), inputs, outputs, (3, 3), padding=(1, 1))

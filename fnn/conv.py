@@ -227,8 +227,12 @@ conv = _face("conv", AUTO, "Convolve x with w, by whichever algorithm is the fas
 conv_lax = _face("conv_lax", LIBRARY, "Convolve x with w by `lax.conv_general_dilated`.")
 conv_im2col = _face("conv_im2col", IM2COL, "Convolve x with w by patches and one matrix product.")
 conv_taps = _face("conv_taps", TAPS, "Convolve x with w by shift and add, one term per tap.")
-conv_winograd = _face("conv_winograd", WINOGRAD4, "Convolve x with w, 3 taps wide, by F(4, 3).")
-conv_winograd2 = _face("conv_winograd2", WINOGRAD2, "Convolve x with w, 3 taps wide, by F(2, 3).")
+conv_winograd = _face(
+    "conv_winograd", WINOGRAD4, "Convolve x with w by F(4, 3) and its kin, for windows to 5."
+)
+conv_winograd2 = _face(
+    "conv_winograd2", WINOGRAD2, "Convolve x with w by F(2, 3) and its kin, for windows to 3."
+)
 conv_fft = _face("conv_fft", FFT, "Convolve x with w by Fourier transforms, for large windows.")
 
 

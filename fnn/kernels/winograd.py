@@ -1,12 +1,20 @@
-"""Winograd's minimal filtering F(m, 3): m outputs from m + 2 products per axis instead of 3 m.
+"""Winograd's minimal filtering F(m, k): m outputs from m + k - 1 products per axis, not k m.
 
 A polynomial product is evaluation at points, multiplication, interpolation; transposed it is a
 correlation: ``y = A^T [(G w) * (B^T x)]`` with ``A`` and ``G`` the Vandermonde matrices of the
-points for m and 3 coefficients and ``B^T`` the inverse of the one for m + 2, transposed. All three
+points for m and k coefficients and ``B^T`` the inverse of the one for m + k - 1, transposed. All
 come from the interpolation points below (the last point is infinity), in exact fractions. In two
 dimensions each matrix acts on either axis; the products over channels become one matrix product
-per point. The matrices' entries grow with m, and the error with them. Largest error over largest
-entry against float64, 64 channels of standard normal float32, output / input / window gradient:
+per point. In three the last two axes go that way, and what the first one's taps see is stacked
+along the channels. What keeps it fast:
+
+- The two axes' transforms are one product with the Kronecker product of their matrices. It
+  multiplies more than need be, but at the speed of a product; sums of slices XLA runs slower.
+- Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples.
+
+A kernel has so many points per axis, whatever the window: 6 of them are F(4, 3), F(2, 5). The
+matrices' entries grow with their number, and the error with them. Largest error over largest entry
+against float64, 64 channels of standard normal float32, output / input / window gradient:
 
     axes  library            F(2, 3)            F(4, 3)
     1     6e-7  7e-7  4e-7   3e-7  4e-7  8e-7   9e-7  8e-7  1e-6
@@ -20,7 +28,7 @@ import functools
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,17 +39,16 @@ from fnn.dtypes import accumulator
 from fnn.kernels.adjoint import through_output
 from fnn.kernels.form import Form, Kernel, Map, varying
 
-TAPS = 3
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before are channels more
 BLOCK = 32 * 2**20  # bytes of points, of the input's and of the output's
-POINTS = {2: (0, 1, -1), 4: (0, 1, -1, Fraction(1, 2), -2)}  # by m; small and well spread
+POINTS = {4: (0, 1, -1), 6: (0, 1, -1, Fraction(1, 2), -2)}  # and infinity; small and well spread
 
 Matrix = list[list[Fraction]]
 
 
-def _vandermonde(m: int, columns: int) -> Matrix:
+def _vandermonde(points: int, columns: int) -> Matrix:
     """Powers of every point; of infinity only the highest power is left."""
-    rows = [[Fraction(p) ** j for j in range(columns)] for p in POINTS[m]]
+    rows = [[Fraction(p) ** j for j in range(columns)] for p in POINTS[points]]
     return [*rows, [Fraction(int(j == columns - 1)) for j in range(columns)]]
 
 
@@ -61,16 +68,16 @@ def _inverse(a: Matrix) -> Matrix:
 
 
 @functools.cache
-def transforms(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``A (m + 2, m)``, ``G (m + 2, 3)`` and ``B^T (m + 2, m + 2)`` of F(m, 3), in float64.
+def transforms(points: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``A (points, m)``, ``G (points, taps)`` and ``B^T (points, points)``, in float64.
 
-    >>> a, g, bt = transforms(2)
+    >>> a, g, bt = transforms(4, 3)
     >>> x, w = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 10.0, 100.0])
     >>> a.T @ ((g @ w) * (bt @ x))
     array([321., 432.])
     """
-    a, g = _vandermonde(m, m), _vandermonde(m, TAPS)
-    inverse = _inverse(_vandermonde(m, m + TAPS - 1))
+    a, g = _vandermonde(points, points - taps + 1), _vandermonde(points, taps)
+    inverse = _inverse(_vandermonde(points, points))
     bt = [list(column) for column in zip(*inverse, strict=True)]
     # Integers in B^T, fractions in G: x is transformed for every tile, w once.
     for i, row in enumerate(bt):
@@ -79,146 +86,163 @@ def transforms(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(a, np.float64), np.array(g, np.float64), np.array(bt, np.float64)
 
 
-def _act(matrix: np.ndarray, x: jax.Array, axes: int) -> jax.Array:
-    """Apply the matrix along ``axes`` axes at once: x has them side by side as its first one."""
-    whole = functools.reduce(np.kron, [matrix] * axes)
-    return jnp.tensordot(jnp.asarray(whole, x.dtype), x, 1)
+class _Filter(NamedTuple):
+    """How one form is filtered.
+
+    Attributes:
+        form: the whole form, of one group.
+        m: outputs of a tile, per minimally filtered axis.
+        counts: tiles, per such axis.
+        a, g, bt: the transforms of these axes, all at once.
+    """
+
+    form: Form
+    m: tuple[int, ...]
+    counts: tuple[int, ...]
+    a: np.ndarray
+    g: np.ndarray
+    bt: np.ndarray
 
 
-def _counts(form: Form, m: int) -> tuple[int, ...]:
-    """How many tiles the minimally filtered axes have."""
-    return tuple(-(-o // m) for o in form.out[-AXES:])
+def _filter(form: Form, points: int) -> _Filter:
+    taps = form.windows.size[-AXES:]
+    m = tuple(points - k + 1 for k in taps)
+    counts = tuple(-(-o // each) for o, each in zip(form.out[-AXES:], m, strict=True))
+    axes = zip(*(transforms(points, k) for k in taps), strict=True)
+    return _Filter(form, m, counts, *(functools.reduce(np.kron, axis) for axis in axes))
 
 
-def _tiles(x: jax.Array, m: int, wide: int, counts: tuple[int, ...]) -> jax.Array:
-    """``(n, ..., *spatial, c)`` to ``(wide**axes, n, ..., *counts, c)``: this wide, m apart."""
-    place = x.ndim - 2
-    for count in reversed(counts):  # what is stacked brings the axis before to the same place
-        last = (count - 1) * m + 1
-        x = jnp.stack([lax.slice_in_dim(x, j, j + last, m, place) for j in range(wide)])
-    return x.reshape(wide ** len(counts), *x.shape[len(counts) :])
+def _act(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+    """Apply a transform along the first axis of x."""
+    return jnp.tensordot(jnp.asarray(matrix, x.dtype), x, 1, precision="highest")
 
 
-def _input_points(x: jax.Array, form: Form, m: int) -> jax.Array:
-    """``B^T x`` for every tile: ``(points, tiles, taps of the axis before * c)``."""
-    counts, padding = _counts(form, m), form.windows.padding
+def _tiles(x: jax.Array, f: _Filter, sizes: tuple[int, ...], starts: tuple[int, ...]) -> jax.Array:
+    """``(n, ..., *spatial, c)`` to ``(prod(sizes), n, ..., *counts, c)``, after zero padding."""
+    axes = len(sizes)
     ends = [
-        (lo, c * m + TAPS - 1 - lo - i)
-        for (lo, _), c, i in zip(padding[-AXES:], counts, form.spatial[-AXES:], strict=True)
+        (lo, (count - 1) * m + size - lo - i)
+        for lo, count, m, size, i in zip(
+            starts, f.counts, f.m, sizes, x.shape[-1 - axes : -1], strict=True
+        )
     ]
-    x = jnp.pad(x, ((0, 0), *padding[:-AXES], *ends, (0, 0)))
-    points = _act(transforms(m)[2], _tiles(x, m, m + TAPS - 1, counts), len(counts))
-    if len(form.spatial) > AXES:
-        seen = [points[:, :, t : t + form.out[0]] for t in range(TAPS)]
+    x = jnp.pad(x, (*((0, 0),) * (x.ndim - 1 - axes), *ends, (0, 0)))
+    place = x.ndim - 2
+    for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
+        # What is stacked in front brings the axis before to the same place.
+        last = (count - 1) * m + 1
+        x = jnp.stack([lax.slice_in_dim(x, j, j + last, m, place) for j in range(size)])
+    return x.reshape(-1, *x.shape[axes:])
+
+
+def _input_points(x: jax.Array, f: _Filter) -> jax.Array:
+    """``B^T x`` for every tile: ``(points, tiles, taps of the axis before * c)``."""
+    win = f.form.windows
+    x = jnp.pad(x, ((0, 0), *win.padding[:-AXES], *((0, 0),) * (len(f.m) + 1)))
+    sizes = tuple(m + k - 1 for m, k in zip(f.m, win.size[-AXES:], strict=True))
+    points = _act(f.bt, _tiles(x, f, sizes, tuple(lo for lo, _ in win.padding[-AXES:])))
+    if len(win.size) > AXES:
+        seen = [points[:, :, t : t + f.form.out[0]] for t in range(win.size[0])]
         points = jnp.concatenate(seen, -1)
     return points.reshape(len(points), -1, points.shape[-1])
 
 
-def _window_points(w: jax.Array, m: int) -> jax.Array:
+def _window_points(w: jax.Array, f: _Filter) -> jax.Array:
     """``G w``: ``(points, taps of the axis before * c, c_out)``."""
-    axes = min(AXES, w.ndim - 2)
+    axes = len(f.m)
     w = jnp.moveaxis(w, range(-2 - axes, -2), range(axes))
-    points = _act(transforms(m)[1], w.reshape(TAPS**axes, -1), axes)
+    points = _act(f.g, w.reshape(f.g.shape[1], -1))
     return points.reshape(len(points), -1, w.shape[-1])
 
 
-def _output_points(y: jax.Array, form: Form, m: int) -> jax.Array:
+def _output_points(y: jax.Array, f: _Filter) -> jax.Array:
     """``A y`` for every tile: ``(points, tiles, c_out)``."""
-    counts = _counts(form, m)
-    ends = [(0, c * m - o) for c, o in zip(counts, form.out[-AXES:], strict=True)]
-    y = jnp.pad(y, ((0, 0), *((0, 0) for _ in form.out[:-AXES]), *ends, (0, 0)))
-    points = _act(transforms(m)[0], _tiles(y, m, m, counts), len(counts))
+    points = _act(f.a, _tiles(y, f, f.m, (0,) * len(f.m)))
     return points.reshape(len(points), -1, y.shape[-1])
 
 
-def _output_of(points: jax.Array, form: Form, m: int) -> jax.Array:
+def _output_of(points: jax.Array, f: _Filter) -> jax.Array:
     """``A^T points``, each where it belongs: ``(points, tiles, c_out)`` to ``(n, *out, c_out)``."""
-    counts, before = _counts(form, m), form.out[:-AXES]
-    axes = len(counts)
-    y = _act(transforms(m)[0].T, points, axes)
-    y = y.reshape(*(m,) * axes, -1, *before, *counts, y.shape[-1])
+    axes, before = len(f.m), f.form.out[:-AXES]
+    y = _act(f.a.T, points).reshape(*f.m, -1, *before, *f.counts, points.shape[-1])
     tiles = axes + 1 + len(before)  # the first axis of tiles
     pairs = [axis for r in range(axes) for axis in (tiles + r, r)]
     y = y.transpose(*range(axes, tiles), *pairs, y.ndim - 1)
-    y = y.reshape(len(y), *before, *(c * m for c in counts), y.shape[-1])
-    return y[(slice(None), *(slice(o) for o in form.out))]
+    sizes = [count * m for count, m in zip(f.counts, f.m, strict=True)]
+    y = y.reshape(len(y), *before, *sizes, y.shape[-1])
+    return y[(slice(None), *(slice(o) for o in f.form.out))]
 
 
-def _window_of(points: jax.Array, form: Form, m: int) -> jax.Array:
+def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
     """``G^T points``: ``(points, taps before * c, c_out)`` to ``(*window, c, c_out)``."""
-    size = form.windows.size
-    axes = min(AXES, len(size))
-    w = _act(transforms(m)[1].T, points, axes)
+    size, axes = f.form.windows.size, len(f.m)
+    w = _act(f.g.T, points)
     w = w.reshape(*size[-axes:], *size[:-axes], -1, w.shape[-1])
     return jnp.moveaxis(w, range(axes), range(-2 - axes, -2))
 
 
-def _blocks(a: jax.Array, form: Form, width: int, m: int) -> jax.Array:
-    """``(n, ...)`` to ``(blocks, examples, ...)``: so many that the points stay in `BLOCK`."""
-    counts = _counts(form, m)
-    places = (m + TAPS - 1) ** len(counts) * math.prod(form.out[:-AXES]) * math.prod(counts)
-    most = BLOCK // (a.dtype.itemsize * places * width)
-    examples = next(d for d in range(max(1, min(len(a), most)), 0, -1) if len(a) % d == 0)
-    return a.reshape(-1, examples, *a.shape[1:])
+def _blocks(f: _Filter, c_in: int, c_out: int, *arrays: jax.Array) -> list[jax.Array]:
+    """``(n, ...)`` to ``(blocks, examples, ...)``: so many that their points stay in `BLOCK`."""
+    n, tiles = len(arrays[0]), math.prod((*f.counts, *f.form.out[:-AXES]))
+    width = math.prod(f.form.windows.size[:-AXES]) * c_in + c_out
+    most = BLOCK // (arrays[0].dtype.itemsize * len(f.a) * tiles * width)
+    examples = next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
+    return [a.reshape(-1, examples, *a.shape[1:]) for a in arrays]
 
 
-def _width(form: Form, c_in: int, c_out: int) -> int:
-    return math.prod(form.windows.size[:-AXES]) * c_in + c_out
-
-
-def _output(x: jax.Array, w: jax.Array, form: Form, m: int) -> jax.Array:
-    ws = _window_points(w, m)
+def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+    ws = _window_points(w, f)
 
     def block(x: jax.Array) -> jax.Array:
-        return _output_of(jnp.einsum("ptc,pco->pto", _input_points(x, form, m), ws), form, m)
+        return _output_of(jnp.einsum("ptc,pco->pto", _input_points(x, f), ws), f)
 
-    xs = _blocks(x, form, _width(form, *w.shape[-2:]), m)
-    y = block(x) if len(xs) == 1 else lax.map(block, xs)
-    return y.reshape(len(x), *form.out, -1)
+    (xs,) = _blocks(f, x.shape[-1], w.shape[-1], x)
+    y = lax.map(block, xs) if len(xs) > 1 else block(x)
+    return y.reshape(len(x), *f.form.out, -1)
 
 
-def _window(x: jax.Array, y: jax.Array, form: Form, m: int) -> jax.Array:
+def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
     def block(x: jax.Array, y: jax.Array) -> jax.Array:
-        xs, ys = _input_points(x, form, m), _output_points(y, form, m)
-        return jnp.einsum("ptc,pto->pco", xs, ys)
+        return jnp.einsum("ptc,pto->pco", _input_points(x, f), _output_points(y, f))
 
-    def add(total: jax.Array, parts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(total: jax.Array, parts: list[jax.Array]) -> tuple[jax.Array, None]:
         return total + block(*parts), None
 
-    width = _width(form, x.shape[-1], y.shape[-1])
-    xs, ys = (_blocks(a, form, width, m) for a in (x, y))
-    if len(xs) == 1:
-        return _window_of(block(x, y), form, m)
-    like = jax.eval_shape(block, xs[0], ys[0])
+    parts = _blocks(f, x.shape[-1], y.shape[-1], x, y)
+    if len(parts[0]) == 1:
+        return _window_of(block(x, y), f)
+    like = jax.eval_shape(block, *(part[0] for part in parts))
     total, *_ = varying(jnp.zeros(like.shape, like.dtype), x, y)
-    return _window_of(lax.scan(add, total, (xs, ys))[0], form, m)
+    return _window_of(lax.scan(add, total, parts)[0], f)
 
 
-def _by_groups(one: Callable[..., jax.Array], m: int) -> Map:
-    """The map of ``form.groups`` groups from that of one, summed in float32 or more."""
+def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
+    """The map of all groups from that of one, summed in float32 or more."""
 
     def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
         a, b = (v.astype(accumulator(v.dtype)) for v in (a, b))
+        f = _filter(form, points)
         if form.groups == 1:
-            return one(a, b, form, m)
+            return one(a, b, f)
         split = [jnp.moveaxis(v.reshape(*v.shape[:-1], form.groups, -1), -2, 0) for v in (a, b)]
-        y = jax.vmap(functools.partial(one, form=form, m=m))(*split)
+        y = jax.vmap(functools.partial(one, f=f))(*split)
         return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], -1)
 
     return whole
 
 
-def _refuses(form: Form, dtype: Any) -> str | None:
-    win, rank = form.windows, len(form.spatial)
-    if (win.size, win.stride, win.dilation) != ((TAPS,) * rank, (1,) * rank, (1,) * rank):
-        return "a window of 3 along every axis, stride 1, dilation 1"
-    return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
+def winograd(points: int) -> Kernel:
+    """The kernel with this many points per axis, 4 or 6."""
+
+    def refuses(form: Form, dtype: Any) -> str | None:
+        win, ones = form.windows, (1,) * len(form.spatial)
+        if (win.stride, win.dilation) != (ones, ones) or max(win.size[-AXES:]) >= points:
+            return f"a window of at most {points - 1}, stride 1, dilation 1"
+        return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
+
+    output = _by_groups(_output, points)
+    window = _by_groups(_window, points)
+    return Kernel("winograd", output, through_output(output), window, refuses)
 
 
-def winograd(m: int) -> Kernel:
-    """The kernel with tiles of m outputs along each axis, m = 2 or 4."""
-    output = _by_groups(_output, m)
-    return Kernel("winograd", output, through_output(output), _by_groups(_window, m), _refuses)
-
-
-WINOGRAD2, WINOGRAD4 = winograd(2), winograd(4)
+WINOGRAD2, WINOGRAD4 = winograd(4), winograd(6)
