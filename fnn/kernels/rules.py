@@ -71,7 +71,7 @@ def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
         return "volume, small window" if least >= WIDE else None
     if least >= DEEP:
         return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
-    return "plane, small window" if len(ones) == 2 and least >= DEEP // 2 else None
+    return "plane, window of 3" if win.size == (3, 3) and least >= DEEP // 2 else None
 
 
 def _kind(form: Form, c_in: int, c_out: int) -> str:
