@@ -31,28 +31,13 @@ def through_output(output: Map) -> Map:
         if (axis := _wasteful(form.windows)) is not None:
             phases = [input_map(y, *part) for part in _apart(w, form, axis)]
             return _in_turn(phases, axis + 1, form.spatial[axis])
-        win, rank = form.windows, len(form.spatial)
-        taps = tuple(-(-k // s) for k, s in zip(win.size, win.stride, strict=True))
-        first = tuple(lo // s for (lo, _), s in zip(win.padding, win.stride, strict=True))
-        last = tuple(
-            (i - 1 + lo) // s
-            for i, (lo, _), s in zip(form.spatial, win.padding, win.stride, strict=True)
-        )
-        pads = []
-        for o, q0, q1, t, d in zip(form.out, first, last, taps, win.dilation, strict=True):
-            reach = (t - 1) * d
-            pads.append((reach - q0, q1 - (o - 1)))
-        y = _crop(y, pads)
-        around = tuple((max(0, a), max(0, b)) for a, b in pads)
-        plain = form._replace(
-            spatial=y.shape[1:-1], windows=Windows(taps, (1,) * rank, around, win.dilation)
-        )
+        win = form.windows
+        y, plain = read(y, form)
+        taps = plain.windows.size
         met = tuple(min(k, s) for k, s in zip(win.size, win.stride, strict=True))
         x = output(y, _phases(w, taps, met, form.groups), plain)
         x = _interleave(x, met, win.stride, form.groups)
-        starts = [
-            lo - q0 * s for (lo, _), q0, s in zip(win.padding, first, win.stride, strict=True)
-        ]
+        starts = [lo % s for (lo, _), s in zip(win.padding, win.stride, strict=True)]
         return lax.slice(
             x,
             (0, *starts, 0),
@@ -60,6 +45,21 @@ def through_output(output: Map) -> Map:
         )
 
     return input_map
+
+
+def read(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
+    """The part of y that the phases read, and the form of the convolution that all of them are."""
+    win, rank = form.windows, len(form.spatial)
+    taps = tuple(-(-k // s) for k, s in zip(win.size, win.stride, strict=True))
+    pads = []
+    for i, o, t, s, d, (lo, _) in zip(
+        form.spatial, form.out, taps, win.stride, win.dilation, win.padding, strict=True
+    ):
+        pads.append(((t - 1) * d - lo // s, (i - 1 + lo) // s - (o - 1)))
+    y = _crop(y, pads)
+    around = tuple((max(0, a), max(0, b)) for a, b in pads)
+    windows = Windows(taps, (1,) * rank, around, win.dilation)
+    return y, form._replace(spatial=y.shape[1:-1], windows=windows)
 
 
 def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:

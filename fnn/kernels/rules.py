@@ -3,8 +3,8 @@
 The static facts of a map put it in one of few `cell`s; `CHOICES` names the fastest kernel of each
 cell and platform. It is read from ``rules.json``, which ``python -m benchmarks derive`` writes from
 measurements; a platform that was not measured uses the library's kernel throughout, and what
-`fnn.tune` measured on this machine goes before the rule. The input gradient has no cells: where the
-rule applies, it is computed as the plain convolution that it is (`fnn.kernels.adjoint`).
+`fnn.tune` measured on this machine goes before the rule. The input gradient has no cells: it goes
+by that of the plain convolution that it is (`fnn.kernels.adjoint`).
 """
 
 import functools
@@ -130,9 +130,10 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     y, w = _wide(form, y, w)
     if name := tuned().get(key(INPUT, form, y, w)):
         return KERNELS[name].input(y, w, form)
-    if form.platform in CHOICES:
-        return through_output(_output)(y, w, form)
-    return LIBRARY.input(y, w, form)
+    rule = CHOICES.get(form.platform, {})
+    if rule.get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2])) == WINOGRAD4.name:
+        return WINOGRAD4.input(y, w, form)  # in the same cell, and without flipping the window
+    return through_output(_output)(y, w, form) if rule else LIBRARY.input(y, w, form)
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:

@@ -36,7 +36,7 @@ import numpy as np
 from jax import lax
 
 from fnn.dtypes import accumulator
-from fnn.kernels.adjoint import through_output
+from fnn.kernels.adjoint import read
 from fnn.kernels.form import Form, Kernel, Map, varying
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before are channels more
@@ -190,15 +190,29 @@ def _blocks(f: _Filter, c_in: int, c_out: int, *arrays: jax.Array) -> list[jax.A
     return [a.reshape(-1, examples, *a.shape[1:]) for a in arrays]
 
 
-def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
-    ws = _window_points(w, f)
+def _through(
+    product: Callable[[jax.Array], jax.Array], x: jax.Array, f: _Filter, c_out: int
+) -> jax.Array:
+    """From x to its points, by the product to those of the result, and to the result."""
 
     def block(x: jax.Array) -> jax.Array:
-        return _output_of(jnp.einsum("ptc,pco->pto", _input_points(x, f), ws), f)
+        return _output_of(product(_input_points(x, f)), f)
 
-    (xs,) = _blocks(f, x.shape[-1], w.shape[-1], x)
+    (xs,) = _blocks(f, x.shape[-1], c_out, x)
     y = lax.map(block, xs) if len(xs) > 1 else block(x)
     return y.reshape(len(x), *f.form.out, -1)
+
+
+def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+    ws = _window_points(w, f)
+    return _through(lambda xs: jnp.einsum("ptc,pco->pto", xs, ws), x, f, w.shape[-1])
+
+
+def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+    """Convolve with the window, channels exchanged, that is flipped by its transform."""
+    w = jnp.flip(jnp.swapaxes(w, -1, -2), range(w.ndim - 2 - len(f.m)))
+    ws = _window_points(w, f._replace(g=f.g[:, ::-1]))
+    return _through(lambda ys: jnp.einsum("pto,poc->ptc", ys, ws), y, f, w.shape[-1])
 
 
 def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
@@ -233,6 +247,11 @@ def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
 
 def winograd(points: int) -> Kernel:
     """The kernel with this many points per axis, 4 or 6."""
+    output, of_read, window = (_by_groups(one, points) for one in (_output, _input, _window))
+
+    def of_input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+        y, form = read(y, form)
+        return of_read(y, w, form)
 
     def refuses(form: Form, dtype: Any) -> str | None:
         win, ones = form.windows, (1,) * len(form.spatial)
@@ -240,9 +259,7 @@ def winograd(points: int) -> Kernel:
             return f"a window of at most {points - 1}, stride 1, dilation 1"
         return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
 
-    output = _by_groups(_output, points)
-    window = _by_groups(_window, points)
-    return Kernel("winograd", output, through_output(output), window, refuses)
+    return Kernel("winograd", output, of_input, window, refuses)
 
 
 WINOGRAD2, WINOGRAD4 = winograd(4), winograd(6)
