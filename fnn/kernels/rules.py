@@ -130,10 +130,12 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     y, w = _wide(form, y, w)
     if name := tuned().get(key(INPUT, form, y, w)):
         return KERNELS[name].input(y, w, form)
-    rule = CHOICES.get(form.platform, {})
-    if rule.get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2])) == WINOGRAD4.name:
-        return WINOGRAD4.input(y, w, form)  # in the same cell, and without flipping the window
-    return through_output(_output)(y, w, form) if rule else LIBRARY.input(y, w, form)
+    if form.platform not in CHOICES:
+        return LIBRARY.input(y, w, form)
+    name = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
+    if name == WINOGRAD4.name and not WINOGRAD4.refuses(form, y.dtype):
+        return WINOGRAD4.input(y, w, form)  # which need not flip the window
+    return through_output(_output)(y, w, form)
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
