@@ -33,7 +33,6 @@ KINDS = {
     "line": ((20,), (5,), 6, 7, {}),
     "line, narrow": ((20,), (5,), 3, 7, {}),
     "plane": ((9, 9), (3, 3), 6, 7, {}),
-    "plane, window of 3": ((9, 9), (3, 3), 64, 65, {}),
     "plane, small window, deep": ((9, 9), (5, 2), 128, 129, {}),
     "line, small window, deep": ((80,), (3,), 128, 129, {}),
     "volume, small window": ((5, 5, 5), (1, 3, 3), 32, 33, {}),

@@ -61,17 +61,17 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
 def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
     """The kind of what minimal filtering can do and may gain from, if it is of that kind.
 
-    Its transformed window is several times as large: with fewer places than channels that decides.
+    Its transformed window is several times as large: with few places for so many channels it loses.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
     small = all(1 < k < 6 for k in win.size[-2:]) and (win.stride, win.dilation) == (ones, ones)
-    if not small or form.groups > 1 or n * math.prod(form.out) < max(c_in, c_out):
+    if not small or form.groups > 1 or 2 * n * math.prod(form.out) < max(c_in, c_out):
         return None
     if len(ones) == 3:
         return "volume, small window" if least >= WIDE else None
-    if least >= DEEP:
-        return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
-    return "plane, window of 3" if win.size == (3, 3) and least >= DEEP // 2 else None
+    if least < DEEP:
+        return None
+    return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
 
 
 def _kind(form: Form, c_in: int, c_out: int) -> str:

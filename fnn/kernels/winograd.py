@@ -112,9 +112,19 @@ def _filter(form: Form, points: int) -> _Filter:
     return _Filter(form, m, counts, *(functools.reduce(np.kron, axis) for axis in axes))
 
 
-def _act(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
     """Apply a transform along the first axis of x."""
     return jnp.tensordot(jnp.asarray(matrix, x.dtype), x, 1, precision="highest")
+
+
+def _after(x: jax.Array, matrix: np.ndarray) -> jax.Array:
+    """Return the matrix, as something that x must be known for.
+
+    Otherwise XLA on CPU begins a program with the transforms of all its windows, and keeps them.
+    """
+    first = x[(0,) * x.ndim]
+    never = (first != first) & (first == first)  # XLA cannot tell
+    return jnp.where(never, 0, jnp.asarray(matrix, x.dtype))
 
 
 def _tiles(x: jax.Array, f: _Filter, sizes: tuple[int, ...], starts: tuple[int, ...]) -> jax.Array:
@@ -147,11 +157,11 @@ def _input_points(x: jax.Array, f: _Filter) -> jax.Array:
     return points.reshape(len(points), -1, points.shape[-1])
 
 
-def _window_points(w: jax.Array, f: _Filter) -> jax.Array:
+def _window_points(g: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
     """``G w``: ``(points, taps of the axis before * c, c_out)``."""
     axes = len(f.m)
     w = jnp.moveaxis(w, range(-2 - axes, -2), range(axes))
-    points = _act(f.g, w.reshape(f.g.shape[1], -1))
+    points = _act(g, w.reshape(g.shape[1], -1))
     return points.reshape(len(points), -1, w.shape[-1])
 
 
@@ -204,14 +214,14 @@ def _through(
 
 
 def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
-    ws = _window_points(w, f)
+    ws = _window_points(_after(x, f.g), w, f)
     return _through(lambda xs: jnp.einsum("ptc,pco->pto", xs, ws), x, f, w.shape[-1])
 
 
 def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
     """Convolve with the window, channels exchanged, that is flipped by its transform."""
     w = jnp.flip(jnp.swapaxes(w, -1, -2), range(w.ndim - 2 - len(f.m)))
-    ws = _window_points(w, f._replace(g=f.g[:, ::-1]))
+    ws = _window_points(_after(y, f.g[:, ::-1]), w, f)
     return _through(lambda ys: jnp.einsum("pto,poc->ptc", ys, ws), y, f, w.shape[-1])
 
 
