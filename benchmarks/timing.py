@@ -3,10 +3,11 @@
 A contestant first shows its outputs; they are compared with a float64 reference, and a wrong one is
 reported as wrong and never timed. The others run in turns, one sample each per round and in a new
 order every round, all in one process, so that whatever slows the machine slows everybody. A sample
-is as many runs as fill `SAMPLE` seconds, each waited for. The result is the median over the rounds,
-the spread (between the quartiles), and between two contestants the median of their ratios within
-each round. A contestant that has spent its budget drops out: one that takes longer has fewer
-rounds, down to `LEAST` of them, and a slow one (`SLOW` seconds a round and more) down to one.
+is as many runs as fill `SAMPLE` seconds, each waited for. A first round is not counted. The result
+is the median over the others, the spread (between the quartiles), and between two contestants the
+median of their ratios within each round. A contestant that has spent its budget drops out: one that
+takes longer has fewer rounds, down to `LEAST` of them, and a slow one (`SLOW` seconds a round and
+more) down to one.
 """
 
 import gc
@@ -19,7 +20,7 @@ import numpy as np
 
 SAMPLE = 0.01  # seconds: far above the clock's and the dispatch's grain
 LOOP = 0.1  # seconds: a loop that is shorter than this is built anew with its longest length
-SLOW = 1.0  # seconds: what takes longer is warm after the run that verified it
+SLOW = 1.0  # seconds: what takes longer runs once to be verified, and at least once for the clock
 LEAST = 3  # rounds, even beyond the budget, of whatever is not slow
 TOLERANCE = 1e-3  # of the largest entry: roundings of float32 stay below it, a wrong term does not
 REFUSAL = "fnn."  # how the message begins by which fnn says that an algorithm cannot do a layer
@@ -91,11 +92,11 @@ def worst(got: Any, want: Any) -> float:
 
 def enter(
     c: Contestant, want: Mapping[str, Any], tolerance: float, clock: Callable[[], float]
-) -> tuple[Row, Program | None, int]:
+) -> tuple[Row, Program | None, float]:
     """Build one contestant's program and verify it.
 
     Returns:
-        Its row; the program, if it may be timed, warm; and the runs that fill one sample.
+        Its row; the program, if it may be timed; and the seconds of one run.
     """
     row: Row = {"contestant": c.name, "measure": c.measure, "place": c.place, "status": "ok"}
     try:
@@ -110,12 +111,11 @@ def enter(
         row["compile_seconds"] = program.compile_seconds
         row["temporary_bytes"] = program.temporary_bytes
         if once > SLOW:
-            return row, program, 1
+            return row, program, once
         if c.units[1] > c.units[0] and once < LOOP:
             program = c.prepare(c.units[1])
             program.run()
-        once = sample(program, 1, clock)
-        return row, program, max(1, round(SAMPLE / max(once, 1e-7)))
+        return row, program, sample(program, 1, clock)
     except Exception as failure:  # one that fails must not take the others' results along
         refuses = isinstance(failure, ValueError) and str(failure).startswith(REFUSAL)
         status = "not applicable" if refuses else "failed"
@@ -149,25 +149,29 @@ def race(
         One row per contestant, in order: median, spread and samples are seconds for one unit.
     """
     entered = [enter(c, want, tolerance, clock) for c in contestants]
-    racing = [(row, program, calls) for row, program, calls in entered if program is not None]
+    racing = [(row, program, once) for row, program, once in entered if program is not None]
     samples: list[list[float]] = [[] for _ in racing]
     spent = [0.0] * len(racing)
     order = random.Random(0)
     gc.collect()
     gc.disable()
-    for _ in range(budget.rounds):
+    for n in range(1 + budget.rounds):
         turns = [i for i in range(len(racing)) if due(len(samples[i]), spent[i], budget)]
+        if n == 0:  # not counted: memory settles when all have been built; the slow are warm
+            turns = [i for i in turns if racing[i][2] <= SLOW]
         order.shuffle(turns)
         for i in turns:
-            row, program, calls = racing[i]
+            row, program, once = racing[i]
+            calls = max(1, round(SAMPLE / max(once, 1e-7)))
             try:
                 seconds = sample(program, calls, clock)
             except Exception as failure:
                 row |= {"status": "failed", "note": first_line(failure)}
                 spent[i] = float("inf")
                 continue
-            samples[i].append(seconds / (calls * program.units))
-            spent[i] += seconds
+            if n > 0:
+                samples[i].append(seconds / (calls * program.units))
+                spent[i] += seconds
     gc.enable()
     for (row, _, _), times in zip(racing, samples, strict=True):
         if row["status"] == "ok":

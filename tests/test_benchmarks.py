@@ -104,6 +104,14 @@ def test_median_spread_rounds_and_ratio_within_rounds() -> None:
     assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
 
 
+def test_a_first_round_is_not_counted() -> None:
+    clock = Clock()
+    late = Fake(clock, "late", 2.0, 0.1, 0.1, 9.0, 0.1, 0.1, 0.1, 0.1, 0.1)
+    (row,) = race([late.contestant], WANT, Budget(100.0, 5), clock=clock)
+    assert row["samples"] == [0.1] * 5
+    assert late.runs == 8
+
+
 def test_who_has_spent_the_budget_drops_out() -> None:
     clock = Clock()
     fakes = [Fake(clock, str(s), 2.0, s) for s in (0.02, 0.5, 5.0)]
