@@ -25,7 +25,15 @@ WINDOWS = [(1, 1), (3, 3), (5, 5), (7, 7), (15, 15), (3,), (9,)]
 CHANNELS = [(3, 64), (16, 16), (64, 64), (256, 256), (64, 3)]
 STRIDED = [(1, 1), (3, 3), (7, 7), (9,)]
 DEPTHWISE = [(3,), (3, 3), (5, 5), (7, 7), (15, 15), (31, 31)]
-DEEP = [(3, 56, 64), (3, 28, 128), (3, 14, 256), (3, 8, 512), (4, 14, 128), (5, 14, 256)]
+DEEP = [  # window, side, channels
+    (3, 56, 64, 64),
+    (3, 56, 64, 128),
+    (3, 28, 128, 128),
+    (3, 14, 256, 256),
+    (3, 8, 512, 512),
+    (4, 14, 128, 128),
+    (5, 14, 256, 256),
+]
 GROUPED = [(32, 8), (4, 64), (32, 1), (256, 1)]  # groups, channels of each
 
 
@@ -42,9 +50,9 @@ def grid() -> Iterator[Layer]:
         yield fit((3, 3), each, each, groups, 2)
     for each in (8, 32, 128):
         yield fit((3, 3, 3), each, each, 1, 1)
-    for k, side, c in DEEP:
-        name = f"{k}x{k} {c}->{c}, {side}x{side}"
-        yield Layer(name, "grid", 8, (side, side), c, c, (k, k), padding=(k // 2, k // 2))
+    for k, side, *channels in DEEP:
+        name = f"{k}x{k} {channels[0]}->{channels[1]}, {side}x{side}"
+        yield Layer(name, "grid", 8, (side, side), *channels, (k, k), padding=(k // 2, k // 2))
     for window in ((3, 3), (5, 5), (7, 7)):
         yield fit(window, 1, 32, 1, 1)
     for inputs, outputs in [(3, 64), (64, 64), (64, 3)]:

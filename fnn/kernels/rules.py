@@ -69,7 +69,7 @@ def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
         return None
     if len(ones) == 3:
         return "volume, small window" if least >= WIDE else None
-    if least < DEEP:
+    if 2 * least < DEEP or max(c_in, c_out) < DEEP:
         return None
     return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
 
