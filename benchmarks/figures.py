@@ -199,10 +199,11 @@ def training(records: dict[str, Record], path: Path) -> Path:
             name, speed = row["contestant"], 1 / row["seconds"]
             colour = OURS if name in FNN else "#ff7f0e" if name in PYTORCH else "#777777"
             axes.barh(i, speed, color=colour, height=0.7)
-            axes.text(speed, i, f" {speed:,.0f}" if speed >= 100 else f" {speed:.2g}", va="center")
+            axes.text(speed, i, f" {speed:,.0f}" if speed >= 100 else f" {speed:.3g}", va="center")
         axes.set_yticks(range(len(rows)), [r["contestant"] for r in rows])
         axes.set_xlim(0, 1.25 / min(r["seconds"] for r in rows))
         axes.set_title(f"{case}, batch {rows[0]['batch']}", fontsize=10)
+        axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("steps per second")
     return save(figure, path, record)
 
