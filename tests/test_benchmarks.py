@@ -266,7 +266,7 @@ def test_the_rule_is_deterministic_and_chooses_the_fastest_that_can(tmp_path: Pa
         return found | {"measure": "output", "layer": layer._asdict()}
 
     a = Layer("a", "grid", 4, (28, 28), 64, 64, (3, 3))
-    b = a._replace(name="b", inputs=128)
+    b = a._replace(name="b", inputs=96)
     depthwise = a._replace(name="c", groups=64)
     rows = [
         timed("taps", 1.0, a),

@@ -21,6 +21,8 @@ against float64, 64 channels of standard normal float32, output / input / window
     2     8e-7  8e-7  2e-6   4e-7  4e-7  7e-7   2e-6  3e-6  4e-6
     3     4e-7  4e-7  4e-7   6e-7  5e-7  7e-7   4e-6  4e-6  3e-6
 
+A NaN or an infinity in x reaches all outputs of its tiles, not only those whose window holds it.
+
 Source: A. Lavin, S. Gray, Fast algorithms for convolutional neural networks (2016).
 """
 
