@@ -112,6 +112,15 @@ def test_padding_never_wins_and_nan_does(form: str) -> None:
     np.testing.assert_array_equal(gradient(pool, x, ct, **config), want)
 
 
+def test_a_nan_and_an_infinity_tie() -> None:
+    """The maximum is NaN, and the gradient goes to the first of the two."""
+    x = np.array([np.inf, np.nan, np.nan, np.inf], np.float32).reshape(1, 4, 1)
+    assert np.isnan(fnn.max_pool_slices(x, 2)).all()
+    ct = np.ones((1, 2, 1), np.float32)
+    got = gradient(fnn.max_pool_slices, x, ct, window=2)
+    np.testing.assert_array_equal(got.ravel(), [1, 0, 1, 0])
+
+
 @both
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32])
 def test_integers(form: str, dtype: Any) -> None:
