@@ -71,7 +71,7 @@ def trouble(records: dict[str, Record]) -> str:
 def facts(records: dict[str, Record]) -> str:
     """Return one line with device, commit, date, versions and the machine's ceiling."""
     first = next(iter(records.values()))
-    commits = ", ".join(dict.fromkeys(r["commit"] for r in records.values()))
+    commits = ", ".join(dict.fromkeys(", ".join(r["commit"] for r in records.values()).split(", ")))
     versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
     products = ", ".join(f"{r['ceiling']['gflops']:.0f}" for r in records.values())
     copies = ", ".join(f"{r['ceiling']['gbytes']:.0f}" for r in records.values())

@@ -96,6 +96,11 @@ def varying(*arrays: jax.Array) -> list[jax.Array]:
     ]
 
 
+def divisor(n: int, most: int) -> int:
+    """The largest divisor of n that is at most ``most``, at least 1: examples in a block."""
+    return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
+
+
 def _run(
     a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel, platform: str
 ) -> jax.Array:

@@ -27,7 +27,7 @@ from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.adjoint import through_output
-from fnn.kernels.form import OUTPUT, WINDOW, Form, Kernel, varying
+from fnn.kernels.form import OUTPUT, WINDOW, Form, Kernel, divisor, varying
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 WHOLE = 4  # budgets that one example may take before its rows are cut, which costs a quarter more
@@ -51,15 +51,10 @@ class Blocks(NamedTuple):
     folded: bool
 
 
-def _divisor(n: int, most: int) -> int:
-    """The largest divisor of n that is at most ``most``, at least 1."""
-    return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
-
-
 def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) -> Blocks:
     """Cut so that what a block reads more than once stays within `BUDGET`."""
     groups, win = form.groups, form.windows
-    joined = _divisor(groups, -(-LANES * groups // c_in))
+    joined = divisor(groups, -(-LANES * groups // c_in))
     c_in, c_out = c_in // groups * joined, c_out // groups * joined
     last, taps = win.size[-1], math.prod(win.size)
     if taps == 1:
@@ -70,8 +65,8 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
         whole, *inner = (*form.out[:-1], form.spatial[-1] if fold else form.out[-1])
         row = itemsize * width * math.prod(inner)
         if row * whole <= WHOLE * BUDGET:
-            return Blocks(_divisor(n, BUDGET // (row * whole)), form.out[0], joined, fold)
-        return Blocks(1, _divisor(form.out[0], BUDGET // row), joined, fold)
+            return Blocks(divisor(n, BUDGET // (row * whole)), form.out[0], joined, fold)
+        return Blocks(1, divisor(form.out[0], BUDGET // row), joined, fold)
 
     if win.stride[-1] == 1 < last and folded <= FOLD[slot] * plain:
         found = cut(folded, True)

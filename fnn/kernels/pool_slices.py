@@ -162,7 +162,8 @@ def _winner(x: jax.Array, w: Windows) -> jax.Array:
     The numbers are floats, as wide as the values compared, to keep the loop in vectors.
     """
     inf = np.asarray(np.inf, x.dtype)
-    finite = ((jnp.where(seen < inf, seen, inf), number) for seen, number in _taps(x, w, False))
+    taps = _taps(x, w, nearest=False)
+    finite = ((jnp.where(seen < inf, seen, inf), number) for seen, number in taps)
     best, number = next(finite)
     square = jnp.broadcast_to(jnp.asarray(number**2, x.dtype), best.shape)
     for seen, number in finite:

@@ -39,7 +39,7 @@ from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.adjoint import read
-from fnn.kernels.form import Form, Kernel, Map, varying
+from fnn.kernels.form import Form, Kernel, Map, divisor, varying
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before are channels more
 BLOCK = 32 * 2**20  # bytes of points, of the input's and of the output's
@@ -195,11 +195,10 @@ def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
 
 def _blocks(f: _Filter, c_in: int, c_out: int, *arrays: jax.Array) -> list[jax.Array]:
     """``(n, ...)`` to ``(blocks, examples, ...)``: so many that their points stay in `BLOCK`."""
-    n, tiles = len(arrays[0]), math.prod((*f.counts, *f.form.out[:-AXES]))
+    tiles = math.prod((*f.counts, *f.form.out[:-AXES]))
     width = math.prod(f.form.windows.size[:-AXES]) * c_in + c_out
     most = BLOCK // (arrays[0].dtype.itemsize * len(f.a) * tiles * width)
-    examples = next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
-    return [a.reshape(-1, examples, *a.shape[1:]) for a in arrays]
+    return [a.reshape(-1, divisor(len(a), most), *a.shape[1:]) for a in arrays]
 
 
 def _through(
