@@ -19,7 +19,7 @@ from benchmarks.session import read
 from benchmarks.shapes import Layer
 from benchmarks.timing import Row, geometric_mean
 
-RULES = HERE.parent / "fnn" / "kernels" / "rules.json"
+RULES = HERE.parent / "fnn" / "kernels" / "conv" / "rules.json"
 TIE = 1.05
 Ranking = dict[str, list[tuple[str, float]]]
 
@@ -27,7 +27,7 @@ Ranking = dict[str, list[tuple[str, float]]]
 def cell_of(row: Row) -> str:
     """Return the cell that the rule puts this row's map into."""
     from benchmarks.sweep import form_of
-    from fnn.kernels.rules import cell
+    from fnn.kernels.conv.rule import cell
 
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
     layer = Layer(**facts)
@@ -54,7 +54,7 @@ def rank(rows: list[Row]) -> Ranking:
 
 def first(kernels: list[tuple[str, float]]) -> str:
     """Return the choice among the kernels of a cell, ranked best first."""
-    from fnn.kernels.rules import KERNELS
+    from fnn.kernels.conv.rule import KERNELS
 
     order = list(KERNELS)
     near = [name for name, loss in kernels if loss <= TIE * kernels[0][1]]
@@ -66,7 +66,7 @@ def limits(rows: list[Row], kind: str) -> tuple[dict[str, int], float]:
 
     All pairs from the sweep's windows are tried; of those as good to 1 % the least is taken.
     """
-    from fnn.kernels.pool_rules import choice
+    from fnn.kernels.pool.rule import choice
 
     races: dict[tuple[str, tuple[int, ...]], dict[str, float]] = defaultdict(dict)
     for row in rows:

@@ -16,8 +16,8 @@ from benchmarks.programs import contestants
 from benchmarks.session import Job, Session
 from benchmarks.shapes import Layer
 from benchmarks.timing import Budget, Contestant, Row, race
-from fnn.kernels.form import OUTPUT, WINDOW, Form, apply
-from fnn.kernels.rules import KERNELS
+from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, apply
+from fnn.kernels.conv.rule import KERNELS
 from fnn.windows import resolve
 
 BUSY = 3e8  # multiplications of one map: enough for a median, little enough for a grid

@@ -16,8 +16,8 @@ from benchmarks.programs import contestants, with_gradient
 from benchmarks.session import Job, Session
 from benchmarks.shapes import Pool
 from benchmarks.timing import Budget, Contestant, Row, race
-from fnn.kernels.pool_form import Call, PoolKernel, maximum, mean
-from fnn.kernels.pool_rules import KERNELS
+from fnn.kernels.pool.form import Call, PoolKernel, maximum, mean
+from fnn.kernels.pool.rule import KERNELS
 
 WINDOWS = [(2, 2), (3, 3), (4, 4), (5, 5), (4,), (9,), (16,), (25,), (40,), (2, 2, 2), (3, 3, 3)]
 SIDES = {1: 4096, 2: 56, 3: 16}  # of the input, by rank

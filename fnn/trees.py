@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Shaped
 
+from fnn.checks import describe, wrong
 from fnn.dtypes import accumulator
-from fnn.messages import describe, wrong
 
 Mask = Callable[[str], bool]
 

@@ -9,7 +9,7 @@ here, so that they mean the same, and fail with the same words, everywhere.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fnn.messages import wrong
+from fnn.checks import wrong
 
 Ints = int | tuple[int, ...]
 Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]

@@ -6,7 +6,7 @@ import numpy as np
 
 import fnn
 from fnn.trees import global_norm
-from tests.test_optimizer_state import nested
+from tests.optimizers.test_optimizer_state import nested
 
 
 def test_count() -> None:

@@ -1,0 +1,1 @@
+"""Analysis: what a network does, read from its loss."""

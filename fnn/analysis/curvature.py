@@ -1,0 +1,400 @@
+"""Curvature of a loss over its params, without forming the Hessian.
+
+The Hessian H of a loss acts on a direction v as ``H v = d/dt grad(params + t v)`` at t = 0: one
+forward derivative of the gradient, about the cost of two gradients whatever the number of params.
+Everything here is built from that product. Losses are ``loss(params, *args)``, such as the
+``loss(params, batch)`` that `fnn.train` takes, and H couples all leaves of params, read as one
+vector; half-precision leaves are summed in float32.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from fnn.checks import wrong
+from fnn.training.run import check_params, check_scalar
+from fnn.trees import check_like
+
+Loss = Callable[..., Any]
+
+
+class Quadratic(NamedTuple):
+    """A loss to second order around its params, all leaves in one vector.
+
+    Attributes:
+        gradient: (n,), the params' own dtype, float32 where that is narrower.
+        product: ``v -> H v`` on such vectors.
+        pack: from a pytree like params to a vector.
+        unpack: from a vector to a pytree like params.
+    """
+
+    gradient: Array
+    product: Callable[[Array], Array]
+    pack: Callable[[Any], Array]
+    unpack: Callable[[Array], Any]
+
+
+def quadratic(function: str, loss: Loss, params: Any, *args: Any) -> Quadratic:
+    """Linearize the gradient of loss at params; ``function`` is named in messages."""
+    check_params(function, params)
+    leaves, structure = jax.tree.flatten(params)
+    if not leaves:
+        raise wrong(function, "params", "no array", "at least one")
+    dtype = max([jnp.dtype("float32"), *(x.dtype for x in leaves)], key=lambda d: d.itemsize)
+    ends = [sum(x.size for x in leaves[: i + 1]) for i in range(len(leaves))]
+
+    def pack(tree: Any) -> Array:
+        return jnp.concatenate([x.astype(dtype).ravel() for x in jax.tree.leaves(tree)])
+
+    def unpack(vector: Array) -> Any:
+        parts = jnp.split(vector, ends[:-1])
+        like = zip(parts, leaves, strict=True)
+        return jax.tree.unflatten(structure, [v.reshape(x.shape).astype(x.dtype) for v, x in like])
+
+    def scalar(params: Any) -> Any:
+        return check_scalar(function, loss(params, *args))
+
+    gradient, product = jax.linearize(jax.grad(scalar), params)
+    return Quadratic(pack(gradient), lambda v: pack(product(unpack(v))), pack, unpack)
+
+
+@functools.partial(jax.jit, static_argnames="loss", inline=True)
+def hvp(
+    loss: Loss, params: PyTree[Float[Array, "..."]], v: PyTree[Float[Array, "..."]], *args: Any
+) -> PyTree[Float[Array, "..."]]:
+    """Return the product of the Hessian with a vector.
+
+    ``H v = d/dt grad loss(params + t v)`` at t = 0, one forward derivative of the gradient.
+
+    Args:
+        loss: ``loss(params, *args)``, a scalar.
+        params: any pytree of floating-point arrays.
+        v: the direction, structured, shaped and typed as params.
+        args: passed to loss.
+
+    Returns:
+        A pytree like params.
+
+    Raises:
+        ValueError: loss is no scalar; v is not shaped as params.
+        TypeError: a leaf of params is no floating-point array.
+
+    Source: B. Pearlmutter, Fast exact multiplication by the Hessian (1994).
+
+    >>> import jax.numpy as jnp
+    >>> hvp(lambda x: x[0] ** 2 * x[1], jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])).tolist()
+    [6.0, 2.0]
+    """
+    check_params("hvp", params)
+    check_like("hvp", "v", v, params)
+    gradient = jax.grad(lambda p: check_scalar("hvp", loss(p, *args)))
+    product: Any = jax.jvp(gradient, (params,), (v,))[1]
+    return product
+
+
+@functools.partial(jax.jit, static_argnames="loss", inline=True)
+def hessian_diagonal(
+    loss: Loss, params: PyTree[Float[Array, "..."]], *args: Any
+) -> PyTree[Float[Array, "..."]]:
+    """Return the exact diagonal of the Hessian.
+
+    ``h_i = e_i . H e_i``: one product with H per number in params, for small problems; for large
+    ones there is `hutchinson_diagonal`.
+
+    Args:
+        loss: ``loss(params, *args)``, a scalar.
+        params: any pytree of floating-point arrays.
+        args: passed to loss.
+
+    Returns:
+        A pytree like params.
+
+    Raises:
+        ValueError: loss is no scalar.
+        TypeError: a leaf of params is no floating-point array.
+
+    >>> import jax.numpy as jnp
+    >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1] + x[1] ** 3, jnp.array([1.0, 3.0])).tolist()
+    [6.0, 18.0]
+    """
+    q = quadratic("hessian_diagonal", loss, params, *args)
+    return q.unpack(diagonal(q))
+
+
+def diagonal(q: Quadratic) -> Array:
+    """Diagonal of the Hessian of q, one product for each entry."""
+    n = q.gradient.size
+
+    def entry(i: Array) -> Array:
+        return q.product(jnp.zeros_like(q.gradient).at[i].set(1))[i]
+
+    h: Array = lax.map(entry, jnp.arange(n))
+    return h
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "samples"), inline=True)
+def hutchinson_diagonal(
+    loss: Loss,
+    params: PyTree[Float[Array, "..."]],
+    *args: Any,
+    key: Array,
+    samples: int,
+) -> PyTree[Float[Array, "..."]]:
+    """Return an unbiased estimate of the diagonal of the Hessian.
+
+    ``h = mean over z of z * (H z)``, with entries of z of +1 or -1, equally likely. The variance of
+    ``h_i`` is ``sum_{j != i} H_ij^2 / samples``: zero where H is diagonal.
+
+    Args:
+        loss: ``loss(params, *args)``, a scalar.
+        params: any pytree of floating-point arrays.
+        args: passed to loss.
+        key: draws z.
+        samples: draws to average, one product with H each.
+
+    Returns:
+        A pytree like params.
+
+    Raises:
+        ValueError: loss is no scalar; samples < 1.
+        TypeError: a leaf of params is no floating-point array.
+
+    Source: C. Bekas, E. Kokiopoulou, Y. Saad, An estimator for the diagonal of a matrix (2007).
+
+    >>> import jax, jax.numpy as jnp
+    >>> x, key = jnp.array([1.0, 2.0]), jax.random.key(0)
+    >>> hutchinson_diagonal(lambda x: (x**3).sum(), x, key=key, samples=1).tolist()
+    [6.0, 12.0]
+    """
+    check_count("hutchinson_diagonal", "samples", samples)
+    q = quadratic("hutchinson_diagonal", loss, params, *args)
+    return q.unpack(sampled_diagonal(q, key, samples))
+
+
+def sampled_diagonal(q: Quadratic, key: Array, samples: int) -> Array:
+    """Hutchinson's estimate of the diagonal of the Hessian of q."""
+
+    def add(i: Array, total: Array) -> Array:
+        z = jax.random.rademacher(jax.random.fold_in(key, i), total.shape, total.dtype)
+        return total + z * q.product(z)
+
+    total: Array = lax.fori_loop(0, samples, add, jnp.zeros_like(q.gradient))
+    return total / samples
+
+
+# Orthogonality needs all digits, which GPUs and TPUs drop from products of float32 by default.
+dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
+
+
+class Spectrum(NamedTuple):
+    """The ends of a Hessian's spectrum, as far as `extreme_eigenvalues` resolved them.
+
+    Attributes:
+        smallest, largest: float[].
+        error: float[]: H has eigenvalues within this distance of each of the two.
+    """
+
+    smallest: Array
+    largest: Array
+    error: Array
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "iterations"), inline=True)
+def extreme_eigenvalues(
+    loss: Loss,
+    params: PyTree[Float[Array, "..."]],
+    *args: Any,
+    key: Array,
+    iterations: int = 64,
+) -> Spectrum:
+    """Return the smallest and the largest eigenvalue of the Hessian, by Lanczos' method.
+
+    From a random unit ``v_1``: ``w = H v_j``, ``a_j = v_j . w``, w is made orthogonal to all
+    ``v_1..v_j``, ``b_j = |w|``, ``v_{j+1} = w / b_j``. The extreme eigenvalues of the tridiagonal
+    matrix of the a and b approach those of H from within, the fastest where they stand apart.
+
+    Args:
+        loss: ``loss(params, *args)``, a scalar.
+        params: any pytree of floating-point arrays, n numbers in all.
+        args: passed to loss.
+        key: draws ``v_1``.
+        iterations: products with H, at most n; this many vectors of n are kept. With n of them the
+            result is exact but for rounding.
+
+    Returns:
+        A `Spectrum`: smallest, largest, and how far from an eigenvalue of H these may be.
+
+    Raises:
+        ValueError: loss is no scalar; iterations < 1.
+        TypeError: a leaf of params is no floating-point array.
+
+    Source: C. Lanczos (1950); with full reorthogonalisation as in G. Golub, C. Van Loan, Matrix
+    computations, section 10.3.
+
+    >>> import jax, jax.numpy as jnp
+    >>> bowl = lambda x: x[0] ** 2 + 2 * x[1] ** 2
+    >>> ends = extreme_eigenvalues(bowl, jnp.array([-5.0, -2.0]), key=jax.random.key(0))
+    >>> round(float(ends.smallest), 4), round(float(ends.largest), 4)
+    (2.0, 4.0)
+    """
+    check_count("extreme_eigenvalues", "iterations", iterations)
+    return lanczos(quadratic("extreme_eigenvalues", loss, params, *args), key, iterations)
+
+
+def lanczos(q: Quadratic, key: Array, iterations: int) -> Spectrum:
+    """Extreme eigenvalues of the Hessian of q; see `extreme_eigenvalues`."""
+    n, dtype = q.gradient.size, q.gradient.dtype
+    k = min(iterations, n)
+    first = jax.random.normal(key, (n,), dtype)
+
+    def grow(j: Array, carry: Any) -> Any:
+        basis, a, b, size = carry
+        w = q.product(basis[j])
+        a_j = dot(basis[j], w)
+        for _ in range(2):  # once leaves errors of the size of the rounding of w, twice does not
+            w = w - dot(dot(basis, w), basis)
+        b_j = jnp.linalg.norm(w)
+        size = jnp.maximum(size, jnp.abs(a_j) + b_j)
+        # H maps the vectors so far into their own span: the chain ends, in vectors and b of zero.
+        b_j = jnp.where(b_j > np.finfo(dtype).eps * size, b_j, 0)
+        following = jnp.where(b_j > 0, w / jnp.where(b_j > 0, b_j, 1), 0)
+        return basis.at[j + 1].set(following), a.at[j].set(a_j), b.at[j].set(b_j), size
+
+    basis = jnp.zeros((k + 1, n), dtype).at[0].set(first / jnp.linalg.norm(first))
+    zeros = jnp.zeros(k, dtype)
+    basis, a, b, _ = lax.fori_loop(0, k, grow, (basis, zeros, zeros, zeros[0]))
+    # Rows after the end would add an eigenvalue 0; the first a lies inside the spectrum.
+    ended = jnp.cumsum(jnp.pad(b == 0, (1, 0))[:k]) > 0
+    a = jnp.where(ended, a[0], a)
+    values, vectors = jnp.linalg.eigh(jnp.diag(a) + jnp.diag(b[:-1], 1) + jnp.diag(b[:-1], -1))
+    residual = jnp.abs(b[-1] * vectors[-1])
+    return Spectrum(values[0], values[-1], jnp.maximum(residual[0], residual[-1]))
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "iterations"), inline=True)
+def max_stable_step(
+    loss: Loss,
+    params: PyTree[Float[Array, "..."]],
+    *args: Any,
+    key: Array,
+    iterations: int = 64,
+) -> Float[Array, ""]:
+    """Return the learning rate above which gradient descent diverges.
+
+    ``2 / lambda_max``: on a quadratic, every step multiplies the error along the eigenvector of
+    lambda by ``1 - rate lambda``, which decays below this rate and grows above. Infinity where
+    lambda_max <= 0.
+
+    Args:
+        loss: ``loss(params, *args)``, a scalar.
+        params: any pytree of floating-point arrays.
+        args: passed to loss.
+        key, iterations: as in `extreme_eigenvalues`; lambda_max comes from below, so the rate
+            comes from above.
+
+    Returns:
+        float[].
+
+    Raises:
+        ValueError: loss is no scalar; iterations < 1.
+        TypeError: a leaf of params is no floating-point array.
+
+    Source: CSC413 notes, optimization (2020).
+
+    >>> import jax, jax.numpy as jnp
+    >>> bowl = lambda x: 0.5 * (x[0] ** 2 + 8 * x[1] ** 2)
+    >>> round(float(max_stable_step(bowl, jnp.ones(2), key=jax.random.key(0))), 4)
+    0.25
+    """
+    check_count("max_stable_step", "iterations", iterations)
+    largest = lanczos(quadratic("max_stable_step", loss, params, *args), key, iterations).largest
+    return jnp.where(largest > 0, 2 / jnp.where(largest > 0, largest, 1), jnp.inf)
+
+
+class CriticalPoint(NamedTuple):
+    """What a point of a loss is, and the numbers that say so.
+
+    Attributes:
+        kind: "minimum", "maximum", "saddle", "degenerate" or "not critical".
+        gradient_norm: Euclidean norm of the gradient.
+        smallest, largest: the ends of the Hessian's spectrum.
+    """
+
+    kind: str
+    gradient_norm: float
+    smallest: float
+    largest: float
+
+
+def critical_point(
+    loss: Loss,
+    params: PyTree[Float[Array, "..."]],
+    *args: Any,
+    key: Array,
+    tolerance: float = 1e-4,
+    iterations: int = 64,
+) -> CriticalPoint:
+    """Say whether params are a minimum, a maximum or a saddle of the loss.
+
+    A point is critical where ``|gradient| <= tolerance``. There the Hessian's extreme eigenvalues
+    decide: both positive, a minimum; both negative, a maximum; of two signs, a saddle. Anything
+    else is degenerate, as a plateau is: an eigenvalue within ``tolerance * max |eigenvalue|`` of
+    zero, or within Lanczos' own error, has no sign.
+
+    Args:
+        loss: ``loss(params, *args)``, a scalar.
+        params: any pytree of floating-point arrays.
+        args: passed to loss.
+        key, iterations: as in `extreme_eigenvalues`.
+        tolerance: of the gradient's norm, absolute, and of the eigenvalues, relative.
+
+    Returns:
+        A `CriticalPoint`, of Python numbers.
+
+    Raises:
+        ValueError: loss is no scalar; iterations < 1; tolerance < 0.
+        TypeError: a leaf of params is no floating-point array.
+
+    Source: CSC413 notes, optimization (2020).
+
+    >>> import jax, jax.numpy as jnp
+    >>> critical_point(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2), key=jax.random.key(0)).kind
+    'saddle'
+    """
+    check_count("critical_point", "iterations", iterations)
+    if not tolerance >= 0:
+        raise wrong("critical_point", "tolerance", tolerance, "a number >= 0")
+    norm, spectrum = _critical(loss, params, *args, key=key, iterations=iterations)
+    slope, smallest, largest, error = map(float, (norm, *spectrum))
+    zero = max(tolerance * max(abs(smallest), abs(largest)), error)
+    if not slope <= tolerance:
+        kind = "not critical"
+    elif smallest < -zero and largest > zero:
+        kind = "saddle"
+    elif smallest > zero:
+        kind = "minimum"
+    elif largest < -zero:
+        kind = "maximum"
+    else:
+        kind = "degenerate"
+    return CriticalPoint(kind, slope, smallest, largest)
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "iterations"))
+def _critical(
+    loss: Loss, params: Any, *args: Any, key: Array, iterations: int
+) -> tuple[Array, Spectrum]:
+    q = quadratic("critical_point", loss, params, *args)
+    return jnp.linalg.norm(q.gradient), lanczos(q, key, iterations)
+
+
+def check_count(function: str, argument: str, value: int) -> None:
+    """Raise the error of a public function for a count that is no int of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise wrong(function, argument, repr(value), "an int >= 1")

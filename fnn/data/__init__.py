@@ -1,0 +1,7 @@
+"""Real images."""
+
+from fnn.data.images import Dataset as Dataset
+from fnn.data.images import cifar10 as cifar10
+from fnn.data.images import digits as digits
+from fnn.data.images import idx as idx
+from fnn.data.images import mnist as mnist

@@ -1,0 +1,160 @@
+"""The input gradient as a plain convolution, for algorithms that know only the forward one.
+
+``x[i]`` collects ``y[o] w[k]`` over ``i + lo = o s + k d``. Without a stride that is y under the
+flipped window, channels exchanged. With a stride s, split ``i + lo = q s + p`` and ``k = t s + p``:
+each of the s phases p is a convolution of y with every s-th tap, so one convolution without stride
+and s times the channels gives all phases, side by side, and a reshape interleaves them: no zeros
+are multiplied but those that fill the window up to a multiple of s, and phases without a tap
+(a stride longer than the window) are zero. Where filling up would cost a third or more, as for a
+window of 3 with stride 2, each phase of that axis is a convolution of its own. An axis that is both
+strided and dilated spreads y with zeros instead.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnn.kernels.conv.form import Form, Map
+from fnn.windows import Windows
+
+MOST = 3  # phases of one axis that become convolutions of their own
+
+
+def through_output(output: Map) -> Map:
+    """Make the map ``y w -> x`` from the map ``x w -> y`` of the same algorithm."""
+
+    def input_map(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+        y, form = _spread(y, form)
+        if (axis := _wasteful(form.windows)) is not None:
+            phases = [input_map(y, *part) for part in _apart(w, form, axis)]
+            return _in_turn(phases, axis + 1, form.spatial[axis])
+        win = form.windows
+        y, plain = read(y, form)
+        taps = plain.windows.size
+        met = tuple(min(k, s) for k, s in zip(win.size, win.stride, strict=True))
+        x = output(y, _phases(w, taps, met, form.groups), plain)
+        x = _interleave(x, met, win.stride, form.groups)
+        starts = [lo % s for (lo, _), s in zip(win.padding, win.stride, strict=True)]
+        return lax.slice(
+            x,
+            (0, *starts, 0),
+            (x.shape[0], *(a + i for a, i in zip(starts, form.spatial, strict=True)), x.shape[-1]),
+        )
+
+    return input_map
+
+
+def read(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
+    """The part of y that the phases read, and the form of the convolution that all of them are."""
+    win, rank = form.windows, len(form.spatial)
+    taps = tuple(-(-k // s) for k, s in zip(win.size, win.stride, strict=True))
+    pads = []
+    for i, o, t, s, d, (lo, _) in zip(
+        form.spatial, form.out, taps, win.stride, win.dilation, win.padding, strict=True
+    ):
+        pads.append(((t - 1) * d - lo // s, (i - 1 + lo) // s - (o - 1)))
+    y = _crop(y, pads)
+    around = tuple((max(0, a), max(0, b)) for a, b in pads)
+    windows = Windows(taps, (1,) * rank, around, win.dilation)
+    return y, form._replace(spatial=y.shape[1:-1], windows=windows)
+
+
+def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
+    win = form.windows
+    both = [s > 1 and d > 1 for s, d in zip(win.stride, win.dilation, strict=True)]
+    if not any(both):
+        return y, form
+    gaps = [s - 1 if b else 0 for s, b in zip(win.stride, both, strict=True)]
+    y = lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *((0, 0, g) for g in gaps), (0, 0, 0)])
+    stride = tuple(1 if b else s for s, b in zip(win.stride, both, strict=True))
+    # Inputs behind the last stride are beyond the last tap: pretend that there are none.
+    pads = []
+    for i, o, e, s, (lo, hi), b in zip(
+        form.spatial, y.shape[1:-1], win.span, stride, win.padding, both, strict=True
+    ):
+        pads.append((lo, (o - 1) * s + e - lo - i) if b else (lo, hi))
+    return y, form._replace(windows=win._replace(stride=stride, padding=tuple(pads)))
+
+
+def _wasteful(win: Windows) -> int | None:
+    """An axis whose few phases, side by side, would be a third more taps than the window has."""
+    for axis, (k, s) in enumerate(zip(win.size, win.stride, strict=True)):
+        if 1 < s < k and s <= MOST and 3 * s * -(-k // s) >= 4 * k:
+            return axis
+    return None
+
+
+def _apart(w: jax.Array, form: Form, axis: int) -> Iterator[tuple[jax.Array, Form]]:
+    """Yield the taps and the form, without a stride, of each phase of an axis, by first input."""
+    win, size, out = form.windows, form.spatial[axis], form.out[axis]
+    s, (lo, _) = win.stride[axis], win.padding[axis]
+
+    def replaced(old: tuple[Any, ...], new: Any) -> tuple[Any, ...]:
+        return (*old[:axis], new, *old[axis + 1 :])
+
+    for i in range(min(s, size)):
+        first, p = divmod(i + lo, s)
+        taps, places = len(range(p, win.size[axis], s)), len(range(i, size, s))
+        # May be negative: inputs behind the last tap.
+        after = out + taps - 1 - places - first
+        yield (
+            lax.slice_in_dim(w, p, None, s, axis),
+            form._replace(
+                spatial=replaced(form.spatial, places),
+                windows=win._replace(
+                    size=replaced(win.size, taps),
+                    stride=replaced(win.stride, 1),
+                    padding=replaced(win.padding, (first, after)),
+                ),
+            ),
+        )
+
+
+def _in_turn(parts: list[jax.Array], at: int, size: int) -> jax.Array:
+    """Interleave the phases along an axis; the later ones may be shorter by one."""
+    longest = parts[0].shape[at]
+    edges = [[(0, 0)] * p.ndim for p in parts]
+    for edge, p in zip(edges, parts, strict=True):
+        edge[at] = (0, longest - p.shape[at])
+    x = jnp.stack([jnp.pad(p, e) for p, e in zip(parts, edges, strict=True)], at + 1)
+    x = x.reshape(*x.shape[:at], -1, *x.shape[at + 2 :])
+    return lax.slice_in_dim(x, 0, size, axis=at)
+
+
+def _crop(y: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:
+    """Cut what negative padding takes away."""
+    starts = [max(0, -a) for a, _ in pads]
+    stops = [o - max(0, -b) for o, (_, b) in zip(y.shape[1:-1], pads, strict=True)]
+    return lax.slice(y, (0, *starts, 0), (y.shape[0], *stops, y.shape[-1]))
+
+
+def _phases(w: jax.Array, taps: tuple[int, ...], met: tuple[int, ...], groups: int) -> jax.Array:
+    """``(*k, c_in/g, g c_out/g)`` to flipped ``(*taps, c_out/g, g * phases * c_in/g)``."""
+    rank = len(taps)
+    fill = [(0, t * p - k) for t, p, k in zip(taps, met, w.shape, strict=False)]
+    w = jnp.pad(w, (*fill, (0, 0), (0, 0)))
+    split = [size for pair in zip(taps, met, strict=True) for size in pair]
+    w = w.reshape(*split, w.shape[-2], groups, -1)  # t0 s0 t1 s1 .. c_in g c_out
+    times, phases = range(0, 2 * rank, 2), range(1, 2 * rank, 2)
+    c_in, g, c_out = 2 * rank, 2 * rank + 1, 2 * rank + 2
+    w = w.transpose(*times, c_out, g, *phases, c_in)
+    return jnp.flip(w.reshape(*taps, w.shape[rank], -1), tuple(range(rank)))
+
+
+def _interleave(
+    x: jax.Array, met: tuple[int, ...], stride: tuple[int, ...], groups: int
+) -> jax.Array:
+    """``(n, *q, g * phases * c)`` to ``(n, *(q stride), g * c)``, zero in the phases not met."""
+    rank = len(stride)
+    if all(s == 1 for s in stride):
+        return x
+    n, *places, _ = x.shape
+    x = x.reshape(n, *places, groups, *met, -1)
+    empty = [(0, s - p) for s, p in zip(stride, met, strict=True)]
+    x = jnp.pad(x, (*((0, 0),) * (rank + 2), *empty, (0, 0)))
+    pairs = [axis for r in range(rank) for axis in (1 + r, 2 + rank + r)]
+    x = x.transpose(0, *pairs, 1 + rank, 2 + 2 * rank)
+    return x.reshape(n, *(q * s for q, s in zip(places, stride, strict=True)), -1)

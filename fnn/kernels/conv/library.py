@@ -1,0 +1,116 @@
+"""The library's convolution, `lax.conv_general_dilated`, in the three slots of `fnn.kernels.form`.
+
+The gradients follow from the index sum ``y[o] = sum_k x[o s + k d - lo] w[k]``: to the input, the
+cotangent is spread by the stride and slid under the flipped window with its channels exchanged; to
+the window, the input is slid under the cotangent spread by the stride, examples playing channels.
+
+XLA's CPU backend brings a convolution into the one layout that its fast kernels know, but in the
+outermost program only: inside `lax.scan` any other layout falls to a scalar loop, a hundred times
+slower. The first two maps are written in that layout on every platform; the third is, on the CPU,
+by explicit transposes, which there cost less than the loop and elsewhere would be waste.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnn.dtypes import accumulator
+from fnn.kernels.conv.form import Form, Kernel
+
+
+def swap_channels(w: jax.Array, groups: int) -> jax.Array:
+    """``(*window, c_in // groups, c_out)`` to ``(*window, c_out // groups, c_in)``."""
+    blocks = w.reshape(*w.shape[:-1], groups, -1)
+    blocks = jnp.swapaxes(blocks, -3, -1)
+    return blocks.reshape(*w.shape[:-2], blocks.shape[-3], -1)
+
+
+def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    rank = len(form.spatial)
+    last = (0, rank + 1, *range(1, rank + 1))
+    return lax.conv_general_dilated(
+        x,
+        w,
+        form.windows.stride,
+        form.windows.padding,
+        rhs_dilation=form.windows.dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
+        feature_group_count=form.groups,
+        preferred_element_type=accumulator(x.dtype),
+    )
+
+
+def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    rank, span = len(form.spatial), form.windows.span
+    pads = []
+    for i, o, e, s, (lo, _) in zip(
+        form.spatial, form.out, span, form.windows.stride, form.windows.padding, strict=True
+    ):
+        before = e - 1 - lo
+        pads.append((before, i - ((o - 1) * s + 1) - before + e - 1))
+    last = (0, rank + 1, *range(1, rank + 1))
+    return lax.conv_general_dilated(
+        y,
+        jnp.flip(swap_channels(w, form.groups), tuple(range(rank))),
+        (1,) * rank,
+        pads,
+        lhs_dilation=form.windows.stride,
+        rhs_dilation=form.windows.dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
+        feature_group_count=form.groups,
+        preferred_element_type=accumulator(y.dtype),
+    )
+
+
+def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    if form.platform == "cpu" and form.groups == 1:
+        return _window_transposed(x, y, form)
+    return _window_direct(x, y, form)
+
+
+def _window_pads(form: Form) -> list[tuple[int, int]]:
+    w = form.windows
+    return [
+        (lo, (k - 1) * d + (o - 1) * s + 1 - i - lo)
+        for i, o, k, s, d, (lo, _) in zip(
+            form.spatial, form.out, w.size, w.stride, w.dilation, w.padding, strict=True
+        )
+    ]
+
+
+def _window_direct(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    rank = len(form.spatial)
+    channels_as_examples = (rank + 1, 0, *range(1, rank + 1))
+    return lax.conv_general_dilated(
+        x,
+        y,
+        form.windows.dilation,
+        _window_pads(form),
+        rhs_dilation=form.windows.stride,
+        dimension_numbers=lax.ConvDimensionNumbers(
+            channels_as_examples, channels_as_examples, (rank, rank + 1, *range(rank))
+        ),
+        batch_group_count=form.groups,
+        preferred_element_type=accumulator(x.dtype),
+    )
+
+
+def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    rank = len(form.spatial)
+    last = (0, rank + 1, *range(1, rank + 1))
+    x, y = jnp.swapaxes(x, 0, -1), jnp.moveaxis(y, 0, -2)
+    # The barriers keep the compiler from folding the transposes back into the layout.
+    x, y = lax.optimization_barrier((x, y))
+    w = lax.conv_general_dilated(
+        x,
+        y,
+        form.windows.dilation,
+        _window_pads(form),
+        rhs_dilation=form.windows.stride,
+        dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
+        preferred_element_type=accumulator(x.dtype),
+    )
+    return jnp.moveaxis(lax.optimization_barrier(w), 0, -2)
+
+
+LIBRARY = Kernel("lax", _output, _input, _window)

@@ -1,0 +1,148 @@
+"""The rule by which `fnn.conv` picks its kernel, and the kernel that follows it.
+
+The static facts of a map put it in one of few `cell`s; `CHOICES` names the fastest kernel of each
+cell and platform. It is read from ``rules.json``, which ``python -m benchmarks derive`` writes from
+measurements; a platform that was not measured uses the library's kernel throughout, and what
+`fnn.tune` measured on this machine goes before the rule. The input gradient has no cells: it goes
+by that of the plain convolution that it is (`fnn.kernels.adjoint`).
+"""
+
+import functools
+import json
+import math
+import os
+import warnings
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fnn.dtypes import accumulator
+from fnn.kernels.conv.adjoint import through_output
+from fnn.kernels.conv.fft import FFT
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel
+from fnn.kernels.conv.im2col import IM2COL
+from fnn.kernels.conv.library import LIBRARY
+from fnn.kernels.conv.taps import TAPS, UNROLLED
+from fnn.kernels.conv.winograd import WINOGRAD4
+
+KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
+NARROW, WIDE, DEEP = 4, 32, 128  # channels
+SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
+
+CHOICES: dict[str, Any] = json.loads(
+    (resources.files("fnn.kernels.conv") / "rules.json").read_text()
+)
+POOLING: dict[str, dict[str, dict[str, int]]] = CHOICES.pop("pooling")  # `pool_rules` reads it
+
+
+def cache_file() -> Path:
+    """Where `fnn.tune` remembers: ``fnn/tuned.json`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fnn" / "tuned.json"
+
+
+@functools.cache
+def tuned() -> dict[str, str]:
+    """What was tuned on this machine: kernel names by `key`, empty without a readable file."""
+    try:
+        found = json.loads(cache_file().read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f"fnn: {cache_file()} is not readable and ignored: {error}", stacklevel=2)
+        return {}
+    return {k: v for k, v in found.items() if v in KERNELS}
+
+
+def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
+    """The cell of a map over n examples: its slot and a word for the kind of its form."""
+    return f"{slot} {_minimal(form, n, c_in, c_out) or _kind(form, c_in, c_out)}"
+
+
+def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
+    """The kind of what minimal filtering can do and may gain from, if it is of that kind.
+
+    Its transformed window is several times as large: with few places for so many channels it loses.
+    """
+    win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
+    small = all(1 < k < 6 for k in win.size[-2:]) and (win.stride, win.dilation) == (ones, ones)
+    if not small or form.groups > 1 or 2 * n * math.prod(form.out) < max(c_in, c_out):
+        return None
+    if len(ones) == 3:
+        return "volume, small window" if least >= WIDE else None
+    if 2 * least < DEEP or max(c_in, c_out) < DEEP:
+        return None
+    return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
+
+
+def _kind(form: Form, c_in: int, c_out: int) -> str:
+    win, rank = form.windows, len(form.spatial)
+    taps = math.prod(win.size)
+    if form.groups > 1:
+        if c_in > form.groups:
+            return "grouped"
+        size = next((word for most, word in SIZES.items() if taps <= most), "huge")
+        return f"depthwise, {size} window"
+    if taps == 1:
+        return "pointwise"
+    if rank == 3:
+        return "volume"
+    narrow = min(c_in, c_out) <= NARROW
+    if rank == 1:
+        return "line, narrow" if narrow else "line"
+    if max(win.stride) > 1:
+        return "strided" if min(c_in, c_out) >= WIDE else "strided, few channels"
+    if c_in == 1:
+        return "one input channel"
+    if narrow:
+        return "narrow input" if c_in <= c_out else "narrow output"
+    return "plane" if taps <= UNROLLED else "plane, large window"
+
+
+def key(slot: str, form: Form, a: Any, b: Any) -> str:
+    """The name of one map over these very shapes, as the cache of `fnn.tune` stores it."""
+    win = form.windows
+    geometry = f"{win.stride} {win.padding} {win.dilation} {form.groups}"
+    return f"{form.platform} jax-{jax.__version__} {slot} {a.dtype}{a.shape}{b.shape} {geometry}"
+
+
+def _choose(slot: str, form: Form, a: jax.Array, b: jax.Array) -> Kernel:
+    """The kernel for one map: what was tuned here, else the rule, else the library's."""
+    rule = CHOICES.get(form.platform, {})
+    name = tuned().get(key(slot, form, a, b))
+    name = name or rule.get(cell(slot, form, len(a), a.shape[-1], b.shape[-1]), LIBRARY.name)
+    kernel = KERNELS[name]
+    return LIBRARY if kernel.refuses(form, a.dtype) else kernel
+
+
+def _wide(form: Form, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """On the CPU, half-precision operands in float32: it has no faster product for them."""
+    if form.platform != "cpu":
+        return arrays
+    return tuple(a.astype(accumulator(a.dtype)) for a in arrays)
+
+
+def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    x, w = _wide(form, x, w)
+    return _choose(OUTPUT, form, x, w).output(x, w, form)
+
+
+def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    y, w = _wide(form, y, w)
+    if name := tuned().get(key(INPUT, form, y, w)):
+        return KERNELS[name].input(y, w, form)
+    if form.platform not in CHOICES:
+        return LIBRARY.input(y, w, form)
+    name = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
+    if name == WINOGRAD4.name and not WINOGRAD4.refuses(form, y.dtype):
+        return WINOGRAD4.input(y, w, form)  # which need not flip the window
+    return through_output(_output)(y, w, form)
+
+
+def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    x, y = _wide(form, x, y)
+    return _choose(WINDOW, form, x, y).window(x, y, form)
+
+
+AUTO = Kernel("auto", _output, _input, _window)

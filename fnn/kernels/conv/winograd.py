@@ -1,0 +1,276 @@
+"""Winograd's minimal filtering F(m, k): m outputs from m + k - 1 products per axis, not k m.
+
+A polynomial product is evaluation at points, multiplication, interpolation; transposed it is a
+correlation: ``y = A^T [(G w) * (B^T x)]`` with ``A`` and ``G`` the Vandermonde matrices of the
+points for m and k coefficients and ``B^T`` the inverse of the one for m + k - 1, transposed. All
+come from the interpolation points below (the last point is infinity), in exact fractions. In two
+dimensions each matrix acts on either axis; the products over channels become one matrix product
+per point. In three the last two axes go that way, and what the first one's taps see is stacked
+along the channels. What keeps it fast:
+
+- The two axes' transforms are one product with the Kronecker product of their matrices. It
+  multiplies more than need be, but at the speed of a product; sums of slices XLA runs slower.
+- Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples.
+
+A kernel has so many points per axis, whatever the window: 6 of them are F(4, 3), F(2, 5). The
+matrices' entries grow with their number, and the error with them. Largest error over largest entry
+against float64, 64 channels of standard normal float32, output / input / window gradient:
+
+    axes  library            F(2, 3)            F(4, 3)
+    1     7e-7  6e-7  5e-7   3e-7  4e-7  7e-7   9e-7  9e-7  1e-6
+    2     8e-7  8e-7  2e-6   4e-7  4e-7  7e-7   2e-6  3e-6  4e-6
+    3     4e-7  4e-7  4e-7   6e-7  5e-7  7e-7   4e-6  4e-6  3e-6
+
+A NaN or an infinity in x reaches all outputs of its tiles, not only those whose window holds it.
+
+Source: A. Lavin, S. Gray, Fast algorithms for convolutional neural networks (2016).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnn.dtypes import accumulator
+from fnn.kernels.conv.adjoint import read
+from fnn.kernels.conv.form import Form, Kernel, Map, divisor, varying
+
+AXES = 2  # the last ones are filtered minimally; the taps of an axis before are channels more
+BLOCK = 32 * 2**20  # bytes of points, of the input's and of the output's
+POINTS = {4: (0, 1, -1), 6: (0, 1, -1, Fraction(1, 2), -2)}  # and infinity; small and well spread
+
+Matrix = list[list[Fraction]]
+
+
+def _vandermonde(points: int, columns: int) -> Matrix:
+    """Powers of every point; of infinity only the highest power is left."""
+    rows = [[Fraction(p) ** j for j in range(columns)] for p in POINTS[points]]
+    return [*rows, [Fraction(int(j == columns - 1)) for j in range(columns)]]
+
+
+def _inverse(a: Matrix) -> Matrix:
+    """Gauss-Jordan in fractions."""
+    n = len(a)
+    rows = [[*row, *(Fraction(int(i == j)) for j in range(n))] for i, row in enumerate(a)]
+    for column in range(n):
+        pivot = next(r for r in range(column, n) if rows[r][column])
+        rows[column], rows[pivot] = rows[pivot], rows[column]
+        rows[column] = [v / rows[column][column] for v in rows[column]]
+        for r in range(n):
+            if r != column:
+                factor = rows[r][column]
+                rows[r] = [v - factor * u for v, u in zip(rows[r], rows[column], strict=True)]
+    return [row[n:] for row in rows]
+
+
+@functools.cache
+def transforms(points: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``A (points, m)``, ``G (points, taps)`` and ``B^T (points, points)``, in float64.
+
+    >>> a, g, bt = transforms(4, 3)
+    >>> x, w = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 10.0, 100.0])
+    >>> a.T @ ((g @ w) * (bt @ x))
+    array([321., 432.])
+    """
+    a, g = _vandermonde(points, points - taps + 1), _vandermonde(points, taps)
+    inverse = _inverse(_vandermonde(points, points))
+    bt = [list(column) for column in zip(*inverse, strict=True)]
+    # Integers in B^T, fractions in G: x is transformed for every tile, w once.
+    for i, row in enumerate(bt):
+        scale = Fraction(np.lcm.reduce([v.denominator for v in row]))
+        bt[i], g[i] = [v * scale for v in row], [v / scale for v in g[i]]
+    return np.array(a, np.float64), np.array(g, np.float64), np.array(bt, np.float64)
+
+
+class _Filter(NamedTuple):
+    """How one form is filtered.
+
+    Attributes:
+        form: the whole form, of one group.
+        m: outputs of a tile, per minimally filtered axis.
+        counts: tiles, per such axis.
+        a, g, bt: the transforms of these axes, all at once.
+    """
+
+    form: Form
+    m: tuple[int, ...]
+    counts: tuple[int, ...]
+    a: np.ndarray
+    g: np.ndarray
+    bt: np.ndarray
+
+
+def _filter(form: Form, points: int) -> _Filter:
+    taps = form.windows.size[-AXES:]
+    m = tuple(points - k + 1 for k in taps)
+    counts = tuple(-(-o // each) for o, each in zip(form.out[-AXES:], m, strict=True))
+    axes = zip(*(transforms(points, k) for k in taps), strict=True)
+    return _Filter(form, m, counts, *(functools.reduce(np.kron, axis) for axis in axes))
+
+
+def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
+    """Apply a transform along the first axis of x."""
+    return jnp.tensordot(jnp.asarray(matrix, x.dtype), x, 1, precision="highest")
+
+
+def _after(x: jax.Array, matrix: np.ndarray) -> jax.Array:
+    """Return the matrix, as something that x must be known for.
+
+    Otherwise XLA on CPU begins a program with the transforms of all its windows, and keeps them.
+    """
+    first = x[(0,) * x.ndim]
+    never = (first != first) & (first == first)  # XLA cannot tell
+    return jnp.where(never, 0, jnp.asarray(matrix, x.dtype))
+
+
+def _tiles(x: jax.Array, f: _Filter, sizes: tuple[int, ...], starts: tuple[int, ...]) -> jax.Array:
+    """``(n, ..., *spatial, c)`` to ``(prod(sizes), n, ..., *counts, c)``, after zero padding."""
+    axes = len(sizes)
+    ends = [
+        (lo, (count - 1) * m + size - lo - i)
+        for lo, count, m, size, i in zip(
+            starts, f.counts, f.m, sizes, x.shape[-1 - axes : -1], strict=True
+        )
+    ]
+    x = jnp.pad(x, (*((0, 0),) * (x.ndim - 1 - axes), *ends, (0, 0)))
+    place = x.ndim - 2
+    for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
+        # What is stacked in front brings the axis before to the same place.
+        last = (count - 1) * m + 1
+        x = jnp.stack([lax.slice_in_dim(x, j, j + last, m, place) for j in range(size)])
+    return x.reshape(-1, *x.shape[axes:])
+
+
+def _input_points(x: jax.Array, f: _Filter) -> jax.Array:
+    """``B^T x`` for every tile: ``(points, tiles, taps of the axis before * c)``."""
+    win = f.form.windows
+    x = jnp.pad(x, ((0, 0), *win.padding[:-AXES], *((0, 0),) * (len(f.m) + 1)))
+    sizes = tuple(m + k - 1 for m, k in zip(f.m, win.size[-AXES:], strict=True))
+    points = _act(f.bt, _tiles(x, f, sizes, tuple(lo for lo, _ in win.padding[-AXES:])))
+    if len(win.size) > AXES:
+        seen = [points[:, :, t : t + f.form.out[0]] for t in range(win.size[0])]
+        points = jnp.concatenate(seen, -1)
+    return points.reshape(len(points), -1, points.shape[-1])
+
+
+def _window_points(g: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+    """``G w``: ``(points, taps of the axis before * c, c_out)``."""
+    axes = len(f.m)
+    w = jnp.moveaxis(w, range(-2 - axes, -2), range(axes))
+    points = _act(g, w.reshape(g.shape[1], -1))
+    return points.reshape(len(points), -1, w.shape[-1])
+
+
+def _output_points(y: jax.Array, f: _Filter) -> jax.Array:
+    """``A y`` for every tile: ``(points, tiles, c_out)``."""
+    points = _act(f.a, _tiles(y, f, f.m, (0,) * len(f.m)))
+    return points.reshape(len(points), -1, y.shape[-1])
+
+
+def _output_of(points: jax.Array, f: _Filter) -> jax.Array:
+    """``A^T points``, each where it belongs: ``(points, tiles, c_out)`` to ``(n, *out, c_out)``."""
+    axes, before = len(f.m), f.form.out[:-AXES]
+    y = _act(f.a.T, points).reshape(*f.m, -1, *before, *f.counts, points.shape[-1])
+    tiles = axes + 1 + len(before)  # the first axis of tiles
+    pairs = [axis for r in range(axes) for axis in (tiles + r, r)]
+    y = y.transpose(*range(axes, tiles), *pairs, y.ndim - 1)
+    sizes = [count * m for count, m in zip(f.counts, f.m, strict=True)]
+    y = y.reshape(len(y), *before, *sizes, y.shape[-1])
+    return y[(slice(None), *(slice(o) for o in f.form.out))]
+
+
+def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
+    """``G^T points``: ``(points, taps before * c, c_out)`` to ``(*window, c, c_out)``."""
+    size, axes = f.form.windows.size, len(f.m)
+    w = _act(f.g.T, points)
+    w = w.reshape(*size[-axes:], *size[:-axes], -1, w.shape[-1])
+    return jnp.moveaxis(w, range(axes), range(-2 - axes, -2))
+
+
+def _blocks(f: _Filter, c_in: int, c_out: int, *arrays: jax.Array) -> list[jax.Array]:
+    """``(n, ...)`` to ``(blocks, examples, ...)``: so many that their points stay in `BLOCK`."""
+    tiles = math.prod((*f.counts, *f.form.out[:-AXES]))
+    width = math.prod(f.form.windows.size[:-AXES]) * c_in + c_out
+    most = BLOCK // (arrays[0].dtype.itemsize * len(f.a) * tiles * width)
+    return [a.reshape(-1, divisor(len(a), most), *a.shape[1:]) for a in arrays]
+
+
+def _through(
+    product: Callable[[jax.Array], jax.Array], x: jax.Array, f: _Filter, c_out: int
+) -> jax.Array:
+    """From x to its points, by the product to those of the result, and to the result."""
+
+    def block(x: jax.Array) -> jax.Array:
+        return _output_of(product(_input_points(x, f)), f)
+
+    (xs,) = _blocks(f, x.shape[-1], c_out, x)
+    y = lax.map(block, xs) if len(xs) > 1 else block(x)
+    return y.reshape(len(x), *f.form.out, -1)
+
+
+def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+    ws = _window_points(_after(x, f.g), w, f)
+    return _through(lambda xs: jnp.einsum("ptc,pco->pto", xs, ws), x, f, w.shape[-1])
+
+
+def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+    """Convolve with the window, channels exchanged, that is flipped by its transform."""
+    w = jnp.flip(jnp.swapaxes(w, -1, -2), range(w.ndim - 2 - len(f.m)))
+    ws = _window_points(_after(y, f.g[:, ::-1]), w, f)
+    return _through(lambda ys: jnp.einsum("pto,poc->ptc", ys, ws), y, f, w.shape[-1])
+
+
+def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
+    def block(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.einsum("ptc,pto->pco", _input_points(x, f), _output_points(y, f))
+
+    def add(total: jax.Array, parts: list[jax.Array]) -> tuple[jax.Array, None]:
+        return total + block(*parts), None
+
+    parts = _blocks(f, x.shape[-1], y.shape[-1], x, y)
+    if len(parts[0]) == 1:
+        return _window_of(block(x, y), f)
+    like = jax.eval_shape(block, *(part[0] for part in parts))
+    total, *_ = varying(jnp.zeros(like.shape, like.dtype), x, y)
+    return _window_of(lax.scan(add, total, parts)[0], f)
+
+
+def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
+    """The map of all groups from that of one, summed in float32 or more."""
+
+    def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
+        a, b = (v.astype(accumulator(v.dtype)) for v in (a, b))
+        f = _filter(form, points)
+        if form.groups == 1:
+            return one(a, b, f)
+        split = [jnp.moveaxis(v.reshape(*v.shape[:-1], form.groups, -1), -2, 0) for v in (a, b)]
+        y = jax.vmap(functools.partial(one, f=f))(*split)
+        return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], -1)
+
+    return whole
+
+
+def winograd(points: int) -> Kernel:
+    """The kernel with this many points per axis, 4 or 6."""
+    output, of_read, window = (_by_groups(one, points) for one in (_output, _input, _window))
+
+    def of_input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+        y, form = read(y, form)
+        return of_read(y, w, form)
+
+    def refuses(form: Form, dtype: Any) -> str | None:
+        win, ones = form.windows, (1,) * len(form.spatial)
+        if (win.stride, win.dilation) != (ones, ones) or max(win.size[-AXES:]) >= points:
+            return f"a window of at most {points - 1}, stride 1, dilation 1"
+        return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
+
+    return Kernel("winograd", output, of_input, window, refuses)
+
+
+WINOGRAD2, WINOGRAD4 = winograd(4), winograd(6)

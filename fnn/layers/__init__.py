@@ -1,0 +1,1 @@
+"""Layers: what stands inside a model."""

@@ -1,0 +1,43 @@
+"""Dropout: noise that switches units off, with an explicit key and no train flag."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from fnn.checks import wrong
+
+
+@functools.partial(jax.jit, static_argnames=("rate",), inline=True)
+def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*n"]:
+    """Set a random fraction of the entries to zero and scale up the others.
+
+    ``y = x m / (1 - rate)``, each m independently 1 with probability 1 - rate, else 0: the
+    expectation of y is x.
+
+    Args:
+        x: any shape.
+        rate: fraction dropped, in [0, 1).
+        key: random key; None outside training, for y = x.
+
+    Returns:
+        x's shape and dtype.
+
+    Raises:
+        ValueError: rate outside [0, 1).
+
+    Source: N. Srivastava et al., Dropout (JMLR 2014); scaled in training instead of afterwards.
+
+    >>> y = dropout(jnp.ones(1000), 0.25, jax.random.key(0))
+    >>> sorted({round(float(v), 4) for v in y}), bool(0.2 < (y == 0).mean() < 0.3)
+    ([0.0, 1.3333], True)
+    >>> dropout(jnp.ones(2), 0.25, None).tolist()
+    [1.0, 1.0]
+    """
+    if not 0 <= rate < 1:
+        raise wrong("dropout", "rate", rate, "the fraction to drop, in [0, 1)")
+    if key is None or rate == 0:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0.0)

@@ -1,0 +1,103 @@
+"""Initializers: where the arrays of a layer start.
+
+An initializer is a function ``(key, shape, dtype) -> array``, as in `jax.nn.initializers`, which is
+re-exported here. Most draw entries of mean 0 and variance ``scale / fan``: with n_in inputs behind
+each output and n_out outputs behind each input, LeCun divides by n_in and keeps the variance of
+linear activations, He divides by n_in / 2 and keeps it through ReLU, and Xavier (Glorot) divides by
+(n_in + n_out) / 2, the compromise between activations and gradients. ``init_<layer>`` draws the
+arrays of one layer, under the names that the layer's function gives them; biases start at zero.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer as Initializer
+from jax.nn.initializers import constant as constant
+from jax.nn.initializers import delta_orthogonal as delta_orthogonal
+from jax.nn.initializers import glorot_normal as glorot_normal
+from jax.nn.initializers import glorot_uniform as glorot_uniform
+from jax.nn.initializers import he_normal as he_normal
+from jax.nn.initializers import he_uniform as he_uniform
+from jax.nn.initializers import lecun_normal as lecun_normal
+from jax.nn.initializers import lecun_uniform as lecun_uniform
+from jax.nn.initializers import normal as normal
+from jax.nn.initializers import ones as ones
+from jax.nn.initializers import orthogonal as orthogonal
+from jax.nn.initializers import truncated_normal as truncated_normal
+from jax.nn.initializers import uniform as uniform
+from jax.nn.initializers import variance_scaling as variance_scaling
+from jax.nn.initializers import zeros as zeros
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from fnn.checks import wrong
+
+XAVIER = glorot_normal()
+
+
+def sizes(function: str, **named: int) -> None:
+    """Raise unless every named size is an int of at least 1."""
+    for argument, size in named.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise wrong(function, argument, repr(size), "an int >= 1")
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("window", "c_in", "c_out", "groups", "weights", "bias", "dtype"),
+    inline=True,
+)
+def init_conv(
+    key: PRNGKeyArray,
+    window: tuple[int, ...],
+    c_in: int,
+    c_out: int,
+    *,
+    groups: int = 1,
+    weights: Initializer = XAVIER,
+    bias: bool = True,
+    dtype: DTypeLike = float,
+) -> dict[str, Float[Array, "..."]]:
+    """Draw the arrays of `fnn.conv`.
+
+    Every group is a convolution of its own: ``n_in = prod(window) c_in / groups`` inputs behind
+    each output and, at stride 1, ``n_out = prod(window) c_out / groups`` outputs behind each input.
+
+    Args:
+        key: random key.
+        window: taps along each spatial axis, one to three ints.
+        c_in, c_out: channels.
+        groups: a divisor of both, as in `fnn.conv`.
+        weights: draws the window of one group; Xavier normal, variance 2 / (n_in + n_out).
+        bias: whether to include a bias, of zeros.
+        dtype: of the arrays; ``float`` is float32, or float64 with x64 on.
+
+    Returns:
+        ``{"w": (*window, c_in // groups, c_out), "b": (c_out,)}``, without "b" for ``bias=False``.
+
+    Raises:
+        ValueError: a size is below 1, or groups does not divide the channels.
+
+    Source: X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural
+    networks (AISTATS 2010).
+
+    >>> params = init_conv(jax.random.key(0), (3, 3), 4, 16, groups=2)
+    >>> params["w"].shape, params["b"].shape
+    ((3, 3, 2, 16), (16,))
+    """
+    sizes("init_conv", c_in=c_in, c_out=c_out, groups=groups)
+    if not isinstance(window, tuple) or not 1 <= len(window) <= 3:
+        raise wrong("init_conv", "window", repr(window), "a tuple of one to three ints")
+    for taps in window:
+        sizes("init_conv", window=taps)
+    if math.gcd(c_in, c_out) % groups:
+        needed = f"a divisor of c_in = {c_in} and of c_out = {c_out}"
+        raise wrong("init_conv", "groups", groups, needed)
+    shape = (*window, c_in // groups, c_out // groups)
+    w = jax.vmap(lambda k: weights(k, shape, dtype))(jax.random.split(key, groups))
+    params = {"w": jnp.moveaxis(w, 0, -2).reshape(*shape[:-1], c_out)}
+    if bias:
+        params["b"] = jnp.zeros(c_out, dtype)
+    return params

@@ -1,0 +1,183 @@
+"""Linear layers: matrix, lookup, and the reshape between images and vectors.
+
+``dense`` is ``y = x w + b``; ``embed`` is the same with one-hot rows, done as a lookup; ``flatten``
+turns what a convolution gives into what a dense layer takes.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+
+from fnn.checks import describe, wrong
+from fnn.dtypes import accumulator
+from fnn.layers.initializers import XAVIER, Initializer, normal, sizes
+
+UNIT = normal(1.0)
+
+
+@functools.partial(jax.jit, inline=True)
+def dense(
+    x: Float[Array, "*n d_in"],
+    w: Float[Array, "d_in d_out"],
+    b: Float[Array, " d_out"] | None = None,
+) -> Float[Array, "*n d_out"]:
+    """Return ``y = x w + b``, every output from every input.
+
+    Args:
+        x: (*n, d_in) any number of leading axes.
+        w: (d_in, d_out), of x's dtype.
+        b: (d_out,), of x's dtype.
+
+    Returns:
+        (*n, d_out), of x's dtype.
+
+    Raises:
+        ValueError: the shapes do not fit.
+        TypeError: the dtypes differ.
+
+    Source: Introduction to Deep Learning (2020), feed-forward networks: h = act(W h + b).
+
+    >>> dense(jnp.array([[1., 2.]]), jnp.array([[1., 0.], [0., 3.]]), jnp.array([0., 1.])).tolist()
+    [[1.0, 7.0]]
+    """
+    if x.ndim < 1:
+        raise wrong("dense", "x", describe(x), "at least one axis, the features last")
+    if w.ndim != 2 or w.shape[0] != x.shape[-1]:
+        raise wrong("dense", "w", describe(w), f"shape ({x.shape[-1]}, d_out) for x {describe(x)}")
+    if b is not None and b.shape != w.shape[1:]:
+        raise wrong("dense", "b", describe(b), f"shape {w.shape[1:]} for w {describe(w)}")
+    for argument, array in (("w", w), ("b", b)):
+        if array is not None and array.dtype != x.dtype:
+            raise wrong("dense", argument, describe(array), f"the dtype of x, {x.dtype}", TypeError)
+    y = jnp.dot(x, w)
+    return y if b is None else y + b.reshape((1,) * (y.ndim - 1) + b.shape)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("d_in", "d_out", "weights", "bias", "dtype"), inline=True
+)
+def init_dense(
+    key: PRNGKeyArray,
+    d_in: int,
+    d_out: int,
+    *,
+    weights: Initializer = XAVIER,
+    bias: bool = True,
+    dtype: DTypeLike = float,
+) -> dict[str, Float[Array, "..."]]:
+    """Draw the arrays of `dense`.
+
+    Args:
+        key: random key.
+        d_in, d_out: features.
+        weights: draws w; Xavier normal, variance 2 / (d_in + d_out).
+        bias: whether to include a bias, of zeros.
+        dtype: of the arrays; ``float`` is float32, or float64 with x64 on.
+
+    Returns:
+        ``{"w": (d_in, d_out), "b": (d_out,)}``, without "b" for ``bias=False``.
+
+    Raises:
+        ValueError: a size is below 1.
+
+    Source: X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural
+    networks (AISTATS 2010).
+
+    >>> params = init_dense(jax.random.key(0), 3, 5)
+    >>> params["w"].shape, params["b"].tolist()
+    ((3, 5), [0.0, 0.0, 0.0, 0.0, 0.0])
+    """
+    sizes("init_dense", d_in=d_in, d_out=d_out)
+    params = {"w": weights(key, (d_in, d_out), dtype)}
+    if bias:
+        params["b"] = jnp.zeros(d_out, dtype)
+    return params
+
+
+@functools.partial(jax.jit, inline=True)
+def embed(ids: Int[Array, "*n"], table: Float[Array, "vocabulary d"]) -> Float[Array, "*n d"]:
+    """Return the row of the table for every id, ``y = table[ids]``.
+
+    An id outside [0, vocabulary) gives a row of NaN: a value inside a compiled program cannot
+    raise, and another word's row would hide the fault.
+
+    Args:
+        ids: (*n) integers.
+        table: (vocabulary, d).
+
+    Returns:
+        (*n, d), of the table's dtype.
+
+    Raises:
+        ValueError: table has not two axes.
+        TypeError: ids are no integers.
+
+    Source: Introduction to Deep Learning (2020), inputs of recurrent networks.
+
+    >>> embed(jnp.array([1, 0, 1]), jnp.array([[0., 1.], [2., 3.]])).tolist()
+    [[2.0, 3.0], [0.0, 1.0], [2.0, 3.0]]
+    """
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise wrong("embed", "ids", describe(ids), "an integer dtype", TypeError)
+    if table.ndim != 2:
+        raise wrong("embed", "table", describe(table), "shape (vocabulary, d)")
+    # Widened, so that the gradient of a frequent id is summed in float32.
+    wide = table.astype(accumulator(table.dtype))
+    rows = wide.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return rows.astype(table.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("vocabulary", "d", "weights", "dtype"), inline=True)
+def init_embed(
+    key: PRNGKeyArray,
+    vocabulary: int,
+    d: int,
+    *,
+    weights: Initializer = UNIT,
+    dtype: DTypeLike = float,
+) -> dict[str, Float[Array, "vocabulary d"]]:
+    """Draw the array of `embed`.
+
+    Args:
+        key: random key.
+        vocabulary: rows, one per id.
+        d: features of a row.
+        weights: draws the table; standard normal, so that features look like standardised inputs.
+        dtype: of the table; ``float`` is float32, or float64 with x64 on.
+
+    Returns:
+        ``{"table": (vocabulary, d)}``.
+
+    Raises:
+        ValueError: a size is below 1.
+
+    >>> init_embed(jax.random.key(0), 100, 8)["table"].shape
+    (100, 8)
+    """
+    sizes("init_embed", vocabulary=vocabulary, d=d)
+    return {"table": weights(key, (vocabulary, d), dtype)}
+
+
+@functools.partial(jax.jit, inline=True)
+def flatten(x: Shaped[Array, "n ..."]) -> Shaped[Array, "n d"]:
+    """Return every example as one vector, the last axis fastest.
+
+    Args:
+        x: (n, ...).
+
+    Returns:
+        (n, d), d the product of the other axes; 1 if there are none.
+
+    Raises:
+        ValueError: x has no axis.
+
+    >>> flatten(jnp.zeros((5, 2, 2, 32))).shape
+    (5, 128)
+    """
+    if x.ndim < 1:
+        raise wrong("flatten", "x", describe(x), "at least one axis, the examples first")
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))

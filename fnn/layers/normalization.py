@@ -1,0 +1,341 @@
+"""Normalization: subtract a mean, divide by a deviation, scale and shift.
+
+``y = (x - mean) / sqrt(var + eps) * scale + bias``; the layers differ in the axes that mean and
+variance are taken over: all but the channels (batch), the features of one position (layer, rms),
+the positions of one example and one channel (instance) or group of channels (group). There is no
+train flag: `batch_norm` takes the statistics it is given, those of the batch (`batch_stats`) or
+those collected over batches (`running_stats`).
+
+Statistics of half-precision inputs, and everything up to the result, are in float32.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from fnn.checks import describe, wrong
+from fnn.layers.initializers import sizes
+from fnn.layers.statistics import centre, check_arrays, mean_over, widen
+
+
+def _check(
+    function: str, x: jax.Array, shape: tuple[int, ...], eps: float, **arrays: jax.Array | None
+) -> None:
+    check_arrays(function, x, shape, **arrays)
+    if not eps >= 0:
+        raise wrong(function, "eps", eps, "a number >= 0")
+
+
+def _rescale(
+    d: jax.Array, square: jax.Array, scale: jax.Array, bias: jax.Array | None, eps: float
+) -> jax.Array:
+    """``d / sqrt(square + eps) * scale + bias``, scale and bias along d's last axes."""
+    lift = (1,) * (d.ndim - scale.ndim)
+    y = d * (lax.rsqrt(square + eps) * widen(scale).reshape(lift + scale.shape))
+    return y if bias is None else y + widen(bias).reshape(lift + bias.shape)
+
+
+@functools.partial(jax.jit, static_argnames=("eps",), inline=True)
+def batch_norm(
+    x: Float[Array, "n *spatial c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    mean: Float[Array, " c"],
+    var: Float[Array, " c"],
+    *,
+    eps: float = 1e-5,
+) -> Float[Array, "n *spatial c"]:
+    """Normalize every channel with the given statistics.
+
+    ``y = (x - mean) / sqrt(var + eps) * scale + bias``. In training pass ``*batch_stats(x)``, and
+    the gradient flows through the statistics; afterwards pass the running average.
+
+    Args:
+        x: (n, *spatial, c).
+        scale, bias, mean, var: (c,), of x's dtype, or float32 for half-precision x.
+        eps: added to the variance.
+
+    Returns:
+        (n, *spatial, c), of x's dtype.
+
+    Raises:
+        ValueError: a shape does not fit, or eps is negative.
+        TypeError: a dtype does not fit.
+
+    Source: S. Ioffe, C. Szegedy, Batch normalization (ICML 2015).
+
+    >>> x = jnp.array([[1.0], [3.0]])
+    >>> batch_norm(x, jnp.ones(1), jnp.zeros(1), jnp.array([2.0]), jnp.ones(1), eps=0.0).tolist()
+    [[-1.0], [1.0]]
+    """
+    if x.ndim < 2:
+        raise wrong("batch_norm", "x", describe(x), "shape (n, *spatial, c)")
+    _check("batch_norm", x, x.shape[-1:], eps, scale=scale, bias=bias, mean=mean, var=var)
+    scale, bias, mean, var = (widen(a) for a in (scale, bias, mean, var))
+    slope = scale * lax.rsqrt(var + eps)
+    # The mean's gradient flows through the offset, where it needs no third sum over all of x; the
+    # value is subtracted from x, where it does not cancel.
+    about = lax.stop_gradient(mean)
+    offset = bias + (about - mean) * slope
+    lift = (1,) * (x.ndim - 1) + x.shape[-1:]
+    y = (widen(x) - about.reshape(lift)) * slope.reshape(lift) + offset.reshape(lift)
+    return y.astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("eps",), inline=True)
+def layer_norm(
+    x: Float[Array, "*n"],
+    scale: Float[Array, "*features"],
+    bias: Float[Array, "*features"] | None = None,
+    *,
+    eps: float = 1e-5,
+) -> Float[Array, "*n"]:
+    """Normalize over the trailing axes that scale has, each position by itself.
+
+    ``y = (x - mean) / sqrt(var + eps) * scale + bias``, mean and biased var over those axes.
+
+    Args:
+        x: (..., *features).
+        scale: (*features), usually one axis; of x's dtype, or float32 for half-precision x.
+        bias: (*features), likewise.
+        eps: added to the variance.
+
+    Returns:
+        x's shape and dtype.
+
+    Raises:
+        ValueError: a shape does not fit, or eps is negative.
+        TypeError: a dtype does not fit.
+
+    Source: J. Ba, J. Kiros, G. Hinton, Layer normalization (2016).
+
+    >>> layer_norm(jnp.array([[1.0, 3.0], [5.0, 1.0]]), jnp.ones(2), eps=0.0).tolist()
+    [[-1.0, 1.0], [1.0, -1.0]]
+    """
+    axes = _trailing("layer_norm", x, scale, eps, bias=bias)
+    _, d, var = centre(widen(x), mean_over(axes))
+    return _rescale(d, var, scale, bias, eps).astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("eps",), inline=True)
+def rms_norm(
+    x: Float[Array, "*n"], scale: Float[Array, "*features"], *, eps: float = 1e-5
+) -> Float[Array, "*n"]:
+    """Divide by the root mean square over the trailing axes that scale has.
+
+    ``y = x / sqrt(mean(x^2) + eps) * scale``: layer normalization without the mean.
+
+    Args:
+        x: (..., *features).
+        scale: (*features), usually one axis; of x's dtype, or float32 for half-precision x.
+        eps: added to the mean square.
+
+    Returns:
+        x's shape and dtype.
+
+    Raises:
+        ValueError: a shape does not fit, or eps is negative.
+        TypeError: a dtype does not fit.
+
+    Source: B. Zhang, R. Sennrich, Root mean square layer normalization (NeurIPS 2019).
+
+    >>> rms_norm(jnp.array([3.0, 4.0, 0.0, 0.0]), jnp.ones(4), eps=0.0).tolist()
+    [1.2000000476837158, 1.600000023841858, 0.0, 0.0]
+    """
+    axes = _trailing("rms_norm", x, scale, eps)
+    wide = widen(x)
+    square = mean_over(axes)(jnp.square(wide))
+    return _rescale(wide, square, scale, None, eps).astype(x.dtype)
+
+
+def _trailing(
+    function: str, x: jax.Array, scale: jax.Array, eps: float, **arrays: jax.Array | None
+) -> tuple[int, ...]:
+    """Check arrays over the trailing axes that scale has, and return those axes of x."""
+    if not 1 <= scale.ndim <= x.ndim:
+        raise wrong(function, "scale", describe(scale), f"the last axes of x {describe(x)}")
+    axes = tuple(range(x.ndim - scale.ndim, x.ndim))
+    _check(function, x, x.shape[axes[0] :], eps, scale=scale, **arrays)
+    return axes
+
+
+@functools.partial(jax.jit, static_argnames=("groups", "eps"), inline=True)
+def group_norm(
+    x: Float[Array, "n *spatial c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"] | None = None,
+    *,
+    groups: int,
+    eps: float = 1e-5,
+) -> Float[Array, "n *spatial c"]:
+    """Normalize every group of channels of every example, over its channels and positions.
+
+    ``y = (x - mean) / sqrt(var + eps) * scale + bias``, group g being channels
+    ``g c / groups ... (g + 1) c / groups - 1``.
+
+    Args:
+        x: (n, *spatial, c).
+        scale, bias: (c,), of x's dtype, or float32 for half-precision x.
+        groups: a divisor of c.
+        eps: added to the variance.
+
+    Returns:
+        x's shape and dtype.
+
+    Raises:
+        ValueError: a shape does not fit, groups does not divide c, or eps is negative.
+        TypeError: a dtype does not fit.
+
+    Source: Y. Wu, K. He, Group normalization (ECCV 2018).
+
+    >>> x = jnp.array([[1.0, 3.0, 10.0, 20.0]])
+    >>> group_norm(x, jnp.ones(4), groups=2, eps=0.0).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
+    """
+    if x.ndim < 2:
+        raise wrong("group_norm", "x", describe(x), "shape (n, *spatial, c)")
+    _check("group_norm", x, x.shape[-1:], eps, scale=scale, bias=bias)
+    sizes("group_norm", groups=groups)
+    if x.shape[-1] % groups:
+        raise wrong("group_norm", "groups", groups, f"a divisor of the {x.shape[-1]} channels")
+    return _group_norm(x, scale, bias, groups, eps)
+
+
+def _group_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array | None, groups: int, eps: float
+) -> jax.Array:
+    n, c = x.shape[0], x.shape[-1]
+
+    def mean(rows: jax.Array) -> jax.Array:
+        # Over the positions, then over the channels of a group: the same mean as over both axes at
+        # once, which takes XLA five times as long on a CPU.
+        blocks = rows.mean(1).reshape(n, 1, groups, c // groups)
+        return jnp.broadcast_to(blocks.mean(3, keepdims=True), blocks.shape).reshape(n, 1, c)
+
+    _, d, var = centre(widen(x).reshape(n, math.prod(x.shape[1:-1]), c), mean)
+    return _rescale(d, var, scale, bias, eps).reshape(x.shape).astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("eps",), inline=True)
+def instance_norm(
+    x: Float[Array, "n *spatial c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"] | None = None,
+    *,
+    eps: float = 1e-5,
+) -> Float[Array, "n *spatial c"]:
+    """Normalize every channel of every example, over its positions.
+
+    ``y = (x - mean) / sqrt(var + eps) * scale + bias``: a group of one channel.
+
+    Args:
+        x: (n, *spatial, c), at least one spatial axis.
+        scale, bias: (c,), of x's dtype, or float32 for half-precision x.
+        eps: added to the variance.
+
+    Returns:
+        x's shape and dtype.
+
+    Raises:
+        ValueError: a shape does not fit, or eps is negative.
+        TypeError: a dtype does not fit.
+
+    Source: D. Ulyanov, A. Vedaldi, V. Lempitsky, Instance normalization (2016).
+
+    >>> instance_norm(jnp.array([[[1.0], [3.0]]]), jnp.ones(1), eps=0.0).tolist()
+    [[[-1.0], [1.0]]]
+    """
+    if x.ndim < 3:
+        raise wrong("instance_norm", "x", describe(x), "shape (n, *spatial, c), a spatial axis")
+    _check("instance_norm", x, x.shape[-1:], eps, scale=scale, bias=bias)
+    return _group_norm(x, scale, bias, x.shape[-1], eps)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "bias", "dtype"), inline=True)
+def init_norm(
+    shape: int | tuple[int, ...], *, bias: bool = True, dtype: DTypeLike = float
+) -> dict[str, Float[Array, "..."]]:
+    """Return the arrays that every normalization starts from: scale one and bias zero.
+
+    For `batch_norm`, `layer_norm`, `group_norm` and `instance_norm`; ``bias=False`` for `rms_norm`.
+    Nothing is random, so there is no key.
+
+    Args:
+        shape: channels, or the sizes of the trailing axes of `layer_norm` and `rms_norm`.
+        bias: whether to include a bias.
+        dtype: of the arrays; ``float`` is float32, or float64 with x64 on.
+
+    Returns:
+        ``{"scale": shape, "bias": shape}``, without "bias" for ``bias=False``.
+
+    Raises:
+        ValueError: a size is below 1.
+
+    >>> {name: array.tolist() for name, array in init_norm(2).items()}
+    {'bias': [0.0, 0.0], 'scale': [1.0, 1.0]}
+    """
+    for size in shape if isinstance(shape, tuple) else (shape,):
+        sizes("init_norm", shape=size)
+    params = {"scale": jnp.ones(shape, dtype)}
+    if bias:
+        params["bias"] = jnp.zeros(shape, dtype)
+    return params
+
+
+@functools.partial(jax.jit, static_argnames=("iterations",), inline=True)
+def spectral_norm(
+    w: Float[Array, "*d_in d_out"], u: Float[Array, " d_out"], *, iterations: int = 1
+) -> tuple[Float[Array, "*d_in d_out"], Float[Array, " d_out"]]:
+    """Divide weights by their largest singular value, found by power iteration.
+
+    With w as a matrix of d_out columns, ``v = w u / |w u|``, ``u = w^T v / |w^T v|`` is repeated;
+    then ``sigma = v^T w u`` and the result is ``w / sigma``. The vectors count as constants in
+    the gradient, which is then exact at convergence: sigma is stationary in both.
+
+    Args:
+        w: (*d_in, d_out), the weights of a dense layer or the window of a convolution.
+        u: (d_out,), the right singular vector so far, any length; start from random normals, and
+            keep what is returned for the next call.
+        iterations: power iterations before the division; 0 to use u as it is.
+
+    Returns:
+        The weights divided by sigma, and the new u of length 1. Zero weights stay zero.
+
+    Raises:
+        ValueError: the shapes do not fit, or iterations is negative.
+        TypeError: the dtypes differ.
+
+    Source: T. Miyato, T. Kataoka, M. Koyama, Y. Yoshida, Spectral normalization for generative
+    adversarial networks (ICLR 2018), algorithm 1.
+
+    >>> w, u = spectral_norm(jnp.diag(jnp.array([4.0, 2.0])), jnp.ones(2), iterations=20)
+    >>> [round(float(a), 4) for a in jnp.diag(w)]
+    [1.0, 0.5]
+    """
+    if not isinstance(iterations, int) or iterations < 0:
+        raise wrong("spectral_norm", "iterations", repr(iterations), "an int >= 0")
+    if w.ndim < 2:
+        raise wrong("spectral_norm", "w", describe(w), "shape (*d_in, d_out)")
+    if u.shape != w.shape[-1:]:
+        raise wrong("spectral_norm", "u", describe(u), f"shape {w.shape[-1:]} for w {describe(w)}")
+    if u.dtype != w.dtype:
+        raise wrong("spectral_norm", "u", describe(u), f"the dtype of w, {w.dtype}", TypeError)
+    matrix = widen(w).reshape(math.prod(w.shape[:-1]), w.shape[-1])
+    fixed = lax.stop_gradient(matrix)
+    right = _unit(lax.stop_gradient(widen(u)))
+    right = lax.fori_loop(0, iterations, lambda _, u: _unit(_unit(fixed @ u) @ fixed), right)
+    left = _unit(fixed @ right)
+    sigma = left @ matrix @ right
+    scaled = matrix / jnp.where(sigma > 0, sigma, 1.0)
+    return scaled.reshape(w.shape).astype(w.dtype), right.astype(u.dtype)
+
+
+def _unit(v: jax.Array) -> jax.Array:
+    """The vector at length 1; the zero vector stays zero."""
+    length = jnp.sqrt(jnp.square(v).sum())
+    return v / jnp.where(length > 0, length, 1.0)

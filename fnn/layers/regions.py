@@ -1,0 +1,257 @@
+"""Pooling over regions that no stride describes: the whole image, equal shares, any partition.
+
+All of them reduce blocks of indices of an axis, several axes one after the other, last axis first.
+Blocks of one size are gathered and reduced together. As in `fnn.pooling`, the first of tied maxima
+gets the whole gradient, and a NaN is the result of its region.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from fnn.checks import describe, wrong
+from fnn.kernels.pool.form import check_dtype, check_input, is_float, reverse, widened
+from fnn.layers.pooling import avg_pool, max_pool
+from fnn.windows import Ints, per_axis
+
+Blocks = Sequence[Sequence[int]]
+Reduce = Callable[[jax.Array, int], jax.Array]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _first_max(x: jax.Array, axis: int) -> jax.Array:
+    return x.max(axis)
+
+
+@_first_max.defjvp
+def _first_max_tangent(
+    axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (t,) = primals, tangents
+    winner = jnp.argmax(x, axis, keepdims=True)  # the first; NaN counts as largest
+    return _first_max(x, axis), jnp.take_along_axis(t, winner, axis).squeeze(axis)
+
+
+def _max(x: jax.Array, axis: int) -> jax.Array:
+    return _first_max(x, axis) if is_float(x) else x.max(axis)
+
+
+def _min(x: jax.Array, axis: int) -> jax.Array:
+    return reverse(_max(reverse(x), axis))
+
+
+def _mean(x: jax.Array, axis: int) -> jax.Array:
+    wide, dtype = widened(x)
+    return (wide.sum(axis) / np.asarray(x.shape[axis], wide.dtype)).astype(dtype)
+
+
+def _global(name: str, x: jax.Array, reduce: Reduce) -> jax.Array:
+    check_input(name, x)
+    if 0 in x.shape[1:-1]:
+        raise wrong(name, "x", describe(x), "at least one element along every spatial axis")
+    return reduce(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
+
+
+@jax.jit
+def global_max_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
+    """Return the maximum of every channel.
+
+    ``y[n, c] = max_p x[n, p, c]`` over all positions p.
+
+    Args:
+        x: (n, *spatial, c), floats or integers.
+
+    Returns:
+        (n, c) in the dtype of x.
+
+    Raises:
+        ValueError: x has no spatial axis, or an empty one.
+        TypeError: x is neither floating nor integer.
+
+    Source: M. Oquab et al., Is object localization for free? (2015).
+
+    >>> import jax.numpy as jnp
+    >>> global_max_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+    [[6.0, 7.0]]
+    """
+    return _global("global_max_pool", x, _max)
+
+
+@jax.jit
+def global_min_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
+    """Return the minimum of every channel.
+
+    ``y[n, c] = min_p x[n, p, c]`` over all positions p.
+
+    Args, Returns, Raises: as `global_max_pool`.
+
+    Source: ``min x = -max(-x)``, applied to `global_max_pool`.
+
+    >>> import jax.numpy as jnp
+    >>> global_min_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+    [[0.0, 1.0]]
+    """
+    return _global("global_min_pool", x, _min)
+
+
+@jax.jit
+def global_avg_pool(x: Num[Array, "n *spatial c"]) -> Float[Array, "n c"]:
+    """Return the mean of every channel.
+
+    ``y[n, c] = mean_p x[n, p, c]`` over all positions p; half precision is summed in float32.
+
+    Args, Raises: as `global_max_pool`.
+
+    Returns:
+        (n, c) in the dtype of x; for integers in the default float dtype.
+
+    Source: M. Lin, Q. Chen, S. Yan, Network in network (2014).
+
+    >>> import jax.numpy as jnp
+    >>> global_avg_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+    [[3.0, 4.0]]
+    """
+    return _global("global_avg_pool", x, _mean)
+
+
+def _by_blocks(x: jax.Array, blocks: Blocks, axis: int, reduce: Reduce) -> jax.Array:
+    """Reduce every block of indices of an axis; blocks of one size together."""
+    parts, order = [], []
+    for size in sorted({len(block) for block in blocks}):
+        alike = [j for j, block in enumerate(blocks) if len(block) == size]
+        table = np.asarray([blocks[j] for j in alike])
+        parts.append(reduce(jnp.take(x, table, axis, mode="clip"), axis + 1))
+        order += alike
+    y = jnp.concatenate(parts, axis)
+    return y if len(parts) == 1 else jnp.take(y, np.argsort(order), axis, mode="clip")
+
+
+def _adaptive(
+    name: str, x: jax.Array, out: Ints, whole: Callable[..., jax.Array], reduce: Reduce
+) -> jax.Array:
+    """Equal windows by the pooling of `fnn.pooling`, others block by block."""
+    check_input(name, x)
+    spatial = x.shape[1:-1]
+    sizes = per_axis(name, "out", out, len(spatial), 1)
+    if 0 in spatial:
+        raise wrong(name, "x", describe(x), "at least one element along every spatial axis")
+    if all(i % o == 0 for i, o in zip(spatial, sizes, strict=True)):
+        return whole(x, tuple(i // o for i, o in zip(spatial, sizes, strict=True)))
+    wide, dtype = (x, x.dtype) if reduce is _max else widened(x)
+    for axis in reversed(range(1, x.ndim - 1)):
+        i, o = x.shape[axis], sizes[axis - 1]
+        blocks = [range(j * i // o, -(-(j + 1) * i // o)) for j in range(o)]
+        wide = _by_blocks(wide, blocks, axis, reduce)
+    return wide.astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnames="out", inline=True)
+def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Num[Array, "n *out c"]:
+    """Return maxima over windows that share each axis out into ``out`` parts.
+
+    Along an axis of size i, window j of o is ``[floor(j i / o), ceil((j + 1) i / o))``: windows of
+    unequal size, overlapping where o does not divide i.
+
+    Args:
+        x: (n, *spatial, c), floats or integers.
+        out: output sizes, an int for all axes or one per axis.
+
+    Returns:
+        (n, *out, c) in the dtype of x.
+
+    Raises:
+        ValueError: ``out`` is malformed, or x has no spatial axis, or an empty one.
+        TypeError: x is neither floating nor integer.
+
+    Source: PyTorch, `AdaptiveMaxPool2d`; K. He et al., Spatial pyramid pooling in deep
+    convolutional networks (2014).
+
+    >>> import jax.numpy as jnp
+    >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
+    [2.0, 4.0]
+    """
+    return _adaptive("adaptive_max_pool", x, out, max_pool, _max)
+
+
+@functools.partial(jax.jit, static_argnames="out", inline=True)
+def adaptive_avg_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Float[Array, "n *out c"]:
+    """Return means over windows that share each axis out into ``out`` parts.
+
+    Windows, arguments and errors are those of `adaptive_max_pool`; half precision is summed in
+    float32.
+
+    Returns:
+        (n, *out, c) in the dtype of x; for integers in the default float dtype.
+
+    Source: PyTorch, `AdaptiveAvgPool2d`.
+
+    >>> import jax.numpy as jnp
+    >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
+    [1.0, 3.0]
+    """
+    return _adaptive("adaptive_avg_pool", x, out, avg_pool, _mean)
+
+
+REDUCTIONS: dict[str, Reduce] = {"max": _max, "min": _min, "mean": _mean}
+
+
+@functools.partial(jax.jit, static_argnames=("blocks", "reduce", "axis"), inline=True)
+def partition_pool(
+    x: Num[Array, "*shape"],
+    blocks: tuple[tuple[int, ...], ...],
+    reduce: str = "max",
+    *,
+    axis: int = 1,
+) -> Num[Array, "*pooled"]:
+    """Return the maximum, minimum or mean over each block of a partition of an axis.
+
+    ``y[..., j, ...] = reduce over i in blocks[j] of x[..., i, ...]``.
+
+    Args:
+        x: floats or integers, of any shape.
+        blocks: for each output its indices into the axis, as a tuple of tuples; every index of the
+            axis is in exactly one block. Blocks may differ in size and need not be contiguous.
+        reduce: "max", "min" (the first of a tie in the block's order gets the gradient) or "mean".
+        axis: the axis that is partitioned.
+
+    Returns:
+        x with ``len(blocks)`` entries along the axis, in the dtype of x; a mean of integers in the
+        default float dtype.
+
+    Raises:
+        ValueError: an index is missing, repeated or outside the axis, a block is empty, the axis
+            does not exist, or ``reduce`` is unknown.
+        TypeError: x is neither floating nor integer.
+
+    Source: Y.-L. Boureau, J. Ponce, Y. LeCun, A theoretical analysis of feature pooling in visual
+    recognition (2010).
+
+    >>> import jax.numpy as jnp
+    >>> partition_pool(jnp.array([[5.0, 1.0, 2.0]]), ((0, 2), (1,)), "mean").tolist()
+    [[3.5, 1.0]]
+    """
+    name = "partition_pool"
+    check_dtype(name, x)
+    if not -x.ndim <= axis < x.ndim:
+        raise wrong(name, "axis", axis, f"an axis of {describe(x)}")
+    if reduce not in REDUCTIONS:
+        raise wrong(name, "reduce", repr(reduce), f"one of {', '.join(map(repr, REDUCTIONS))}")
+    axis %= x.ndim
+    counts = dict.fromkeys(range(x.shape[axis]), 0)
+    for block in blocks:
+        if not block:
+            raise wrong(name, "blocks", "an empty block", "at least one index in every block")
+        for i in block:
+            if i not in counts:
+                raise wrong(name, "blocks", f"index {i}", f"indices from 0 to {len(counts) - 1}")
+            counts[i] += 1
+    odd = {i: count for i, count in counts.items() if count != 1}
+    if odd:
+        i, count = next(iter(odd.items()))
+        raise wrong(name, "blocks", f"index {i} {count} times", "every index in exactly one block")
+    return _by_blocks(x, blocks, axis, REDUCTIONS[reduce])

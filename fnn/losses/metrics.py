@@ -1,0 +1,149 @@
+"""Metrics: what is counted, not trained; per example where an example has one.
+
+A label outside ``0 ... classes - 1`` gives NaN, as in the losses; NaN logits are never right. The
+mean over a part of the examples is ``jnp.mean(metric, where=mask)``.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fnn.checks import describe, wrong
+from fnn.dtypes import accumulator
+from fnn.layers.softmax import check_where
+from fnn.losses.classification import aligned, cross_entropy
+
+
+def _top_k(function: str, logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    """1 where fewer than k classes come before the label: larger, or equal and earlier."""
+    classes, label = aligned(function, labels, logits)
+    hit = classes == label
+    own = jnp.sum(jnp.where(hit, logits, 0), -1, keepdims=True)
+    before = ~(logits <= own) | ((logits == own) & (classes < label))
+    right = (jnp.sum(before, -1) < k).astype(logits.dtype)
+    return jnp.where(jnp.any(hit, -1), right, jnp.nan)
+
+
+@functools.partial(jax.jit, inline=True)
+def accuracy(logits: Float[Array, "*n classes"], labels: Int[Array, "*n"]) -> Float[Array, "*n"]:
+    """Return 1 where the largest logit is the label's and 0 elsewhere, per example.
+
+    ``[argmax(logits) = label]``; of equal logits the first counts.
+
+    Args:
+        logits: (*n, classes), float; probabilities do as well.
+        labels: (*n), integer.
+
+    Returns:
+        (*n), 0 or 1 in the dtype of logits; NaN for a label outside 0 ... classes - 1.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes do not fit.
+
+    >>> accuracy(jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([1, 1])).tolist()
+    [1.0, 0.0]
+    """
+    return _top_k("accuracy", logits, labels, 1)
+
+
+@functools.partial(jax.jit, static_argnames=("k",), inline=True)
+def top_k_accuracy(
+    logits: Float[Array, "*n classes"], labels: Int[Array, "*n"], *, k: int
+) -> Float[Array, "*n"]:
+    """Return 1 where the label's logit is among the k largest and 0 elsewhere, per example.
+
+    Args:
+        logits: (*n, classes), float; of equal ones the first is the larger.
+        labels: (*n), integer.
+        k: from 1 to classes.
+
+    Returns:
+        (*n), 0 or 1 in the dtype of logits; NaN for a label outside 0 ... classes - 1.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes do not fit, or k is out of range.
+
+    Source: O. Russakovsky et al., ImageNet large scale visual recognition challenge (2015).
+
+    >>> top_k_accuracy(jnp.array([[0.0, 1.0, 2.0]] * 3), jnp.array([0, 1, 2]), k=2).tolist()
+    [0.0, 1.0, 1.0]
+    """
+    if logits.ndim and not 1 <= k <= logits.shape[-1]:
+        raise wrong("top_k_accuracy", "k", k, f"1 ... {logits.shape[-1]}, the number of classes")
+    return _top_k("top_k_accuracy", logits, labels, k)
+
+
+@functools.partial(jax.jit, inline=True)
+def confusion_matrix(
+    logits: Float[Array, "*n classes"], labels: Int[Array, "*n"]
+) -> Float[Array, "classes classes"]:
+    """Return how many examples of each class were taken for each class.
+
+    ``C[i, j] = #{examples with label i and argmax j}``: the diagonal is right, a row sums to the
+    examples of its class.
+
+    Args:
+        logits: (*n, classes), float; of equal ones the first is the larger.
+        labels: (*n), integer.
+
+    Returns:
+        (classes, classes), counts in float32 or wider, exact to 2^24 each; all NaN if any label is
+        outside 0 ... classes - 1.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes do not fit.
+
+    >>> confusion_matrix(jnp.array([[0.0, 1.0], [2.0, 1.0], [3.0, 0.0]]), jnp.array([1, 1, 0]))
+    Array([[1., 0.],
+           [1., 1.]], dtype=float32)
+    """
+    _, label = aligned("confusion_matrix", labels, logits)
+    classes = logits.shape[-1]
+    valid = jnp.all((label >= 0) & (label < classes))
+    guess = jax.lax.argmax(logits, logits.ndim - 1, label.dtype)
+    counts = (
+        jnp.zeros((classes, classes), jnp.int32).at[label.reshape(-1), guess.reshape(-1)].add(1)
+    )
+    return jnp.where(valid, counts.astype(accumulator(logits.dtype)), jnp.nan)
+
+
+@functools.partial(jax.jit, inline=True)
+def perplexity(
+    logits: Float[Array, "*n time classes"],
+    labels: Int[Array, "*n time"],
+    *,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[Array, "*n"]:
+    """Return the exponential of the mean cross-entropy over the steps of a sequence.
+
+    ``exp(mean_t -log softmax(logits[t])[labels[t]])``: the number of equally likely classes that
+    would be as surprising. Of a whole text it is ``exp`` of the mean of all cross-entropies.
+
+    Args:
+        logits: (*n, time, classes), float.
+        labels: (*n, time), integer.
+        where: bool, the shape of labels or 1 along some axes: the steps to keep.
+
+    Returns:
+        (*n), of the dtype of logits; 1 for a sequence without a kept step; NaN for a label outside
+        0 ... classes - 1.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes do not fit.
+
+    Source: F. Jelinek et al., Perplexity (1977).
+
+    >>> perplexity(jnp.zeros((1, 3, 5)), jnp.array([[0, 1, 2]]))
+    Array([5.], dtype=float32)
+    """
+    if logits.ndim < 2:
+        raise wrong("perplexity", "logits", describe(logits), "the axes (*n, time, classes)")
+    check_where("perplexity", labels, where)
+    wide = logits.astype(accumulator(logits.dtype))
+    steps = None if where is None else where[..., None]
+    loss = cross_entropy(wide, labels, where=steps)
+    kept = jnp.ones(labels.shape, bool) if where is None else jnp.broadcast_to(where, labels.shape)
+    count = jnp.maximum(jnp.sum(kept, -1), 1).astype(loss.dtype)
+    return jnp.exp(jnp.sum(loss, -1) / count).astype(logits.dtype)

@@ -1,0 +1,133 @@
+"""Many small leaves as few vectors: an element-wise optimizer over whole groups of leaves.
+
+A program over 2,000 leaves holds thousands of kernels: compiling them, and starting them, costs
+more than their work. `flat` concatenates the small leaves, so that the optimizer is a few kernels.
+What is left is cutting the vectors into updates. The compiler builds equal kernels once, so leaves
+of one shape go into vectors of one length, and the places of the slices are read at run time: a
+fixed place would be written into the kernel, and make one for each leaf.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, UInt32
+
+from fnn.checks import wrong
+from fnn.optimizers.descent import Optimizer
+from fnn.optimizers.transforms import run_update
+from fnn.trees import check_like
+
+SMALL = 2**14  # numbers; larger leaves amortise their kernels, and copying them would cost more
+TOGETHER = 64  # leaves of one shape in a vector; one of thousands is slow to compile
+
+
+class Flat(NamedTuple):
+    """State of `flat`.
+
+    Attributes:
+        inner: the state of the optimizer, over what `_pack` returns.
+        zero: uint32[], always 0, which the compiler cannot know.
+    """
+
+    inner: Any
+    zero: UInt32[Array, ""]
+
+
+def _groups(leaves: list[Any]) -> list[list[int]]:
+    """Decide which leaves share a vector: 64 of a shape, the rest of a dtype; a large one none.
+
+    Nor does one of a single number: its kernel alone has no loop, and rounds otherwise.
+    """
+
+    def kind(i: int) -> tuple[Any, ...]:
+        return str(leaves[i].dtype), leaves[i].shape
+
+    groups = [[i] for i, x in enumerate(leaves) if not 1 < x.size <= SMALL]
+    rest: dict[str, list[int]] = {}
+    small = sorted((i for i, x in enumerate(leaves) if 1 < x.size <= SMALL), key=kind)
+    for (dtype, _), found in itertools.groupby(small, kind):
+        alike = list(found)
+        whole = len(alike) // TOGETHER * TOGETHER
+        groups += [alike[i : i + TOGETHER] for i in range(0, whole, TOGETHER)]
+        rest.setdefault(dtype, []).extend(alike[whole:])
+    return groups + [group for group in rest.values() if group]
+
+
+def _pack(tree: Any, like: Any) -> list[Any]:
+    """Gather each group of the leaves of ``like`` in a vector; a group of one stays as it is."""
+    leaves = jax.tree.leaves(tree)
+    return [
+        lax.concatenate([lax.reshape(leaves[i], (leaves[i].size,)) for i in group], 0)
+        if len(group) > 1
+        else leaves[group[0]]
+        for group in _groups(jax.tree.leaves(like))
+    ]
+
+
+def _unpack(packs: list[Any], like: Any, zero: Any) -> Any:
+    """Cut what `_pack` gathered into the leaves of a tree shaped as ``like``."""
+    leaves, structure = jax.tree.flatten(like)
+    places: dict[int, Any] = {}
+    for group, pack in zip(_groups(leaves), packs, strict=True):
+        start = 0
+        for i in group:
+            size, shape = leaves[i].size, leaves[i].shape
+            if start not in places:  # one of two numbers, for which the compiler cannot know
+                pair = np.array([start, start + 1], np.uint32)
+                places[start] = lax.reshape(lax.dynamic_slice(pair, (zero,), (1,)), ())
+            piece = lax.dynamic_slice(pack, (places[start],), (size,)) if len(group) > 1 else pack
+            leaves[i] = lax.reshape(piece, shape)
+            start += size
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _refuse_sharded(params: Any) -> None:
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        sharding = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
+        if sharding is not None and not sharding.is_fully_replicated:
+            needed = "leaves on one device, or replicated: a concatenation would gather them"
+            raise wrong("flat", "params" + jax.tree_util.keystr(path), sharding, needed)
+
+
+def flat(optimizer: Optimizer) -> Optimizer:
+    """Run an element-wise optimizer over a few vectors instead of many leaves, to the same result.
+
+    64 leaves of one shape make a vector, and what is left over of each dtype makes one more. A
+    step is the unflattened one to the bit, in half precision to one unit in the last place.
+
+    Leaves of more than 16,384 numbers stay as they are: they gain nothing. So do leaves of one
+    number, which would round otherwise. Masks by path, norms of leaves and `fnn.muon` need the
+    leaves: put those around `flat`, not inside.
+
+    Args:
+        optimizer: one that treats every number alike, such as `fnn.adam`.
+
+    Returns:
+        An `Optimizer`; the moments in its state are those of the vectors.
+
+    Raises:
+        ValueError: params that are sharded over devices; gradients shaped otherwise than params.
+
+    >>> import jax.numpy as jnp, fnn
+    >>> opt, params = flat(fnn.sgd(0.5)), {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}
+    >>> updates, state = opt.update(params, opt.init(params))
+    >>> updates["w"].tolist(), updates["b"].tolist()
+    ([[-0.5, -0.5], [-0.5, -0.5]], [-0.0, -0.0])
+    """
+
+    def init(params: Any) -> Flat:
+        _refuse_sharded(params)
+        return Flat(optimizer.init(_pack(params, params)), jnp.zeros((), jnp.uint32))
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        like = grads if params is None else params
+        check_like("flat", "grads", grads, like)
+        packed = None if params is None else _pack(params, params)
+        updates, inner = run_update(optimizer, _pack(grads, like), state.inner, packed, extra)
+        return _unpack(updates, like, state.zero), Flat(inner, state.zero)
+
+    return Optimizer(init, update)

@@ -1,0 +1,236 @@
+"""What goes before and after an optimizer: chains, clipping, penalties, frozen parameters.
+
+A transform is an `Optimizer` too, ``update(grads, state, params) -> (grads, state)``: `chain` hands
+what one returns to the next, fnn's and optax's alike. Masks are functions of a leaf's path, as
+`fnn.paths` writes it: ``lambda path: path.endswith("/w")``.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.checks import wrong
+from fnn.dtypes import accumulator
+from fnn.optimizers.descent import Optimizer, learning_rate
+from fnn.trees import Mask, check_like, global_norm, paths
+
+
+def run_update(transform: Any, grads: Any, state: Any, params: Any, extra: dict[str, Any]) -> Any:
+    """Call any transform's update with those of the extra arguments that it takes."""
+    takes = inspect.signature(transform.update).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        extra = {name: value for name, value in extra.items() if name in takes}
+    return transform.update(grads, state, params, **extra)
+
+
+def need_params(name: str, grads: Any, params: Any) -> None:
+    """Raise the error of a transform that was called without params, or with others."""
+    if params is None:
+        raise wrong(name, "params", "None", "the parameters: update(grads, state, params)")
+    check_like(name, "grads", grads, params)
+
+
+def where_mask(name: str, mask: Mask | None, fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Map fn over the leaves whose path the mask selects; the others stay as in tree."""
+    if mask is None:
+        return jax.tree.map(fn, tree, *rest)
+    names = paths(tree)
+    chosen = {path: bool(mask(path)) for path in jax.tree.leaves(names)}
+    if chosen and not any(chosen.values()):
+        raise wrong(name, "mask", "no leaf selected", f"true for one or more of {list(chosen)}")
+    return jax.tree.map(lambda path, x, *xs: fn(x, *xs) if chosen[path] else x, names, tree, *rest)
+
+
+def stateless(fn: Callable[[Any, Any], Any]) -> Optimizer:
+    """Make a transform of ``fn(grads, params)``."""
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        del extra
+        return fn(grads, params), state
+
+    return Optimizer(lambda params: (), update)
+
+
+def chain(*transforms: Optimizer) -> Optimizer:
+    """Apply transforms one after the other, the first to the gradients.
+
+    Args:
+        transforms: (init, update) pairs of fnn or of optax, in the order of application. Each
+            receives those of optax's extra arguments that its update names.
+
+    Returns:
+        An `Optimizer`; its state is the tuple of theirs.
+
+    Raises:
+        ValueError: update's state is not one state per transform.
+
+    >>> import jax.numpy as jnp, fnn
+    >>> opt = chain(clip_by_value(1.0), fnn.sgd(0.5))
+    >>> opt.update(jnp.array([0.5, -8.0]), opt.init(jnp.zeros(2)))[0].tolist()
+    [-0.25, 0.5]
+    """
+
+    def init(params: Any) -> tuple[Any, ...]:
+        return tuple(t.init(params) for t in transforms)
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        if not isinstance(state, tuple) or len(state) != len(transforms):
+            got = f"{len(state)} parts" if isinstance(state, tuple) else type(state).__name__
+            needed = f"the {len(transforms)} that init returns, one per transform"
+            raise wrong("chain", "state", got, needed)
+        states = []
+        for transform, own in zip(transforms, state, strict=True):
+            grads, own = run_update(transform, grads, own, params, extra)
+            states.append(own)
+        return grads, tuple(states)
+
+    return Optimizer(init, update)
+
+
+def clip_by_global_norm(max_norm: float) -> Optimizer:
+    """Scale the gradients down to a norm of at most ``max_norm``, keeping their direction.
+
+    ``g <- g min(1, max_norm / |g|)``, with ``|g|`` the norm of all leaves together.
+
+    Args:
+        max_norm: the largest norm that passes unchanged.
+
+    Returns:
+        An `Optimizer` without state, for a `chain`.
+
+    Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural
+    networks (2013).
+
+    >>> import jax.numpy as jnp
+    >>> clip_by_global_norm(2.5).update(jnp.array([3.0, 4.0]), ())[0].tolist()
+    [1.5, 2.0]
+    """
+
+    def clip(grads: Any, params: Any) -> Any:
+        norm = global_norm(grads)
+        scale = jnp.where(norm > max_norm, max_norm / norm, 1.0).astype(norm.dtype)
+
+        def shrink(g: Any) -> Any:
+            dtype = accumulator(g.dtype)
+            return (g.astype(dtype) * scale.astype(dtype)).astype(g.dtype)
+
+        return jax.tree.map(shrink, grads)
+
+    return stateless(clip)
+
+
+def clip_by_value(limit: float) -> Optimizer:
+    """Clip every number of the gradients into [-limit, limit].
+
+    Args:
+        limit: the largest magnitude that passes unchanged.
+
+    Returns:
+        An `Optimizer` without state, for a `chain`.
+
+    >>> import jax.numpy as jnp
+    >>> clip_by_value(1.0).update(jnp.array([0.5, -8.0]), ())[0].tolist()
+    [0.5, -1.0]
+    """
+    return stateless(
+        lambda grads, params: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads)
+    )
+
+
+def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
+    """Add the gradient of an L2 penalty: ``g <- g + strength x``, that of ``strength |x|^2 / 2``.
+
+    Put before an adaptive optimizer, the penalty is rescaled with the gradient; `add_weight_decay`
+    is not.
+
+    Args:
+        strength: the factor lambda.
+        mask: a function of a leaf's path, true for the leaves to penalise; default all.
+
+    Returns:
+        An `Optimizer` without state, for a `chain`; its update needs params.
+
+    Raises:
+        ValueError: update without params, or with params shaped otherwise than the gradients; a
+            mask that selects no leaf.
+
+    >>> import jax.numpy as jnp
+    >>> params = grads = {"w": jnp.array(4.0), "b": jnp.array(4.0)}
+    >>> updates, _ = l2(0.5, mask=lambda path: path == "w").update(grads, (), params)
+    >>> updates["w"].item(), updates["b"].item()
+    (6.0, 4.0)
+    """
+
+    def penalise(grads: Any, params: Any) -> Any:
+        need_params("l2", grads, params)
+        return where_mask(
+            "l2", mask, lambda g, x: g + (strength * x).astype(g.dtype), grads, params
+        )
+
+    return stateless(penalise)
+
+
+def freeze(mask: Mask) -> Optimizer:
+    """Keep the masked leaves as they are: their updates become zero.
+
+    Put it last in a `chain`, behind everything that changes parameters.
+
+    Args:
+        mask: a function of a leaf's path, true for the leaves to freeze.
+
+    Returns:
+        An `Optimizer` without state, for a `chain`.
+
+    Raises:
+        ValueError: from update, a mask that selects no leaf.
+
+    >>> import jax.numpy as jnp
+    >>> updates = {"features": jnp.ones(1), "head": jnp.ones(1)}
+    >>> freeze(lambda path: path == "features").update(updates, ())[0]["features"].tolist()
+    [0.0]
+    """
+    return stateless(lambda grads, params: where_mask("freeze", mask, jnp.zeros_like, grads))
+
+
+def add_weight_decay(optimizer: Optimizer, decay: float, *, mask: Mask | None = None) -> Optimizer:
+    """Shrink the parameters beside the optimizer's step: ``x <- x - rate (u + decay x)``.
+
+    ``-rate u`` is the optimizer's update, and rate the learning rate of its state, so that a
+    schedule scales both alike. For `fnn.sgd` without momentum it equals `l2`.
+
+    Args:
+        optimizer: one whose state holds one learning rate, however deep.
+        decay: the factor lambda.
+        mask: a function of a leaf's path, true for the leaves to shrink; default all.
+
+    Returns:
+        An `Optimizer` with the optimizer's own state; its update needs params.
+
+    Raises:
+        ValueError: update without params; a state without a learning rate; a mask that selects no
+            leaf.
+
+    Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
+
+    >>> import jax.numpy as jnp, fnn
+    >>> opt = add_weight_decay(fnn.sgd(0.5), 0.25)
+    >>> params = jnp.array([8.0])
+    >>> opt.update(jnp.array([1.0]), opt.init(params), params)[0].tolist()
+    [-1.5]
+    """
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        need_params("add_weight_decay", grads, params)
+        rate = learning_rate(state)
+
+        def shrink(u: Any, x: Any) -> Any:
+            dtype = accumulator(u.dtype)
+            return (u.astype(dtype) - rate.astype(dtype) * decay * x.astype(dtype)).astype(u.dtype)
+
+        updates, state = run_update(optimizer, grads, state, params, extra)
+        return where_mask("add_weight_decay", mask, shrink, updates, params), state
+
+    return Optimizer(optimizer.init, update)

@@ -1,0 +1,274 @@
+"""What goes around an optimizer: accumulation, averages, lookahead, float32 master weights."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int
+
+from fnn.checks import wrong
+from fnn.dtypes import accumulator
+from fnn.optimizers.descent import Optimizer
+from fnn.optimizers.transforms import need_params, run_update
+from fnn.trees import check_like
+
+
+def _map(fn: Any, *trees: Any) -> Any:
+    """Map fn over trees in the dtype to compute in, and return the dtype of the first."""
+
+    def leaf(*xs: Any) -> Any:
+        dtype = accumulator(xs[0].dtype)
+        return fn(*[x.astype(dtype) for x in xs]).astype(xs[0].dtype)
+
+    return jax.tree.map(leaf, *trees)
+
+
+def _widened(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(accumulator(x.dtype)), tree)
+
+
+def _check_every(name: str, k: int) -> None:
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise wrong(name, "k", repr(k), "an int >= 1")
+
+
+class Accumulated(NamedTuple):
+    """State of `accumulate`.
+
+    Attributes:
+        inner: the state of the optimizer.
+        step: int32[], gradients in the mean so far.
+        mean: their sum over k, a pytree like the gradients, at least float32.
+    """
+
+    inner: Any
+    step: Int[Array, ""]
+    mean: Any
+
+
+def accumulate(optimizer: Optimizer, k: int) -> Optimizer:
+    """Step once with the mean of every k gradients; the updates between are zero.
+
+    ``m <- m + g / k``; at each k-th call the optimizer sees ``m``, and ``m`` starts again at zero.
+
+    Args:
+        optimizer: the optimizer to run at every k-th call; a schedule counts its steps.
+        k: how many gradients make a step, each a mean over as many examples.
+
+    Returns:
+        An `Optimizer` with one buffer of the gradients' size.
+
+    Raises:
+        ValueError: k < 1; gradients shaped otherwise than the params.
+
+    >>> import jax.numpy as jnp, fnn
+    >>> opt = accumulate(fnn.sgd(0.5), 2)
+    >>> first, state = opt.update(jnp.array([1.0]), opt.init(jnp.zeros(1)))
+    >>> second, state = opt.update(jnp.array([3.0]), state)
+    >>> first.tolist(), second.tolist()
+    ([0.0], [-1.0])
+    """
+    _check_every("accumulate", k)
+
+    def init(params: Any) -> Accumulated:
+        mean = jax.tree.map(jnp.zeros_like, _widened(params))
+        return Accumulated(optimizer.init(params), jnp.zeros((), jnp.int32), mean)
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        check_like("accumulate", "grads", grads, state.mean)
+        mean = _map(lambda m, g: m + g / k, state.mean, grads)
+
+        def step(mean: Any, inner: Any) -> Any:
+            whole = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, grads)
+            updates, inner = run_update(optimizer, whole, inner, params, extra)
+            return updates, inner, jax.tree.map(jnp.zeros_like, mean)
+
+        def wait(mean: Any, inner: Any) -> Any:
+            updates = jax.eval_shape(step, mean, inner)[0]
+            return jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), updates), inner, mean
+
+        ready = state.step == k - 1
+        updates, inner, mean = lax.cond(ready, step, wait, mean, state.inner)
+        return updates, Accumulated(inner, jnp.where(ready, 0, state.step + 1), mean)
+
+    return Optimizer(init, update)
+
+
+class Averaged(NamedTuple):
+    """State of `average`.
+
+    Attributes:
+        step: int32[], iterates seen.
+        average: the averaged parameters, to evaluate with.
+    """
+
+    step: Int[Array, ""]
+    average: Any
+
+
+def average(decay: float | None = None) -> Optimizer:
+    """Average the iterates on the side; put it last in a `chain`.
+
+    Polyak (the default): ``a <- a + (x - a) / t``, the mean of the iterates ``x`` after the steps
+    1 to t. Exponential: ``a <- decay a + (1 - decay) x``, from the initial parameters on. The
+    updates pass unchanged; the averaged parameters are ``state[-1].average``.
+
+    Args:
+        decay: None for the mean of all iterates, or the share of the old average that a step keeps.
+
+    Returns:
+        An `Optimizer` for the end of a `chain`; its update needs params.
+
+    Raises:
+        ValueError: decay not in [0, 1); update without params.
+
+    Source: B. Polyak, A. Juditsky, Acceleration of stochastic approximation by averaging (1992).
+
+    >>> import jax.numpy as jnp, fnn
+    >>> opt, x = fnn.chain(fnn.sgd(1.0), average()), jnp.array([3.0])
+    >>> state = opt.init(x)
+    >>> for _ in range(3):
+    ...     updates, state = opt.update(jnp.array([1.0]), state, x)
+    ...     x = x + updates                                       # 2, 1, 0
+    >>> state[-1].average.tolist()
+    [1.0]
+    """
+    if decay is not None and not 0 <= decay < 1:
+        raise wrong("average", "decay", decay, "None or a number in [0, 1)")
+
+    def init(params: Any) -> Averaged:
+        return Averaged(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, _widened(params)))
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        del extra
+        need_params("average", grads, params)
+        step = state.step + 1
+
+        def mix(a: Any, x: Any, u: Any) -> Any:
+            return a + (x + u - a) * (1 / step.astype(a.dtype) if decay is None else 1 - decay)
+
+        return grads, Averaged(step, _map(mix, state.average, params, grads))
+
+    return Optimizer(init, update)
+
+
+class Ahead(NamedTuple):
+    """State of `lookahead`.
+
+    Attributes:
+        inner: the state of the fast optimizer.
+        step: int32[], fast steps since the slow parameters moved.
+        slow: the slow parameters, to evaluate with between the synchronisations.
+    """
+
+    inner: Any
+    step: Int[Array, ""]
+    slow: Any
+
+
+def lookahead(optimizer: Optimizer, k: int = 5, *, slow_rate: float = 0.5) -> Optimizer:
+    """Let k steps of an optimizer explore, then go a part of the way: k forward, one back.
+
+    At every k-th step ``s <- s + slow_rate (x - s)`` and ``x <- s``, with the fast parameters x,
+    which are the params, and the slow ones s.
+
+    Args:
+        optimizer: the fast optimizer; its state goes on across synchronisations.
+        k: fast steps between them.
+        slow_rate: the part of the way, in (0, 1].
+
+    Returns:
+        An `Optimizer`; its update needs params, and nothing may change its updates.
+
+    Raises:
+        ValueError: k < 1; update without params.
+
+    Source: M. Zhang et al., Lookahead optimizer: k steps forward, 1 step back (2019).
+
+    >>> import jax.numpy as jnp, fnn
+    >>> opt, x = lookahead(fnn.sgd(1.0), 2, slow_rate=0.5), jnp.array([8.0])
+    >>> state = opt.init(x)
+    >>> for _ in range(2):
+    ...     updates, state = opt.update(jnp.array([2.0]), state, x)
+    ...     x = x + updates                                       # 6, then half way back from 4
+    >>> x.tolist()
+    [6.0]
+    """
+    _check_every("lookahead", k)
+
+    def init(params: Any) -> Ahead:
+        slow = jax.tree.map(jnp.copy, params)
+        return Ahead(optimizer.init(params), jnp.zeros((), jnp.int32), slow)
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        need_params("lookahead", grads, params)
+        updates, inner = run_update(optimizer, grads, state.inner, params, extra)
+        ready = state.step == k - 1
+
+        def advance(s: Any, x: Any, u: Any) -> Any:
+            return jnp.where(ready, s + slow_rate * (x + u - s), s)
+
+        slow = _map(advance, state.slow, params, updates)
+        back = _map(lambda u, x, s: jnp.where(ready, s - x, u), updates, params, slow)
+        return back, Ahead(inner, jnp.where(ready, 0, state.step + 1), slow)
+
+    return Optimizer(init, update)
+
+
+class Mastered(NamedTuple):
+    """State of `with_master_weights`.
+
+    Attributes:
+        inner: the state of the optimizer, in float32.
+        master: the parameters in float32.
+    """
+
+    inner: Any
+    master: Any
+
+
+def with_master_weights(optimizer: Optimizer) -> Optimizer:
+    """Keep half-precision parameters, and the optimizer's state, in float32.
+
+    The optimizer steps on the float32 master copy, ``m <- m + u``; the update returned is
+    ``m - x`` in the dtype of x, which takes the params to the rounded master. What it rounds away
+    is in the next update again: steps too small for the params add up in the master.
+
+    Args:
+        optimizer: any; leaves that are wider than half precision stay as they are.
+
+    Returns:
+        An `Optimizer`; its update needs params, and nothing may change its updates.
+
+    Raises:
+        ValueError: update without params.
+
+    Source: P. Micikevicius et al., Mixed precision training (2018).
+
+    >>> import jax.numpy as jnp, fnn
+    >>> opt, x = with_master_weights(fnn.sgd(2.0**-10)), jnp.ones(1, jnp.bfloat16)
+    >>> state = opt.init(x)
+    >>> for _ in range(8):                         # each step is below half a unit of bfloat16
+    ...     updates, state = opt.update(jnp.ones(1, jnp.bfloat16), state, x)
+    ...     x = x + updates
+    >>> x.tolist(), state.master.tolist()
+    ([0.9921875], [0.9921875])
+    """
+
+    def init(params: Any) -> Mastered:
+        master = jax.tree.map(jnp.copy, _widened(params))
+        return Mastered(optimizer.init(master), master)
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        need_params("with_master_weights", grads, params)
+        updates, inner = run_update(optimizer, _widened(grads), state.inner, state.master, extra)
+        master = _map(lambda m, u: m + u, state.master, updates)
+        moved = jax.tree.map(
+            lambda x, m: (m.astype(x.dtype).astype(m.dtype) - x.astype(m.dtype)).astype(x.dtype),
+            params,
+            master,
+        )
+        return moved, Mastered(inner, master)
+
+    return Optimizer(init, update)

@@ -1,0 +1,119 @@
+"""Kernels that go block by block: bounded memory, and the same numbers however they are cut."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn.kernels.conv import im2col, winograd
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
+from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
+from fnn.kernels.conv.library import LIBRARY
+from fnn.kernels.conv.winograd import BLOCK, WINOGRAD2, WINOGRAD4
+from fnn.windows import resolve
+
+
+def agree(kernel: Kernel, form: Form, c: int, tolerance: float) -> None:
+    """The three maps of two examples with c channels equal the library's."""
+    rng = np.random.default_rng(0)
+    shapes = (
+        (2, *form.spatial, c),
+        (*form.windows.size, c // form.groups, c),
+        (2, *form.out, c),
+    )
+    x, w, y = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes)
+    for slot, a, b in ((OUTPUT, x, w), (WINDOW, x, y), (INPUT, y, w)):
+        got, want = (getattr(k, slot)(a, b, form) for k in (kernel, LIBRARY))
+        largest = float(jnp.abs(want).max())
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * largest)
+
+
+@pytest.mark.parametrize(("n", "size"), [(64, 32), (1, 300)])
+def test_im2col_memory_is_bounded(n: int, size: int) -> None:
+    """Blocks of examples, or of rows of one: the patches of all would take 9 times the input."""
+    c = 16
+    form = Form((size, size), resolve("test", (size, size), (3, 3), 1, "SAME"), 1)
+
+    def window_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+        return apply(x, y, slot=WINDOW, form=form, kernel=IM2COL)
+
+    cut = blocks(n, c, c, form, 4, OUTPUT)
+    assert cut.folded
+    assert 6 * c * 4 * cut.examples * cut.rows * size <= BUDGET
+    x, w = jnp.zeros((n, size, size, c)), jnp.zeros((3, 3, c, c))
+    for fn, arguments in ((fnn.conv_im2col, (x, w)), (window_gradient, (x, x))):
+        memory = jax.jit(fn).lower(*arguments).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= 3 * BUDGET + 2 * x.nbytes < 9 * x.nbytes
+
+
+# Spatial sizes, window, stride, dilation, groups; the budget that cuts them.
+CUT: dict[str, tuple[Any, ...]] = {
+    "a folded line": ((96,), (3,), 1, 2, 1, 2**12),
+    "a line of strides": ((41,), (5,), 3, 1, 2, 2**11),
+    "a folded plane": ((12, 7), (3, 3), 1, 1, 1, 2**12),
+    "a strided plane": ((13, 6), (3, 2), 2, 1, 2, 2**11),
+    "a folded volume": ((6, 5, 4), (2, 3, 3), (2, 1, 1), (1, 2, 1), 1, 2**11),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows cut into stretches, as of images too large for the budget, in all three maps."""
+    spatial, window, stride, dilation, groups, budget = CUT[case]
+    monkeypatch.setattr(im2col, "BUDGET", budget)
+    monkeypatch.setattr(im2col, "WHOLE", 1)
+    form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), groups, "cpu")
+    output, gradient = (blocks(2, 8, 8, form, 4, slot) for slot in (OUTPUT, WINDOW))
+    assert output.rows < form.out[0] > gradient.rows
+    assert output.folded == ("folded" in case)
+    agree(IM2COL, form, 8, 1e-5)
+
+
+@pytest.mark.parametrize("kernel", [WINOGRAD2, WINOGRAD4])
+@pytest.mark.parametrize(
+    ("spatial", "size"), [((9,), (3,)), ((6, 7), (2, 3)), ((5, 5, 6), (4, 3, 1))]
+)
+def test_winograd_in_blocks_gives_the_same(
+    kernel: Kernel,
+    spatial: tuple[int, ...],
+    size: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One example in a block; several groups, too."""
+    monkeypatch.setattr(winograd, "BLOCK", 1)
+    for groups in (1, 2):
+        form = Form(spatial, resolve("test", spatial, size, 1, "SAME"), groups, "cpu")
+        loops = jax.make_jaxpr(lambda x, w, form=form: kernel.output(x, w, form))
+        arrays = jnp.zeros((2, *spatial, 4)), jnp.zeros((*size, 4 // groups, 4))
+        assert "scan" in str(loops(*arrays))
+        agree(kernel, form, 4, 1e-5)
+
+
+def test_winograd_memory_is_bounded() -> None:
+    """Of 64 examples the points, of input and output, would take 4.5 times the input."""
+    form = Form((32, 32), resolve("test", (32, 32), (3, 3), 1, "SAME"), 1)
+    x, w = jnp.zeros((64, 32, 32, 64)), jnp.zeros((3, 3, 64, 64))
+    for slot, b in ((OUTPUT, w), (WINDOW, x)):
+        fn = jax.jit(lambda x, b, slot=slot: apply(x, b, slot=slot, form=form, kernel=WINOGRAD4))
+        memory = fn.lower(x, b).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= 2 * BLOCK < 4.5 * x.nbytes
+
+
+def test_winograd_transforms_a_window_when_its_turn_comes() -> None:
+    """Not those of all layers at the start, which would be in memory together."""
+    x, w = jnp.zeros((1, 8, 8, 128)), jnp.zeros((3, 3, 128, 128))
+    points = 4 * 36 * 128 * 128
+
+    def temporary(depth: int) -> int:
+        def stack(x: jax.Array, windows: list[jax.Array]) -> jax.Array:
+            for w in windows:
+                x = fnn.conv_winograd(x, w)
+            return x
+
+        program = jax.jit(stack).lower(x, [w] * depth).compile()
+        return int(program.memory_analysis().temp_size_in_bytes)
+
+    assert temporary(8) < temporary(2) + points

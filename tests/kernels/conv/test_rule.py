@@ -1,0 +1,146 @@
+"""The rule that picks a kernel, and what `tune` remembers."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn.kernels.conv import rule as rules
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form
+from fnn.kernels.conv.im2col import IM2COL
+from fnn.windows import resolve
+
+# One form of every kind: window, input channels, output channels, configuration.
+KINDS = {
+    "depthwise, small window": ((9, 9), (3, 3), 4, 8, {"groups": 4}),
+    "depthwise, middle window": ((9, 9), (7, 7), 2, 2, {"groups": 2}),
+    "depthwise, large window": ((12, 12), (9, 9), 2, 2, {"groups": 2}),
+    "depthwise, huge window": ((5, 5), (23, 23), 2, 2, {"groups": 2}),
+    "grouped": ((9, 9), (3, 3), 8, 8, {"groups": 2}),
+    "pointwise": ((9, 9), (1, 1), 6, 7, {}),
+    "volume": ((5, 5, 5), (3, 3, 3), 6, 7, {}),
+    "strided": ((5, 5), (3, 3), 32, 33, {"stride": 2}),
+    "strided, few channels": ((9, 9), (3, 3), 6, 7, {"stride": 2}),
+    "one input channel": ((9, 9), (3, 3), 1, 8, {}),
+    "narrow input": ((9, 9), (3, 3), 3, 8, {}),
+    "narrow output": ((9, 9), (3, 3), 8, 3, {}),
+    "line": ((20,), (5,), 6, 7, {}),
+    "line, narrow": ((20,), (5,), 3, 7, {}),
+    "plane": ((9, 9), (3, 3), 127, 127, {}),
+    "plane, small window, deep": ((9, 9), (5, 2), 64, 128, {}),
+    "line, small window, deep": ((80,), (3,), 128, 129, {}),
+    "volume, small window": ((5, 5, 5), (1, 3, 3), 32, 33, {}),
+    "plane, large window": ((12, 12), (9, 9), 6, 7, {}),
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An empty cache folder of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rules.tuned.cache_clear()
+    yield tmp_path / "fnn" / "tuned.json"
+    rules.tuned.cache_clear()
+
+
+def arrays(kind: str, dtype: Any = jnp.float32) -> tuple[Any, Any, dict[str, Any]]:
+    spatial, window, c_in, c_out, config = KINDS[kind]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, *spatial, c_in))
+    w = rng.standard_normal((*window, c_in // config.get("groups", 1), c_out))
+    return jnp.asarray(x, dtype), jnp.asarray(w, dtype), config
+
+
+def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
+    named = set()
+    for kind, (spatial, window, c_in, c_out, config) in KINDS.items():
+        stride, groups = config.get("stride", 1), config.get("groups", 1)
+        form = Form(spatial, resolve("test", spatial, window, stride, "SAME"), groups)
+        for slot in (OUTPUT, WINDOW):
+            cell = rules.cell(slot, form, 2, c_in, c_out)
+            named.add(cell)
+            assert cell == f"{slot} {kind}"
+    for platform, choices in rules.CHOICES.items():
+        assert set(choices) == named, platform
+        assert set(choices.values()) <= set(rules.KERNELS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_default_equals_the_library(kind: str) -> None:
+    x, w, config = arrays(kind)
+
+    def loss(conv: Any) -> Any:
+        return jax.value_and_grad(lambda x, w: (conv(x, w, **config) ** 2).sum(), (0, 1))
+
+    got, want = loss(fnn.conv)(x, w), loss(fnn.conv_lax)(x, w)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_a_platform_without_measurements_uses_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "CHOICES", {})
+    x, w, config = arrays("depthwise, small window")
+
+    def program(conv: Any) -> str:
+        jitted = jax.jit(lambda x, w: conv(x, w, **config))
+        return str(jitted.lower(x, w).as_text()).replace("conv_lax", "conv")
+
+    assert program(fnn.conv).count("stablehlo.convolution") == 1
+    monkeypatch.undo()
+    assert program(fnn.conv).count("stablehlo.convolution") == 0
+
+
+def test_tune_remembers_and_conv_follows(cache: Path) -> None:
+    x, w, _ = arrays("line")
+    choices = fnn.tune(lambda x, w: fnn.conv(x, w).sum(), x, w)
+    assert sorted(name.split()[2] for name in choices) == [INPUT, OUTPUT, WINDOW]
+    assert json.loads(cache.read_text()) == choices
+    assert rules.tuned() == choices
+    # Another choice in the file is another program.
+    cache.write_text(json.dumps(dict.fromkeys(choices, "fft")))
+    rules.tuned.cache_clear()
+    lowered = jax.jit(jax.grad(lambda x: (fnn.conv(x, w) ** 2).sum())).lower(x)
+    assert lowered.as_text().count("stablehlo.fft") >= 6
+    cache.unlink()
+    rules.tuned.cache_clear()
+    assert "stablehlo.fft" not in jax.jit(lambda x: fnn.conv(x, w)).lower(x).as_text()
+
+
+def test_tune_looks_into_scans_and_adds_to_what_is_there(cache: Path) -> None:
+    x, w, _ = arrays("pointwise")
+    first = fnn.tune(fnn.conv, x, w)
+    line, window, _ = arrays("line", jnp.bfloat16)
+
+    def stack(x: Any, w: Any) -> Any:
+        return jax.lax.scan(lambda x, _: (fnn.conv(x, w)[..., :6], None), x, None, length=2)[0]
+
+    second = fnn.tune(stack, line, window)
+    assert len(second) == 3
+    assert all("float32" in name for name in second)  # what the CPU computes bfloat16 in
+    assert json.loads(cache.read_text()) == first | second
+
+
+def test_an_unreadable_file_is_said_and_ignored(cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.write_text("{")
+    with pytest.warns(UserWarning, match="tuned.json is not readable and ignored"):
+        assert rules.tuned() == {}
+
+
+def test_a_kernel_that_disagrees_is_an_error_and_nothing_is_lost(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, w, _ = arrays("line")
+    before = fnn.tune(fnn.conv, x, w)
+    wrong = IM2COL._replace(output=lambda x, w, form: 1.001 * IM2COL.output(x, w, form))
+    monkeypatch.setitem(rules.KERNELS, "im2col", wrong)
+    with pytest.raises(RuntimeError, match=r"fnn.tune: kernel im2col differs from lax by 0.001"):
+        fnn.tune(fnn.conv, x, w)
+    assert json.loads(cache.read_text()) == before
+    assert os.listdir(cache.parent) == ["tuned.json"]

@@ -1,0 +1,397 @@
+"""Convolution: the numbers of the courses, the laws, the derivatives, the messages.
+
+`test_conv_fuzz.py` compares every algorithm with the oracle over random forms.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import check, close
+from tests.oracles import conv as oracle
+from tests.recorded.record_torch_conv import CASES, FILE, arrays
+
+OTHERS = ("conv_matrix", "conv_transpose")
+ALGORITHMS = [
+    getattr(fnn, name)
+    for name in fnn.__all__
+    if name == "conv" or (name.startswith("conv_") and name not in OTHERS)
+]
+every = pytest.mark.parametrize("fn", ALGORITHMS, ids=lambda fn: fn.__name__)
+# A form that every algorithm takes.
+X, W = (2, 6, 7, 3), (3, 3, 3, 4)
+
+
+def normal(*shapes: tuple[int, ...], seed: int = 0, dtype: Any = np.float32) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(s).astype(dtype) for s in shapes]
+
+
+def image(rows: Any) -> jax.Array:
+    """One example with one channel."""
+    a = jnp.asarray(rows, jnp.float32)
+    return a.reshape(1, *a.shape, 1)
+
+
+def window(rows: Any) -> jax.Array:
+    a = jnp.asarray(rows, jnp.float32)
+    return a.reshape(*a.shape, 1, 1)
+
+
+def rows(y: jax.Array) -> Any:
+    return np.asarray(y[0, ..., 0]).tolist()
+
+
+# The numbers of the courses.
+
+Y = [1, 2, 3, 4, 5, 6]
+SQUARE = [[1, 2, 1], [3, 4, 0], [2, 6, 1]]
+FOUR = [[1, 2, 3, 2], [4, 0, -1, 3], [0, 1, 2, 1], [6, 2, -1, 4]]
+NINE = np.arange(9.0).reshape(3, 3)
+RAMP = [[0, 1], [2, 3]]
+NUMBERS: list[tuple[Any, Any, dict[str, Any], Any]] = [
+    (Y, [0.5, 0.5], {}, [1.5, 2.5, 3.5, 4.5, 5.5]),  # A5
+    (Y, [0.5, 0.5], {"stride": 2}, [1.5, 3.5, 5.5]),
+    (SQUARE, [[-1, 2], [1, 0]], {}, [[6, 4], [7, 2]]),  # A7
+    (FOUR, [[-1, 4], [1, 5]], {"stride": 2}, [[11, 19], [20, 21]]),
+    (NINE, RAMP, {}, [[19, 25], [37, 43]]),  # E9
+    (NINE, RAMP, {"padding": 1}, [[0, 3, 8, 4], [9, 19, 25, 10], [21, 37, 43, 16], [6, 7, 8, 0]]),
+    (NINE, RAMP, {"padding": 1, "stride": (3, 2)}, [[0, 8], [6, 8]]),
+    (Y, [1, 1, 1], {"padding": "SAME"}, [3, 6, 9, 12, 15, 11]),  # A11, C8: zero boundary
+    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "circular"}, [9, 6, 9, 12, 15, 12]),  # C8
+    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "circular", "stride": 2}, [9, 9, 15]),
+    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "reflect"}, [5, 6, 9, 12, 15, 16]),
+    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "replicate"}, [4, 6, 9, 12, 15, 17]),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config", "want"), NUMBERS)
+def test_numbers_of_the_courses(x: Any, w: Any, config: dict[str, Any], want: Any) -> None:
+    """A5, A7, A11, C8, E9; and A5, A9: the same numbers from the explicit matrix."""
+    config = {"padding": "VALID"} | config
+    assert rows(fnn.conv(image(x), window(w), **config)) == want
+    matrix = fnn.conv_matrix(window(w), np.shape(x), **config)
+    assert np.asarray(matrix @ image(x).ravel()).tolist() == np.ravel(want).tolist()
+
+
+MATRICES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((5, 4, 3), (3, 2, 3, 2), {"stride": (2, 1)}),
+    ((4, 5, 4), (2, 3, 2, 6), {"groups": 2, "padding": ((1, 0), (2, 2)), "dilation": (1, 2)}),
+    ((4, 4, 2), (3, 3, 2, 2), {"padding_mode": "reflect", "stride": 3}),
+    ((3, 2, 4, 1), (2, 2, 3, 1, 2), {"padding_mode": "circular"}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config"), MATRICES)
+def test_unwinding(x: tuple[int, ...], w: tuple[int, ...], config: dict[str, Any]) -> None:
+    """A9: any convolution is one matrix-vector product; its transpose is `conv_transpose`."""
+    a, b = normal((1, *x), w)
+    matrix = fnn.conv_matrix(jnp.asarray(b), x[:-1], **config)
+    want = oracle.conv(a.astype(np.float64), b.astype(np.float64), **config)
+    close(matrix @ a.ravel(), want.ravel(), length=b[..., 0].size)
+
+
+def test_feature_maps() -> None:
+    """A10: summed over the input's maps; not summed, f_in f_out maps; a bias at each place."""
+    x, w, untied = normal((2, 5, 4, 3), (3, 2, 3, 2), (5, 4, 2))
+    single = lambda i, j: fnn.conv(x[..., i : i + 1], w[..., i : i + 1, j : j + 1])
+    maps = [[single(i, j) for j in range(2)] for i in range(3)]
+    summed = jnp.concatenate([sum(maps[i][j] for i in range(3)) for j in range(2)], -1)
+    close(fnn.conv(x, w, untied), summed + untied[None], length=18)
+    multiplied = jnp.concatenate([maps[i][j] for i in range(3) for j in range(2)], -1)
+    depthwise = w.reshape(3, 2, 1, 6)  # of channel i the maps 2 i and 2 i + 1
+    close(fnn.conv(x, depthwise, groups=3), multiplied, length=6)
+
+
+def test_textbook_convolution() -> None:
+    """B12: the flipped convolution is commutative and linear; `numpy.convolve` is its 1-D case."""
+    x, y, w = normal((6,), (6,), (4,))
+    full = lambda a, v: fnn.convolve(image(a), window(v), padding=len(v) - 1)[0, :, 0]
+    close(full(x, w), np.convolve(x, w), length=4)
+    close(full(w, x), np.convolve(x, w), length=4)
+    close(full(2 * x - 3 * y, w), 2 * full(x, w) - 3 * full(y, w), length=16)
+    a, b = normal((5, 4), (2, 3))
+    there = fnn.convolve(image(a), window(b), padding=((1, 1), (2, 2)))
+    back = fnn.convolve(image(b), window(a), padding=((4, 4), (3, 3)))
+    close(there, back, length=6)
+
+
+def test_opposite_edges_cancel() -> None:
+    """B13: summed over the image the two edges of a bar cancel, unless a ReLU comes first."""
+    bar = jnp.zeros((5, 6)).at[:, 2:4].set(1.0)
+    edges = fnn.conv(image(bar), window([[-1.0, 1.0]]), padding="VALID")
+    assert float(edges.sum()) == 0.0
+    assert float(fnn.relu(edges).sum()) == 5.0
+
+
+def test_backward_by_hand() -> None:
+    """C10: both gradients of a convolution are convolutions."""
+    x, w, g = normal((2, 6, 5, 3), (3, 2, 3, 4), (2, 4, 4, 4))
+    _, pull = jax.vjp(lambda x, w: fnn.conv(x, w, padding="VALID"), x, w)
+    to_x, to_w = pull(jnp.asarray(g))
+    exchanged = jnp.swapaxes(w, -1, -2)
+    close(to_x, fnn.convolve(g, exchanged, padding=((2, 2), (1, 1))), length=24)
+    channels_as_examples = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    by_hand = fnn.conv(*channels_as_examples, padding="VALID")  # (c_in, *window, c_out)
+    close(to_w, by_hand.transpose(1, 2, 0, 3), length=32)
+
+
+def test_from_dense_to_convolution() -> None:
+    """E10: a dense layer made translation invariant, then local, is a convolution."""
+    size, (weights, x) = 7, normal((7, 7), (2, 7))
+    shift = (np.arange(size)[None] - np.arange(size)[:, None]) % size  # of input i against output o
+    shared = np.array([weights[shift == k].mean() for k in range(size)], np.float32)
+    local = np.where((shift <= 1) | (shift == size - 1), shared[shift], np.float32(0))
+    got = fnn.dense(x, local.T)
+    taps = jnp.asarray(shared[[size - 1, 0, 1]])
+    want = fnn.conv(x[..., None], taps.reshape(3, 1, 1), padding_mode="circular")
+    close(got, want[..., 0], length=7)
+
+
+def test_small_shifts() -> None:
+    """B16: a convolution moves with its input; pooling after it forgets the small shifts."""
+    spot = jnp.zeros((8, 8)).at[2, 4].set(1.0)
+    moved = jnp.roll(spot, (1, 1), (0, 1))
+    responses = [fnn.conv(image(a), window([[1.0]])) for a in (spot, moved)]
+    assert not np.array_equal(*responses)
+    assert np.array_equal(jnp.roll(responses[0], (1, 1), (1, 2)), responses[1])
+    assert np.array_equal(*(fnn.max_pool(r, 2) for r in responses))
+
+
+# Laws, for every algorithm.
+
+
+@every
+def test_equivariance(fn: Any) -> None:
+    """A8, B16, D6: on a torus exactly, and away from the border with zeros."""
+    x, w = normal((1, 8, 9, 3), W)
+    y = fn(x, w, padding_mode="circular")
+    shifted = fn(jnp.roll(x, (2, -3), (1, 2)), w, padding_mode="circular")
+    close(shifted, jnp.roll(y, (2, -3), (1, 2)), length=27)
+    inner = jnp.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    moved = fn(jnp.roll(inner, (1, -2), (1, 2)), w)
+    close(moved, jnp.roll(fn(inner, w), (1, -2), (1, 2)), length=27)
+
+
+@every
+def test_linearity(fn: Any) -> None:
+    x, y, w, v = normal(X, X, W, W)
+    close(fn(2 * x - y, w), 2 * fn(x, w) - fn(y, w), length=108)
+    close(fn(x, 2 * w - v), 2 * fn(x, w) - fn(x, v), length=108)
+
+
+@every
+def test_agreement(fn: Any) -> None:
+    """Value and gradients are those of every other algorithm."""
+    x, w, b, g = normal(X, W, (4,), (2, 6, 7, 4))
+
+    def run(fn: Any) -> list[Any]:
+        y, pull = jax.vjp(fn, x, w, b)
+        return [y, *pull(jnp.asarray(g))]
+
+    for got, want in zip(run(fn), run(fnn.conv_lax), strict=True):
+        close(got, want, length=84)
+
+
+@every
+def test_second_derivatives(fn: Any) -> None:
+    """Reverse and forward over reverse are the library kernel's.
+
+    That one is checked against finite differences in test_layers.py.
+    """
+
+    def second(fn: Any, *arrays: Any) -> Any:
+        x, w, u, v = arrays
+
+        def slope(x: Any, w: Any) -> Any:
+            return jax.grad(lambda x, w: jnp.sin(fn(x, w)).sum(), (0, 1))(x, w)
+
+        def along(x: Any, w: Any) -> Any:
+            return sum(map(jnp.vdot, slope(x, w), (u, v)))
+
+        return jax.grad(along, (0, 1))(x, w), jax.jvp(slope, (x, w), (u, v))[1]
+
+    with jax.enable_x64(True):
+        arrays = normal(*((1, 4, 5, 2), (3, 3, 2, 2)) * 2, dtype=np.float64)
+        got, want = (jax.jit(second, static_argnums=0)(f, *arrays) for f in (fn, fnn.conv_lax))
+        for reverse, forward, value in zip(*got, want[0], strict=True):
+            close(reverse, value, length=400)
+            close(forward, value, length=400)
+
+
+BATCHED = [(0, None), (None, 3), (1, 0), (2, 2)]
+
+
+@every
+@pytest.mark.parametrize("axes", BATCHED, ids=str)
+def test_vmap_is_a_loop(fn: Any, axes: tuple[int | None, int | None]) -> None:
+    """Value and both gradients, whichever of the arrays has the new axis."""
+
+    def run(x: Any, w: Any) -> Any:
+        y, pull = jax.vjp(fn, x, w)
+        return y, pull(jnp.sin(y)), pull(jnp.asarray(fixed))
+
+    count, (fixed,) = 3, normal((2, 6, 7, 4), seed=1)
+    x, w = normal(*(s if a is None else (count, *s) for s, a in zip((X, W), axes, strict=True)))
+    batches = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip((x, w), axes, strict=True)]
+    got = jax.jit(jax.vmap(run, axes))(*batches)
+    single = jax.jit(run)
+    for i in range(count):
+        want = single(*(a if d is None else a[i] for a, d in zip((x, w), axes, strict=True)))
+        jax.tree.map(lambda g, v, i=i: close(g[i], v, length=84), got, want)
+
+
+@pytest.mark.parametrize("axes", BATCHED, ids=str)
+def test_vmap_with_groups(axes: tuple[int | None, int | None]) -> None:
+    """The new axis goes inside each group, or makes groups of its own: value and gradients."""
+    shapes, (fixed,) = ((2, 4, 6), (3, 2, 9)), normal((2, 4, 9), seed=1)
+
+    def run(x: Any, w: Any) -> Any:
+        y, pull = jax.vjp(lambda x, w: fnn.conv(x, w, groups=3), x, w)
+        return y, pull(jnp.sin(y)), pull(jnp.asarray(fixed))
+
+    batches = normal(*(s if a is None else (2, *s) for s, a in zip(shapes, axes, strict=True)))
+    moved = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip(batches, axes, strict=True)]
+    got = jax.jit(jax.vmap(run, axes))(*moved)
+    for i in range(2):
+        want = run(*(a if d is None else a[i] for a, d in zip(batches, axes, strict=True)))
+        jax.tree.map(lambda g, v, i=i: close(g[i], v, length=24), got, want)
+
+
+@every
+@pytest.mark.parametrize(("dtype", "c"), [("bfloat16", 9), ("float16", 1)])
+def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any, c: int) -> None:
+    """Ones beside 2 / eps: a sum in half precision would lose them, whichever comes first."""
+    big = 2 / float(jnp.finfo(dtype).eps)
+    x, w, g = (jnp.ones(shape, dtype) for shape in ((1, 5, 5, c), (3, 3, c, 1), (1, 3, 3, 1)))
+    run = jax.jit(lambda x, w: fn(x, w, padding="VALID"))
+    pull = jax.jit(lambda g: jax.vjp(run, x, w)[1](g))
+    for corner in (0, -1):
+        y = run(x, w.at[corner, corner, corner].set(big))
+        assert y.dtype == dtype
+        assert (y == big + 9 * c - 1).all()
+        to_x, to_w = pull(g.at[0, corner, corner].set(big))
+        assert (to_x[0, 2, 2] == big + 8).all()
+        assert (to_w == big + 8).all()
+
+
+@every
+def test_inside_scan(fn: Any) -> None:
+    x, w = normal(X, (2, 3, 3, 3, 3))
+    got, _ = jax.lax.scan(lambda x, w: (fn(x, w), None), jnp.asarray(x), jnp.asarray(w))
+    close(got, fn(fn(x, w[0]), w[1]), length=54)
+
+
+@every
+def test_inside_shard_map(fn: Any) -> None:
+    """A window that all devices share gets the sum of their gradients."""
+    spec, axis = jax.sharding.PartitionSpec, (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=axis)
+
+    def gradients(w: Any, x: Any) -> Any:
+        return jax.grad(lambda w, x: jax.lax.psum((fn(x, w) ** 2).sum(), "data"), (0, 1))(w, x)
+
+    specs = (spec(), spec("data"))
+    x, w = normal(X, W)
+    got = jax.jit(jax.shard_map(gradients, mesh=mesh, in_specs=specs, out_specs=specs))(w, x)
+    want = jax.grad(lambda w, x: (fn(x, w) ** 2).sum(), (0, 1))(w, x)
+    jax.tree.map(lambda g, v: close(g, v, length=84), got, want)
+
+
+@every
+def test_integers_exactly_or_not_at_all(fn: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-9, 9, s, np.int32) for s in (X, W))
+    if fn in (fnn.conv_winograd, fnn.conv_winograd2, fnn.conv_fft):
+        with pytest.raises(ValueError, match="floating"):
+            fn(x, w)
+    else:
+        y = fn(x, w)
+        assert y.dtype == jnp.int32
+        np.testing.assert_array_equal(y, oracle.conv(x, w))
+
+
+# The transposed convolution.
+
+ADJOINT: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((2, 8, 6, 4), (3, 4, 2, 6), {"stride": (2, 3), "groups": 2}),
+    ((2, 7, 6, 2), (3, 2, 2, 3), {"padding": ((2, 1), (0, 1)), "dilation": (2, 1), "stride": 2}),
+    ((1, 9, 3), (2, 3, 2), {"stride": 4, "padding": "VALID"}),
+    ((1, 9, 3), (2, 3, 2), {"stride": 3, "padding": "SAME"}),
+    ((1, 3, 4, 3, 2), (2, 3, 2, 2, 2), {"padding": 1, "stride": (1, 2, 2)}),
+    ((2, 6, 6, 2), (3, 5, 2, 3), {"padding_mode": "circular", "stride": 2}),
+    ((2, 6, 5, 2), (3, 4, 2, 3), {"padding_mode": "reflect"}),
+    ((2, 4, 5, 2), (3, 4, 2, 3), {"padding_mode": "replicate", "padding": 6}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config"), ADJOINT)
+def test_adjointness(x: tuple[int, ...], w: tuple[int, ...], config: dict[str, Any]) -> None:
+    """<conv(x, w), y> = <x, conv_transpose(y, w)>, with the bias of its own channels."""
+    with jax.enable_x64(True):
+        a, v = normal(x, w, dtype=np.float64)
+        y = fnn.conv(a, v, **config)
+        (cotangent,) = normal(y.shape, seed=1, dtype=np.float64)
+        plain = fnn.conv_transpose(cotangent, v, **config)
+        extra = [i - o for i, o in zip(x[1:-1], plain.shape[1:-1], strict=True)]
+        if any(extra) and config.get("padding") != "SAME":
+            config = config | {"output_padding": tuple(extra)}
+            plain = fnn.conv_transpose(cotangent, v, **config)
+        assert plain.shape == x
+        inner = float(jnp.vdot(y, cotangent))
+        assert abs(inner - float(jnp.vdot(a, plain))) < 1e-12 * y.size
+        close(plain, oracle.conv_transpose(cotangent, v, **config), length=v[..., 0, :].size)
+        tied, untied = normal(x[-1:], x[1:], dtype=np.float64)
+        for bias in (tied, untied):
+            biased = fnn.conv_transpose(cotangent, v, bias, **config)
+            close(biased, np.asarray(plain) + bias, length=8)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_as_torch(name: str) -> None:
+    fn = fnn.conv_transpose if name.startswith("transpose") else fnn.conv
+    *_, config = CASES[name]
+    x, w, *b = arrays(name)
+    y = fn(x, w, *b, **{"padding": 0} | config)
+    close(y, np.load(FILE)[name], length=w[..., 0, :].size)
+
+
+# Forms in full: value, jit, vmap, both derivatives, against the oracle.
+
+FORMS: list[tuple[tuple[int, ...], ...] | Any] = [
+    ((2, 9, 3), (4, 3, 2), (2,), {"stride": 2}),
+    ((2, 5, 4, 2), (3, 4, 1, 4), (5, 4, 4), {"groups": 2}),
+    ((1, 3, 4, 3, 2), (2, 3, 2, 2, 2), (2,), {"padding": ((1, 0), (0, 2), (1, 1))}),
+    ((2, 4, 5, 2), (3, 2, 2, 2), (2,), {"padding_mode": "circular", "padding": 2, "stride": 3}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "b", "config"), FORMS)
+def test_forms(x: Any, w: Any, b: Any, config: dict[str, Any]) -> None:
+    arguments = normal(x, w, b)
+    check(fnn.conv, oracle.conv, *arguments, length=arguments[1].size * 4, **config)
+
+
+def test_padding_of_half_precision_sums_in_float32() -> None:
+    """The gradient of an element at the border is the sum over its copies."""
+    w = jnp.ones((1, 1, 1), jnp.bfloat16)
+    replicate = {"padding": 599, "padding_mode": "replicate"}
+    _, pull = jax.vjp(lambda x: fnn.conv(x, w, **replicate), jnp.ones((1, 2, 1), jnp.bfloat16))
+    (to_x,) = pull(jnp.ones((1, 1200, 1), jnp.bfloat16))
+    close(to_x, np.full((1, 2, 1), 600.0))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 6, 3), (2, 0, 6, 3), (2, 5, 6, 0)], ids=str)
+def test_empty(shape: tuple[int, ...]) -> None:
+    x, w, b = jnp.zeros(shape), jnp.ones((3, 3, shape[-1], 4)), jnp.ones(4)
+    y = fnn.conv(x, w, b)
+    assert y.shape == (*shape[:3], 4)
+    assert (np.asarray(y) == 1).all()
+    gradients = jax.grad(lambda *a: fnn.conv(*a).sum(), (0, 1, 2))(x, w, b)
+    assert [g.shape for g in gradients] == [x.shape, w.shape, b.shape]
+    assert jax.vmap(fnn.conv, (0, None))(x[None], w).shape == (1, *y.shape)
+    assert jax.vmap(fnn.conv)(x[None], w[None]).shape == (1, *y.shape)

@@ -1,0 +1,164 @@
+"""Initializers: measured fans, variance through depth, groups, and messages."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn.layers import initializers as init
+
+KEY = jax.random.key(3)
+DEPTH, WIDTH = 30, 256
+
+
+def variances(scale: float, weights: init.Initializer, relu: bool) -> tuple[float, float]:
+    """Last activations' and first gradients' mean square over the input's, by 30 dense layers."""
+    keys = jax.random.split(KEY, DEPTH)
+    ws = jnp.stack([scale * fnn.init_dense(k, WIDTH, WIDTH, weights=weights)["w"] for k in keys])
+
+    def forward(x: Any) -> Any:
+        def layer(x: Any, w: Any) -> Any:
+            y = fnn.dense(x, w)
+            return (jnp.maximum(y, 0.0) if relu else y), None
+
+        return jax.lax.scan(layer, x, ws)[0]
+
+    x = jax.random.normal(KEY, (64, WIDTH))
+    y, pullback = jax.vjp(forward, x)
+    (gradient,) = pullback(x)
+    size = float(jnp.square(x).mean())
+    return float(jnp.square(y).mean()) / size, float(jnp.square(gradient).mean()) / size
+
+
+def test_xavier_keeps_the_variance_through_30_layers() -> None:
+    for ratio in variances(1.0, init.glorot_normal(), relu=False):
+        assert 1 / 3 < ratio < 3
+
+
+@pytest.mark.parametrize(("scale", "low", "high"), [(0.5, 0.0, 1e-16), (2.0, 1e16, np.inf)])
+def test_a_smaller_scale_shrinks_and_a_larger_one_amplifies(
+    scale: float, low: float, high: float
+) -> None:
+    for ratio in variances(scale, init.glorot_normal(), relu=False):
+        assert low < ratio < high  # scale^2 per layer: 4^-30 = 9e-19 and 4^30 = 1e18
+
+
+def test_he_keeps_the_mean_square_through_30_layers_of_relu_and_xavier_halves_it() -> None:
+    for ratio in variances(1.0, init.he_normal(), relu=True):
+        assert 1 / 5 < ratio < 5
+    for ratio in variances(1.0, init.glorot_normal(), relu=True):
+        assert 2.0**-33 < ratio < 2.0**-27
+
+
+@pytest.mark.parametrize("groups", [1, 4, 32])
+def test_conv_fans_follow_window_and_groups(groups: int) -> None:
+    """LeCun keeps the variance of a convolution's output, and its mirror that of the gradient."""
+    window, c_in, c_out = (3, 5), 64, 32
+    x = jax.random.normal(jax.random.key(0), (8, 12, 14, c_in))
+
+    def out(w: Any, x: Any) -> Any:
+        return fnn.conv(x, w, padding="VALID", groups=groups)
+
+    w = fnn.init_conv(KEY, window, c_in, c_out, groups=groups, weights=init.lecun_normal())["w"]
+    assert float(out(w, x).var()) == pytest.approx(1, rel=0.15)
+    backward = init.variance_scaling(1.0, "fan_out", "normal")
+    w = fnn.init_conv(KEY, window, c_in, c_out, groups=groups, weights=backward)["w"]
+    y, pullback = jax.vjp(lambda x: out(w, x), x)
+    (gradient,) = pullback(jax.random.normal(KEY, y.shape))
+    inside = gradient[:, 2:-2, 4:-4]  # where every tap of the window contributes
+    assert float(inside.var()) == pytest.approx(1, rel=0.15)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_conv_xavier_variance_is_2_over_both_fans(groups: int) -> None:
+    params = fnn.init_conv(KEY, (3, 3), 32, 128, groups=groups)
+    want = 2 / (9 * (32 + 128) / groups)
+    assert float(params["w"].var()) == pytest.approx(want, rel=0.05)
+    assert float(params["w"].mean()) == pytest.approx(0, abs=4 * np.sqrt(want / params["w"].size))
+
+
+def test_groups_draw_independently_and_orthogonal_holds_in_each() -> None:
+    w = fnn.init_conv(KEY, (2,), 8, 12, groups=2, weights=init.orthogonal())["w"]
+    assert w.shape == (2, 4, 12)
+    first, second = (np.asarray(w[..., i : i + 6]).reshape(8, 6) for i in (0, 6))
+    for block in (first, second):
+        np.testing.assert_allclose(block.T @ block, np.eye(6), atol=1e-5)
+    assert (first != second).any()
+
+
+def test_biases_are_zero_and_a_missing_bias_is_a_missing_key() -> None:
+    assert (fnn.init_dense(KEY, 3, 4)["b"] == 0).all()
+    assert (fnn.init_conv(KEY, (3,), 2, 4)["b"] == 0).all()
+    assert list(fnn.init_dense(KEY, 3, 4, bias=False)) == ["w"]
+    assert list(fnn.init_conv(KEY, (3,), 2, 4, bias=False)) == ["w"]
+
+
+def test_arrays_go_straight_into_their_layers() -> None:
+    x = jnp.ones((2, 6, 4))
+    assert fnn.conv(x, **fnn.init_conv(KEY, (3,), 4, 8, groups=2), groups=2).shape == (2, 6, 8)
+    assert fnn.dense(x, **fnn.init_dense(KEY, 4, 5)).shape == (2, 6, 5)
+    assert fnn.embed(jnp.array([1, 2]), **fnn.init_embed(KEY, 7, 5)).shape == (2, 5)
+
+
+def test_embed_is_standard_normal() -> None:
+    table = fnn.init_embed(KEY, 200, 50)["table"]
+    assert float(table.var()) == pytest.approx(1, rel=0.05)
+
+
+def test_dtypes() -> None:
+    for dtype in (jnp.bfloat16, jnp.float16):
+        params = [
+            fnn.init_dense(KEY, 3, 4, dtype=dtype),
+            fnn.init_conv(KEY, (3,), 3, 4, dtype=dtype),
+            fnn.init_embed(KEY, 3, 4, dtype=dtype),
+        ]
+        assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+    assert fnn.init_dense(KEY, 3, 4)["w"].dtype == jnp.float32
+    with jax.enable_x64(True):
+        assert fnn.init_dense(KEY, 3, 4)["w"].dtype == jnp.float64
+
+
+REEXPORTED = [
+    "constant",
+    "delta_orthogonal",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "ones",
+    "orthogonal",
+    "truncated_normal",
+    "uniform",
+    "variance_scaling",
+    "zeros",
+]
+
+
+def test_what_jax_has_is_its_own() -> None:
+    for name in REEXPORTED:
+        assert getattr(init, name) is getattr(jax.nn.initializers, name)
+
+
+WRONG = [
+    (lambda: fnn.init_dense(KEY, 0, 4), "init_dense: d_in: got 0; needed an int >= 1"),
+    (lambda: fnn.init_dense(KEY, 3, 2.5), "init_dense: d_out: got 2.5; needed an int >= 1"),
+    (lambda: fnn.init_embed(KEY, 3, True), "init_embed: d: got True; needed an int >= 1"),
+    (lambda: fnn.init_conv(KEY, 3, 4, 4),
+     "init_conv: window: got 3; needed a tuple of one to three ints"),
+    (lambda: fnn.init_conv(KEY, (3, 0), 4, 4), "init_conv: window: got 0; needed an int >= 1"),
+    (lambda: fnn.init_conv(KEY, (3,), 4, 6, groups=4),
+     "init_conv: groups: got 4; needed a divisor of c_in = 4 and of c_out = 6"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG)
+def test_messages(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match="needed") as error:
+        call()
+    assert str(error.value) == "fnn." + message

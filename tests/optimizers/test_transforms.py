@@ -1,0 +1,318 @@
+"""Transforms and wrappers: against optax where it has them, their formulas where it has not."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+import fnn
+from tests.optimizers.test_optimizer_state import ALL, nested
+
+HALF = jnp.bfloat16
+
+
+def tree(seed: int, dtype: Any = np.float64) -> Any:
+    rng = np.random.default_rng(seed)
+    return {
+        "conv": {"w": jnp.asarray(rng.standard_normal((3, 2)), dtype), "b": None},
+        "head": [jnp.asarray(rng.standard_normal(5), dtype), jnp.asarray(rng.normal(), dtype)],
+    }
+
+
+def walk(opt: Any, params: Any, steps: int = 20) -> Any:
+    """Params and state after steps along gradients that depend on the params."""
+
+    def step(carry: Any, t: Any) -> Any:
+        params, state = carry
+        grads = jax.tree.map(lambda x: 3 * jnp.sin(4 * x + t.astype(x.dtype)), params)
+        updates, state = opt.update(grads, state, params)
+        return (jax.tree.map(jnp.add, params, updates), state), params
+
+    return jax.jit(lambda p, s: lax.scan(step, (p, s), jnp.arange(steps))[0])(
+        params, opt.init(params)
+    )
+
+
+def assert_same(got: Any, want: Any, rtol: float = 1e-12) -> None:
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol), got, want)
+
+
+def w_mask(path: str) -> bool:
+    return path.endswith("w")
+
+
+OPTAX_MASK = {"conv": {"w": True, "b": None}, "head": [False, False]}
+OPTAX = [
+    optax.zero_nans(),
+    optax.centralize(),
+    optax.adaptive_grad_clip(0.5),
+    optax.add_decayed_weights(0.1),
+    optax.scale_by_rms(),
+    optax.ema(0.5),
+    optax.scale_by_trust_ratio(),
+    optax.scale_by_schedule(lambda t: 1 / (2.0 + t)),
+    optax.normalize_by_update_norm(),
+    optax.masked(optax.clip_by_block_rms(0.5), OPTAX_MASK),
+]
+PAIRS = {
+    "clip_by_global_norm": (
+        fnn.chain(fnn.clip_by_global_norm(2.0), fnn.sgd(0.1)),
+        optax.chain(optax.clip_by_global_norm(2.0), optax.sgd(0.1)),
+    ),
+    "clip_by_value": (
+        fnn.chain(fnn.clip_by_value(0.5), fnn.adam(0.1)),
+        optax.chain(optax.clip(0.5), optax.adam(0.1)),
+    ),
+    "l2": (
+        fnn.chain(fnn.l2(0.3, mask=w_mask), fnn.adam(0.1)),
+        optax.chain(optax.add_decayed_weights(0.3, OPTAX_MASK), optax.adam(0.1)),
+    ),
+    "add_weight_decay": (
+        fnn.add_weight_decay(fnn.adam(0.1), 0.3, mask=w_mask),
+        optax.adamw(0.1, weight_decay=0.3, mask=OPTAX_MASK),
+    ),
+    "freeze": (
+        fnn.chain(fnn.adamw(0.1), fnn.freeze(w_mask)),
+        optax.chain(optax.adamw(0.1), optax.transforms.freeze(OPTAX_MASK)),
+    ),
+    "optax in fnn": (
+        fnn.chain(optax.clip(0.5), optax.trace(0.9), fnn.sgd(0.1)),
+        optax.chain(optax.clip(0.5), optax.trace(0.9), optax.sgd(0.1)),
+    ),
+    "much of optax in fnn": (fnn.chain(*OPTAX, fnn.sgd(0.1)), optax.chain(*OPTAX, optax.sgd(0.1))),
+    "fnn in optax": (
+        optax.chain(fnn.clip_by_value(0.5), fnn.l2(0.3, mask=w_mask), fnn.adam(0.1)),
+        optax.chain(optax.clip(0.5), optax.add_decayed_weights(0.3, OPTAX_MASK), optax.adam(0.1)),
+    ),
+    "fnn masked by optax": (
+        optax.masked(fnn.adam(0.1), OPTAX_MASK),
+        optax.masked(optax.adam(0.1), OPTAX_MASK),
+    ),
+}
+
+
+@pytest.mark.parametrize(("mine", "theirs"), PAIRS.values(), ids=PAIRS)
+def test_optax(mine: Any, theirs: Any) -> None:
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        got, want = (walk(opt, tree(0))[0] for opt in (mine, theirs))
+        assert_same(got, want, 1e-9)
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0.1, got, tree(0))
+        assert any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("name", ["optax.chain", "fnn.chain"])
+def test_every_optimizer_between_optax_transforms(name: str) -> None:
+    """Clipped before and halved after, as it is alone on the clipped gradient."""
+    chain = {"optax.chain": optax.chain, "fnn.chain": fnn.chain}[name]
+    params = {"w": jnp.array([[2.0, -3.0], [0.5, 1.0]]), "b": None}
+    grads, clipped = ({"w": jnp.array(g).reshape(2, 2), "b": None}
+                      for g in ([4.0, -0.25, -9.0, 0.5], [1.0, -0.25, -1.0, 0.5]))  # fmt: skip
+
+    @jax.jit
+    def steps() -> Any:
+        found = []
+        for opt in ALL.values():
+            inside = chain(optax.clip(1.0), opt, optax.scale(0.5))
+            state, own = inside.init(params), opt.init(params)
+            for _ in range(2):
+                updates, state = inside.update(grads, state, params)
+                want, own = opt.update(clipped, own, params)
+            found.append((updates["w"], 0.5 * want["w"]))
+        return found
+
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        for opt, (got, want) in zip(ALL, steps(), strict=True):
+            assert np.abs(want).min() > 0, opt
+            np.testing.assert_allclose(got, want, rtol=1e-5, err_msg=opt)
+
+
+def test_accumulate_is_optax_multi_steps() -> None:
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        theirs = optax.MultiSteps(optax.adam(0.1), 4, accumulator_dtype=jnp.float64)
+        got, want = (walk(o, tree(0))[0] for o in (fnn.accumulate(fnn.adam(0.1), 4), theirs))
+        assert_same(got, want, 1e-9)
+
+
+def test_lookahead_is_optax_lookahead() -> None:
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        params, (steps, k, rate) = tree(0), (10, 5, 0.3)
+        got, state = walk(fnn.lookahead(fnn.adam(0.1), k, slow_rate=rate), params, steps)
+        opt = optax.lookahead(optax.adam(0.1), k, rate)
+        pair = optax.LookaheadParams.init_synced(params)
+        theirs = opt.init(pair)
+        for t in range(steps):
+            grads = jax.tree.map(lambda x, t=t: 3 * jnp.sin(4 * x + t), pair.fast)
+            updates, theirs = opt.update(grads, theirs, pair)
+            pair = optax.apply_updates(pair, updates)
+        assert_same(got, pair.fast, 1e-9)
+        assert_same(state.slow, pair.slow, 1e-9)
+
+
+def test_clipping_is_exact_below_the_limit_and_finite_at_zero() -> None:
+    grads = {"a": jnp.array([0.6], HALF), "b": jnp.array([0.8])}
+    same, _ = fnn.clip_by_global_norm(2.0).update(grads, ())
+    assert_same(same, grads)
+    assert same["a"].dtype == HALF
+    zero = jax.tree.map(jnp.zeros_like, grads)
+    assert_same(fnn.clip_by_global_norm(2.0).update(zero, ())[0], zero)
+    many = jnp.full(4096, 1.0, HALF)  # a norm of 64, where a bfloat16 sum would stick at 16
+    np.testing.assert_allclose(
+        np.float32(fnn.clip_by_global_norm(32.0).update(many, ())[0]), 0.5, rtol=1e-2
+    )
+
+
+def test_polyak_average_is_the_mean_of_the_iterates() -> None:
+    opt, x, iterates = fnn.chain(fnn.adam(0.1), fnn.average()), jnp.array([1.0, -2.0]), []
+    state = opt.init(x)
+    for _ in range(7):
+        updates, state = opt.update(jnp.sin(x), state, x)
+        x = x + updates
+        iterates.append(x)
+    np.testing.assert_allclose(state[-1].average, jnp.stack(iterates).mean(0), rtol=1e-6)
+
+
+def test_exponential_average() -> None:
+    opt, x = fnn.chain(fnn.sgd(1.0), fnn.average(0.75)), jnp.array([8.0])
+    state = opt.init(x)
+    want = 8.0
+    for _ in range(5):
+        updates, state = opt.update(jnp.array([1.0]), state, x)
+        x = x + updates
+        want = 0.75 * want + 0.25 * float(x[0])
+    np.testing.assert_allclose(state[-1].average, [want], rtol=1e-6)
+
+
+def test_accumulated_steps_are_the_whole_batch_s() -> None:
+    """k gradients of parts give the step of their mean, with one buffer of the gradients' size."""
+    plain, params = fnn.adam(fnn.schedules.power(0.1, -1)), tree(0, np.float32)
+    opt = fnn.accumulate(plain, 3)
+    state = opt.init(params)
+    assert fnn.count(state) == fnn.count(plain.init(params)) + fnn.count(params) + 1  # and a step
+    parts = [tree(seed, np.float32) for seed in (1, 2, 3)]
+    for part in parts[:2]:
+        updates, state = opt.update(part, state, params)
+        assert not any(np.any(u) for u in jax.tree.leaves(updates))
+    updates, state = opt.update(parts[2], state, params)
+    mean = jax.tree.map(lambda *g: sum(g) / 3, *parts)
+    want, plain_state = plain.update(mean, plain.init(params))
+    assert_same(updates, want, 1e-5)
+    assert float(fnn.learning_rate(state)) == float(fnn.learning_rate(plain_state))
+    assert not any(np.any(m) for m in jax.tree.leaves(state.mean))
+
+
+def test_accumulate_sums_half_precision_in_single() -> None:
+    opt, x = fnn.accumulate(fnn.sgd(1.0), 512), jnp.zeros(1, HALF)
+    x, _ = walk_constant(opt, x, jnp.ones(1, HALF), 512)
+    assert x.tolist() == [-1.0]
+    assert x.dtype == HALF
+
+
+def walk_constant(opt: Any, x: Any, g: Any, steps: int) -> Any:
+    def step(carry: Any, _: Any) -> Any:
+        x, state = carry
+        updates, state = opt.update(g, state, x)
+        return (x + updates, state), None
+
+    return jax.jit(lambda x, s: lax.scan(step, (x, s), length=steps)[0])(x, opt.init(x))
+
+
+def test_master_weights_follow_float32() -> None:
+    """Steps below half a unit in the last place are lost without a master copy, not with it."""
+    x, g, steps = jnp.array([1.0, -2.0, 300.0], HALF), jnp.array([1.0, 1.0, -1.0], HALF), 400
+    alone, _ = walk_constant(fnn.adam(1e-3), x, g, steps)
+    assert (alone == x).all()
+    moved, state = walk_constant(fnn.with_master_weights(fnn.adam(1e-3)), x, g, steps)
+    want, single = walk_constant(
+        fnn.adam(1e-3), x.astype(jnp.float32), g.astype(jnp.float32), steps
+    )
+    assert_same(state.master, want)
+    assert_same(state.inner.moments, single.moments)
+    assert (moved == want.astype(HALF)).all()
+    assert (moved.dtype, state.master.dtype) == (HALF, jnp.float32)
+
+
+def test_chain_hands_on_the_extra_arguments_that_each_takes() -> None:
+    seen = {}
+
+    def all_of_them(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        seen["all"] = extra
+        return grads, state
+
+    def one(grads: Any, state: Any, params: Any = None, *, value: Any) -> Any:
+        seen["one"] = value
+        return grads, state
+
+    def none(grads: Any, state: Any, params: Any = None) -> Any:
+        return grads, state
+
+    chain = fnn.chain(*[fnn.Optimizer(lambda p: (), u) for u in (all_of_them, one, none)])
+    wrapped = fnn.accumulate(fnn.add_weight_decay(fnn.chain(chain, fnn.sgd(0.1)), 0.1), 1)
+    whole = optax.chain(optax.GradientTransformationExtraArgs(*wrapped))
+    x = jnp.ones(1)
+    whole.update(x, whole.init(x), x, value=3.0, other=4.0)
+    assert seen == {"all": {"value": 3.0, "other": 4.0}, "one": 3.0}
+
+
+def test_masks_are_functions_of_the_path() -> None:
+    params = nested(jnp.float32)
+    seen: list[str] = []
+    fnn.l2(1.0, mask=lambda path: not seen.append(path)).update(params, (), params)
+    assert seen == ["a/w", "b/0/first", "b/0/second/0", "b/1/c"]
+    frozen, _ = fnn.freeze(lambda path: path == "b/0/second/0").update(params, ())
+    assert not frozen["b"][0].second[0].any()
+    assert frozen["b"][0].first.all()
+
+
+def test_a_mask_that_selects_nothing_is_a_mistake() -> None:
+    x = {"w": jnp.ones(2)}
+    for opt, name in (
+        (fnn.l2(0.1, mask=lambda path: path == "kernel"), "l2"),
+        (fnn.freeze(lambda path: path == "kernel"), "freeze"),
+        (fnn.adamw(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
+        (fnn.lion(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
+        (fnn.muon(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
+        (fnn.flat(fnn.adamw(0.1, mask=lambda path: path == "w")), "add_weight_decay"),
+    ):
+        message = rf"fnn.{name}: mask: got no leaf selected; needed true for one or more of"
+        with pytest.raises(ValueError, match=message):
+            opt.update(x, opt.init(x), x)
+
+
+needing = {
+    "l2": fnn.l2(0.1),
+    "add_weight_decay": fnn.adamw(0.1),
+    "average": fnn.average(),
+    "lookahead": fnn.lookahead(fnn.sgd(0.1)),
+    "with_master_weights": fnn.with_master_weights(fnn.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", needing)
+def test_params_are_needed_and_like_the_gradients(name: str) -> None:
+    opt, x = needing[name], {"w": jnp.ones(2)}
+    state = opt.init(x)
+    with pytest.raises(ValueError, match=rf"fnn.{name}: params: got None; needed the parameters"):
+        opt.update(x, state)
+    with pytest.raises(ValueError, match=rf"fnn.{name}: grads\['w'\]: got float32\[3\]"):
+        opt.update({"w": jnp.ones(3)}, state, x)
+
+
+def test_other_errors() -> None:
+    for make in (fnn.accumulate, fnn.lookahead):
+        with pytest.raises(ValueError, match=rf"fnn.{make.__name__}: k: got 0; needed an int >= 1"):
+            make(fnn.sgd(0.1), 0)
+    with pytest.raises(ValueError, match=r"fnn.average: decay: got 1.0; needed None or"):
+        fnn.average(1.0)
+    x = jnp.ones(1)
+    two = fnn.chain(fnn.sgd(0.1), fnn.sgd(0.1))
+    with pytest.raises(ValueError, match=r"fnn.chain: state: got 3 parts; needed the 2 that init"):
+        two.update(x, fnn.sgd(0.1).init(x))
+    with pytest.raises(ValueError, match=r"fnn.chain: state: got dict; needed the 2 that init"):
+        two.update(x, {})
+    decayed = fnn.add_weight_decay(optax.sgd(0.1), 0.1)
+    with pytest.raises(ValueError, match=r"fnn.learning_rate: state: got 0 leaves"):
+        decayed.update(x, decayed.init(x), x)
