@@ -1,6 +1,17 @@
-"""The form of every error message: which function, which argument, what came, what was needed."""
+"""Errors, and the checks that more than one file needs.
 
-from typing import Any
+Every error of the library has one form: which function, which argument, what came, what was needed.
+A check takes the public function's name and the argument's, raises that error, or returns.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.dtypes import is_real
 
 
 def wrong(
@@ -19,10 +30,96 @@ def wrong(
 def describe(x: Any) -> str:
     """Return dtype and shape of an array as one word, ``float32[8,28,28,1]``.
 
-    >>> import numpy as np
     >>> describe(np.zeros((2, 3), np.float32))
     'float32[2,3]'
     """
-    if not hasattr(x, "shape"):
-        return f"{type(x).__name__} {x!r}"
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        text = repr(x)
+        return f"{type(x).__name__} {text if len(text) < 80 else text[:77] + '...'}"
     return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+
+
+def check_int(function: str, argument: str, value: Any, least: int) -> None:
+    """Raise unless the value is an int, no bool, of at least ``least``."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise wrong(function, argument, repr(value), f"an int >= {least}")
+
+
+def check_one_of(function: str, argument: str, value: Any, allowed: Any) -> None:
+    """Raise unless the value is one of these strings."""
+    if not isinstance(value, str) or value not in allowed:
+        raise wrong(function, argument, repr(value), " or ".join(map(repr, allowed)))
+
+
+def check_array(function: str, argument: str, x: Any) -> None:
+    """Raise for a list, a string, or whatever else is no array and no number."""
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
+        needed = "an array, such as jnp.asarray makes of a list"
+        raise wrong(function, argument, describe(x), needed, TypeError)
+
+
+def check_key(function: str, argument: str, key: Any) -> None:
+    """Raise unless this is one random key: a seed is none."""
+    if is_key(key) and (key.shape == () or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        return
+    needed = "one random key, such as jax.random.key(0)"
+    raise wrong(function, argument, describe(key), needed, TypeError)
+
+
+def is_key(x: Any) -> bool:
+    """Whether this is an array of typed keys, or one raw key."""
+    if not isinstance(x, jax.Array | np.ndarray):
+        return False
+    raw = x.dtype == jnp.uint32 and x.shape in ((2,), (4,))
+    return raw or jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+class Range(NamedTuple):
+    """The numbers from ``low`` to ``high``; an end counts where it is closed."""
+
+    low: float
+    high: float = math.inf
+    low_closed: bool = True
+    high_closed: bool = True
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether the number is one of them; NaN never is."""
+        above = value >= self.low if self.low_closed else value > self.low
+        below = value <= self.high if self.high_closed else value < self.high
+        return bool(above and below)
+
+    def __str__(self) -> str:
+        """Return the words that a message needs."""
+        if self.high == math.inf:
+            return f"a number {'>=' if self.low_closed else '>'} {self.low:g}" + (
+                "" if self.high_closed else ", and finite"
+            )
+        left, right = "[" if self.low_closed else "(", "]" if self.high_closed else ")"
+        return f"a number in {left}{self.low:g}, {self.high:g}{right}"
+
+
+ANY = Range(-math.inf)
+POSITIVE = Range(0, low_closed=False)
+NOT_NEGATIVE = Range(0)
+FRACTION = Range(0, 1)
+BELOW_ONE = Range(0, 1, high_closed=False)
+
+
+def check_number(function: str, argument: str, value: Any, allowed: Range = ANY) -> None:
+    """Raise unless this is one real number in the range; a traced one has a shape only."""
+    kinds = int | float | np.integer | np.floating | np.ndarray | jax.Array
+    real = isinstance(value, kinds) and not isinstance(value, bool)
+    if not real or np.shape(value) != () or not is_real(jnp.result_type(value)):
+        raise wrong(function, argument, describe(value), str(allowed), TypeError)
+    if isinstance(value, jax.core.Tracer):
+        return
+    if float(value) not in allowed:
+        raise wrong(function, argument, value, str(allowed))
+
+
+def check_scalar(name: str, value: Any) -> Any:
+    """Return the value of a loss, or raise the error of public function ``name``."""
+    if getattr(value, "shape", None) != ():
+        raise wrong(name, "loss", describe(value), "a scalar array: call .mean()")
+    return value

@@ -1,7 +1,17 @@
-"""The one rule of precision: half precision is stored and returned, sums are formed in float32."""
+"""The rules of precision, each once.
 
+- Half precision is stored and returned; sums and statistics are formed in float32, the gradients of
+  parameters that are broadcast included.
+- Integers where real numbers are needed are read in the default float dtype: float32, or float64
+  with x64 on.
+- A number that configures a function never changes a dtype.
+"""
+
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 
@@ -10,9 +20,70 @@ def accumulator(dtype: Any) -> Any:
 
     Every other dtype is its own: integers are added as integers, float64 as float64.
 
-    >>> import jax.numpy as jnp
     >>> accumulator(jnp.bfloat16), accumulator(jnp.float8_e4m3fn), accumulator(jnp.int8)
     (dtype('float32'), dtype('float32'), dtype('int8'))
     """
     narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
     return jnp.dtype(jnp.float32 if narrow else dtype)
+
+
+@functools.cache
+def is_whole(dtype: Any) -> bool:
+    """Whether a dtype is one of integers or bools."""
+    return bool(jnp.issubdtype(dtype, jnp.integer)) or dtype == jnp.bool_
+
+
+@functools.cache
+def is_floating(dtype: Any) -> bool:
+    """Whether a dtype, or None for none, is one of floating-point numbers."""
+    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether a dtype is one of real numbers: floats, integers or bools."""
+    return is_whole(dtype) or is_floating(dtype)
+
+
+def real(x: Any) -> Any:
+    """Return the array with integers and bools as floats of the default dtype.
+
+    >>> real(jnp.array([1, 2])).dtype, real(jnp.ones(2, jnp.bfloat16)).dtype
+    (dtype('float32'), dtype(bfloat16))
+    """
+    return jnp.asarray(x, jnp.result_type(float)) if is_whole(jnp.result_type(x)) else x
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """Return the array in the dtype that its sums are formed in."""
+    return x.astype(accumulator(x.dtype))
+
+
+def computed_wide(formula: Callable[..., jax.Array], x: jax.Array, *rest: jax.Array) -> jax.Array:
+    """Widen the arrays, compute, and narrow the result to the dtype of the first.
+
+    >>> computed_wide(lambda x: x * 3 / 3, jnp.full(2, 60000, jnp.float16)).tolist()
+    [60000.0, 60000.0]
+    """
+    return formula(widen(x), *map(widen, rest)).astype(x.dtype)
+
+
+def spread(parameter: jax.Array, ndim: int) -> jax.Array:
+    """Return a parameter widened and with axes of size 1 in front, to be broadcast to this rank.
+
+    Broadcast in half precision, its gradient would be a sum in half precision.
+
+    >>> spread(jnp.ones(3, jnp.bfloat16), 4)
+    Array([[[[1., 1., 1.]]]], dtype=float32)
+    """
+    lead = (1,) * (ndim - parameter.ndim)
+    return widen(parameter).reshape(lead + parameter.shape)
+
+
+def add_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Return ``y + bias``, the bias along the last axes, in the dtype of y; None adds nothing."""
+    return y if bias is None else (widen(y) + spread(bias, y.ndim)).astype(y.dtype)
+
+
+def number_like(value: Any, x: Any) -> jax.Array:
+    """Return a number, traced or not, in the dtype of an array, which it then cannot change."""
+    return jnp.asarray(value, x.dtype)

@@ -90,6 +90,14 @@ def check_like(function: str, argument: str, tree: Any, like: Any) -> None:
         raise wrong(function, place, f"a {type(a).__name__}", f"a {type(b).__name__}")
 
 
+def check_params(name: str, params: Any) -> None:
+    """Raise the error of public function ``name`` for the first leaf that has no gradient."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            where = "params" + jax.tree_util.keystr(path)
+            raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
+
+
 def _other_node(place: str, a: Any, b: Any) -> tuple[str, Any, Any]:
     """Descend to the first node that is of another type in two trees with the same leaves."""
     if type(a) is type(b):

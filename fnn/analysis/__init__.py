@@ -1,1 +1,4 @@
-"""Analysis: what a network does, read from its loss."""
+"""Analysis: what a network does, read from its loss and its intermediate values.
+
+Imports the ground, the layers and the losses; optimizers and training may import it.
+"""

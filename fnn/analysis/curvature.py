@@ -17,9 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from fnn.checks import wrong
-from fnn.training.run import check_params, check_scalar
-from fnn.trees import check_like
+from fnn.checks import check_scalar, wrong
+from fnn.trees import check_like, check_params
 
 Loss = Callable[..., Any]
 

@@ -1,4 +1,7 @@
-"""Real images."""
+"""Data: real images as arrays. The names of this room are used as ``fnn.data.<name>``.
+
+Imports the ground only.
+"""
 
 from fnn.data.images import Dataset as Dataset
 from fnn.data.images import cifar10 as cifar10

@@ -1,1 +1,5 @@
-"""Convolution kernels: one file per algorithm, all behind the contract of `fnn.kernels.form`."""
+"""Kernels: the operations that exist more than once, each algorithm in a file of its own.
+
+A folder for each of convolution, pooling and recurrence: ``form`` says what a kernel supplies, one
+file per algorithm supplies it, and ``rule`` picks one from static facts. Imports the ground only.
+"""

@@ -1,1 +1,4 @@
-"""Training."""
+"""Training: one compiled step, or a whole run of them.
+
+Imports the ground and the optimizers.
+"""

@@ -19,9 +19,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from fnn.checks import describe, wrong
+from fnn.checks import check_scalar, describe, wrong
 from fnn.optimizers.descent import Optimizer
-from fnn.trees import check_like
+from fnn.trees import check_like, check_params
 
 Loss = Callable[..., Any]
 
@@ -306,21 +306,6 @@ def _takes_key(name: str, loss: Loss) -> bool:
     if not callable(loss):
         raise wrong(name, "loss", describe(loss), "a function loss(params, batch)", TypeError)
     return "key" in inspect.signature(loss).parameters
-
-
-def check_scalar(name: str, value: Any) -> Any:
-    """Return the value of a loss, or raise the error of public function ``name``."""
-    if getattr(value, "shape", None) != ():
-        raise wrong(name, "loss", describe(value), "a scalar array: call .mean()")
-    return value
-
-
-def check_params(name: str, params: Any) -> None:
-    """Raise the error of public function ``name`` for the first leaf that has no gradient."""
-    for path, leaf in jax.tree.leaves_with_path(params):
-        if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
-            where = "params" + jax.tree_util.keystr(path)
-            raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
 
 
 def _check_key(key: Any) -> None:

@@ -1,1 +1,4 @@
-"""Weights in files."""
+"""Weights: parameters and runs in files.
+
+Imports the ground only.
+"""

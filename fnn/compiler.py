@@ -1,0 +1,53 @@
+"""What is written only to keep the compiler from an optimization that costs more than it saves.
+
+XLA on a CPU merges, moves and repeats operations where it expects to gain. Here are the places
+where it loses, each by name, with the reason and the test that fails without it. None changes a
+value.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def kept_apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Keep what is done before from merging with what is done after.
+
+    A transpose before a product or a convolution would become part of it, in a layout for which XLA
+    has no fast kernel. Test: `tests/kernels/conv/test_blocks.py`.
+    """
+    return tuple(lax.optimization_barrier(arrays))
+
+
+def only_after(x: jax.Array, constant: np.ndarray) -> jax.Array:
+    """Return the constant, as something that x must be known for.
+
+    XLA begins a program with whatever depends on parameters alone and keeps all of it in memory, as
+    the transformed windows of every layer. Test: `tests/kernels/conv/test_blocks.py`.
+    """
+    first = x[(0,) * x.ndim]
+    never = (first != first) & (first == first)  # False, but not to the compiler
+    return jnp.where(never, 0, jnp.asarray(constant, x.dtype))
+
+
+def root_computed_once(square: jax.Array) -> jax.Array:
+    """Return the exact root of a square of small whole numbers, which is what is wanted.
+
+    XLA repeats cheap operations for every place that reads them, and with them the search that they
+    end; a square root it does not. Test: `tests/kernels/pool/test_compiled.py`.
+    """
+    return jnp.sqrt(square)
+
+
+def place_read_at_run_time(start: int, zero: jax.Array) -> jax.Array:
+    """Return ``start``, as something that depends on ``zero``, an array that is always 0.
+
+    A fixed place of a slice is written into the kernel, and a program of 2,000 slices compiles
+    2,000 kernels instead of one. Test: `tests/optimizers/test_flat.py`.
+    """
+    pair = np.array([start, start + 1], np.uint32)
+    place: Any = lax.dynamic_slice(pair, (zero,), (1,))
+    return lax.reshape(place, ())

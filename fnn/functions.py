@@ -1,0 +1,278 @@
+"""How a public function is made: `jitted` compiles it, `variant` gives it another algorithm.
+
+A jitted function compiles once per shape, and is part of the caller's program inside one. Checkers,
+editors, `help` and pickle see the plain function. What each argument may be follows from its
+annotation and is settled before the program sees it:
+
+- static (windows, axes, flags, functions): a list counts as a tuple, a NumPy number as Python's;
+- an array: a Python list is refused, and integers where the annotation says ``Float`` are read in
+  the default float dtype;
+- a ``float``: an ordinary argument that may be traced. It never changes a dtype, and one that is
+  known is held to its range;
+- a random key: a seed is refused.
+"""
+
+import functools
+import inspect
+import itertools
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from fnn.checks import (
+    ANY,
+    Range,
+    check_array,
+    check_key,
+    check_number,
+    describe,
+    wrong,
+)
+from fnn.dtypes import is_floating, is_real, real
+
+KEYS = {PRNGKeyArray, *get_args(PRNGKeyArray)}
+F = TypeVar("F", bound=Callable[..., Any])
+Reader = Callable[[Any], Any]
+
+
+def jitted(
+    *, static: Sequence[str] = (), ranges: Mapping[str, Range] | None = None
+) -> Callable[[F], F]:
+    """Compile a public function; see the top of this file.
+
+    Args:
+        static: names of the arguments that change the program.
+        ranges: for arguments that are numbers, which numbers they may be; default any.
+    """
+
+    def decorate(function: F) -> F:
+        allowed = ranges or {}
+        parameters = inspect.signature(function).parameters.values()
+        readers = {
+            p.name: _reader(function.__name__, p, p.name in static, allowed.get(p.name, ANY))
+            for p in parameters
+            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        }
+        in_order = [readers[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        program = jax.jit(function, static_argnames=tuple(static), inline=True)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            read = [reader(value) for reader, value in zip(in_order, args, strict=False)]
+            named = {k: readers[k](v) if k in readers else v for k, v in kwargs.items()}
+            return program(*read, *args[len(read) :], **named)
+
+        return cast(F, call)
+
+    return decorate
+
+
+def variant(base: F, run: Callable[..., Any], kernel: Any, how: str, *, static: Sequence[str]) -> F:
+    """Derive ``<base>_<kernel.name>``: the base function by one fixed algorithm.
+
+    Args:
+        base: a jitted public function whose body is ``run(its name, its kernel, *its arguments)``.
+        run: the same, to be called with the variant's name and kernel.
+        kernel: the algorithm; its ``name`` ends the variant's.
+        how: completes the first sentence of the docstring, "by ...".
+        static: as in `jitted`.
+    """
+    plain = inspect.unwrap(base)
+    name, signature = f"{plain.__name__}_{kernel.name}", inspect.signature(plain)
+
+    def derived(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return run(name, kernel, *bound.args, **bound.kwargs)
+
+    derived.__name__ = derived.__qualname__ = name
+    derived.__module__ = plain.__module__
+    derived.__annotations__ = plain.__annotations__
+    derived.__signature__ = signature  # type: ignore[attr-defined]  # as inspect documents it
+    first, _, _ = (inspect.getdoc(plain) or "").partition("\n")
+    derived.__doc__ = (
+        f"{first.rstrip('.')}, {how}.\n\n"
+        f"    Arguments, results, derivatives and errors are those of `fnn.{plain.__name__}`.\n"
+        f"    What this algorithm cannot do it refuses; speed and rounding differ.\n\n"
+        f"    Returns:\n        As `fnn.{plain.__name__}`.\n\n"
+        f"    >>> fnn.{name}.__name__\n    '{name}'\n    "
+    )
+    return cast(F, jitted(static=static)(derived))
+
+
+def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: Range) -> Reader:
+    """Return what brings one argument into its form, or refuses it."""
+    kinds = set(get_args(parameter.annotation) or (parameter.annotation,))
+    optional = type(None) in kinds
+    kinds.discard(type(None))
+    read: Callable[[str, str, Any], Any]
+    if static:
+        return functools.partial(_known, function, parameter.name)
+    if kinds & KEYS:
+        read = _key
+    elif kinds and kinds <= {int, float}:
+        read = functools.partial(_number, allowed)
+    elif kinds and all(hasattr(kind, "array_type") for kind in kinds):
+        read = _real_array if all(_is_float_only(kind) for kind in kinds) else _array
+    else:
+        return lambda value: value
+    return lambda value: (
+        None if value is None and optional else read(function, parameter.name, value)
+    )
+
+
+def _is_float_only(kind: Any) -> bool:
+    floats: Any = Float
+    return isinstance(kind.dtypes, tuple) and set(kind.dtypes) <= set(floats.dtypes)
+
+
+def _key(function: str, argument: str, value: Any) -> Any:
+    check_key(function, argument, value)
+    return value
+
+
+def _number(allowed: Range, function: str, argument: str, value: Any) -> Any:
+    if type(value) is not float or value not in allowed:
+        check_number(function, argument, value, allowed)
+    return value.item() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def _array(function: str, argument: str, value: Any) -> Any:
+    if not hasattr(value, "dtype"):  # else an array: the check costs more than the call
+        check_array(function, argument, value)
+    return value
+
+
+def _real_array(function: str, argument: str, value: Any) -> Any:
+    if is_floating(getattr(value, "dtype", None)):
+        return value
+    check_array(function, argument, value)
+    if not is_real(jnp.result_type(value)):
+        raise wrong(function, argument, describe(value), "real numbers", TypeError)
+    return real(value)
+
+
+def _known(function: str, argument: str, value: Any) -> Any:
+    """Return a static argument as something that can be hashed."""
+    if isinstance(value, jax.Array):
+        needed = "a Python value, known before compilation"
+        raise wrong(function, argument, describe(value), needed, TypeError)
+    value = frozen(value)
+    try:
+        hash(value)
+    except TypeError:
+        needed = "numbers, strings, tuples or functions"
+        raise wrong(function, argument, describe(value), needed, TypeError) from None
+    return value
+
+
+def frozen(value: Any) -> Any:
+    """Return lists and arrays as tuples, NumPy numbers as Python's, and functions as `Same`."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return tuple(map(frozen, value))
+    return Same.of(value) if isinstance(value, types.FunctionType) else value
+
+
+PLAIN = (int, float, complex, str, bytes, bool, type(None))
+LIBRARIES = {"fnn", "jax", "jaxlib", "numpy", "math", "functools", "builtins"}
+
+
+class Same:
+    """A function that equals every other of the same code over the same immutable values.
+
+    `jax.jit` compiles anew for every new function object, so a lambda written into a loop would
+    compile at each call. Two functions are the same where their code is, and all that it can reach
+    is: numbers, strings, JAX arrays, names of libraries, and functions of which this holds in turn.
+    A function that reaches anything else, which could change in between, equals itself only.
+    """
+
+    def __init__(self, function: Any, facts: Any) -> None:
+        """Wrap the function with what decides about it."""
+        functools.update_wrapper(self, function)
+        self.function, self.facts = function, facts
+
+    @classmethod
+    def of(cls, function: Any) -> Any:
+        """Return the function so wrapped, or as it is where it equals itself only."""
+        try:
+            return cls(function, _facts(function, ()))
+        except _Changeable:
+            return function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        return self.function(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        """Hash the code alone."""
+        return hash(self.function.__code__)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all that the code can reach."""
+        return isinstance(other, Same) and self.facts == other.facts
+
+
+class _Changeable(Exception):
+    """What a function reaches may be another value at the next call."""
+
+
+class _Identity(NamedTuple):
+    """A value that is immutable but compares otherwise than by identity."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _facts(value: Any, above: tuple[Any, ...]) -> Any:
+    """Return what decides about a value that a function reaches; ``above`` are its callers."""
+    if isinstance(value, PLAIN):
+        return type(value), value
+    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+        return _Identity(value)
+    if isinstance(value, tuple):
+        return type(value), tuple(_facts(v, above) for v in value)
+    if value in above:
+        return above.index(value)
+    if _of_a_library(value):
+        return _Identity(value)
+    if isinstance(value, types.FunctionType):
+        return _facts_of_code(value, (*above, value))
+    raise _Changeable
+
+
+def _of_a_library(value: Any) -> bool:
+    module = isinstance(value, types.ModuleType)
+    fixed = module or isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
+    owner = value.__name__ if module else getattr(value, "__module__", None) or "builtins"
+    library = str(owner).partition(".")[0] in LIBRARIES
+    return library and (fixed or type(value).__module__.partition(".")[0] in ("jax", "jaxlib"))
+
+
+def _facts_of_code(function: Any, above: tuple[Any, ...]) -> Any:
+    try:
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # a name that is not bound yet
+        raise _Changeable from None
+    names = _names(function.__code__)
+    reached = [function.__globals__[name] for name in names if name in function.__globals__]
+    defaults = (function.__defaults__, *(function.__kwdefaults__ or {}).items())
+    rest = tuple(_facts(value, above) for value in (*cells, *reached, *defaults))
+    return function.__code__, rest
+
+
+def _names(code: types.CodeType) -> tuple[str, ...]:
+    """Return the global names that this code and the code inside it may read."""
+    inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return tuple(itertools.chain(code.co_names, *inner))
