@@ -9,7 +9,6 @@ from benchmarks.tables import Record
 
 README = machine.HERE / "README.md"
 FRONT = machine.HERE.parent / "README.md"
-ON_FRONT = ("Targets", "Training, steps per second", "Convolution, forward + backward: the layers")
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -107,10 +106,11 @@ def markdown(folder: Path) -> str:
 
 
 def front(folder: Path) -> str:
-    """Return the part of a results folder that the project's README shows."""
+    """Return the part of a results folder that the project's README shows: every target."""
     records = read(folder)
-    shown = [(t, body) for t, body in sections(records) if t.startswith(ON_FRONT)]
-    return "\n\n".join([facts(records), *(f"**{title}**\n\n{body}" for title, body in shown)])
+    first = next(iter(records.values()))
+    head = f"{first['device']}, {first['threads']} threads, JAX {first['versions']['jax']}"
+    return f"{head}, {first['date']}:\n\n{targets.text(records)}"
 
 
 def fill(page: Path, body: str) -> None:
