@@ -195,7 +195,8 @@ from fnn.optimizers.wrappers import (
 )
 from fnn.optimizers.flat import flat as flat
 
-from fnn.training.run import Report as Report, make_step as make_step, train as train
+from fnn.training.step import make_step as make_step
+from fnn.training.run import Report as Report, train as train
 
 from fnn import data as data
 from fnn.weights.checkpoint import save as save, load as load

@@ -13,7 +13,9 @@ import optax
 import pytest
 
 import fnn
-from fnn.training.run import _chunk, _order, _Plan
+from fnn.training.arrays import draw_order, shuffled
+from fnn.training.loop import advance
+from fnn.training.step import Learner, make_plan
 from tests.check import close
 
 KEY = jax.random.key(7)
@@ -191,12 +193,12 @@ def test_order_does_not_depend_on_the_reports() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 2**16 + 1])
 def test_order_is_a_permutation(n: int) -> None:
-    np.testing.assert_array_equal(np.sort(_order(KEY, 0, n=n)[0]), np.arange(n))
+    np.testing.assert_array_equal(np.sort(draw_order(KEY, 0, n=n)[0]), np.arange(n))
 
 
 def test_every_order_is_as_likely() -> None:
     draws = 4800
-    orders = jax.vmap(lambda epoch: _order(KEY, epoch, n=4)[0])(jnp.arange(draws))
+    orders = jax.vmap(lambda epoch: draw_order(KEY, epoch, n=4)[0])(jnp.arange(draws))
     counts = Counter(map(tuple, np.asarray(orders).tolist()))
     expected = draws / 24
     chi2 = sum((counts[p] - expected) ** 2 / expected for p in itertools.permutations(range(4)))
@@ -304,9 +306,9 @@ def test_weak_types_and_float64() -> None:
 def test_data_is_not_copied() -> None:
     data = jnp.zeros((4096, 64))
     optimizer, params = fnn.adam(0.1), jnp.zeros(64)
-    plan = _Plan(lambda p, b: ((b @ p) ** 2).mean(), False, optimizer, 32)
-    order, noise = _order(KEY, 0, n=4096)
-    lowered = _chunk.lower(plan, params, optimizer.init(params), data, order, noise, 0, 128)
+    plan = make_plan("train", lambda p, b: ((b @ p) ** 2).mean(), optimizer)
+    learner = Learner(params, optimizer.init(params))
+    lowered = advance.lower(plan, learner, shuffled(data, 32, KEY, 0), 0, 128)
     assert lowered.compile().memory_analysis().temp_size_in_bytes < data.nbytes / 8
 
 
@@ -318,7 +320,7 @@ def test_data_is_not_copied() -> None:
         ({"batch_size": 2.0}, ValueError, "batch_size: got 2.0"),
         ({"epochs": -1}, ValueError, "epochs: got -1; needed an int >= 0"),
         ({"report_every": 0}, ValueError, "report_every: got 0; needed an int >= 1"),
-        ({"key": 0}, TypeError, "key: got int 0; needed one key"),
+        ({"key": 0}, TypeError, "key: got int 0; needed one random key"),
         ({"key": jax.random.split(KEY, 2)}, TypeError, r"key: got key<fry>\[2\]"),
         ({"data": Pairs(X, Y[:9])}, ValueError, r"data: got 10 .* data.x, 9 examples in data.y"),
         ({"data": Pairs(X[:0], Y[:0])}, ValueError, "data: got no examples in data.x"),
