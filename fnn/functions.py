@@ -59,7 +59,9 @@ def jitted(
             if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         }
         in_order = [readers[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-        program = jax.jit(function, static_argnames=tuple(static), inline=True)
+        # In profiles, and in the compiler's own messages, the operations stand under this name.
+        scoped = jax.named_scope(f"fnn.{function.__name__}")(function)
+        program = jax.jit(scoped, static_argnames=tuple(static), inline=True)
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -67,20 +69,22 @@ def jitted(
             named = {k: readers[k](v) if k in readers else v for k, v in kwargs.items()}
             return program(*read, *args[len(read) :], **named)
 
+        call.jitted = decorate  # type: ignore[attr-defined]  # for `variant`
         return cast(F, call)
 
     return decorate
 
 
-def variant(base: F, run: Callable[..., Any], kernel: Any, how: str, *, static: Sequence[str]) -> F:
+def variant(base: F, run: Callable[..., Any], kernel: Any, how: str, *, example: str) -> F:
     """Derive ``<base>_<kernel.name>``: the base function by one fixed algorithm.
 
     Args:
-        base: a jitted public function whose body is ``run(its name, its kernel, *its arguments)``.
+        base: a public function made by `jitted`, whose body is
+            ``return run(its name, its kernel, *args, **kwargs)`` of its own arguments.
         run: the same, to be called with the variant's name and kernel.
         kernel: the algorithm; its ``name`` ends the variant's.
         how: completes the first sentence of the docstring, "by ...".
-        static: as in `jitted`.
+        example: arguments, as they stand in a call: there the docstring's example compares both.
     """
     plain = inspect.unwrap(base)
     name, signature = f"{plain.__name__}_{kernel.name}", inspect.signature(plain)
@@ -95,14 +99,18 @@ def variant(base: F, run: Callable[..., Any], kernel: Any, how: str, *, static: 
     derived.__annotations__ = plain.__annotations__
     derived.__signature__ = signature  # type: ignore[attr-defined]  # as inspect documents it
     first, _, _ = (inspect.getdoc(plain) or "").partition("\n")
-    derived.__doc__ = (
-        f"{first.rstrip('.')}, {how}.\n\n"
-        f"    Arguments, results, derivatives and errors are those of `fnn.{plain.__name__}`.\n"
-        f"    What this algorithm cannot do it refuses; speed and rounding differ.\n\n"
-        f"    Returns:\n        As `fnn.{plain.__name__}`.\n\n"
-        f"    >>> fnn.{name}.__name__\n    '{name}'\n    "
-    )
-    return cast(F, jitted(static=static)(derived))
+    derived.__doc__ = f"""{first.rstrip(".")}, {how}.
+
+    Returns:
+        As `fnn.{plain.__name__}`, whose arguments, derivatives and errors these are too. What this
+        algorithm cannot do it refuses; speed and rounding differ.
+
+    >>> got, want = (f({example}) for f in (fnn.{name}, fnn.{plain.__name__}))
+    >>> jax.tree.all(jax.tree.map(jnp.allclose, got, want))
+    True
+    """
+    again: Callable[[F], F] = base.jitted  # type: ignore[attr-defined]  # set by `jitted`
+    return again(cast(F, derived))
 
 
 def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: Range) -> Reader:

@@ -1,5 +1,6 @@
-"""A pytest plugin: the names that every docstring's example may use without an import."""
+"""A pytest plugin for docstrings' examples: the names they may use, and where they are looked for."""
 
+import doctest
 from typing import Any
 
 import jax
@@ -8,6 +9,19 @@ import numpy as np
 import pytest
 
 import fnn
+
+_from_module = doctest.DocTestFinder._from_module
+
+
+def _belongs(self: doctest.DocTestFinder, module: Any, thing: Any) -> bool:
+    """Whether an object is of a module: a function that a decorator made bears the module's name.
+
+    Python's own finder goes by where the decorator stands, and passes over all that it decorates.
+    """
+    return _from_module(self, module, thing) or thing.__module__ == module.__name__
+
+
+doctest.DocTestFinder._from_module = _belongs
 
 
 @pytest.fixture(autouse=True)
