@@ -159,17 +159,15 @@ from fnn.analysis.curvature import (
 )
 
 from fnn.optimizers import schedules as schedules
-from fnn.optimizers.descent import (
+from fnn.optimizers.base import (
     Optimizer as Optimizer,
     learning_rate as learning_rate,
     with_learning_rate as with_learning_rate,
-    sgd as sgd,
-    momentum as momentum,
-    nesterov as nesterov,
-    adam as adam,
 )
+from fnn.optimizers.descent import sgd as sgd, momentum as momentum, nesterov as nesterov
 from fnn.optimizers.adaptive import adagrad as adagrad, rmsprop as rmsprop, adadelta as adadelta
 from fnn.optimizers.adam import (
+    adam as adam,
     adamw as adamw,
     amsgrad as amsgrad,
     adamax as adamax,

@@ -1,7 +1,7 @@
-"""Adam's relatives: decoupled decay, other denominators, Nesterov's mean, signs.
+"""Adam and its family: decoupled decay, other denominators, Nesterov's mean, signs.
 
-Each is one rule, the formula for one leaf, in the notation of `fnn.adam`. Defaults are optax's;
-what PyTorch and the papers write differently is an argument.
+Each is one rule, the formula for one leaf, in the notation of `adam`. Defaults are optax's; what
+PyTorch and the papers write differently is an argument.
 """
 
 from typing import Any
@@ -9,9 +9,57 @@ from typing import Any
 import jax.numpy as jnp
 
 from fnn.checks import wrong
-from fnn.optimizers.descent import Now, Optimizer, Rate, adam, leafwise, mean_hat
+from fnn.optimizers.base import Now, Optimizer, Rate, leafwise, mean_hat, moving_mean, total_weight
 from fnn.optimizers.transforms import add_weight_decay
 from fnn.trees import Mask
+
+
+def adam(
+    learning_rate: Rate,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    eps_before_correction: bool = False,
+    nesterov: bool = False,
+) -> Optimizer:
+    """Adam: the gradient's mean over the root of its mean square, both corrected for their start.
+
+    ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``, ``m^ = m / (1 - b1^t)``,
+    ``v^ = v / (1 - b2^t)``, ``x <- x - rate m^ / (sqrt(v^ + eps_root) + eps)``.
+
+    Args:
+        learning_rate: a number or a schedule, any `Rate`.
+        b1: decay of the mean.
+        b2: decay of the mean square.
+        eps: added outside the root; PyTorch and the texts do the same.
+        eps_root: added inside the root.
+        eps_before_correction: the paper's second form, of ONNX and TensorFlow:
+            ``(sqrt(v + eps_root) + eps) / sqrt(1 - b2^t)`` for the denominator.
+        nesterov: as `nadam`.
+
+    Returns:
+        An `Optimizer`.
+
+    Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization (2015).
+
+    >>> opt = adam(0.25)
+    >>> updates, state = opt.update(jnp.array([3.0, -5.0]), opt.init(jnp.zeros(2)))
+    >>> updates.round(3).tolist()
+    [-0.25, 0.25]
+    """
+
+    def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
+        m = moving_mean(m, g, b1)
+        v = moving_mean(v, g**2, b2)
+        if eps_before_correction:
+            root = (jnp.sqrt(v + eps_root) + eps) / jnp.sqrt(total_weight(b2, now.t))
+        else:
+            root = jnp.sqrt(v / total_weight(b2, now.t) + eps_root) + eps
+        return -now.rate * mean_hat(m, g, now.t, b1, nesterov=nesterov) / root, m, v
+
+    return leafwise("adam", rule, learning_rate, m=0.0, v=0.0)
 
 
 def adamw(
@@ -30,7 +78,7 @@ def adamw(
     ``x <- x - rate (m^ / (sqrt(v^ + eps_root) + eps) + weight_decay x)``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         b1, b2, eps, eps_root, nesterov: as in `fnn.adam`.
         weight_decay: the factor lambda; PyTorch sets 0.01.
         mask: a function of a leaf's path, true for the leaves to shrink; default all.
@@ -40,7 +88,6 @@ def adamw(
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
-    >>> import jax.numpy as jnp
     >>> opt, params = adamw(0.5, eps=0.0, weight_decay=0.25), jnp.array([8.0])
     >>> round(opt.update(jnp.array([1.0]), opt.init(params), params)[0].item(), 3)
     -1.5
@@ -65,7 +112,7 @@ def amsgrad(
     ``x <- x - rate m^ / (sqrt(w + eps_root) + eps)``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         b1, b2, eps, eps_root: as in `fnn.adam`.
         correct_mean: whether ``m^ = m / (1 - b1^t)``, or plain m, as in the paper.
         correct_square: when v is divided by ``1 - b2^t``: "before" the maximum is taken, "after"
@@ -79,7 +126,6 @@ def amsgrad(
 
     Source: S. Reddi, S. Kale, S. Kumar, On the convergence of Adam and beyond (2018).
 
-    >>> import jax.numpy as jnp
     >>> opt = amsgrad(0.25)
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.25
@@ -89,9 +135,9 @@ def amsgrad(
         raise wrong("amsgrad", "correct_square", repr(correct_square), f"one of {words}")
 
     def rule(now: Now, g: Any, m: Any, v: Any, w: Any) -> tuple[Any, ...]:
-        m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * g**2
-        correction = 1 - b2**now.t
+        m = moving_mean(m, g, b1)
+        v = moving_mean(v, g**2, b2)
+        correction = total_weight(b2, now.t)
         w = jnp.maximum(w, v / correction if correct_square == "before" else v)
         square = w / correction if correct_square == "after" else w
         m_hat = mean_hat(m, g, now.t, b1) if correct_mean else m
@@ -108,7 +154,7 @@ def adamax(
     m as in `fnn.adam`; ``u <- max(b2 u, |g| + eps)``, ``x <- x - rate m^ / u``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         b1: decay of the mean.
         b2: decay of the maximum.
         eps: added to the magnitude; PyTorch does the same.
@@ -118,14 +164,13 @@ def adamax(
 
     Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, section 7.1 (2015).
 
-    >>> import jax.numpy as jnp
     >>> opt = adamax(0.25)
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.25
     """
 
     def rule(now: Now, g: Any, m: Any, u: Any) -> tuple[Any, ...]:
-        m = b1 * m + (1 - b1) * g
+        m = moving_mean(m, g, b1)
         u = jnp.maximum(b2 * u, jnp.abs(g) + eps)
         return -now.rate * mean_hat(m, g, now.t, b1) / u, m, u
 
@@ -148,7 +193,7 @@ def nadam(
     the mu up to t, and ``m^ = mu_(t+1) m / (1 - q_(t+1)) + (1 - mu_t) g / (1 - q_t)``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         b1, b2, eps, eps_root: as in `fnn.adam`.
         momentum_decay: psi; PyTorch sets 0.004. None for the constant b1.
 
@@ -157,7 +202,6 @@ def nadam(
 
     Source: T. Dozat, Incorporating Nesterov momentum into Adam (2016).
 
-    >>> import jax.numpy as jnp
     >>> opt = nadam(0.5, b1=0.5)
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.667
@@ -169,12 +213,12 @@ def nadam(
         return b1 * (1 - 0.5 * 0.96 ** (momentum_decay * t))
 
     def rule(now: Now, g: Any, m: Any, v: Any, q: Any) -> tuple[Any, ...]:
-        m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * g**2
+        m = moving_mean(m, g, b1)
+        v = moving_mean(v, g**2, b2)
         mu, following = warm(now.t), warm(now.t + 1)
         q = q * mu
         m_hat = following * m / (1 - q * following) + (1 - mu) * g / (1 - q)
-        return -now.rate * m_hat / (jnp.sqrt(v / (1 - b2**now.t) + eps_root) + eps), m, v, q
+        return -now.rate * m_hat / (jnp.sqrt(v / total_weight(b2, now.t) + eps_root) + eps), m, v, q
 
     return leafwise("nadam", rule, learning_rate, m=0.0, v=0.0, q=lambda x: jnp.ones((), x.dtype))
 
@@ -198,7 +242,7 @@ def radam(
     ``r^2 = (p - 4)(p - 2) p_inf / ((p_inf - 4)(p_inf - 2) p)``; else ``x <- x - rate m^``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         b1, b2, eps, eps_root: as in `fnn.adam`.
         threshold: the length p from which the mean square is trusted.
         eps_before_correction: as in `fnn.adam`; PyTorch does so here.
@@ -209,7 +253,6 @@ def radam(
 
     Source: L. Liu et al., On the variance of the adaptive learning rate and beyond (2020).
 
-    >>> import jax.numpy as jnp
     >>> opt = radam(0.25)
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.75
@@ -217,10 +260,10 @@ def radam(
     p_inf = 2 / (1 - b2) - 1
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
-        m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * g**2
+        m = moving_mean(m, g, b1)
+        v = moving_mean(v, g**2, b2)
         m_hat = mean_hat(m, g, now.t, b1, nesterov=nesterov)
-        correction = 1 - b2**now.t
+        correction = total_weight(b2, now.t)
         if eps_before_correction:
             root = (jnp.sqrt(v + eps_root) + eps) / jnp.sqrt(correction)
         else:
@@ -247,7 +290,7 @@ def lion(
     ``x <- x - rate (sign(b1 m + (1 - b1) g) + weight_decay x)``, ``m <- b2 m + (1 - b2) g``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         b1: the mean's share in the step.
         b2: decay of the mean.
         weight_decay: the factor lambda.
@@ -258,7 +301,6 @@ def lion(
 
     Source: X. Chen et al., Symbolic discovery of optimization algorithms (2023).
 
-    >>> import jax.numpy as jnp
     >>> opt, params = lion(0.5, weight_decay=0.25), jnp.array([8.0])
     >>> opt.update(jnp.array([-3.0]), opt.init(params), params)[0].tolist()
     [-0.5]

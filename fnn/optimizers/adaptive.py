@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnn.optimizers.descent import Now, Optimizer, Rate, leafwise
+from fnn.optimizers.base import Now, Optimizer, Rate, leafwise, moving_mean, total_weight
 
 
 def adagrad(
@@ -23,7 +23,7 @@ def adagrad(
     ``s <- s + g^2``, ``x <- x - rate g / sqrt(s + eps)``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         initial: s before the first step; PyTorch and the texts start from 0.
         eps: keeps the denominator from zero.
         eps_in_root: False for ``sqrt(s) + eps``, as in PyTorch and the texts.
@@ -33,7 +33,6 @@ def adagrad(
 
     Source: J. Duchi, E. Hazan, Y. Singer, Adaptive subgradient methods (2011).
 
-    >>> import jax.numpy as jnp
     >>> opt = adagrad(0.5, initial=0.0, eps=0.0)
     >>> opt.update(jnp.array([4.0]), opt.init(jnp.zeros(1)))[0].tolist()
     [-0.5]
@@ -67,7 +66,7 @@ def rmsprop(
     ``p <- mu p + rate u``, ``x <- x - p``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         decay: of the mean square; PyTorch calls it alpha and sets 0.99.
         eps: keeps the denominator from zero.
         eps_in_root: False for ``sqrt(v) + eps``, as in PyTorch.
@@ -84,22 +83,21 @@ def rmsprop(
     Source: T. Tieleman, G. Hinton, Lecture 6.5 (2012); A. Graves, Generating sequences with
     recurrent neural networks (2013).
 
-    >>> import jax.numpy as jnp
     >>> opt = rmsprop(0.5, decay=0.75, eps=0.0)
     >>> opt.update(jnp.array([4.0]), opt.init(jnp.zeros(1)))[0].tolist()
     [-1.0]
     """
 
     def direction(now: Now, g: Any, v: Any, m: Any) -> Any:
-        correction = 1 - decay**now.t if bias_correction else 1.0
+        correction = total_weight(decay, now.t) if bias_correction else 1.0
         square = v / correction - (m / correction) ** 2
         return g / (jnp.sqrt(square + eps) if eps_in_root else jnp.sqrt(square) + eps)
 
     def rule(now: Now, g: Any, v: Any, *more: Any) -> tuple[Any, ...]:
         own = dict(zip(moments, more, strict=True))
-        v = decay * v + (1 - decay) * g**2
+        v = moving_mean(v, g**2, decay)
         if centered:
-            own["m"] = decay * own["m"] + (1 - decay) * g
+            own["m"] = moving_mean(own["m"], g, decay)
         u = direction(now, g, v, own.get("m", 0.0))
         if not momentum:
             return (-now.rate * u, v, *own.values())
@@ -118,7 +116,7 @@ def adadelta(learning_rate: Rate = 1.0, *, decay: float = 0.9, eps: float = 1e-6
     ``d <- decay d + (1 - decay) g'^2``, ``x <- x - rate g'``.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         decay: of both mean squares.
         eps: inside both roots, as everywhere; it sets the size of the first steps.
 
@@ -127,16 +125,15 @@ def adadelta(learning_rate: Rate = 1.0, *, decay: float = 0.9, eps: float = 1e-6
 
     Source: M. Zeiler, ADADELTA: an adaptive learning rate method (2012).
 
-    >>> import jax.numpy as jnp
     >>> opt = adadelta(decay=0.75, eps=1.0)
     >>> round(opt.update(jnp.array([2.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -1.414
     """
 
     def rule(now: Now, g: Any, s: Any, d: Any) -> tuple[Any, ...]:
-        s = decay * s + (1 - decay) * g**2
+        s = moving_mean(s, g**2, decay)
         scaled = jnp.sqrt(d + eps) / jnp.sqrt(s + eps) * g
-        d = decay * d + (1 - decay) * scaled**2
+        d = moving_mean(d, scaled**2, decay)
         return -now.rate * scaled, s, d
 
     return leafwise("adadelta", rule, learning_rate, s=0.0, d=0.0)

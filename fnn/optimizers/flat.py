@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, UInt32
 
 from fnn.checks import wrong
-from fnn.optimizers.descent import Optimizer
-from fnn.optimizers.transforms import run_update
+from fnn.compiler import place_read_at_run_time
+from fnn.optimizers.base import Optimizer, Transform, run_update
 from fnn.trees import check_like
 
 SMALL = 2**14  # numbers; larger leaves amortise their kernels, and copying them would cost more
@@ -76,9 +75,8 @@ def _unpack(packs: list[Any], like: Any, zero: Any) -> Any:
         start = 0
         for i in group:
             size, shape = leaves[i].size, leaves[i].shape
-            if start not in places:  # one of two numbers, for which the compiler cannot know
-                pair = np.array([start, start + 1], np.uint32)
-                places[start] = lax.reshape(lax.dynamic_slice(pair, (zero,), (1,)), ())
+            if start not in places:
+                places[start] = place_read_at_run_time(start, zero)
             piece = lax.dynamic_slice(pack, (places[start],), (size,)) if len(group) > 1 else pack
             leaves[i] = lax.reshape(piece, shape)
             start += size
@@ -93,7 +91,7 @@ def _refuse_sharded(params: Any) -> None:
             raise wrong("flat", "params" + jax.tree_util.keystr(path), sharding, needed)
 
 
-def flat(optimizer: Optimizer) -> Optimizer:
+def flat(optimizer: Transform) -> Optimizer:
     """Run an element-wise optimizer over a few vectors instead of many leaves, to the same result.
 
     64 leaves of one shape make a vector, and what is left over of each dtype makes one more. A
@@ -112,7 +110,6 @@ def flat(optimizer: Optimizer) -> Optimizer:
     Raises:
         ValueError: params that are sharded over devices; gradients shaped otherwise than params.
 
-    >>> import jax.numpy as jnp, fnn
     >>> opt, params = flat(fnn.sgd(0.5)), {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}
     >>> updates, state = opt.update(params, opt.init(params))
     >>> updates["w"].tolist(), updates["b"].tolist()

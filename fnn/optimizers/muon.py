@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.optimizers.descent import Now, Optimizer, Rate, leafwise, mean_hat
+from fnn.optimizers.base import Now, Optimizer, Rate, leafwise, mean_hat, moving_mean, total_weight
 from fnn.optimizers.transforms import add_weight_decay
 from fnn.trees import Mask
 
@@ -47,7 +47,7 @@ def muon(
     ``x <- x - rate sqrt(max(1, d_out / d_in)) (U V^T)(m^)``, with ``U V^T`` by Newton-Schulz.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         beta: decay of the matrices' mean.
         iterations: of Newton-Schulz.
         eps: in the norm that starts it, and AdamW's outside the root.
@@ -62,7 +62,6 @@ def muon(
 
     Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024).
 
-    >>> import jax.numpy as jnp
     >>> opt, params = muon(0.5), jnp.eye(2)
     >>> updates, _ = opt.update(jnp.array([[0.0, 9.0], [1.0, 0.0]]), opt.init(params), params)
     >>> bool(abs(jnp.linalg.svd(updates)[1] - 0.5).max() < 0.5 * 0.3)
@@ -71,13 +70,13 @@ def muon(
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
         decay = beta if g.ndim == 2 else b1
-        m = decay * m + (1 - decay) * g
+        m = moving_mean(m, g, decay)
         m_hat = mean_hat(m, g, now.t, decay, nesterov=nesterov)
         if g.ndim == 2:
             scale = max(1.0, g.shape[1] / g.shape[0]) ** 0.5
             return -now.rate * scale * orthogonalise(m_hat, iterations, eps), m, v
-        v = b2 * v + (1 - b2) * g**2
-        root = jnp.sqrt(v / (1 - b2**now.t)) + eps
+        v = moving_mean(v, g**2, b2)
+        root = jnp.sqrt(v / total_weight(b2, now.t)) + eps
         return -now.rate * rest_rate * m_hat / root, m, v
 
     def no_square(x: Any) -> Any:

@@ -18,14 +18,13 @@ from jaxtyping import Array
 
 from fnn.analysis.curvature import (
     Quadratic,
-    check_count,
     diagonal,
     dot,
     quadratic,
     sampled_diagonal,
 )
-from fnn.checks import wrong
-from fnn.optimizers.descent import Optimizer, Rate, State, rate_at
+from fnn.checks import check_int, wrong
+from fnn.optimizers.base import Optimizer, Rate, State, first_state, next_state
 from fnn.trees import check_like
 
 
@@ -45,7 +44,7 @@ def newton(
     negative curvature they stop with the descent direction found so far.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         damping: added to every eigenvalue; it limits the step to ``rate |g| / damping``.
         dense_up_to: numbers in params, n, that are solved exactly, from the n by n Hessian.
         iterations: of conjugate gradients at most, one product with H each; they end earlier where
@@ -61,7 +60,6 @@ def newton(
     high-dimensional non-convex optimization (2014); S. Nash, A survey of truncated-Newton methods
     (2000).
 
-    >>> import fnn, jax.numpy as jnp
     >>> optimizer, x = newton(), jnp.array([5.0, -3.0])
     >>> step = fnn.make_step(lambda x, batch: ((x - batch) ** 2).sum() / 2, optimizer)
     >>> x, _, _ = step(x, optimizer.init(x), jnp.array([1.0, 2.0]))
@@ -69,7 +67,7 @@ def newton(
     [1.0, 2.0]
     """
     _check_damping("newton", damping)
-    check_count("newton", "iterations", iterations)
+    check_int("newton", "iterations", iterations, 1)
 
     def solve(q: Quadratic, step: Array) -> Array:
         if q.gradient.size <= dense_up_to:
@@ -92,7 +90,7 @@ def diagonal_newton(
     stay, where damping = 0.
 
     Args:
-        learning_rate: a number, a scalar array, or a schedule of the step number.
+        learning_rate: a number or a schedule, any `Rate`.
         damping: added to every magnitude.
         samples: None for the exact diagonal, at one product with H per number in params; or the
             draws of Hutchinson's estimate, one product each.
@@ -107,7 +105,6 @@ def diagonal_newton(
 
     Source: EE628, lecture 6, preconditioning (2019); Z. Yao et al., ADAHESSIAN (2021).
 
-    >>> import fnn, jax.numpy as jnp
     >>> optimizer, x = diagonal_newton(), jnp.array([-5.0, -2.0])
     >>> step = fnn.make_step(lambda x, batch: x[0] ** 2 + 2 * x[1] ** 2, optimizer)
     >>> x, _, _ = step(x, optimizer.init(x), None)
@@ -116,7 +113,7 @@ def diagonal_newton(
     """
     _check_damping("diagonal_newton", damping)
     if samples is not None:
-        check_count("diagonal_newton", "samples", samples)
+        check_int("diagonal_newton", "samples", samples, 1)
     if (samples is None) != (key is None):
         needed = "both, or neither for the exact diagonal"
         raise wrong("diagonal_newton", "samples, key", f"{samples}, {key}", needed)
@@ -137,8 +134,7 @@ def _second_order(
     """Carry ``solve(quadratic model, step number) -> direction`` over a pytree."""
 
     def init(params: Any) -> State:
-        start = jnp.zeros((), jnp.int32)
-        return State(start, rate_at(learning_rate, start), {})
+        return first_state(learning_rate, {})
 
     def update(
         grads: Any, state: State, params: Any = None, *, value_fn: Any = None, **extra: Any
@@ -150,10 +146,8 @@ def _second_order(
         check_like(name, "grads", grads, params)
         q = quadratic(name, value_fn, params)
         direction = solve(q._replace(gradient=q.pack(grads)), state.step)
-        step = state.step + 1
-        rate = rate_at(learning_rate, step) if callable(learning_rate) else state.learning_rate
         updates = q.unpack(-state.learning_rate.astype(direction.dtype) * direction)
-        return updates, State(step, rate, {})
+        return updates, next_state(learning_rate, state, {})
 
     return Optimizer(init, update)
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.checks import wrong
-from fnn.optimizers.descent import Schedule
+from fnn.checks import check_int, wrong
+from fnn.optimizers.base import Schedule
 
 
 def _of_float(formula: Callable[[Any], Any]) -> Schedule:
@@ -23,11 +23,6 @@ def _of_float(formula: Callable[[Any], Any]) -> Schedule:
         return jnp.asarray(formula(jnp.asarray(step).astype(float)), float)
 
     return schedule
-
-
-def _check_steps(name: str, argument: str, steps: Any, least: int = 1) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
-        raise wrong(f"schedules.{name}", argument, repr(steps), f"an int >= {least}")
 
 
 def constant(rate: float) -> Schedule:
@@ -56,7 +51,7 @@ def exponential(rate: float, base: float, *, steps: int = 1, staircase: bool = F
     >>> float(exponential(1.0, 0.5)(2)), float(exponential(1.0, 0.5, steps=4, staircase=True)(7))
     (0.25, 0.5)
     """
-    _check_steps("exponential", "steps", steps)
+    check_int("schedules.exponential", "steps", steps, 1)
 
     def formula(step: Any) -> Any:
         exponent = step / steps
@@ -73,7 +68,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     >>> [float(linear(0.0, 1.0, 4)(step)) for step in (0, 1, 4, 9)]
     [0.0, 0.25, 1.0, 1.0]
     """
-    _check_steps("linear", "steps", steps)
+    check_int("schedules.linear", "steps", steps, 1)
     return _of_float(lambda step: start + (end - start) * jnp.minimum(step / steps, 1.0))
 
 
@@ -93,7 +88,7 @@ def cosine(rate: float, steps: int, *, end: float = 0.0) -> Schedule:
     >>> [round(float(cosine(1.0, 4)(step)), 3) for step in (0, 2, 4, 9)]
     [1.0, 0.5, 0.0, 0.0]
     """
-    _check_steps("cosine", "steps", steps)
+    check_int("schedules.cosine", "steps", steps, 1)
     return _of_float(lambda step: _wave(rate, end, step / steps))
 
 
@@ -113,8 +108,8 @@ def warmup_cosine(
     >>> [round(float(schedule(step)), 3) for step in (0, 1, 2, 4, 6)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    _check_steps("warmup_cosine", "warmup", warmup)
-    _check_steps("warmup_cosine", "steps", steps, warmup + 1)
+    check_int("schedules.warmup_cosine", "warmup", warmup, 1)
+    check_int("schedules.warmup_cosine", "steps", steps, warmup + 1)
 
     def formula(step: Any) -> Any:
         line = start + (rate - start) * step / warmup
@@ -134,7 +129,7 @@ def piecewise(rate: float, factors: Mapping[int, float]) -> Schedule:
     [1.0, 0.5, 0.05]
     """
     for step in factors:
-        _check_steps("piecewise", "factors", step, 0)
+        check_int("schedules.piecewise", "factors", step, 0)
 
     def formula(step: Any) -> Any:
         value = jnp.full_like(step, rate)
@@ -162,7 +157,7 @@ def one_cycle(
     >>> [round(float(one_cycle(1.0, 10)(step)), 3) for step in (0, 3, 10)]
     [0.04, 1.0, 0.0]
     """
-    _check_steps("one_cycle", "steps", steps)
+    check_int("schedules.one_cycle", "steps", steps, 1)
     peak = int(rise * steps)
     if not 0 < peak < steps:
         raise wrong("schedules.one_cycle", "rise", rise, f"a peak within the {steps} steps")

@@ -5,7 +5,6 @@ what one returns to the next, fnn's and optax's alike. Masks are functions of a 
 `fnn.paths` writes it: ``lambda path: path.endswith("/w")``.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,23 +13,8 @@ import jax.numpy as jnp
 
 from fnn.checks import wrong
 from fnn.dtypes import accumulator
-from fnn.optimizers.descent import Optimizer, learning_rate
-from fnn.trees import Mask, check_like, global_norm, paths
-
-
-def run_update(transform: Any, grads: Any, state: Any, params: Any, extra: dict[str, Any]) -> Any:
-    """Call any transform's update with those of the extra arguments that it takes."""
-    takes = inspect.signature(transform.update).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        extra = {name: value for name, value in extra.items() if name in takes}
-    return transform.update(grads, state, params, **extra)
-
-
-def need_params(name: str, grads: Any, params: Any) -> None:
-    """Raise the error of a transform that was called without params, or with others."""
-    if params is None:
-        raise wrong(name, "params", "None", "the parameters: update(grads, state, params)")
-    check_like(name, "grads", grads, params)
+from fnn.optimizers.base import Optimizer, Transform, learning_rate, need_params, run_update
+from fnn.trees import Mask, global_norm, paths
 
 
 def where_mask(name: str, mask: Mask | None, fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
@@ -54,7 +38,7 @@ def stateless(fn: Callable[[Any, Any], Any]) -> Optimizer:
     return Optimizer(lambda params: (), update)
 
 
-def chain(*transforms: Optimizer) -> Optimizer:
+def chain(*transforms: Transform) -> Optimizer:
     """Apply transforms one after the other, the first to the gradients.
 
     Args:
@@ -67,7 +51,6 @@ def chain(*transforms: Optimizer) -> Optimizer:
     Raises:
         ValueError: update's state is not one state per transform.
 
-    >>> import jax.numpy as jnp, fnn
     >>> opt = chain(clip_by_value(1.0), fnn.sgd(0.5))
     >>> opt.update(jnp.array([0.5, -8.0]), opt.init(jnp.zeros(2)))[0].tolist()
     [-0.25, 0.5]
@@ -104,7 +87,6 @@ def clip_by_global_norm(max_norm: float) -> Optimizer:
     Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural
     networks (2013).
 
-    >>> import jax.numpy as jnp
     >>> clip_by_global_norm(2.5).update(jnp.array([3.0, 4.0]), ())[0].tolist()
     [1.5, 2.0]
     """
@@ -131,7 +113,6 @@ def clip_by_value(limit: float) -> Optimizer:
     Returns:
         An `Optimizer` without state, for a `chain`.
 
-    >>> import jax.numpy as jnp
     >>> clip_by_value(1.0).update(jnp.array([0.5, -8.0]), ())[0].tolist()
     [0.5, -1.0]
     """
@@ -157,7 +138,6 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
         ValueError: update without params, or with params shaped otherwise than the gradients; a
             mask that selects no leaf.
 
-    >>> import jax.numpy as jnp
     >>> params = grads = {"w": jnp.array(4.0), "b": jnp.array(4.0)}
     >>> updates, _ = l2(0.5, mask=lambda path: path == "w").update(grads, (), params)
     >>> updates["w"].item(), updates["b"].item()
@@ -187,7 +167,6 @@ def freeze(mask: Mask) -> Optimizer:
     Raises:
         ValueError: from update, a mask that selects no leaf.
 
-    >>> import jax.numpy as jnp
     >>> updates = {"features": jnp.ones(1), "head": jnp.ones(1)}
     >>> freeze(lambda path: path == "features").update(updates, ())[0]["features"].tolist()
     [0.0]
@@ -195,7 +174,7 @@ def freeze(mask: Mask) -> Optimizer:
     return stateless(lambda grads, params: where_mask("freeze", mask, jnp.zeros_like, grads))
 
 
-def add_weight_decay(optimizer: Optimizer, decay: float, *, mask: Mask | None = None) -> Optimizer:
+def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = None) -> Optimizer:
     """Shrink the parameters beside the optimizer's step: ``x <- x - rate (u + decay x)``.
 
     ``-rate u`` is the optimizer's update, and rate the learning rate of its state, so that a
@@ -215,7 +194,6 @@ def add_weight_decay(optimizer: Optimizer, decay: float, *, mask: Mask | None = 
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
-    >>> import jax.numpy as jnp, fnn
     >>> opt = add_weight_decay(fnn.sgd(0.5), 0.25)
     >>> params = jnp.array([8.0])
     >>> opt.update(jnp.array([1.0]), opt.init(params), params)[0].tolist()

@@ -1,5 +1,6 @@
 """What goes around an optimizer: accumulation, averages, lookahead, float32 master weights."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -7,30 +8,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from fnn.checks import wrong
-from fnn.dtypes import accumulator
-from fnn.optimizers.descent import Optimizer
-from fnn.optimizers.transforms import need_params, run_update
+from fnn.checks import check_int, wrong
+from fnn.dtypes import computed_wide, widen
+from fnn.optimizers.base import Optimizer, Transform, need_params, run_update
 from fnn.trees import check_like
 
 
-def _map(fn: Any, *trees: Any) -> Any:
-    """Map fn over trees in the dtype to compute in, and return the dtype of the first."""
-
-    def leaf(*xs: Any) -> Any:
-        dtype = accumulator(xs[0].dtype)
-        return fn(*[x.astype(dtype) for x in xs]).astype(xs[0].dtype)
-
-    return jax.tree.map(leaf, *trees)
+def _map(formula: Any, *trees: Any) -> Any:
+    return jax.tree.map(functools.partial(computed_wide, formula), *trees)
 
 
 def _widened(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(accumulator(x.dtype)), tree)
-
-
-def _check_every(name: str, k: int) -> None:
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise wrong(name, "k", repr(k), "an int >= 1")
+    return jax.tree.map(widen, tree)
 
 
 class Accumulated(NamedTuple):
@@ -47,7 +36,7 @@ class Accumulated(NamedTuple):
     mean: Any
 
 
-def accumulate(optimizer: Optimizer, k: int) -> Optimizer:
+def accumulate(optimizer: Transform, k: int) -> Optimizer:
     """Step once with the mean of every k gradients; the updates between are zero.
 
     ``m <- m + g / k``; at each k-th call the optimizer sees ``m``, and ``m`` starts again at zero.
@@ -62,14 +51,13 @@ def accumulate(optimizer: Optimizer, k: int) -> Optimizer:
     Raises:
         ValueError: k < 1; gradients shaped otherwise than the params.
 
-    >>> import jax.numpy as jnp, fnn
     >>> opt = accumulate(fnn.sgd(0.5), 2)
     >>> first, state = opt.update(jnp.array([1.0]), opt.init(jnp.zeros(1)))
     >>> second, state = opt.update(jnp.array([3.0]), state)
     >>> first.tolist(), second.tolist()
     ([0.0], [-1.0])
     """
-    _check_every("accumulate", k)
+    check_int("accumulate", "k", k, 1)
 
     def init(params: Any) -> Accumulated:
         mean = jax.tree.map(jnp.zeros_like, _widened(params))
@@ -125,7 +113,6 @@ def average(decay: float | None = None) -> Optimizer:
 
     Source: B. Polyak, A. Juditsky, Acceleration of stochastic approximation by averaging (1992).
 
-    >>> import jax.numpy as jnp, fnn
     >>> opt, x = fnn.chain(fnn.sgd(1.0), average()), jnp.array([3.0])
     >>> state = opt.init(x)
     >>> for _ in range(3):
@@ -167,7 +154,7 @@ class Ahead(NamedTuple):
     slow: Any
 
 
-def lookahead(optimizer: Optimizer, k: int = 5, *, slow_rate: float = 0.5) -> Optimizer:
+def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Optimizer:
     """Let k steps of an optimizer explore, then go a part of the way: k forward, one back.
 
     At every k-th step ``s <- s + slow_rate (x - s)`` and ``x <- s``, with the fast parameters x,
@@ -186,7 +173,6 @@ def lookahead(optimizer: Optimizer, k: int = 5, *, slow_rate: float = 0.5) -> Op
 
     Source: M. Zhang et al., Lookahead optimizer: k steps forward, 1 step back (2019).
 
-    >>> import jax.numpy as jnp, fnn
     >>> opt, x = lookahead(fnn.sgd(1.0), 2, slow_rate=0.5), jnp.array([8.0])
     >>> state = opt.init(x)
     >>> for _ in range(2):
@@ -195,7 +181,7 @@ def lookahead(optimizer: Optimizer, k: int = 5, *, slow_rate: float = 0.5) -> Op
     >>> x.tolist()
     [6.0]
     """
-    _check_every("lookahead", k)
+    check_int("lookahead", "k", k, 1)
 
     def init(params: Any) -> Ahead:
         slow = jax.tree.map(jnp.copy, params)
@@ -228,7 +214,7 @@ class Mastered(NamedTuple):
     master: Any
 
 
-def with_master_weights(optimizer: Optimizer) -> Optimizer:
+def with_master_weights(optimizer: Transform) -> Optimizer:
     """Keep half-precision parameters, and the optimizer's state, in float32.
 
     The optimizer steps on the float32 master copy, ``m <- m + u``; the update returned is
@@ -246,7 +232,6 @@ def with_master_weights(optimizer: Optimizer) -> Optimizer:
 
     Source: P. Micikevicius et al., Mixed precision training (2018).
 
-    >>> import jax.numpy as jnp, fnn
     >>> opt, x = with_master_weights(fnn.sgd(2.0**-10)), jnp.ones(1, jnp.bfloat16)
     >>> state = opt.init(x)
     >>> for _ in range(8):                         # each step is below half a unit of bfloat16
