@@ -77,31 +77,29 @@ from fnn.layers.regions import (
 )
 from fnn.layers.activations import (
     identity as identity,
-    unit_step as unit_step,
     sign as sign,
-    piecewise_linear as piecewise_linear,
+    unit_step as unit_step,
+    relu as relu,
+    leaky_relu as leaky_relu,
+    prelu as prelu,
+    relu6 as relu6,
     hard_tanh as hard_tanh,
+    piecewise_linear as piecewise_linear,
     hard_sigmoid as hard_sigmoid,
     hard_swish as hard_swish,
+    softsign as softsign,
     sigmoid as sigmoid,
     tanh as tanh,
     softplus as softplus,
     log_sigmoid as log_sigmoid,
-    silu as silu,
-    mish as mish,
-    gelu as gelu,
-    softsign as softsign,
-    glu as glu,
-)
-from fnn.layers.rectifiers import (
-    relu as relu,
-    relu6 as relu6,
-    leaky_relu as leaky_relu,
-    prelu as prelu,
+    squareplus as squareplus,
     elu as elu,
     celu as celu,
     selu as selu,
-    squareplus as squareplus,
+    silu as silu,
+    gelu as gelu,
+    mish as mish,
+    glu as glu,
 )
 from fnn.layers.softmax import (
     softmax as softmax,
@@ -159,15 +157,17 @@ from fnn.analysis.curvature import (
 )
 
 from fnn.optimizers import schedules as schedules
-from fnn.optimizers.base import (
+from fnn.optimizers.descent import (
     Optimizer as Optimizer,
     learning_rate as learning_rate,
     with_learning_rate as with_learning_rate,
+    sgd as sgd,
+    momentum as momentum,
+    nesterov as nesterov,
+    adam as adam,
 )
-from fnn.optimizers.descent import sgd as sgd, momentum as momentum, nesterov as nesterov
 from fnn.optimizers.adaptive import adagrad as adagrad, rmsprop as rmsprop, adadelta as adadelta
 from fnn.optimizers.adam import (
-    adam as adam,
     adamw as adamw,
     amsgrad as amsgrad,
     adamax as adamax,

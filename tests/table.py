@@ -91,7 +91,8 @@ ACTIVATIONS: list[Row] = [
     *(
         Row(fn, normal((2, 4)))
         for fn in (
-            *(fnn.unit_step, fnn.piecewise_linear, fnn.hard_tanh, fnn.sigmoid, fnn.tanh),
+            *(fnn.identity, fnn.sign, fnn.unit_step, fnn.relu, fnn.relu6, fnn.hard_tanh),
+            *(fnn.piecewise_linear, fnn.hard_sigmoid, fnn.hard_swish, fnn.sigmoid, fnn.tanh),
             *(fnn.softplus, fnn.log_sigmoid, fnn.silu, fnn.mish, fnn.gelu, fnn.softsign, fnn.glu),
             *(fnn.leaky_relu, fnn.elu, fnn.celu, fnn.selu, fnn.squareplus),
             *(fnn.softmax, fnn.log_softmax, fnn.logsumexp),

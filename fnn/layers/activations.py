@@ -1,65 +1,61 @@
-"""Activation functions: what `jax.nn` does well is re-exported; what it lacks or fails is ours.
+"""Activation functions, from the simplest to the most curved.
 
-Ours keep their relative accuracy, in value and derivatives, where the textbook formula cancels: the
-derivative of `sigmoid` is ``sigmoid(x) sigmoid(-x)`` and not ``y (1 - y)``, and what follows from
-`sigmoid` follows that. In half precision nothing overflows inside. At a corner with a flat side the
-derivative is 0, as ReLU'(0) = 0. `relu` and its kin are in `fnn.rectifiers`.
+At a corner the derivative is that of the flat or negative side, as ReLU'(0) = 0. Value and
+derivatives keep their relative accuracy where the textbook formula cancels: the derivative of
+`sigmoid` is ``sigmoid(x) sigmoid(-x)`` and not ``y (1 - y)``, and that of ``exp(x) - 1`` is
+``exp(x)`` and not the value plus 1.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
-from jax.nn import hard_sigmoid as hard_sigmoid
-from jax.nn import hard_swish as hard_swish
-from jax.nn import identity as identity
-from jax.numpy import sign as sign
 from jaxtyping import Array, Float
 
-from fnn.checks import describe, wrong
+from fnn.checks import POSITIVE, describe, wrong
+from fnn.dtypes import number_like
+from fnn.functions import jitted
 
 # Beyond it sigmoid and erfc are flat in every dtype; its cube is finite in float16.
 FAR = 40.0
 FLAT = 800.0  # exp(-FLAT) is 0 in every dtype
 
 
-# The cores: derivatives that multiply where the textbook's subtract.
+@jitted()
+def identity(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x.
+
+    Args:
+        x: any shape, float.
+
+    Returns:
+        x; the derivative is 1.
+
+    Source: Introduction to Deep Learning (2020), activation functions.
+
+    >>> identity(jnp.array([-2.0, 3.0])).tolist()
+    [-2.0, 3.0]
+    """
+    return x
 
 
-@jax.custom_jvp
-def _sigmoid(x: jax.Array) -> jax.Array:
-    return jax.lax.logistic(x)
+@jitted()
+def sign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return -1 where x is negative, 1 where it is positive, and 0 at 0.
+
+    Args:
+        x: any shape, float.
+
+    Returns:
+        The shape and dtype of x; the derivative is 0 everywhere.
+
+    Source: F. Rosenblatt, The perceptron (1958).
+
+    >>> sign(jnp.array([-2.0, 0.0, 3.0])).tolist()
+    [-1.0, 0.0, 1.0]
+    """
+    return jnp.sign(x)
 
 
-_sigmoid.defjvps(lambda t, y, x: t * (y * _sigmoid(-x)))
-
-
-@jax.custom_jvp
-def _tanh(x: jax.Array) -> jax.Array:
-    return jnp.tanh(x)
-
-
-_tanh.defjvps(lambda t, y, x: t * (4 * _sigmoid(2 * x) * _sigmoid(-2 * x)))
-
-
-@jax.custom_jvp
-def _softplus(x: jax.Array) -> jax.Array:
-    return jnp.logaddexp(x, 0)
-
-
-_softplus.defjvps(lambda t, y, x: t * _sigmoid(x))
-
-
-@jax.custom_jvp
-def _softsign(x: jax.Array) -> jax.Array:
-    return x / (1 + jnp.abs(x))
-
-
-# |x| as x sign(x), whose derivative at 0 is 0; that of jnp.abs is 1.
-_softsign.defjvps(lambda t, y, x: t * (1 / (1 + x * jnp.sign(x))) ** 2)
-
-
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def unit_step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return 0 where x is negative, 1 where it is positive, and 1/2 at 0.
 
@@ -77,9 +73,74 @@ def unit_step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (1 + jnp.sign(x)) / 2
 
 
-@functools.partial(jax.jit, inline=True)
-def piecewise_linear(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return x + 1/2 between -1/2 and 1/2, 0 below and 1 above.
+@jitted()
+def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x where it is positive and 0 elsewhere, ``max(x, 0)``.
+
+    Args:
+        x: any shape, float.
+
+    Returns:
+        The shape and dtype of x; the derivative at 0 is 0.
+
+    Source: V. Nair, G. Hinton, Rectified linear units improve restricted Boltzmann machines (2010).
+
+    >>> relu(jnp.array([-2.0, 0.0, 3.0])).tolist()
+    [0.0, 0.0, 3.0]
+    """
+    return jax.nn.relu(x)
+
+
+@jitted()
+def leaky_relu(
+    x: Float[Array, "*shape"], *, negative_slope: float = 0.01
+) -> Float[Array, "*shape"]:
+    """Return x where it is positive and ``negative_slope x`` elsewhere.
+
+    Args:
+        x: any shape, float.
+        negative_slope: usually small; 0 gives `relu`, its derivative at 0 included (that of
+            `jax.nn.leaky_relu` at 0 is 1).
+
+    Returns:
+        The shape and dtype of x; the derivative at 0 is ``negative_slope``.
+
+    Source: A. Maas, A. Hannun, A. Ng, Rectifier nonlinearities (2013).
+
+    >>> leaky_relu(jnp.array([-200.0, 3.0])).tolist()
+    [-2.0, 3.0]
+    """
+    return jnp.where(x > 0, x, number_like(negative_slope, x) * x)
+
+
+@jitted()
+def prelu(x: Float[Array, "*shape"], slope: Float[Array, "*trailing"]) -> Float[Array, "*shape"]:
+    """Return x where it is positive and ``slope x`` elsewhere, with learned slopes.
+
+    Args:
+        x: any shape, float.
+        slope: the shape of the trailing axes of x, as (channels,) or (), of x's dtype.
+
+    Returns:
+        The shape and dtype of x; the derivative at 0 is the slope.
+
+    Raises:
+        ValueError: the shape of slope is not that of trailing axes of x.
+
+    Source: K. He, X. Zhang, S. Ren, J. Sun, Delving deep into rectifiers (2015).
+
+    >>> prelu(jnp.array([[-2.0, -2.0], [3.0, 3.0]]), jnp.array([0.5, 0.0])).tolist()
+    [[-1.0, -0.0], [3.0, 3.0]]
+    """
+    lead = x.ndim - slope.ndim
+    if lead < 0 or slope.shape != x.shape[lead:]:
+        raise wrong("prelu", "slope", describe(slope), f"the trailing axes of x {describe(x)}")
+    return jnp.where(x > 0, x, slope.reshape((1,) * lead + slope.shape) * x)
+
+
+@jitted()
+def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x clipped to [0, 6].
 
     Args:
         x: any shape, float.
@@ -87,15 +148,15 @@ def piecewise_linear(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Returns:
         The shape and dtype of x; the derivative is 1 inside, 0 at the corners and beyond.
 
-    Source: Introduction to Deep Learning (2020), activation functions.
+    Source: A. Krizhevsky, Convolutional deep belief networks on CIFAR-10 (2010).
 
-    >>> piecewise_linear(jnp.array([-2.0, 0.25, 3.0])).tolist()
-    [0.0, 0.75, 1.0]
+    >>> relu6(jnp.array([-2.0, 3.0, 8.0])).tolist()
+    [0.0, 3.0, 6.0]
     """
-    return jnp.where(jnp.abs(x) < 0.5, x + 0.5, unit_step(x))
+    return jax.nn.relu6(x)
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return x clipped to [-1, 1].
 
@@ -114,7 +175,101 @@ def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(jnp.abs(x) < 1, x, jnp.sign(x))
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
+def piecewise_linear(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x + 1/2 between -1/2 and 1/2, 0 below and 1 above.
+
+    Args:
+        x: any shape, float.
+
+    Returns:
+        The shape and dtype of x; the derivative is 1 inside, 0 at the corners and beyond.
+
+    Source: Introduction to Deep Learning (2020), activation functions.
+
+    >>> piecewise_linear(jnp.array([-2.0, 0.25, 3.0])).tolist()
+    [0.0, 0.75, 1.0]
+    """
+    return jnp.where(jnp.abs(x) < 0.5, x + 0.5, unit_step(x))
+
+
+@jitted()
+def hard_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return ``relu6(x + 3) / 6``, a sigmoid of three straight pieces.
+
+    Args:
+        x: any shape, float.
+
+    Returns:
+        The shape and dtype of x, in [0, 1]; the derivative is 1/6 inside, 0 at the corners, -3 and
+        3, and beyond.
+
+    Source: A. Howard et al., Searching for MobileNetV3 (2019).
+
+    >>> hard_sigmoid(jnp.array([-4.0, 0.0, 4.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return jax.nn.hard_sigmoid(x)
+
+
+@jitted()
+def hard_swish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return ``x hard_sigmoid(x)``, a `silu` without exponentials.
+
+    Args:
+        x: any shape, float.
+
+    Returns:
+        The shape and dtype of x; the derivative is ``x / 3 + 1/2`` inside, 0 from -3 down and 1
+        from 3 up.
+
+    Source: A. Howard et al., Searching for MobileNetV3 (2019).
+
+    >>> hard_swish(jnp.array([-4.0, -1.5, 4.0])).tolist()
+    [-0.0, -0.375, 4.0]
+    """
+    return jax.nn.hard_swish(x)
+
+
+@jax.custom_jvp
+def _softsign(x: jax.Array) -> jax.Array:
+    return x / (1 + jnp.abs(x))
+
+
+# |x| as x sign(x), whose derivative at 0 is 0; that of jnp.abs is 1.
+_softsign.defjvps(lambda t, y, x: t * (1 / (1 + x * jnp.sign(x))) ** 2)
+
+
+@jitted()
+def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return ``x / (1 + |x|)``.
+
+    Its derivative is ``1 / (1 + |x|)^2``; that of `jax.nn.soft_sign` is a difference of two nearly
+    equal numbers, wrong by a factor of 300 at x = 300 in float16.
+
+    Args:
+        x: any shape, float.
+
+    Returns:
+        The shape and dtype of x, in [-1, 1]; the second derivative at 0 is 0.
+
+    Source: J. Bergstra et al., Quadratic polynomials learn better image features (2009).
+
+    >>> softsign(jnp.array([-3.0, 0.0, 1.0])).tolist()
+    [-0.75, 0.0, 0.5]
+    """
+    return _softsign(x)
+
+
+@jax.custom_jvp
+def _sigmoid(x: jax.Array) -> jax.Array:
+    return jax.lax.logistic(x)
+
+
+_sigmoid.defjvps(lambda t, y, x: t * (y * _sigmoid(-x)))
+
+
+@jitted()
 def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return the logistic function, ``1 / (1 + exp(-x))``.
 
@@ -135,7 +290,15 @@ def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return _sigmoid(x)
 
 
-@functools.partial(jax.jit, inline=True)
+@jax.custom_jvp
+def _tanh(x: jax.Array) -> jax.Array:
+    return jnp.tanh(x)
+
+
+_tanh.defjvps(lambda t, y, x: t * (4 * _sigmoid(2 * x) * _sigmoid(-2 * x)))
+
+
+@jitted()
 def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return the hyperbolic tangent, ``2 sigmoid(2 x) - 1``.
 
@@ -156,7 +319,15 @@ def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return _tanh(x)
 
 
-@functools.partial(jax.jit, inline=True)
+@jax.custom_jvp
+def _softplus(x: jax.Array) -> jax.Array:
+    return jnp.logaddexp(x, 0)
+
+
+_softplus.defjvps(lambda t, y, x: t * _sigmoid(x))
+
+
+@jitted()
 def softplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return ``log(1 + exp(x))``, a smooth ReLU.
 
@@ -177,7 +348,7 @@ def softplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return _softplus(x)
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return ``log(sigmoid(x)) = -softplus(-x)``.
 
@@ -195,7 +366,113 @@ def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return -_softplus(-x)
 
 
-@functools.partial(jax.jit, inline=True)
+@jax.custom_jvp
+def _squareplus(z: jax.Array) -> jax.Array:
+    root = jnp.hypot(z, jnp.ones_like(z))
+    return jnp.where(z > 0, z / 2 + root / 2, 0.5 / (root - z))
+
+
+# (1 + z / sqrt(z^2 + 1)) / 2 = sigmoid(2 asinh z), which does not cancel.
+_squareplus.defjvps(lambda t, y, z: t * sigmoid(2 * jnp.arcsinh(z)))
+
+
+@jitted(ranges={"b": POSITIVE})
+def squareplus(x: Float[Array, "*shape"], *, b: float = 4.0) -> Float[Array, "*shape"]:
+    """Return ``(x + sqrt(x^2 + b)) / 2``, a smooth ReLU without exponentials.
+
+    `jax.nn.squareplus` subtracts nearly equal numbers where x is negative (0 from x = -80 in
+    float16), and squares to infinity from |x| = 256 in float16.
+
+    Args:
+        x: any shape, float.
+        b: positive, the width of the bend; the value at 0 is sqrt(b) / 2.
+
+    Returns:
+        The shape and dtype of x, not negative.
+
+    Raises:
+        ValueError: b is not positive.
+
+    Source: J. T. Barron, Squareplus: a softplus-like algebraic rectifier (2021).
+
+    >>> squareplus(jnp.array([-1.5, 0.0, 1.5])).tolist()
+    [0.5, 1.0, 2.0]
+    """
+    root = jnp.sqrt(number_like(b, x))
+    return root * _squareplus(x / root)
+
+
+@jax.custom_jvp
+def _expm1(x: jax.Array) -> jax.Array:
+    return jnp.expm1(x)
+
+
+_expm1.defjvps(lambda t, y, x: t * jnp.exp(x))
+
+
+@jitted()
+def elu(x: Float[Array, "*shape"], *, alpha: float = 1.0) -> Float[Array, "*shape"]:
+    """Return x where it is positive and ``alpha (exp(x) - 1)`` elsewhere.
+
+    Args:
+        x: any shape, float.
+        alpha: the value at minus infinity, negated.
+
+    Returns:
+        The shape and dtype of x; the derivative at 0 is alpha.
+
+    Source: D.-A. Clevert, T. Unterthiner, S. Hochreiter, Exponential linear units (2015).
+
+    >>> elu(jnp.array([-1e4, 0.0, 3.0])).tolist()
+    [-1.0, 0.0, 3.0]
+    """
+    low = jnp.where(x > 0, 0, x)
+    return jnp.where(x > 0, x, number_like(alpha, x) * _expm1(low))
+
+
+@jitted(ranges={"alpha": POSITIVE})
+def celu(x: Float[Array, "*shape"], *, alpha: float = 1.0) -> Float[Array, "*shape"]:
+    """Return x where it is positive and ``alpha (exp(x / alpha) - 1)`` elsewhere.
+
+    Args:
+        x: any shape, float.
+        alpha: positive, the value at minus infinity, negated.
+
+    Returns:
+        The shape and dtype of x; the derivative at 0 is 1 and the second ``1 / alpha``.
+
+    Raises:
+        ValueError: alpha is not positive.
+
+    Source: J. T. Barron, Continuously differentiable exponential linear units (2017).
+
+    >>> celu(jnp.array([-1e4, 0.0, 3.0]), alpha=2.0).tolist()
+    [-2.0, 0.0, 3.0]
+    """
+    width = number_like(alpha, x)
+    return jnp.where(x > 0, x, width * _expm1(jnp.where(x > 0, 0, x) / width))
+
+
+@jitted()
+def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return ``1.0507 elu(x, alpha=1.6733)``, which keeps mean 0 and variance 1 through layers.
+
+    Args:
+        x: any shape, float.
+
+    Returns:
+        The shape and dtype of x; the derivative at 0 is 1.7581.
+
+    Source: G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, Self-normalizing networks (2017).
+
+    >>> selu(jnp.array([-1e4, 0.0]))
+    Array([-1.7580993,  0.       ], dtype=float32)
+    """
+    negative = 1.6732632423543772 * _expm1(jnp.where(x > 0, 0, x))
+    return 1.0507009873554805 * jnp.where(x > 0, x, negative)
+
+
+@jitted()
 def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return ``x sigmoid(x)``, also known as swish.
 
@@ -213,26 +490,7 @@ def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x * _sigmoid(x)
 
 
-@functools.partial(jax.jit, inline=True)
-def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return ``x tanh(softplus(x))``.
-
-    Args:
-        x: any shape, float.
-
-    Returns:
-        The shape and dtype of x.
-
-    Source: D. Misra, Mish: a self regularized non-monotonic activation function (2019).
-
-    >>> mish(jnp.array([-1e4, 0.0, 1e4])).tolist()
-    [-0.0, 0.0, 10000.0]
-    """
-    near = jnp.clip(x, -FLAT, FLAT)
-    return jnp.where(x > FLAT, x, near * _tanh(_softplus(near)))
-
-
-@functools.partial(jax.jit, static_argnames=("approximate",), inline=True)
+@jitted(static=("approximate",))
 def gelu(x: Float[Array, "*shape"], *, approximate: bool = True) -> Float[Array, "*shape"]:
     """Return x times the normal distribution function at x, or its fast approximation.
 
@@ -258,28 +516,26 @@ def gelu(x: Float[Array, "*shape"], *, approximate: bool = True) -> Float[Array,
     return x * (jax.lax.erfc(-near * 0.5**0.5) / 2)
 
 
-@functools.partial(jax.jit, inline=True)
-def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return ``x / (1 + |x|)``.
-
-    Its derivative is ``1 / (1 + |x|)^2``; that of `jax.nn.soft_sign` is a difference of two nearly
-    equal numbers, wrong by a factor of 300 at x = 300 in float16.
+@jitted()
+def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return ``x tanh(softplus(x))``.
 
     Args:
         x: any shape, float.
 
     Returns:
-        The shape and dtype of x, in [-1, 1]; the second derivative at 0 is 0.
+        The shape and dtype of x.
 
-    Source: J. Bergstra et al., Quadratic polynomials learn better image features (2009).
+    Source: D. Misra, Mish: a self regularized non-monotonic activation function (2019).
 
-    >>> softsign(jnp.array([-3.0, 0.0, 1.0])).tolist()
-    [-0.75, 0.0, 0.5]
+    >>> mish(jnp.array([-1e4, 0.0, 1e4])).tolist()
+    [-0.0, 0.0, 10000.0]
     """
-    return _softsign(x)
+    near = jnp.clip(x, -FLAT, FLAT)
+    return jnp.where(x > FLAT, x, near * _tanh(_softplus(near)))
 
 
-@functools.partial(jax.jit, static_argnames=("axis",), inline=True)
+@jitted(static=("axis",))
 def glu(x: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     """Return the first half of x gated by the second: ``a sigmoid(b)`` for x = [a, b].
 

@@ -1,15 +1,15 @@
 """Dropout: noise that switches units off, with an explicit key and no train flag."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import wrong
+from fnn.checks import BELOW_ONE
+from fnn.dtypes import number_like
+from fnn.functions import jitted
 
 
-@functools.partial(jax.jit, static_argnames=("rate",), inline=True)
+@jitted(ranges={"rate": BELOW_ONE})
 def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*n"]:
     """Set a random fraction of the entries to zero and scale up the others.
 
@@ -35,9 +35,7 @@ def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Flo
     >>> dropout(jnp.ones(2), 0.25, None).tolist()
     [1.0, 1.0]
     """
-    if not 0 <= rate < 1:
-        raise wrong("dropout", "rate", rate, "the fraction to drop, in [0, 1)")
-    if key is None or rate == 0:
+    if key is None:
         return x
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(kept, x / (1 - rate), 0.0)
+    return jnp.where(kept, x * number_like(1 / (1 - rate), x), 0)

@@ -8,7 +8,6 @@ linear activations, He divides by n_in / 2 and keeps it through ReLU, and Xavier
 arrays of one layer, under the names that the layer's function gives them; biases start at zero.
 """
 
-import functools
 import math
 
 import jax
@@ -32,23 +31,13 @@ from jax.nn.initializers import zeros as zeros
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import wrong
+from fnn.checks import check_int, wrong
+from fnn.functions import jitted
 
 XAVIER = glorot_normal()
 
 
-def sizes(function: str, **named: int) -> None:
-    """Raise unless every named size is an int of at least 1."""
-    for argument, size in named.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise wrong(function, argument, repr(size), "an int >= 1")
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("window", "c_in", "c_out", "groups", "weights", "bias", "dtype"),
-    inline=True,
-)
+@jitted(static=("window", "c_in", "c_out", "groups", "weights", "bias", "dtype"))
 def init_conv(
     key: PRNGKeyArray,
     window: tuple[int, ...],
@@ -87,11 +76,13 @@ def init_conv(
     >>> params["w"].shape, params["b"].shape
     ((3, 3, 2, 16), (16,))
     """
-    sizes("init_conv", c_in=c_in, c_out=c_out, groups=groups)
+    check_int("init_conv", "c_in", c_in, 1)
+    check_int("init_conv", "c_out", c_out, 1)
+    check_int("init_conv", "groups", groups, 1)
     if not isinstance(window, tuple) or not 1 <= len(window) <= 3:
         raise wrong("init_conv", "window", repr(window), "a tuple of one to three ints")
     for taps in window:
-        sizes("init_conv", window=taps)
+        check_int("init_conv", "window", taps, 1)
     if math.gcd(c_in, c_out) % groups:
         needed = f"a divisor of c_in = {c_in} and of c_out = {c_out}"
         raise wrong("init_conv", "groups", groups, needed)

@@ -4,22 +4,21 @@
 turns what a convolution gives into what a dense layer takes.
 """
 
-import functools
 import math
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator
-from fnn.layers.initializers import XAVIER, Initializer, normal, sizes
+from fnn.checks import check_int, describe, wrong
+from fnn.dtypes import add_bias, widen
+from fnn.functions import jitted
+from fnn.layers.initializers import XAVIER, Initializer, normal
 
 UNIT = normal(1.0)
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def dense(
     x: Float[Array, "*n d_in"],
     w: Float[Array, "d_in d_out"],
@@ -53,13 +52,10 @@ def dense(
     for argument, array in (("w", w), ("b", b)):
         if array is not None and array.dtype != x.dtype:
             raise wrong("dense", argument, describe(array), f"the dtype of x, {x.dtype}", TypeError)
-    y = jnp.dot(x, w)
-    return y if b is None else y + b.reshape((1,) * (y.ndim - 1) + b.shape)
+    return add_bias(jnp.dot(x, w), b)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("d_in", "d_out", "weights", "bias", "dtype"), inline=True
-)
+@jitted(static=("d_in", "d_out", "weights", "bias", "dtype"))
 def init_dense(
     key: PRNGKeyArray,
     d_in: int,
@@ -91,14 +87,15 @@ def init_dense(
     >>> params["w"].shape, params["b"].tolist()
     ((3, 5), [0.0, 0.0, 0.0, 0.0, 0.0])
     """
-    sizes("init_dense", d_in=d_in, d_out=d_out)
+    check_int("init_dense", "d_in", d_in, 1)
+    check_int("init_dense", "d_out", d_out, 1)
     params = {"w": weights(key, (d_in, d_out), dtype)}
     if bias:
         params["b"] = jnp.zeros(d_out, dtype)
     return params
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def embed(ids: Int[Array, "*n"], table: Float[Array, "vocabulary d"]) -> Float[Array, "*n d"]:
     """Return the row of the table for every id, ``y = table[ids]``.
 
@@ -126,12 +123,11 @@ def embed(ids: Int[Array, "*n"], table: Float[Array, "vocabulary d"]) -> Float[A
     if table.ndim != 2:
         raise wrong("embed", "table", describe(table), "shape (vocabulary, d)")
     # Widened, so that the gradient of a frequent id is summed in float32.
-    wide = table.astype(accumulator(table.dtype))
-    rows = wide.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    rows = widen(table).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return rows.astype(table.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("vocabulary", "d", "weights", "dtype"), inline=True)
+@jitted(static=("vocabulary", "d", "weights", "dtype"))
 def init_embed(
     key: PRNGKeyArray,
     vocabulary: int,
@@ -158,11 +154,12 @@ def init_embed(
     >>> init_embed(jax.random.key(0), 100, 8)["table"].shape
     (100, 8)
     """
-    sizes("init_embed", vocabulary=vocabulary, d=d)
+    check_int("init_embed", "vocabulary", vocabulary, 1)
+    check_int("init_embed", "d", d, 1)
     return {"table": weights(key, (vocabulary, d), dtype)}
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def flatten(x: Shaped[Array, "n ..."]) -> Shaped[Array, "n d"]:
     """Return every example as one vector, the last axis fastest.
 

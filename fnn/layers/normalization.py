@@ -9,7 +9,6 @@ those collected over batches (`running_stats`).
 Statistics of half-precision inputs, and everything up to the result, are in float32.
 """
 
-import functools
 import math
 
 import jax
@@ -18,29 +17,21 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from fnn.checks import describe, wrong
-from fnn.layers.initializers import sizes
-from fnn.layers.statistics import centre, check_arrays, mean_over, widen
-
-
-def _check(
-    function: str, x: jax.Array, shape: tuple[int, ...], eps: float, **arrays: jax.Array | None
-) -> None:
-    check_arrays(function, x, shape, **arrays)
-    if not eps >= 0:
-        raise wrong(function, "eps", eps, "a number >= 0")
+from fnn.checks import NOT_NEGATIVE, check_int, describe, wrong
+from fnn.dtypes import number_like, spread, widen
+from fnn.functions import jitted
+from fnn.layers.statistics import centre, check_arrays, mean_over
 
 
 def _rescale(
     d: jax.Array, square: jax.Array, scale: jax.Array, bias: jax.Array | None, eps: float
 ) -> jax.Array:
     """``d / sqrt(square + eps) * scale + bias``, scale and bias along d's last axes."""
-    lift = (1,) * (d.ndim - scale.ndim)
-    y = d * (lax.rsqrt(square + eps) * widen(scale).reshape(lift + scale.shape))
-    return y if bias is None else y + widen(bias).reshape(lift + bias.shape)
+    y = d * (lax.rsqrt(square + number_like(eps, square)) * spread(scale, d.ndim))
+    return y if bias is None else y + spread(bias, d.ndim)
 
 
-@functools.partial(jax.jit, static_argnames=("eps",), inline=True)
+@jitted(ranges={"eps": NOT_NEGATIVE})
 def batch_norm(
     x: Float[Array, "n *spatial c"],
     scale: Float[Array, " c"],
@@ -75,19 +66,18 @@ def batch_norm(
     """
     if x.ndim < 2:
         raise wrong("batch_norm", "x", describe(x), "shape (n, *spatial, c)")
-    _check("batch_norm", x, x.shape[-1:], eps, scale=scale, bias=bias, mean=mean, var=var)
+    check_arrays("batch_norm", x, x.shape[-1:], scale=scale, bias=bias, mean=mean, var=var)
     scale, bias, mean, var = (widen(a) for a in (scale, bias, mean, var))
-    slope = scale * lax.rsqrt(var + eps)
+    slope = scale * lax.rsqrt(var + number_like(eps, var))
     # The mean's gradient flows through the offset, where it needs no third sum over all of x; the
     # value is subtracted from x, where it does not cancel.
     about = lax.stop_gradient(mean)
     offset = bias + (about - mean) * slope
-    lift = (1,) * (x.ndim - 1) + x.shape[-1:]
-    y = (widen(x) - about.reshape(lift)) * slope.reshape(lift) + offset.reshape(lift)
+    y = (widen(x) - spread(about, x.ndim)) * spread(slope, x.ndim) + spread(offset, x.ndim)
     return y.astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("eps",), inline=True)
+@jitted(ranges={"eps": NOT_NEGATIVE})
 def layer_norm(
     x: Float[Array, "*n"],
     scale: Float[Array, "*features"],
@@ -117,12 +107,12 @@ def layer_norm(
     >>> layer_norm(jnp.array([[1.0, 3.0], [5.0, 1.0]]), jnp.ones(2), eps=0.0).tolist()
     [[-1.0, 1.0], [1.0, -1.0]]
     """
-    axes = _trailing("layer_norm", x, scale, eps, bias=bias)
+    axes = _trailing("layer_norm", x, scale, bias=bias)
     _, d, var = centre(widen(x), mean_over(axes))
     return _rescale(d, var, scale, bias, eps).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("eps",), inline=True)
+@jitted(ranges={"eps": NOT_NEGATIVE})
 def rms_norm(
     x: Float[Array, "*n"], scale: Float[Array, "*features"], *, eps: float = 1e-5
 ) -> Float[Array, "*n"]:
@@ -147,24 +137,24 @@ def rms_norm(
     >>> rms_norm(jnp.array([3.0, 4.0, 0.0, 0.0]), jnp.ones(4), eps=0.0).tolist()
     [1.2000000476837158, 1.600000023841858, 0.0, 0.0]
     """
-    axes = _trailing("rms_norm", x, scale, eps)
+    axes = _trailing("rms_norm", x, scale)
     wide = widen(x)
     square = mean_over(axes)(jnp.square(wide))
     return _rescale(wide, square, scale, None, eps).astype(x.dtype)
 
 
 def _trailing(
-    function: str, x: jax.Array, scale: jax.Array, eps: float, **arrays: jax.Array | None
+    function: str, x: jax.Array, scale: jax.Array, **arrays: jax.Array | None
 ) -> tuple[int, ...]:
     """Check arrays over the trailing axes that scale has, and return those axes of x."""
     if not 1 <= scale.ndim <= x.ndim:
         raise wrong(function, "scale", describe(scale), f"the last axes of x {describe(x)}")
     axes = tuple(range(x.ndim - scale.ndim, x.ndim))
-    _check(function, x, x.shape[axes[0] :], eps, scale=scale, **arrays)
+    check_arrays(function, x, x.shape[axes[0] :], scale=scale, **arrays)
     return axes
 
 
-@functools.partial(jax.jit, static_argnames=("groups", "eps"), inline=True)
+@jitted(static=("groups",), ranges={"eps": NOT_NEGATIVE})
 def group_norm(
     x: Float[Array, "n *spatial c"],
     scale: Float[Array, " c"],
@@ -199,8 +189,8 @@ def group_norm(
     """
     if x.ndim < 2:
         raise wrong("group_norm", "x", describe(x), "shape (n, *spatial, c)")
-    _check("group_norm", x, x.shape[-1:], eps, scale=scale, bias=bias)
-    sizes("group_norm", groups=groups)
+    check_arrays("group_norm", x, x.shape[-1:], scale=scale, bias=bias)
+    check_int("group_norm", "groups", groups, 1)
     if x.shape[-1] % groups:
         raise wrong("group_norm", "groups", groups, f"a divisor of the {x.shape[-1]} channels")
     return _group_norm(x, scale, bias, groups, eps)
@@ -221,7 +211,7 @@ def _group_norm(
     return _rescale(d, var, scale, bias, eps).reshape(x.shape).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("eps",), inline=True)
+@jitted(ranges={"eps": NOT_NEGATIVE})
 def instance_norm(
     x: Float[Array, "n *spatial c"],
     scale: Float[Array, " c"],
@@ -252,11 +242,11 @@ def instance_norm(
     """
     if x.ndim < 3:
         raise wrong("instance_norm", "x", describe(x), "shape (n, *spatial, c), a spatial axis")
-    _check("instance_norm", x, x.shape[-1:], eps, scale=scale, bias=bias)
+    check_arrays("instance_norm", x, x.shape[-1:], scale=scale, bias=bias)
     return _group_norm(x, scale, bias, x.shape[-1], eps)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "bias", "dtype"), inline=True)
+@jitted(static=("shape", "bias", "dtype"))
 def init_norm(
     shape: int | tuple[int, ...], *, bias: bool = True, dtype: DTypeLike = float
 ) -> dict[str, Float[Array, "..."]]:
@@ -280,14 +270,14 @@ def init_norm(
     {'bias': [0.0, 0.0], 'scale': [1.0, 1.0]}
     """
     for size in shape if isinstance(shape, tuple) else (shape,):
-        sizes("init_norm", shape=size)
+        check_int("init_norm", "shape", size, 1)
     params = {"scale": jnp.ones(shape, dtype)}
     if bias:
         params["bias"] = jnp.zeros(shape, dtype)
     return params
 
 
-@functools.partial(jax.jit, static_argnames=("iterations",), inline=True)
+@jitted(static=("iterations",))
 def spectral_norm(
     w: Float[Array, "*d_in d_out"], u: Float[Array, " d_out"], *, iterations: int = 1
 ) -> tuple[Float[Array, "*d_in d_out"], Float[Array, " d_out"]]:
@@ -317,8 +307,7 @@ def spectral_norm(
     >>> [round(float(a), 4) for a in jnp.diag(w)]
     [1.0, 0.5]
     """
-    if not isinstance(iterations, int) or iterations < 0:
-        raise wrong("spectral_norm", "iterations", repr(iterations), "an int >= 0")
+    check_int("spectral_norm", "iterations", iterations, 0)
     if w.ndim < 2:
         raise wrong("spectral_norm", "w", describe(w), "shape (*d_in, d_out)")
     if u.shape != w.shape[-1:]:

@@ -7,7 +7,6 @@ absent, the sum is 0: logsumexp is -inf, softmax 0, and the gradient 0; `jax.nn`
 precision is computed in float32: a float16 sum of 65,520 ones is infinite.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator
+from fnn.dtypes import widen
+from fnn.functions import jitted
 
 Axes = int | tuple[int, ...] | None
 
@@ -52,7 +52,7 @@ def check_where(function: str, x: jax.Array, where: jax.Array | None) -> None:
 def shift(function: str, x: jax.Array, axis: Axes, where: jax.Array | None) -> Shifted:
     """Subtract the largest present entry and sum the exponentials."""
     check_where(function, x, where)
-    x = x.astype(accumulator(x.dtype))
+    x = widen(x)
     x = x if where is None else jnp.where(where, x, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True, initial=-jnp.inf))
     present = top != -jnp.inf
@@ -62,7 +62,7 @@ def shift(function: str, x: jax.Array, axis: Axes, where: jax.Array | None) -> S
     return Shifted(shifted, top, jnp.where(present, total, 1), present)
 
 
-@functools.partial(jax.jit, static_argnames=("axis",), inline=True)
+@jitted(static=("axis",))
 def softmax(
     x: Float[Array, "*shape"], *, axis: Axes = -1, where: Bool[Array, "..."] | None = None
 ) -> Float[Array, "*shape"]:
@@ -88,7 +88,7 @@ def softmax(
     return (jnp.exp(shifted.x) / shifted.total).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("axis",), inline=True)
+@jitted(static=("axis",))
 def log_softmax(
     x: Float[Array, "*shape"], *, axis: Axes = -1, where: Bool[Array, "..."] | None = None
 ) -> Float[Array, "*shape"]:
@@ -114,7 +114,7 @@ def log_softmax(
     return (shifted.x - jnp.log(shifted.total)).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("axis",), inline=True)
+@jitted(static=("axis",))
 def logsumexp(
     x: Float[Array, "..."], *, axis: Axes = None, where: Bool[Array, "..."] | None = None
 ) -> Float[Array, "..."]:

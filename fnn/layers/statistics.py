@@ -6,7 +6,6 @@ of half-precision inputs are formed in float32. Plain sums over the leading axes
 does fastest on a CPU: a product with a vector of ones takes two to ten times as long.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,8 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator
+from fnn.checks import FRACTION, Range, describe, wrong
+from fnn.dtypes import accumulator, number_like, spread, widen
+from fnn.functions import jitted
 
 
 class BatchStats(NamedTuple):
@@ -35,7 +35,7 @@ def check_arrays(
     function: str, x: jax.Array, shape: tuple[int, ...], **arrays: jax.Array | None
 ) -> None:
     """Raise unless every array has this shape and x's dtype, or that of x's sums."""
-    dtypes = {x.dtype, jnp.dtype(accumulator(x.dtype))}
+    dtypes = {x.dtype, accumulator(x.dtype)}
     for argument, array in arrays.items():
         if array is None:
             continue
@@ -44,11 +44,6 @@ def check_arrays(
         if array.dtype not in dtypes:
             needed = " or ".join(sorted(map(str, dtypes))) + f" for x {describe(x)}"
             raise wrong(function, argument, describe(array), needed, TypeError)
-
-
-def widen(x: jax.Array) -> jax.Array:
-    """The array in the dtype that its sums are formed in."""
-    return x.astype(accumulator(x.dtype))
 
 
 def centre(
@@ -71,7 +66,7 @@ def mean_over(axes: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
     return lambda x: x.mean(axes, keepdims=True)
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def batch_stats(x: Float[Array, "n *spatial c"]) -> BatchStats:
     """Return mean and biased variance of every channel, over examples and positions.
 
@@ -98,7 +93,7 @@ def batch_stats(x: Float[Array, "n *spatial c"]) -> BatchStats:
     return BatchStats(mean.reshape(-1), var.reshape(-1))
 
 
-@functools.partial(jax.jit, static_argnames=("decay", "count"), inline=True)
+@jitted(ranges={"decay": FRACTION, "count": Range(2)})
 def running_stats(
     running: BatchStats, batch: BatchStats, *, decay: float = 0.9, count: int | None = None
 ) -> BatchStats:
@@ -125,18 +120,15 @@ def running_stats(
     >>> new.mean.tolist(), new.var.tolist()
     ([0.5], [2.75])
     """
-    if not 0 <= decay <= 1:
-        raise wrong("running_stats", "decay", decay, "a number in [0, 1]")
-    if count is not None and count < 2:
-        raise wrong("running_stats", "count", count, "at least 2 values, for an unbiased variance")
-    unbiased = 1.0 if count is None else count / (count - 1)
+    past = number_like(decay, running.mean)
+    unbiased = 1.0 if count is None else number_like(count / (count - 1), batch.var)
     return BatchStats(
-        decay * running.mean + (1 - decay) * batch.mean,
-        decay * running.var + (1 - decay) * unbiased * batch.var,
+        past * running.mean + (1 - past) * batch.mean,
+        past * running.var + (1 - past) * unbiased * batch.var,
     )
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def fit_standardize(x: Float[Array, "n *spatial c"]) -> dict[str, Float[Array, " c"]]:
     """Return the statistics of the training set that `standardize` takes.
 
@@ -167,7 +159,7 @@ def fit_standardize(x: Float[Array, "n *spatial c"]) -> dict[str, Float[Array, "
     return {"mean": mean, "std": jnp.sqrt(jnp.where(constant, 1.0, var))}
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def standardize(
     x: Float[Array, "n *spatial c"], mean: Float[Array, " c"], std: Float[Array, " c"]
 ) -> Float[Array, "n *spatial c"]:
@@ -195,5 +187,4 @@ def standardize(
     if x.ndim < 2:
         raise wrong("standardize", "x", describe(x), "shape (n, *spatial, c)")
     check_arrays("standardize", x, x.shape[-1:], mean=mean, std=std)
-    lift = (1,) * (x.ndim - 1) + x.shape[-1:]
-    return ((widen(x) - widen(mean).reshape(lift)) / widen(std).reshape(lift)).astype(x.dtype)
+    return ((widen(x) - spread(mean, x.ndim)) / spread(std, x.ndim)).astype(x.dtype)

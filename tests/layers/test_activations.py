@@ -179,8 +179,8 @@ def test_wrong_calls() -> None:
             lambda: fnn.prelu(x, jnp.ones(2)),
             r"fnn.prelu: slope: got float32\[2\]; needed the trail",
         ),
-        (lambda: fnn.celu(x, alpha=0.0), "fnn.celu: alpha: got 0.0; needed a positive"),
-        (lambda: fnn.squareplus(x, b=-1.0), "fnn.squareplus: b: got -1.0; needed a positive"),
+        (lambda: fnn.celu(x, alpha=0.0), "fnn.celu: alpha: got 0.0; needed a number > 0"),
+        (lambda: fnn.squareplus(x, b=-1.0), "fnn.squareplus: b: got -1.0; needed a number > 0"),
         (lambda: fnn.softmax(x, where=jnp.ones(3, bool)), r"fnn.softmax: where: got bool\[3\]"),
         (
             lambda: fnn.logsumexp(x, where=jnp.ones((3, 3), bool)),

@@ -55,5 +55,5 @@ def test_half_precision(dtype: Any) -> None:
 def test_messages(rate: float) -> None:
     with pytest.raises(ValueError, match="rate") as error:
         fnn.dropout(jnp.ones(3), rate, KEY)
-    wanted = f"fnn.dropout: rate: got {rate}; needed the fraction to drop, in [0, 1)"
+    wanted = f"fnn.dropout: rate: got {rate}; needed a number in [0, 1)"
     assert str(error.value) == wanted

@@ -282,7 +282,7 @@ WRONG: list[tuple[Any, ...]] = [
     (fnn.running_stats, (S, S), {"decay": 1.5},
      "fnn.running_stats: decay: got 1.5; needed a number in [0, 1]"),
     (fnn.running_stats, (S, S), {"count": 1},
-     "fnn.running_stats: count: got 1; needed at least 2 values, for an unbiased variance"),
+     "fnn.running_stats: count: got 1; needed a number >= 2"),
     (fnn.fit_standardize, (C,), {}, f"fnn.fit_standardize: x: got float32[4]; needed {IMAGES}"),
     (fnn.standardize, (C, C, C), {}, f"fnn.standardize: x: got float32[4]; needed {IMAGES}"),
     (fnn.standardize, (X, C, C[:2]), {}, f"fnn.standardize: std: got float32[2]; needed {VECTORS}"),
