@@ -128,14 +128,14 @@ from fnn.losses.regression import (
     squared_error as squared_error,
     absolute_error as absolute_error,
     huber as huber,
-    binary_cross_entropy as binary_cross_entropy,
-    hinge as hinge,
     cosine_distance as cosine_distance,
 )
 from fnn.losses.classification import (
     cross_entropy as cross_entropy,
     nll as nll,
     kl_divergence as kl_divergence,
+    binary_cross_entropy as binary_cross_entropy,
+    hinge as hinge,
 )
 from fnn.losses.penalties import l1_penalty as l1_penalty, l2_penalty as l2_penalty
 from fnn.losses.metrics import (
@@ -157,17 +157,15 @@ from fnn.analysis.curvature import (
 )
 
 from fnn.optimizers import schedules as schedules
-from fnn.optimizers.descent import (
+from fnn.optimizers.base import (
     Optimizer as Optimizer,
     learning_rate as learning_rate,
     with_learning_rate as with_learning_rate,
-    sgd as sgd,
-    momentum as momentum,
-    nesterov as nesterov,
-    adam as adam,
 )
+from fnn.optimizers.descent import sgd as sgd, momentum as momentum, nesterov as nesterov
 from fnn.optimizers.adaptive import adagrad as adagrad, rmsprop as rmsprop, adadelta as adadelta
 from fnn.optimizers.adam import (
+    adam as adam,
     adamw as adamw,
     amsgrad as amsgrad,
     adamax as adamax,
@@ -194,7 +192,10 @@ from fnn.optimizers.wrappers import (
 from fnn.optimizers.flat import flat as flat
 
 from fnn.training.step import make_step as make_step
-from fnn.training.run import Report as Report, train as train
+from fnn.training.trajectory import Trajectory as Trajectory, trajectory as trajectory
+from fnn.training.run import train as train
+from fnn.training.report import Report as Report, Run as Run
+from fnn.training.nonfinite import NonFiniteError as NonFiniteError
 
 from fnn import data as data
 from fnn.weights.checkpoint import save as save, load as load

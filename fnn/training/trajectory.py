@@ -1,0 +1,65 @@
+"""The trajectory of an optimizer on a function without data, from one compiled loop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from fnn.checks import check_int
+from fnn.optimizers.base import Transform
+from fnn.training.step import Loss, make_step
+
+
+class Trajectory(NamedTuple):
+    """Where an optimizer went.
+
+    Attributes:
+        params: every leaf with a leading axis of steps + 1, the start first.
+        loss: (steps + 1,), of these params.
+    """
+
+    params: PyTree[Float[Array, "points ..."]]
+    loss: Float[Array, " points"]
+
+
+def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: int) -> Trajectory:
+    """Return every iterate of an optimizer on a function of the parameters alone.
+
+    ``params_{t+1} = params_t + update(grad loss(params_t), ...)`` for t from 0, one `jax.lax.scan`.
+    Under `jax.vmap` it is many at once: over starts, or over the optimizer's numbers.
+
+    Args:
+        loss: ``loss(params)``, a scalar.
+        params: where to start, any pytree of floating-point arrays.
+        optimizer: any (init, update) pair, of fnn or of optax.
+        steps: how many to take.
+
+    Returns:
+        A `Trajectory` of steps + 1 points.
+
+    Raises:
+        ValueError: steps < 0; loss is no scalar.
+        TypeError: a leaf of params that is no floating-point array.
+
+    Source: the figures of every course on optimization; A. Cauchy (1847).
+
+    >>> bowl = lambda x: (x**2).sum()
+    >>> fnn.trajectory(bowl, jnp.array([4.0]), fnn.sgd(0.25), 3).params.ravel().tolist()
+    [4.0, 2.0, 1.0, 0.5]
+    >>> rates = jnp.array([0.1, 0.5])
+    >>> jax.vmap(lambda r: fnn.trajectory(bowl, jnp.array([4.0]), fnn.sgd(r), 3).loss[-1])(rates)[1]
+    Array(0., dtype=float32)
+    """
+    check_int("trajectory", "steps", steps, 0)
+    step = make_step(lambda params, batch: loss(params), optimizer)
+
+    def advance(carry: Any, _: None) -> Any:
+        params, state = carry
+        after, state, value = step(params, state, ())
+        return (after, state), (params, value)
+
+    start = params, optimizer.init(params)
+    (last, _), (before, values) = jax.lax.scan(advance, start, length=steps)
+    points = jax.tree.map(lambda b, x: jnp.concatenate([b, x[None]]), before, last)
+    return Trajectory(points, jnp.append(values, loss(last)))
