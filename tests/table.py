@@ -169,10 +169,6 @@ EXEMPT: dict[str, str] = {
     "rmsprop": "an optimizer, no array function: test_optimizers.py",
     "with_learning_rate": "takes the state of an optimizer: test_optimizers.py",
     "with_master_weights": "a transform, no array function: test_transforms.py",
-    **dict.fromkeys(
-        ("hard_sigmoid", "hard_swish", "identity", "relu", "relu6", "sign"),
-        "jax's own, with every property already: value and derivatives in test_activations.py",
-    ),
     "critical_point": "takes a loss: test_curvature.py",
     "extreme_eigenvalues": "takes a loss: test_curvature.py",
     "hessian_diagonal": "takes a loss: test_curvature.py",
