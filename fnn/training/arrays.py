@@ -2,28 +2,29 @@
 
 import dataclasses
 import functools
+from collections.abc import Generator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from fnn.checks import check_int, wrong
+from fnn.checks import check_int, describe, wrong
+from fnn.training.loop import Call, Place, epoch_keys
+from fnn.training.report import Run
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["data", "order", "noise"],
-    meta_fields=["size"],
+    jax.tree_util.register_dataclass, data_fields=["data", "order"], meta_fields=["size"]
 )
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """One epoch: batches of ``size`` examples in this order, and the key of their randomness."""
+    """One epoch: batches of ``size`` examples of the data in this order; a `Feed`."""
 
     data: Any
     order: Array
-    noise: Array
     size: int
 
     @property
@@ -42,20 +43,39 @@ class Shuffled:
         return jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), self.data)
 
 
-def shuffled(data: Any, size: int, key: Array, epoch: int) -> Shuffled:
-    """Return one epoch of the run with this key."""
-    order, noise = draw_order(key, epoch, n=jax.tree.leaves(data)[0].shape[0])
-    return Shuffled(data, order, noise, size)
+def array_calls(data: Any, size: int, run: Run, epochs: int, every: int | None) -> Generator[Call]:
+    """Yield the calls of a run over arrays, one per report.
+
+    Args:
+        data: arrays with one common leading axis.
+        size: examples in a batch.
+        run: where to begin.
+        epochs: how many there are.
+        every: steps between two reports, counted within the epoch; None for all of it.
+    """
+    n = jax.tree.leaves(data)[0].shape[0]
+    steps = -(-n // size)
+    stride = every or steps
+    batch, before = run.batch, run.step - run.batch
+    for epoch in range(run.epoch, epochs):
+        order, noise = draw_order(run.key, epoch, n=n)
+        feed, place = Shuffled(data, order, size), Place(noise, 0, before)
+        while batch < steps:
+            stop = min(batch // stride * stride + stride, steps)
+            examples = min(stop * size, n) - batch * size
+            yield Call(feed, place, batch, stop, epoch, examples, stop == steps, True)
+            batch = stop
+        batch, before = 0, before + steps
 
 
 @functools.partial(jax.jit, static_argnames="n")
-def draw_order(key: Array, epoch: Array, *, n: int) -> tuple[Array, Array]:
+def draw_order(key: Array, epoch: Any, *, n: int) -> tuple[Array, Array]:
     """Return the order of the n examples in this epoch, and the key of its steps' randomness.
 
     Sorts repeatedly by random bits, as `jax.random.permutation` does, but packs bits and position
     into one word: on a CPU one array sorts several times faster than keys that carry values.
     """
-    shuffle, noise = jax.random.split(jax.random.fold_in(key, epoch))
+    shuffle, noise = epoch_keys(key, epoch)
     width = max(1, (n - 1).bit_length())  # of a position; the rest of the word is random
     rounds = -(-3 * width // (32 - width))  # so 3 width random bits in all: ties have odds 1 / n
     position = jnp.arange(n, dtype=jnp.uint32)
@@ -68,15 +88,18 @@ def draw_order(key: Array, epoch: Array, *, n: int) -> tuple[Array, Array]:
     return lax.fori_loop(0, rounds, deal, position), noise
 
 
-def check_data(data: Any, batch_size: int) -> int:
-    """Return the number of examples, or raise: arrays of unequal lengths, a batch too large."""
-    sizes = {
-        "data" + jax.tree_util.keystr(path): jnp.shape(leaf)[0] if jnp.ndim(leaf) else None
-        for path, leaf in jax.tree.leaves_with_path(data)
-    }
+def check_examples(data: Any, batch_size: Any) -> int:
+    """Return how many examples there are, or raise: unequal lengths, fewer than in a batch."""
+    sizes: dict[str, int | None] = {}
+    for path, leaf in jax.tree.leaves_with_path(data):
+        place = "data" + jax.tree_util.keystr(path)
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
+            needed = "arrays; without batch_size, an iterable of batches"
+            raise wrong("train", place, describe(leaf), needed, TypeError)
+        sizes[place] = np.shape(leaf)[0] if np.ndim(leaf) else None
     n = next(iter(sizes.values()), None)
     if not n or len(set(sizes.values())) > 1:
-        got = ", ".join(f"{size or 'no'} examples in {path}" for path, size in sizes.items())
+        got = ", ".join(f"{size or 'no'} examples in {place}" for place, size in sizes.items())
         needed = "arrays with one common leading axis, the examples, at least one"
         raise wrong("train", "data", got or "no array", needed)
     check_int("train", "batch_size", batch_size, 1)

@@ -1,47 +1,217 @@
 """The loop over the steps between two reports, as one compiled program.
 
-A feed gives it the batches: `fnn.training.arrays.Shuffled`. A last batch that is smaller is a
-smaller step of the same program: no example is dropped, repeated or padded.
+A feed gives it the batches: `fnn.training.arrays.Shuffled` or `fnn.training.stream.Stacked`. A last
+batch that is smaller is a smaller step of the same program: no example is dropped, repeated or
+padded.
 """
 
 import functools
-from typing import Any, Protocol
+import operator
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from fnn.training.step import Learner, Plan, take_step
+from fnn.training.report import Run
+from fnn.training.step import Learner, Observer, Plan, Seen, take_step
 
 
 class Feed(Protocol):
-    """The batches of an epoch: ``whole`` ones of ``size`` examples, then one of ``rest``, if any."""
+    """What gives the loop its batches."""
 
-    noise: Array
-    whole: int
-    size: int
-    rest: int
+    @property
+    def whole(self) -> int:
+        """How many batches have ``size`` examples."""
+
+    @property
+    def size(self) -> int:
+        """How many examples these have."""
+
+    @property
+    def rest(self) -> int:
+        """How many examples the batch after them has; 0 where there is none."""
 
     def batch(self, i: Any, size: int) -> Any:
         """Return batch i, of this size."""
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def advance(
-    plan: Plan, learner: Learner, feed: Feed, start: Array, stop: Array
-) -> tuple[Learner, Array]:
-    """Return the learner after steps start to stop, and the sum of the loss over their examples."""
+class Place(NamedTuple):
+    """Where a feed stands in its run.
 
-    def step(i: Array, carry: Any, size: int) -> Any:
-        learner, total = carry
-        key = jax.random.fold_in(feed.noise, i) if plan.keyed else None
-        learner, value, _ = take_step(plan, learner, feed.batch(i, size), key)
-        return learner, total + size * value.astype(total.dtype)
+    Attributes:
+        noise: the key of the epoch's randomness.
+        batch: batches of the epoch that come before the feed.
+        step: steps of the run that come before the feed.
+    """
+
+    noise: Array
+    batch: Any
+    step: Any
+
+
+class Call(NamedTuple):
+    """One call of `advance`, as a part of a run.
+
+    Attributes:
+        feed, place, start, stop: its arguments.
+        epoch: the epoch that it belongs to, from 0.
+        examples: how many it goes through.
+        ends_epoch: whether the epoch is over after it.
+        reports: whether a report follows.
+    """
+
+    feed: Feed
+    place: Place
+    start: int
+    stop: int
+    epoch: int
+    examples: int
+    ends_epoch: bool
+    reports: bool
+
+    def run_after(self, learner: Learner, stop: int, key: Array) -> Run:
+        """Return the run whose learner has taken the steps of this call up to ``stop``."""
+        batch, step = self.place.batch + stop, self.place.step + stop
+        if self.ends_epoch and stop == self.stop:
+            return Run(*learner, self.epoch + 1, 0, step, key)
+        return Run(*learner, self.epoch, batch, step, key)
+
+
+@jax.jit
+def epoch_keys(key: Array, epoch: Any) -> Array:
+    """Return two keys: of the order of an epoch's examples, and of its steps' randomness."""
+    return jax.random.split(jax.random.fold_in(key, epoch))
+
+
+class Watch(NamedTuple):
+    """What is observed: ``observe(params, grads, updates, batch)`` at every ``every``-th step.
+
+    Attributes:
+        observe: the function.
+        every: steps from one observation to the next.
+        most: observations that one call of `advance` may make.
+    """
+
+    observe: Observer
+    every: int
+    most: int
+
+
+class Tally(NamedTuple):
+    """What a call of `advance` counts.
+
+    Attributes:
+        loss: sum of the loss over the examples.
+        aux: likewise, of what loss returns beside it.
+        seen: how many observations there are.
+        observed: the observations, stacked; the places after ``seen`` are empty.
+        finite: whether the sums of the loss and all parameters are finite.
+    """
+
+    loss: Array
+    aux: Any
+    seen: Any = 0
+    observed: Any = None
+    finite: Any = True
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def advance(
+    plan: Plan,
+    watch: Watch | None,
+    learner: Learner,
+    feed: Feed,
+    place: Place,
+    start: Any,
+    stop: Any,
+) -> tuple[Learner, Tally]:
+    """Take the steps from start to stop, counted from the feed's first batch."""
+
+    def step(i: Any, carry: tuple[Learner, Tally], size: int) -> tuple[Learner, Tally]:
+        learner, tally = carry
+        batch = feed.batch(i, size)
+        after, seen = take_step(plan, learner, batch, _key(plan, place, i))
+        tally = _counted(tally, seen, size)
+        if watch is not None:
+            tally = _observed(watch, place.step + i, tally, learner.params, seen, batch)
+        return after, tally
 
     body = functools.partial(step, size=feed.size)
-    carry = lax.fori_loop(start, jnp.minimum(stop, feed.whole), body, (learner, jnp.zeros(())))
-    if feed.rest:  # the last batch of the epoch has a shape of its own
+    nothing = _nothing(plan, watch, learner, feed, place)
+    carry = lax.fori_loop(start, jnp.minimum(stop, feed.whole), body, (learner, nothing))
+    if feed.rest:  # the last batch of an epoch has a shape of its own
         last = functools.partial(step, feed.whole, size=feed.rest)
         carry = lax.cond(stop > feed.whole, last, lambda same: same, carry)
-    return carry
+    learner, tally = carry
+    return learner, tally._replace(finite=_finite((tally.loss, learner.params)))
+
+
+def run_call(
+    plan: Plan, watch: Watch | None, learner: Learner, call: Call, stop: int
+) -> tuple[Learner, Tally]:
+    """Take the steps of a call up to this one, and wait for what was counted."""
+    learner, tally = advance(plan, watch, learner, call.feed, call.place, call.start, stop)
+    return learner, jax.device_get(tally)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def look(plan: Plan, learner: Learner, feed: Feed, place: Place, i: int) -> tuple[Learner, Seen]:
+    """Take step i alone, counted from the feed's first batch, and return what it saw."""
+    batch = feed.batch(i, feed.size if i < feed.whole else feed.rest)
+    return take_step(plan, learner, batch, _key(plan, place, i))
+
+
+def _key(plan: Plan, place: Place, i: Any) -> Array | None:
+    return jax.random.fold_in(place.noise, place.batch + i) if plan.keyed else None
+
+
+def _nothing(plan: Plan, watch: Watch | None, learner: Learner, feed: Feed, place: Place) -> Tally:
+    """Return the tally of no step."""
+    if not plan.has_aux and watch is None:
+        return Tally(jnp.zeros(()), None)
+
+    def first() -> tuple[Any, Any]:
+        batch = feed.batch(0, feed.size)
+        _, seen = take_step(plan, learner, batch, _key(plan, place, 0))
+        return seen.aux, None if watch is None else _observe(watch, learner.params, seen, batch)
+
+    aux, values = jax.eval_shape(first)  # costs one more trace of the loss
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), aux)
+    if watch is None:
+        return Tally(jnp.zeros(()), sums)
+    empty = jax.tree.map(lambda x: jnp.zeros((watch.most, *x.shape), x.dtype), values)
+    return Tally(jnp.zeros(()), sums, jnp.zeros((), jnp.int32), empty)
+
+
+def _counted(tally: Tally, seen: Seen, size: int) -> Tally:
+    """Add a step over this many examples."""
+
+    def add(total: Array, mean: Any) -> Array:
+        return total + size * jnp.asarray(mean, total.dtype)
+
+    aux = jax.tree.map(add, tally.aux, seen.aux)
+    return tally._replace(loss=add(tally.loss, seen.loss), aux=aux)
+
+
+def _observed(watch: Watch, step: Any, tally: Tally, params: Any, seen: Seen, batch: Any) -> Tally:
+    """Add an observation where the step is one to observe."""
+
+    def add(tally: Tally) -> Tally:
+        values = _observe(watch, params, seen, batch)
+        rows = jax.tree.map(lambda rows, x: rows.at[tally.seen].set(x), tally.observed, values)
+        return tally._replace(observed=rows, seen=tally.seen + 1)
+
+    due = step % watch.every == 0
+    new: Tally = lax.cond(due, add, lambda same: same, tally)
+    return new
+
+
+def _observe(watch: Watch, params: Any, seen: Seen, batch: Any) -> Any:
+    return watch.observe(params, seen.grads, seen.updates, batch)
+
+
+def _finite(tree: Any) -> Array:
+    """Whether all numbers of a tree are finite."""
+    return functools.reduce(operator.and_, [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)])

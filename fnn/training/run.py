@@ -1,89 +1,90 @@
-"""A whole training run: `train` and its `Report`.
+"""A whole training run: `train`.
 
-Python runs once per report; everything between two reports is one call of one compiled program.
+Python runs once per report, or once per few batches that are read; everything between is one call
+of one compiled program.
 """
 
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
-from fnn.checks import check_int, check_key
-from fnn.optimizers.descent import Optimizer
-from fnn.training.arrays import check_data, shuffled
-from fnn.training.loop import advance
-from fnn.training.step import Learner, Loss, Plan, make_plan
-from fnn.trees import check_params
-
-
-class Report(NamedTuple):
-    """Where a run stands: what `train` yields after every chunk of steps.
-
-    Attributes:
-        epoch: the epoch that the chunk belongs to, from 1.
-        step: optimizer steps since the start of the run.
-        loss: mean over the chunk's examples, each as its own step saw it; NaN and infinity stay.
-        examples_per_second: speed of the chunk; compilation is not counted.
-        params: the parameters after the chunk; they stay valid as the run goes on.
-        state: the optimizer's state after the chunk; pass both to `train` to continue.
-    """
-
-    epoch: int
-    step: int
-    loss: float
-    examples_per_second: float
-    params: Any
-    state: Any
-
-    def __str__(self) -> str:
-        """Return the report on one line, without the arrays."""
-        return (
-            f"epoch {self.epoch:3d}  step {self.step:6d}  loss {self.loss:<9.4g}"
-            f"  {self.examples_per_second:,.0f} examples/s"
-        )
+from fnn.checks import check_int, check_key, check_one_of, describe, wrong
+from fnn.optimizers.base import Transform
+from fnn.training.arrays import array_calls, check_examples
+from fnn.training.loop import Call, Tally, Watch, run_call
+from fnn.training.nonfinite import NonFiniteError, find
+from fnn.training.report import Report, Run
+from fnn.training.step import Learner, Loss, Observer, Plan, check_same, make_plan
+from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches
+from fnn.trees import check_like, check_params
 
 
 def train(
     loss: Loss,
     params: PyTree[Array],
-    optimizer: Optimizer,
-    data: PyTree[Array],
+    optimizer: Transform,
+    data: PyTree[Array] | Batches,
     *,
-    batch_size: int,
     epochs: int,
     key: Array,
-    state: PyTree[Array] | None = None,
+    batch_size: int | None = None,
+    stats: PyTree[Array] | None = None,
+    has_aux: bool = False,
+    resume: Run | None = None,
     report_every: int | None = None,
+    observe: Observer | None = None,
+    observe_every: int = 1,
+    on_nonfinite: str = "raise",
 ) -> Iterator[Report]:
     """Train in one compiled program, reporting after every epoch.
 
-    Each epoch visits every example once, in a fresh order drawn from ``fold_in(key, epoch)``, in
-    batches of batch_size and a last one of the rest. The same arguments give the same numbers.
+    Over arrays, each epoch visits every example once, in a fresh order drawn from
+    ``fold_in(key, epoch)``, in batches of batch_size and a last one of the rest. Over an iterable,
+    each epoch takes its batches as they come; a thread reads them ahead. The same arguments give
+    the same numbers, and a run that is interrupted and resumed the same as one that is not.
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch, as `make_step` takes it; a
             parameter named ``key`` receives another key at every step.
-        params: any pytree of floating-point arrays; not donated.
+        params: any pytree of floating-point arrays, where a new run starts; not donated.
         optimizer: any (init, update) pair, as `make_step` takes it.
-        data: any pytree of arrays with one common leading axis, the examples; a batch has the same
-            structure. It is moved to the device once.
-        batch_size: examples in a step, at most all of them.
-        epochs: passes over data.
+        data: any pytree of arrays with one common leading axis, the examples, of which a batch has
+            the structure, and which are moved to the device once. Or, without batch_size, an
+            iterable of batches such as a list, a PyTorch or grain loader, a generator for a single
+            epoch, or a function that takes the epoch, from 0, and returns an iterable. Each shape
+            of batch is compiled once; a batch counts as many examples as its first array is long.
+        epochs: passes over data in all, those of a resumed run included.
         key: the source of all randomness.
-        state: the optimizer's state to continue from; by default ``optimizer.init(params)``.
+        batch_size: examples in a step, at most all of them; None where data are batches.
+        stats: running statistics to start from, such as those of batch normalization. The loss is
+            then ``loss(params, stats, batch)`` and returns ``(value, new stats)``.
+        has_aux: whether loss returns one more thing, last, such as a dict of accuracies: a pytree
+            of means over the batch. Their means over the examples are the report's ``aux``.
+        resume: the `Run` of an earlier report, to go on from; None starts a new one.
         report_every: steps between two reports; by default one report an epoch. The last chunk of
             an epoch may be shorter.
+        observe: ``observe(params, grads, updates, batch)``, a small pytree of arrays, computed in
+            the program at every observe_every-th step, the first included, with the params before
+            the step. The report has them in ``observed``, one row for each.
+        observe_every: steps from one observation to the next.
+        on_nonfinite: what to do about a loss or a parameter that is NaN or infinite: ``"raise"`` a
+            `NonFiniteError`, which says where it began and holds the last good run; ``"stop"``,
+            with that run in a last report and the error in its ``stopped``; ``"ignore"``.
 
     Returns:
         An iterator of `Report`; stopping early loses nothing that was yielded.
 
     Raises:
-        ValueError: at the call, a size that does not fit, or data of unequal lengths; at the first
-            report, as `make_step`.
+        ValueError: at the call, a size that does not fit, data of unequal lengths, or a run to
+            resume of another model, optimizer or key; at the first report, as `make_step`.
         TypeError: a leaf of params that is no floating-point array, or a key that is none.
+        NonFiniteError: as on_nonfinite says.
 
     Source: L. Bottou, Curiously fast convergence of some stochastic gradient descent algorithms
     (2009), on shuffled passes.
@@ -97,46 +98,117 @@ def train(
     >>> round(float(report.params), 1), report.step
     (3.0, 20)
     """
-    n = check_data(data, batch_size)
     check_int("train", "epochs", epochs, 0)
     check_int("train", "report_every", 1 if report_every is None else report_every, 1)
+    check_int("train", "observe_every", observe_every, 1)
+    check_one_of("train", "on_nonfinite", on_nonfinite, ("raise", "stop", "ignore"))
     check_key("train", "key", key)
     check_params("train", params)
-    plan = make_plan("train", loss, optimizer)
-    params, data = jax.tree.map(jnp.asarray, (params, data))
-    learner = Learner(params, optimizer.init(params) if state is None else state)
-    return _reports(plan, learner, data, n, batch_size, epochs, key, report_every)
+    plan = make_plan("train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux)
+    run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
+    if resume is not None:
+        _check_resume(resume, run)
+        run = resume
+    calls, most = _calls(data, batch_size, run, epochs, report_every)
+    watch = observe and Watch(observe, observe_every, -(-most // observe_every))
+    return _reports(plan, watch, run, calls, on_nonfinite)
+
+
+def _calls(
+    data: Any, batch_size: int | None, run: Run, epochs: int, every: int | None
+) -> tuple[Generator[Call], int]:
+    """Return the calls of the compiled program that make the run, and the most steps in one."""
+    if batch_size is None:
+        check_batches(data, run, epochs)
+        return ahead(batch_calls(data, run, epochs, every)), MOST
+    steps = -(-check_examples(data, batch_size) // batch_size)
+    if run.batch >= steps:
+        needed = f"less than the {steps} batches of an epoch of this data"
+        raise wrong("train", "resume.batch", run.batch, needed)
+    data = jax.tree.map(jnp.asarray, data)
+    return array_calls(data, batch_size, run, epochs, every), every or steps
 
 
 def _reports(
-    plan: Plan,
-    learner: Learner,
-    data: Any,
-    n: int,
-    batch_size: int,
-    epochs: int,
-    key: Array,
-    report_every: int | None,
+    plan: Plan, watch: Watch | None, run: Run, calls: Generator[Call], on_nonfinite: str
 ) -> Iterator[Report]:
-    steps = -(-n // batch_size)  # of an epoch
-    stride = report_every or steps
-    learner = jax.tree.map(_strong, learner)
-    for epoch in range(epochs):
-        for start in range(0, steps, stride):
-            stop = min(start + stride, steps)
-            clock = time.perf_counter()
-            if start == 0:
-                feed = shuffled(data, batch_size, key, epoch)
-            if epoch == start == 0:
-                advance(plan, learner, feed, 0, 0)  # no step: compiles
-                clock = time.perf_counter()
-            learner, total = advance(plan, learner, feed, start, stop)
-            examples = min(stop * batch_size, n) - start * batch_size
-            mean = float(total) / examples  # waits for the device
-            speed = examples / (time.perf_counter() - clock)
-            yield Report(epoch + 1, epoch * steps + stop, mean, speed, *learner)
+    learner = jax.tree.map(_strong, Learner(run.params, run.state, run.stats))
+    compiled: set[Any] = set()
+    counted: list[tuple[int, Tally]] = []
+    clock = 0.0
+    with closing(calls):
+        for call in calls:
+            if (shapes := _shapes(call.feed)) not in compiled:
+                began = time.perf_counter()
+                run_call(plan, watch, learner, call, call.start)  # no step: compiles
+                now = time.perf_counter()
+                clock = clock + now - began if compiled else now
+                compiled.add(shapes)
+            before = learner
+            learner, tally = run_call(plan, watch, before, call, call.stop)
+            if not tally.finite and on_nonfinite != "ignore":
+                error, examples, tally = find(plan, watch, before, call, run.key)
+                if on_nonfinite == "raise":
+                    raise error
+                yield _report(error.run, call, [*counted, (examples, tally)], clock, error)
+                return
+            counted.append((call.examples, tally))
+            if call.reports:
+                run = call.run_after(learner, call.stop, run.key)
+                yield _report(run, call, counted, clock)
+                counted, clock = [], time.perf_counter()
+
+
+def _report(
+    run: Run,
+    call: Call,
+    counted: list[tuple[int, Tally]],
+    clock: float,
+    stopped: NonFiniteError | None = None,
+) -> Report:
+    """Join what the calls since the last report counted, each over some examples."""
+    seconds = time.perf_counter() - clock
+    numbers, tallies = zip(*counted, strict=True)
+    examples = sum(numbers)
+
+    def mean(*sums: Any) -> Any:
+        total = np.sum(np.asarray(sums, np.float64), axis=0) / (examples or np.nan)
+        return total if np.ndim(total) else float(total)
+
+    def join(*parts: Any) -> Any:
+        return np.concatenate([x[: tally.seen] for x, tally in zip(parts, tallies, strict=True)])
+
+    loss = mean(*[tally.loss for tally in tallies])
+    aux = jax.tree.map(mean, *[tally.aux for tally in tallies])
+    observed = jax.tree.map(join, *[tally.observed for tally in tallies])
+    speed = examples / seconds
+    return Report(call.epoch + 1, run.step, loss, speed, run, aux, observed, stopped)
+
+
+def _check_resume(resume: Any, new: Run) -> None:
+    """Raise unless a run can go on where another one of this kind stopped."""
+    if not isinstance(resume, Run):
+        needed = "a Run, such as report.run, or None"
+        raise wrong("train", "resume", describe(resume), needed, TypeError)
+    check_like("train", "resume.params", resume.params, new.params)
+    whose = "as this optimizer's init returns it"
+    check_same("train", "resume.state", resume.state, new.state, whose)
+    check_same("train", "resume.stats", resume.stats, new.stats, "as in stats")
+    if _bits(resume.key) != _bits(new.key):
+        needed = "the key that the run began with; resume=run._replace(key=key) changes it"
+        raise wrong("train", "key", "another key than that of resume", needed)
+
+
+def _bits(key: Any) -> Any:
+    """Return what tells keys apart."""
+    return describe(key), jax.random.key_data(key).tobytes()
+
+
+def _shapes(feed: Any) -> Any:
+    return tuple((x.shape, x.dtype) for x in jax.tree.leaves(feed))
 
 
 def _strong(x: Any) -> Array:
     """Return an array of fixed dtype, as a compiled program returns it."""
-    return jnp.asarray(x, jnp.result_type(x))
+    fixed = isinstance(x, jax.Array) and not x.weak_type
+    return x if fixed else jnp.asarray(x, jnp.result_type(x))

@@ -1,8 +1,9 @@
-"""One optimizer step: gradients of the loss, the optimizer's updates, their sum with the params.
+"""One optimizer step: the loss's gradients, the optimizer's updates, their sum with the params.
 
 ``params' = params + updates``, with ``(updates, state') = update(grads, state, params)`` and
 ``grads`` those of ``loss(params, batch)``. `make_step` compiles one step for a loop of the user's
-own; `fnn.train` runs the same `take_step` inside its loop.
+own; `fnn.train` runs the same `take_step` inside its loop. An optimizer that does not read the
+gradient of a leaf, such as one that freezes it, makes the compiler leave out its computation.
 """
 
 import functools
@@ -14,11 +15,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn.checks import check_scalar, describe, wrong
-from fnn.optimizers.descent import Optimizer
+from fnn.checks import check_key, check_scalar, describe, wrong
+from fnn.optimizers.base import Transform, run_update
 from fnn.trees import check_like, check_params
 
 Loss = Callable[..., Any]
+Observer = Callable[[Any, Any, Any, Any], Any]
 
 
 class Plan(NamedTuple):
@@ -26,36 +28,50 @@ class Plan(NamedTuple):
 
     Attributes:
         function: the public function that errors name.
-        loss: ``loss(params, batch)``, a scalar or, with has_aux, ``(scalar, aux)``.
-        update: the optimizer's.
-        has_aux: whether loss returns a pair.
+        loss: as `make_step` and `fnn.train` take it.
+        optimizer: any (init, update) pair.
+        has_stats: whether loss takes running statistics after params, and returns new ones.
+        has_aux: whether loss returns more than that, to be looked at.
         keyed: whether loss takes ``key=``.
     """
 
     function: str
     loss: Loss
-    update: Callable[..., tuple[Any, Any]]
+    optimizer: Transform
+    has_stats: bool
     has_aux: bool
     keyed: bool
 
 
 class Learner(NamedTuple):
-    """What every step changes: the parameters, and the optimizer's state."""
+    """What every step changes: the parameters, the optimizer's state, the running statistics."""
 
     params: Any
     state: Any
+    stats: Any = None
 
 
-def make_plan(function: str, loss: Loss, optimizer: Optimizer, *, has_aux: bool = False) -> Plan:
-    """Read off the loss what a step needs to know."""
+class Seen(NamedTuple):
+    """What one step saw and did: the loss before it and its aux, the gradients, the updates."""
+
+    loss: Array
+    aux: Any
+    grads: Any
+    updates: Any
+
+
+def make_plan(
+    function: str, loss: Loss, optimizer: Transform, *, has_stats: bool = False, has_aux: bool
+) -> Plan:
+    """Return the plan for public function ``function``, or raise its error."""
     if not callable(loss):
         raise wrong(function, "loss", describe(loss), "a function loss(params, batch)", TypeError)
     keyed = "key" in inspect.signature(loss).parameters
-    return Plan(function, loss, optimizer.update, has_aux, keyed)
+    return Plan(function, loss, optimizer, has_stats, has_aux, keyed)
 
 
 def make_step(
-    loss: Loss, optimizer: Optimizer, *, has_aux: bool = False
+    loss: Loss, optimizer: Transform, *, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any, Any]]:
     """Compile one optimizer step.
 
@@ -66,16 +82,19 @@ def make_step(
             with dropout, is called with ``key=`` as well.
         optimizer: any (init, update) pair, of fnn or of optax. An update that takes optax's extra
             arguments receives ``value``, ``grad`` and ``value_fn``, a function of params.
-        has_aux: whether loss returns ``(scalar, aux)``.
+        has_aux: whether loss returns ``(scalar, aux)``. Running statistics can travel this way:
+            in as a part of the batch, out as aux.
 
     Returns:
         The compiled ``step(params, state, batch) -> (params, state, value)``, or
         ``step(params, state, batch, key)`` where loss takes a key; value is the loss before the
         step, ``(value, aux)`` with has_aux. It donates params and state: use what it returns.
+        Inside `jax.lax.scan`, `jax.vmap` or `jax.jit` it is a part of that program.
 
     Raises:
-        ValueError: loss is no scalar; a key too many or too few; updates not shaped as params.
-        TypeError: a leaf of params that is no floating-point array.
+        ValueError: loss is no scalar; a key too many or too few; updates not shaped as params; the
+            state of another optimizer.
+        TypeError: a leaf of params that is no floating-point array; a key that is none.
 
     Source: H. Robbins, S. Monro, A stochastic approximation method (1951).
 
@@ -92,44 +111,79 @@ def make_step(
         if plan.keyed != (key is not None):
             needed = "a key, as loss takes one" if plan.keyed else "no key, as loss takes none"
             raise wrong("make_step", "key", "None" if key is None else describe(key), needed)
-        (params, state), value, aux = take_step(plan, Learner(params, state), batch, key)
-        return params, state, (value, aux) if has_aux else value
+        if plan.keyed:
+            check_key("make_step", "key", key)
+        after, seen = take_step(plan, Learner(params, state), batch, key)
+        return after.params, after.state, (seen.loss, seen.aux) if has_aux else seen.loss
 
     def step(params: Any, state: Any, batch: Any, key: Array | None = None) -> tuple[Any, Any, Any]:
-        return donating(*_unshared((params, state)), batch, key)
+        params, state = _apart((params, state), (batch, key))
+        params, state, value = donating(params, state, batch, key)
+        return params, state, value
 
     return step
 
 
-def take_step(plan: Plan, learner: Learner, batch: Any, key: Any) -> tuple[Learner, Array, Any]:
-    """Return the learner after one step, and loss and aux before it."""
-    params, state = learner
+def take_step(plan: Plan, learner: Learner, batch: Any, key: Any) -> tuple[Learner, Seen]:
+    """Return the learner after one step, and what the step saw."""
+    params, state, stats = learner
     check_params(plan.function, params)
 
     def objective(params: Any) -> tuple[Array, Any]:
-        return _value_and_aux(plan, params, batch, key)
+        return _evaluate(plan, params, stats, batch, key)
 
-    (value, aux), grads = jax.value_and_grad(objective, has_aux=True)(params)
-    extra = _extra(plan.update, value=value, grad=grads, value_fn=lambda p: objective(p)[0])
-    updates, state = plan.update(grads, state, params, **extra)
+    (value, (stats, aux)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    offered = {"value": value, "grad": grads, "value_fn": lambda p: objective(p)[0]}
+    updates, state = _update(plan, grads, state, params, offered)
+    params = jax.tree.map(_add, params, updates)
+    return Learner(params, state, stats), Seen(value, aux, grads, updates)
+
+
+def _evaluate(plan: Plan, params: Any, stats: Any, batch: Any, key: Any) -> tuple[Array, Any]:
+    """Return the loss, and with it the new statistics and aux, None where it has none."""
+    inputs = (params, stats, batch) if plan.has_stats else (params, batch)
+    out = plan.loss(*inputs, key=key) if plan.keyed else plan.loss(*inputs)
+    names = ["value", "stats"][: 1 + plan.has_stats] + ["aux"] * plan.has_aux
+    parts = out if len(names) > 1 else (out,)
+    if not isinstance(parts, tuple) or len(parts) != len(names):
+        raise wrong(plan.function, "loss", describe(out), f"a tuple ({', '.join(names)})")
+    if isinstance(parts[0], tuple):
+        needed = "a scalar array; has_aux=True allows a pair (value, aux)"
+        raise wrong(plan.function, "loss", describe(out), needed)
+    value = check_scalar(plan.function, parts[0])
+    if plan.has_stats:
+        check_same(plan.function, "loss: stats", parts[1], stats, "as loss was given them")
+    return value, (parts[1] if plan.has_stats else None, parts[-1] if plan.has_aux else None)
+
+
+def _update(
+    plan: Plan, grads: Any, state: Any, params: Any, offered: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Run the optimizer; a failure for a state that is not its own is told as that."""
+    try:
+        updates, new = run_update(plan.optimizer, grads, state, params, offered)
+        check_same(plan.function, "state", new, state, "as before the update")
+    except Exception:
+        own = plan.optimizer.init(params)
+        check_same(plan.function, "state", state, own, "as this optimizer's init returns it")
+        raise
     check_like(plan.function, "updates", updates, params)
-    return Learner(jax.tree.map(_add, params, updates), state), value, aux
+    return updates, new
 
 
-def _value_and_aux(plan: Plan, params: Any, batch: Any, key: Any) -> tuple[Array, Any]:
-    out = plan.loss(params, batch, key=key) if plan.keyed else plan.loss(params, batch)
-    if plan.has_aux and not (isinstance(out, tuple) and len(out) == 2):
-        raise wrong(plan.function, "loss", describe(out), "a pair (value, aux), as has_aux says")
-    value, aux = out if plan.has_aux else (out, None)
-    return check_scalar(plan.function, value), aux
-
-
-def _extra(update: Any, **offered: Any) -> dict[str, Any]:
-    """Return those of the extra arguments that an update takes."""
-    takes = inspect.signature(update).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        return offered
-    return {name: value for name, value in offered.items() if name in takes}
+def check_same(function: str, argument: str, tree: Any, like: Any, whose: str) -> None:
+    """Raise an error that names the first path where a tree has another structure or shape."""
+    got, needed = (dict(jax.tree.leaves_with_path(t)) for t in (tree, like))
+    for path in {**needed, **got}:
+        found, wanted = (
+            describe(leaves[path]) if path in leaves else "nothing" for leaves in (got, needed)
+        )
+        if "nothing" in (found, wanted) or jnp.shape(got[path]) != jnp.shape(needed[path]):
+            place = argument + jax.tree_util.keystr(path)
+            raise wrong(function, place, found, f"{wanted}, {whose}")
+    structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
+    if structures[0] != structures[1]:
+        raise wrong(function, argument, structures[0], f"{structures[1]}, {whose}")
 
 
 def _add(p: Array, u: Array) -> Array:
@@ -137,9 +191,25 @@ def _add(p: Array, u: Array) -> Array:
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 
 
-def _unshared(tree: Any) -> Any:
-    """Copy leaves that are one array in two places, as some ``init`` makes them: donated once."""
-    leaves, structure = jax.tree.flatten(tree)
-    if len(set(map(id, leaves))) == len(leaves):
-        return tree
-    return jax.tree.unflatten(structure, map(jnp.copy, leaves))
+def _apart(donated: Any, kept: Any) -> Any:
+    """Copy what is to be donated where another argument, or another of its leaves, is the same."""
+    held = {_buffer(x) for x in jax.tree.leaves(kept)}
+
+    def own(x: Any) -> Any:
+        buffer = _buffer(x)
+        if buffer in held and isinstance(x, jax.Array):
+            return jnp.copy(x)
+        held.add(buffer)
+        return x
+
+    return jax.tree.map(own, donated)
+
+
+def _buffer(x: Any) -> int:
+    """Return what two arrays share that are one: their place in memory, if it is one."""
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+        return id(x)
+    if x.is_deleted():
+        needed = "the arrays that the last step returned: a step uses up the params and state given"
+        raise wrong("make_step", "params or state", f"a deleted {describe(x)}", needed)
+    return id(x) if len(x.sharding.device_set) > 1 else x.unsafe_buffer_pointer()

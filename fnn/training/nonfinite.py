@@ -1,0 +1,66 @@
+"""A loss or a parameter that is NaN or infinite: at which step of a run, and where it began."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from fnn.training.loop import Call, Tally, Watch, look, run_call
+from fnn.training.report import Run
+from fnn.training.step import Learner, Plan
+
+
+class NonFiniteError(FloatingPointError):
+    """A training run met a loss or a parameter that is NaN or infinite.
+
+    Attributes:
+        loss: the loss that the first such step saw.
+        gradient: the path of the first gradient of this step that is not finite, or None.
+        parameter: the path of the first parameter that is not finite after it, or None.
+        run: the `Run` before this step, which is number ``run.step + 1``.
+    """
+
+    def __init__(self, loss: float, gradient: str | None, parameter: str | None, run: Run) -> None:
+        """Say what is wrong, where it began, and what is still good."""
+        self.loss, self.gradient, self.parameter, self.run = loss, gradient, parameter, run
+        super().__init__(
+            f"fnn.train: step {run.step + 1}: got a loss of {loss:g}, first gradient not finite:"
+            f" {gradient!r}, first parameter: {parameter!r}; needed finite numbers; the `run` of this"
+            f" error is the run before that step"
+        )
+
+
+def find(
+    plan: Plan, watch: Watch | None, learner: Learner, call: Call, key: Array
+) -> tuple[NonFiniteError, int, Tally]:
+    """Find the first step of a call, begun with this learner, that makes something not finite.
+
+    A parameter that is not finite stays so, and so does a sum: bisection finds the step, and takes
+    no more time than the call.
+
+    Returns:
+        The error, with the run before the step; how many examples the call went through until then,
+        and what it counted.
+    """
+    good, bad, now = call.start, call.stop, learner
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        after, tally = run_call(plan, watch, now, call._replace(start=good), middle)
+        if tally.finite:
+            good, now = middle, after
+        else:
+            bad = middle
+    after, seen = look(plan, now, call.feed, call.place, good)
+    run = call.run_after(now, good, key)
+    error = NonFiniteError(float(seen.loss), _first(seen.grads), _first(after.params), run)
+    _, tally = run_call(plan, watch, learner, call, good)
+    return error, (good - call.start) * call.feed.size, tally
+
+
+def _first(tree: Any) -> str | None:
+    """Return the path of the first leaf that is not finite."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not jnp.isfinite(leaf).all():
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return None

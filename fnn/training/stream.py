@@ -1,0 +1,169 @@
+"""Data that comes in batches: from a list, a loader, a generator, or a function of the epoch.
+
+A thread reads the batches, stacks as many as one call of the compiled program takes, and moves them
+to the device while the call before is running.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.checks import describe, wrong
+from fnn.dtypes import is_real
+from fnn.training.loop import Call, Place, epoch_keys
+from fnn.training.report import Run
+
+STACK = 2**22  # bytes of small batches that go into one call
+MOST = 64  # and how many of them at most
+AHEAD = 2  # calls whose batches are on the device before their turn
+T = TypeVar("T")
+Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["batches"], meta_fields=["whole", "size"]
+)
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """``whole`` batches of ``size`` examples, stacked along a new first axis; a `Feed`."""
+
+    batches: Any
+    whole: int
+    size: int
+    rest: ClassVar[int] = 0
+
+    def batch(self, i: Any, size: int) -> Any:
+        """Return batch i."""
+        del size
+        return jax.tree.map(lambda x: x[i], self.batches)
+
+
+def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Generator[Call]:
+    """Yield the calls of a run over batches, each of several batches of one shape.
+
+    Args:
+        data: as `fnn.train` takes it.
+        run: where to begin.
+        epochs: how many there are.
+        every: steps between two reports, counted within the epoch; None for all of it.
+    """
+    before = run.step - run.batch
+    for epoch in range(run.epoch, epochs):
+        noise = epoch_keys(run.key, epoch)[1]
+        done, last = (run.batch if epoch == run.epoch else 0), False
+        for group, last in _groups(
+            itertools.islice(_batches(data, epoch), done, None), done, every
+        ):
+            feed, place, n = _stacked(group, every), Place(noise, done, before + done), len(group)
+            done += n
+            reports = last or (every is not None and done % every == 0)
+            yield Call(feed, place, 0, n, epoch, n * feed.size, last, reports)
+        if not last:
+            needed = "at least one; what is read once, such as a generator, lasts for one epoch"
+            raise wrong("train", "data", f"no batch in epoch {epoch + 1}", needed)
+        before += done
+
+
+def _batches(data: Batches, epoch: int) -> Iterable[Any]:
+    batches: Any = data if isinstance(data, Iterable) else data(epoch)
+    if not isinstance(batches, Iterable):
+        got, needed = describe(batches), "an iterable of batches"
+        raise wrong("train", f"data({epoch})", got, needed, TypeError)
+    return batches
+
+
+def _groups(
+    batches: Iterable[Any], done: int, every: int | None
+) -> Iterator[tuple[list[Any], bool]]:
+    """Yield lists of batches that go into one call, and whether the epoch ends with them."""
+    group: list[Any] = []
+    for batch in map(_read, batches):
+        full = len(group) == _capacity(batch, every)
+        due = every is not None and (done + len(group)) % every == 0
+        if group and (full or due or _kind(batch) != _kind(group[0])):
+            yield group, False
+            done += len(group)
+            group = []
+        group.append(batch)
+    if group:
+        yield group, True
+
+
+def _read(batch: Any) -> Any:
+    """Return a batch as arrays; NumPy's are copied, as a loader may write into them again."""
+    batch = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.array(x), batch)
+    for path, leaf in jax.tree.leaves_with_path(batch):
+        if isinstance(leaf, np.ndarray) and not is_real(leaf.dtype) and leaf.dtype.kind != "c":
+            place = "a batch of data" + jax.tree_util.keystr(path)
+            raise wrong("train", place, describe(leaf), "an array of numbers", TypeError)
+    return batch
+
+
+def _kind(batch: Any) -> Any:
+    """Return what batches of one call have in common."""
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, [(x.shape, x.dtype) for x in leaves]
+
+
+def _capacity(batch: Any, every: int | None) -> int:
+    """Return how many batches like this one go into one call."""
+    size: int = sum(x.nbytes for x in jax.tree.leaves(batch))
+    return max(1, min(STACK // max(1, size), MOST, MOST if every is None else every))
+
+
+def _stacked(group: list[Any], every: int | None) -> Stacked:
+    """Stack a group on the device, filled up so that all groups have one shape."""
+    most = _capacity(group[0], every)
+    filled = group + group[-1:] * (most - len(group))
+
+    def stack(*xs: Any) -> Any:
+        return jnp.stack(xs) if isinstance(xs[0], jax.Array) else np.stack(xs)
+
+    sizes = [x.shape[0] for x in jax.tree.leaves(group[0]) if x.ndim]
+    return Stacked(jax.device_put(jax.tree.map(stack, *filled)), most, next(iter(sizes), 1))
+
+
+def ahead(items: Generator[T]) -> Generator[T]:
+    """Yield what a generator yields, which a thread runs ahead; its errors are raised here.
+
+    The thread has the caller's default device and width of numbers, which JAX keeps by thread. It
+    ends, and the generator with it, when this one does.
+    """
+    config: Any = jax.config
+    wide, device, end = config.jax_enable_x64, config.jax_default_device, object()
+
+    def read() -> Any:
+        with jax.enable_x64(wide), jax.default_device(device):
+            return next(items, end)
+
+    pool = ThreadPoolExecutor(1, "fnn.train reads data")
+    try:
+        coming = deque(pool.submit(read) for _ in range(AHEAD))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(pool.submit(read))
+            yield item
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        items.close()
+
+
+def check_batches(data: Any, run: Run, epochs: int) -> None:
+    """Raise unless data are batches that last for the run."""
+    if isinstance(data, jax.Array | np.ndarray | dict | tuple):
+        needed = f"an int, as data is {describe(data)}; only an iterable of batches has none"
+        raise wrong("train", "batch_size", None, needed)
+    if not isinstance(data, Iterable) and not callable(data):
+        needed = "arrays and a batch_size, an iterable of batches, or a function of the epoch"
+        raise wrong("train", "data", describe(data), needed, TypeError)
+    if isinstance(data, Iterator) and (epochs > 1 or run.step > 0):
+        needed = "what can be read from its start again: a list, a loader, or a function that takes"
+        got = f"{describe(data)}, which can be read once"
+        raise wrong("train", "data", got, f"{needed} the epoch and returns an iterable of batches")

@@ -1,0 +1,94 @@
+"""Training in every mode of JAX: without jit, with NaN checks, in 64 bits, with any generator."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import close
+from tests.training.cases import DATA, KEY, Pairs, X, Y, squares, start
+
+
+def noisy(params: Any, batch: Any, key: Any) -> Any:
+    noise = 0.1 * jax.random.normal(key, batch.y.shape, batch.y.dtype)
+    value = squares(params, batch._replace(y=batch.y + noise))
+    return value, {"error": jnp.sqrt(value)}
+
+
+def trained(key: Any, data: Any = DATA) -> list[Any]:
+    """The loss, aux, observations and parameters of two epochs with a smaller last batch."""
+    reports = fnn.train(
+        noisy,
+        start(),
+        fnn.adam(0.1),
+        data,
+        batch_size=4,
+        epochs=2,
+        key=key,
+        has_aux=True,
+        report_every=2,
+        observe=lambda params, grads, updates, batch: grads["w"],
+        observe_every=2,
+    )
+    return [[r.loss, r.aux, r.observed, r.params] for r in reports]
+
+
+def stepped(key: Any, data: Any = DATA) -> list[Any]:
+    step, params = fnn.make_step(noisy, fnn.adam(0.1), has_aux=True), start()
+    state, values = fnn.adam(0.1).init(params), []
+    for i in range(2):
+        params, state, value = step(params, state, data, jax.random.fold_in(key, i))
+        values.append(value)
+    return [params, values]
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[Any, Any]:
+    return {trained: trained(KEY), stepped: stepped(KEY)}
+
+
+def alike(got: Any, want: Any) -> None:
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        close(np.asarray(a, np.float32), b, length=30)
+
+
+@pytest.mark.parametrize("run", [trained, stepped])
+@pytest.mark.parametrize(
+    "mode", [jax.disable_jit, jax.debug_nans, jax.debug_infs, jax.checking_leaks], ids=str
+)
+def test_modes_change_nothing(plain: Any, run: Any, mode: Any) -> None:
+    with mode(True) if mode is not jax.checking_leaks else mode():
+        alike(run(KEY), plain[run])
+
+
+@pytest.mark.parametrize("run", [trained, stepped])
+def test_sixty_four_bits(plain: Any, run: Any) -> None:
+    with jax.enable_x64(True):
+        alike(run(KEY), plain[run])  # params and data stay float32
+        wide = Pairs(X.astype(np.float64), Y.astype(np.float64))
+        step = fnn.make_step(squares, fnn.adam(0.1))
+        params = {"w": jnp.zeros(3, jnp.float64), "b": jnp.zeros((), jnp.float64)}
+        params, _, value = step(params, fnn.adam(0.1).init(params), wide)
+        assert {x.dtype for x in jax.tree.leaves((params, value))} == {np.dtype(np.float64)}
+
+
+@pytest.mark.parametrize("run", [trained, stepped])
+@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg", "raw"])
+def test_other_generators(run: Any, implementation: str) -> None:
+    raw = implementation == "raw"
+    key = jax.random.PRNGKey(7) if raw else jax.random.key(7, impl=implementation)
+    leaves = jax.tree.leaves(run(key))
+    assert all(np.isfinite(x).all() for x in leaves)
+    alike(run(key), run(key))
+    if raw:
+        alike(run(key), run(KEY))
+
+
+def test_debug_nans_finds_the_operation() -> None:
+    step = fnn.make_step(lambda params, batch: jnp.log(params - 1).sum(), fnn.sgd(0.1))
+    params = jnp.zeros(2)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="log"):
+        step(params, fnn.sgd(0.1).init(params), None)
