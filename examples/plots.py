@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("agg")
-from matplotlib import pyplot  # noqa: E402  # after the choice of a backend that needs no screen
+from matplotlib import pyplot  # after the choice of a backend that needs no screen
 
 LINES = [
     {"color": color, "linestyle": style, "marker": marker, "markevery": 0.15, "markersize": 4}
