@@ -148,7 +148,7 @@ def main(argv=None):
         regime,
         unbiased < 1e-6,
         left > 0.5 and stayed > 0.8,
-        near[0.98][-1] < near[0.98][0] and near[1.02][-1] > 2 * near[1.02][0],
+        near[0.98][-1] < 0.01 * near[0.98][0] and near[1.02][-1] > 1.5 * near[1.02][0],
         far[-1] < 0.9 * far[0],
     )
 
