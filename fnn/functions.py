@@ -15,6 +15,7 @@ annotation and is settled before the program sees it:
 import functools
 import inspect
 import itertools
+import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast, get_args
@@ -51,31 +52,53 @@ def jitted(
     """
 
     def decorate(function: F) -> F:
-        allowed = ranges or {}
-        parameters = inspect.signature(function).parameters.values()
-        readers = {
-            p.name: _reader(function.__name__, p, p.name in static, allowed.get(p.name, ANY))
-            for p in parameters
-            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        }
-        in_order = [readers[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         # In profiles, and in the compiler's own messages, the operations stand under this name.
         scoped = jax.named_scope(f"fnn.{function.__name__}")(function)
         program = jax.jit(scoped, static_argnames=tuple(static), inline=True)
-
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            read = [reader(value) for reader, value in zip(in_order, args, strict=False)]
-            named = {k: readers[k](v) if k in readers else v for k, v in kwargs.items()}
-            return program(*read, *args[len(read) :], **named)
-
+        call = _reading(function, program, static, ranges or {})
         call.jitted = decorate  # type: ignore[attr-defined]  # for `variant`
         return cast(F, call)
 
     return decorate
 
 
-def variant(base: F, run: Callable[..., Any], kernel: Any, how: str, *, example: str) -> F:
+def checked(function: F) -> F:
+    """Hold the arguments of a public function to their annotations, as `jitted` does.
+
+    Nothing is compiled: for functions that choose among their arguments in Python.
+    """
+    return cast(F, _reading(function, function, (), {}))
+
+
+def _reading(
+    function: Callable[..., Any],
+    program: Callable[..., Any],
+    static: Sequence[str],
+    ranges: Mapping[str, Range],
+) -> Callable[..., Any]:
+    """Return the function as a call of the program with its arguments read."""
+    name, parameters = function.__name__, inspect.signature(function).parameters
+    readers = {
+        p.name: _reader(name, p, p.name in static, ranges.get(p.name, ANY))
+        for p in parameters.values()
+    }
+    in_order = [readers[p.name] for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for unknown in kwargs.keys() - readers.keys():
+            needed = f"one of the arguments {', '.join(readers)}"
+            raise wrong(name, unknown, "an argument of this name", needed, TypeError)
+        read = [reader(value) for reader, value in zip(in_order, args, strict=False)]
+        named = {k: readers[k](v) for k, v in kwargs.items()}
+        return program(*read, *args[len(read) :], **named)
+
+    return call
+
+
+def variant(
+    base: F, run: Callable[..., Any], kernel: Any, how: str, *, example: str, notes: str = ""
+) -> F:
     """Derive ``<base>_<kernel.name>``: the base function by one fixed algorithm.
 
     Args:
@@ -85,6 +108,7 @@ def variant(base: F, run: Callable[..., Any], kernel: Any, how: str, *, example:
         kernel: the algorithm; its ``name`` ends the variant's.
         how: completes the first sentence of the docstring, "by ...".
         example: arguments, as they stand in a call: there the docstring's example compares both.
+        notes: a paragraph on what this algorithm takes, costs or rounds.
     """
     plain = inspect.unwrap(base)
     name, signature = f"{plain.__name__}_{kernel.name}", inspect.signature(plain)
@@ -99,8 +123,10 @@ def variant(base: F, run: Callable[..., Any], kernel: Any, how: str, *, example:
     derived.__annotations__ = plain.__annotations__
     derived.__signature__ = signature  # type: ignore[attr-defined]  # as inspect documents it
     first, _, _ = (inspect.getdoc(plain) or "").partition("\n")
+    margin = {"initial_indent": " " * 4, "subsequent_indent": " " * 4}
+    paragraph = notes and f"\n{textwrap.fill(notes, 100, **margin)}\n"
     derived.__doc__ = f"""{first.rstrip(".")}, {how}.
-
+{paragraph}
     Returns:
         As `fnn.{plain.__name__}`, whose arguments, derivatives and errors these are too. What this
         algorithm cannot do it refuses; speed and rounding differ.

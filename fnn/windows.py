@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fnn.checks import wrong
+from fnn.functions import frozen
 
-Ints = int | tuple[int, ...]
-Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]
+Ints = int | Sequence[int]
+Padding = str | int | Sequence[int | Sequence[int]]
 Pads = tuple[tuple[int, int], ...]
+LAYER = ("window", "stride", "padding", "dilation")
 
 
 class Windows(NamedTuple):
@@ -37,13 +39,14 @@ class Windows(NamedTuple):
         )
 
 
-def per_axis(function: str, argument: str, value: Ints, rank: int, least: int) -> tuple[int, ...]:
-    """Spread an int over ``rank`` axes, or check a tuple of ints; each at least ``least``."""
-    values = (value,) * rank if isinstance(value, int) else value
+def per_axis(function: str, argument: str, value: Any, rank: int, least: int) -> tuple[int, ...]:
+    """Read an int, which stands for every axis, or one int per axis; each at least ``least``."""
+    value = frozen(value)
+    values = (value,) * rank if _is_int(value) else value
     if (
-        not isinstance(values, tuple | list)
+        not isinstance(values, tuple)
         or len(values) != rank
-        or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values)
+        or not all(_is_int(v) and v >= least for v in values)
     ):
         needed = f"an int >= {least} or a tuple of {rank} such ints, one per spatial axis"
         raise wrong(function, argument, repr(value), needed)
@@ -59,14 +62,23 @@ def same_pads(spatial: Sequence[int], span: Sequence[int], stride: Sequence[int]
     return tuple(pads)
 
 
-def _explicit_pads(function: str, padding: Padding, rank: int) -> Pads:
-    values = (padding,) * rank if isinstance(padding, int) else padding
-    if isinstance(values, tuple | list) and len(values) == rank:
-        pairs = [(p, p) if isinstance(p, int) else p for p in values]
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _read_sizes(function: str, spatial: Any) -> tuple[int, ...]:
+    sizes = frozen(spatial)
+    if not isinstance(sizes, tuple) or not all(_is_int(i) and i >= 0 for i in sizes):
+        raise wrong(function, "spatial", repr(spatial), "one int >= 0 per spatial axis")
+    return sizes
+
+
+def _explicit_pads(function: str, padding: Any, rank: int) -> Pads:
+    values = (padding,) * rank if _is_int(padding) else padding
+    if isinstance(values, tuple) and len(values) == rank:
+        pairs = [(p, p) if _is_int(p) else p for p in values]
         if all(
-            isinstance(p, tuple | list)
-            and len(p) == 2
-            and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in p)
+            isinstance(p, tuple) and len(p) == 2 and all(_is_int(v) and v >= 0 for v in p)
             for p in pairs
         ):
             return tuple((lo, hi) for lo, hi in pairs)
@@ -82,17 +94,17 @@ def _read(
     padding: Padding,
     dilation: Ints,
 ) -> Windows:
-    """Every argument per axis; "SAME" for an input of these spatial sizes."""
+    """Read every argument per axis; "SAME" is that of an input of these spatial sizes."""
     rank = len(spatial)
     size = per_axis(function, "window", window, rank, 1)
     strides = per_axis(function, "stride", stride, rank, 1)
     dilations = per_axis(function, "dilation", dilation, rank, 1)
     bare = Windows(size, strides, ((0, 0),) * rank, dilations)
-    if not isinstance(padding, str) or padding not in ("SAME", "VALID"):
-        return bare._replace(padding=_explicit_pads(function, padding, rank))
+    if padding == "VALID":
+        return bare
     if padding == "SAME":
         return bare._replace(padding=same_pads(spatial, bare.span, strides))
-    return bare
+    return bare._replace(padding=_explicit_pads(function, padding, rank))
 
 
 def resolve(
@@ -109,22 +121,26 @@ def resolve(
         function: the public name of the caller, for messages.
         spatial: the spatial sizes of the input.
         window: taps per axis.
-        stride, padding, dilation: as every layer takes them.
+        stride, padding, dilation: as the layers take them.
+
+    Returns:
+        One int or pair per spatial axis, throughout.
 
     Raises:
-        ValueError: an argument is malformed, or the window does not fit the padded input.
+        ValueError: a malformed argument, or a window that is larger than the padded input.
+
+    >>> resolve("max_pool", (7, 8), 2, 2, "SAME").padding
+    ((0, 1), (0, 0))
     """
+    padding = frozen(padding)
     windows = _read(function, spatial, window, stride, padding, dilation)
     if padding == "SAME":
         return windows
     for i, e, (lo, hi) in zip(spatial, windows.span, windows.padding, strict=True):
         if e > lo + i + hi:
-            raise wrong(
-                function,
-                "window",
-                f"{windows.size} with dilation {windows.dilation}, a span of {windows.span}",
-                f"a span within the padded input {tuple(spatial)} + {windows.padding}",
-            )
+            got = f"{windows.size} with dilation {windows.dilation}, a span of {windows.span}"
+            needed = f"a span within the padded input {tuple(spatial)} + {windows.padding}"
+            raise wrong(function, "window", got, needed)
     return windows
 
 
@@ -139,10 +155,10 @@ def resolve_transposed(
 ) -> tuple[tuple[int, ...], Windows]:
     """Read a transposed layer's arguments: its output sizes, and the layer it is the transpose of.
 
-    That layer leads from s input sizes to one output size; ``output_padding`` says from which,
-    "SAME" means the largest.
+    With a stride that layer leads from s input sizes to one output size; ``output_padding`` says
+    from which, "SAME" means the largest.
     """
-    rank = len(spatial)
+    rank, padding = len(spatial), frozen(padding)
     strides = per_axis(function, "stride", stride, rank, 1)
     full = tuple(i * s for i, s in zip(spatial, strides, strict=True))
     windows = _read(function, full, window, strides, padding, dilation)
@@ -151,8 +167,9 @@ def resolve_transposed(
         if any(extra):
             raise wrong(function, "output_padding", extra, 'explicit padding: "SAME" gives i s')
         return full, windows
-    if any(p >= s for p, s in zip(extra, strides, strict=True)):
-        raise wrong(function, "output_padding", extra, f"less than the stride {strides}")
+    if any(p >= max(s, d) for p, s, d in zip(extra, strides, windows.dilation, strict=True)):
+        needed = f"less than the stride {strides} or the dilation {windows.dilation}"
+        raise wrong(function, "output_padding", extra, needed)
     sizes = tuple(
         (i - 1) * s - lo - hi + e + p
         for i, s, (lo, hi), e, p in zip(
@@ -192,7 +209,8 @@ def output_size(
     >>> output_size((224, 224), 7, stride=2, padding=3)
     (112, 112)
     """
-    return resolve("output_size", spatial, window, stride, padding, dilation).output(spatial)
+    sizes = _read_sizes("output_size", spatial)
+    return resolve("output_size", sizes, window, stride, padding, dilation).output(sizes)
 
 
 def transposed_size(
@@ -225,7 +243,8 @@ def transposed_size(
     >>> transposed_size((7, 7), 4, stride=2, padding=1)
     (14, 14)
     """
-    arguments = (spatial, window, stride, padding, dilation, output_padding)
+    sizes = _read_sizes("transposed_size", spatial)
+    arguments = (sizes, window, stride, padding, dilation, output_padding)
     return resolve_transposed("transposed_size", *arguments)[0]
 
 
@@ -272,14 +291,18 @@ def receptive_field(
     >>> [field.size for field in receptive_field((32, 32), vgg)]
     [(3, 3), (5, 5), (6, 6)]
     """
-    rank = len(spatial)
-    size, jump, start, output = (1,) * rank, (1,) * rank, (0,) * rank, tuple(spatial)
+    output = _read_sizes("receptive_field", spatial)
+    rank = len(output)
+    size, jump, start = (1,) * rank, (1,) * rank, (0,) * rank
     fields = []
     for layer in layers:
-        w = resolve("receptive_field", output, **layer)
-        size = tuple(r + (e - 1) * j for r, e, j in zip(size, w.span, jump, strict=True))
-        start = tuple(a - lo * j for a, (lo, _), j in zip(start, w.padding, jump, strict=True))
-        jump = tuple(j * s for j, s in zip(jump, w.stride, strict=True))
-        output = w.output(output)
+        if not isinstance(layer, Mapping) or not {"window"} <= {*layer} <= {*LAYER}:
+            needed = f"dicts of window and, where they are not the default, {', '.join(LAYER[1:])}"
+            raise wrong("receptive_field", "layers", repr(layer), needed)
+        win = resolve("receptive_field", output, **layer)
+        size = tuple(r + (e - 1) * j for r, e, j in zip(size, win.span, jump, strict=True))
+        start = tuple(a - lo * j for a, (lo, _), j in zip(start, win.padding, jump, strict=True))
+        jump = tuple(j * s for j, s in zip(jump, win.stride, strict=True))
+        output = win.output(output)
         fields.append(ReceptiveField(size, jump, start, output))
     return tuple(fields)

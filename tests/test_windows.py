@@ -94,7 +94,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (fnn.output_size, {"padding": (1, True)}, "padding: got (1, True)"),
     (fnn.output_size, {"padding": ((1, 2),)}, "padding: got ((1, 2),)"),
     (fnn.output_size, {"padding": ((1, 2, 3), 1)}, "padding: got ((1, 2, 3), 1)"),
-    (fnn.output_size, {"padding": np.array([1, 1])}, "padding: got array([1, 1])"),
+    (fnn.output_size, {"padding": np.array([1.0, 1.0])}, "padding: got (1.0, 1.0)"),
     (fnn.output_size, {"window": 9}, "window: got (9, 9) with dilation (1, 1), a span of (9, 9)"),
     (fnn.transposed_size, {"stride": 2, "output_padding": 2}, "needed less than the stride (2, 2)"),
     (fnn.transposed_size, {"output_padding": -1}, "output_padding: got -1; needed an int >= 0"),

@@ -2,20 +2,20 @@
 
 ``y[n, o, j] = b[j] + sum_{k, i} x[n, o s + k d - lo, i] w[k, i, j]`` (cross-correlation), with
 stride s, dilation d and padding lo; with groups, i runs over the channels of j's group only. Every
-kernel has this one signature, and what it cannot do it refuses; `conv` picks one by a rule over
-static facts. Arguments are read and checked here, once, before anything is computed.
+algorithm has this one signature, and what it cannot do it refuses; `conv` picks one by a fixed
+rule. Arguments are read and checked here, once, before anything is computed.
 """
 
-import functools
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Real
 
-from fnn.checks import describe, wrong
+from fnn.checks import check_int, check_one_of, describe, wrong
+from fnn.dtypes import add_bias
+from fnn.functions import jitted, variant
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, Form, Kernel, apply
 from fnn.kernels.conv.im2col import IM2COL
@@ -26,45 +26,12 @@ from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import Ints, Padding, Pads, Windows, per_axis, resolve, resolve_transposed
 
 MODES = {"zeros": "constant", "circular": "wrap", "reflect": "reflect", "replicate": "edge"}
-
-
-class Convolution(Protocol):
-    """The signature that `conv` and every ``conv_<algorithm>`` share."""
-
-    __name__: str
-
-    def __call__(
-        self,
-        x: Real[Array, "n *spatial c_in"],
-        w: Real[Array, "*window c_in_per_group c_out"],
-        b: Real[Array, "*untied c_out"] | None = None,
-        *,
-        stride: Ints = 1,
-        padding: Padding = "SAME",
-        padding_mode: str = "zeros",
-        dilation: Ints = 1,
-        groups: int = 1,
-    ) -> jax.Array:
-        """Convolve."""
-        ...
-
-
-class _Plan(NamedTuple):
-    """What is static about one call: the kernel, its form, and the padding made before it."""
-
-    kernel: Kernel
-    form: Form
-    pads: Pads
-    mode: str
+STATIC = ("stride", "padding", "padding_mode", "dilation", "groups")
 
 
 def _arrays(name: str, **arrays: Any) -> list[Any]:
-    """Check that all are real arrays of one dtype; a bias may be None."""
-    given = {argument: a for argument, a in arrays.items() if argument != "b" or a is not None}
-    for argument, a in given.items():
-        if not isinstance(a, jax.Array | np.ndarray):
-            raise wrong(name, argument, describe(a), "a JAX or NumPy array", TypeError)
-    given = {argument: jnp.asarray(a) for argument, a in given.items()}
+    """Return all as arrays, or raise where they are not of one real dtype; a bias may be None."""
+    given = {argument: jnp.asarray(a) for argument, a in arrays.items() if a is not None}
     first, *_ = given.values()
     for argument, a in given.items():
         if not (jnp.issubdtype(a.dtype, jnp.floating) or jnp.issubdtype(a.dtype, jnp.integer)):
@@ -74,12 +41,11 @@ def _arrays(name: str, **arrays: Any) -> list[Any]:
     return [given.get(argument) for argument in arrays]
 
 
-def _check_window(name: str, w: Any, groups: Any) -> None:
+def _check_window(name: str, w: Any, groups: int) -> None:
     if w.ndim not in (3, 4, 5):
         needed = "(*window, c_in // groups, c_out) with 1, 2 or 3 window axes"
         raise wrong(name, "w", describe(w), needed)
-    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
-        raise wrong(name, "groups", repr(groups), "an int >= 1")
+    check_int(name, "groups", groups, 1)
     if w.shape[-1] % groups:
         raise wrong(name, "groups", groups, f"a divisor of {w.shape[-1]}, the last axis of w")
 
@@ -98,50 +64,28 @@ def _check_bias(name: str, b: Any, out: tuple[int, ...], channels: int) -> None:
         raise wrong(name, "b", describe(b), f"shape {(channels,)} or, untied, {(*out, channels)}")
 
 
-def _plan(
-    name: str, kernel: Kernel, spatial: tuple[int, ...], windows: Windows, mode: str, groups: int
-) -> _Plan:
-    """Leave zero padding to the kernel; any other is made before a window without padding."""
-    if mode not in tuple(MODES):
-        raise wrong(name, "padding_mode", repr(mode), " or ".join(map(repr, MODES)))
+def _check_mode(name: str, mode: str, spatial: tuple[int, ...], padding: Pads) -> None:
+    check_one_of(name, "padding_mode", mode, tuple(MODES))
+    for i, pads in zip(spatial, padding, strict=True):
+        most = {"circular": i, "reflect": max(0, i - 1), "replicate": max(pads) if i else 0}
+        if max(pads) > most.get(mode, max(pads)):
+            needed = f'at most {most[mode]} on each side of an axis of size {i} with "{mode}"'
+            raise wrong(name, "padding", padding, needed)
+
+
+def _form(spatial: tuple[int, ...], windows: Windows, mode: str, groups: int) -> tuple[Form, Pads]:
+    """The form of the kernel's convolution, and the padding made before it: all but zeros."""
+    none = ((0, 0),) * len(spatial)
     if mode == "zeros":
-        return _Plan(kernel, Form(spatial, windows, groups), ((0, 0),) * len(spatial), mode)
-    for i, pads in zip(spatial, windows.padding, strict=True):
-        most = {"circular": i, "reflect": max(0, i - 1)}.get(mode, max(pads) if i else 0)
-        if max(pads) > most:
-            needed = f'at most {most} on each side of an axis of size {i} with "{mode}"'
-            raise wrong(name, "padding", windows.padding, needed)
+        return Form(spatial, windows, groups), none
     padded = tuple(lo + i + hi for i, (lo, hi) in zip(spatial, windows.padding, strict=True))
-    bare = windows._replace(padding=((0, 0),) * len(spatial))
-    return _Plan(kernel, Form(padded, bare, groups), windows.padding, mode)
+    return Form(padded, windows._replace(padding=none), groups), windows.padding
 
 
 def _pad(x: jax.Array, pads: Pads, mode: str) -> jax.Array:
     if not any(map(any, pads)):
         return x
     return jnp.pad(x, ((0, 0), *pads, (0, 0)), MODES[mode])
-
-
-def _add(y: jax.Array, b: jax.Array | None) -> jax.Array:
-    return y if b is None else y + jnp.expand_dims(b, tuple(range(y.ndim - b.ndim)))
-
-
-@functools.partial(jax.jit, static_argnames="plan", inline=True)
-def _forward(x: jax.Array, w: jax.Array, b: jax.Array | None, plan: _Plan) -> jax.Array:
-    x = _pad(x, plan.pads, plan.mode)
-    return _add(apply(x, w, slot=OUTPUT, form=plan.form, kernel=plan.kernel), b)
-
-
-@functools.partial(jax.jit, static_argnames=("plan", "sizes"), inline=True)
-def _adjoint(
-    y: jax.Array, w: jax.Array, b: jax.Array | None, plan: _Plan, sizes: tuple[int, ...]
-) -> jax.Array:
-    padded = apply(y, w, slot=INPUT, form=plan.form, kernel=plan.kernel)
-    if plan.mode == "zeros":
-        return _add(padded, b)
-    like = jnp.zeros((y.shape[0], *sizes, padded.shape[-1]), padded.dtype)
-    (x,) = jax.linear_transpose(lambda x: _pad(x, plan.pads, plan.mode), like)(padded)
-    return _add(x, b)
 
 
 def _convolve(
@@ -156,44 +100,42 @@ def _convolve(
     dilation: Ints,
     groups: int,
 ) -> jax.Array:
-    """Read and check the arguments, and run the kernel."""
+    """Read and check the arguments of public function ``name``, and run the kernel."""
     x, w, b = _arrays(name, x=x, w=w, b=b)
     _check_window(name, w, groups)
     _check_input(name, x, w, groups, w.shape[-2] * groups)
     spatial = x.shape[1:-1]
     windows = resolve(name, spatial, w.shape[:-2], stride, padding, dilation)
-    plan = _plan(name, kernel, spatial, windows, padding_mode, groups)
-    _check_bias(name, b, plan.form.out, w.shape[-1])
-    if needed := kernel.refuses(plan.form, x.dtype):
+    _check_mode(name, padding_mode, spatial, windows.padding)
+    form, pads = _form(spatial, windows, padding_mode, groups)
+    _check_bias(name, b, form.out, w.shape[-1])
+    if needed := kernel.refuses(form, x.dtype):
         got = f"{describe(x)}, {describe(w)}, {windows}, groups={groups}"
         raise wrong(name, "x, w", got, f"{needed}; fnn.conv takes every form")
-    y: jax.Array = _forward(x, w, b, plan)
-    return y
+    y = apply(_pad(x, pads, padding_mode), w, slot=OUTPUT, form=form, kernel=kernel)
+    return add_bias(y, b)
 
 
-def _face(name: str, kernel: Kernel, summary: str) -> Convolution:
-    """Make the public function of a kernel."""
+@jitted(static=STATIC)
+def conv(
+    x: Real[Array, "n *spatial c_in"],
+    w: Real[Array, "*window c_in_per_group c_out"],
+    b: Real[Array, "*untied c_out"] | None = None,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "SAME",
+    padding_mode: str = "zeros",
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Real[Array, "n *out c_out"]:
+    """Convolve x with w.
 
-    def conv(
-        x: Real[Array, "n *spatial c_in"],
-        w: Real[Array, "*window c_in_per_group c_out"],
-        b: Real[Array, "*untied c_out"] | None = None,
-        *,
-        stride: Ints = 1,
-        padding: Padding = "SAME",
-        padding_mode: str = "zeros",
-        dilation: Ints = 1,
-        groups: int = 1,
-    ) -> Real[Array, "n *out c_out"]:
-        configuration = (stride, padding, padding_mode, dilation, groups)
-        return _convolve(name, kernel, x, w, b, *configuration)
+    ``y[n, o, j] = b[j] + sum_{k, i} x[n, o s + k d - lo, i] w[k, i, j]``, i over j's group.
 
-    conv.__name__ = conv.__qualname__ = name
-    conv.__doc__ = f"{summary}\n\n{_DOC.replace('conv(', name + '(')}"
-    return conv
-
-
-_DOC = """``y[n, o, j] = b[j] + sum_{k, i} x[n, o s + k d - lo, i] w[k, i, j]``, i over j's group.
+    The algorithm is picked by a rule over platform, dtype and shapes, or by what `tune` measured.
+    On a CPU it is not always a plain sum: small windows over many channels go by minimal filtering,
+    large depthwise windows by Fourier transforms. There a NaN or an infinity in x reaches a whole
+    tile, or all of its channel. `conv_lax`, `conv_im2col` and `conv_taps` are plain sums.
 
     Args:
         x: input (n, *spatial, c_in), with 1, 2 or 3 spatial axes. Half-precision sums accumulate
@@ -216,26 +158,53 @@ _DOC = """``y[n, o, j] = b[j] + sum_{k, i} x[n, o s + k d - lo, i] w[k, i, j]``,
 
     Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
 
-    >>> x = jax.numpy.arange(16.0).reshape(1, 4, 4, 1)
-    >>> w = jax.numpy.ones((3, 3, 1, 1))
+    >>> x, w = jnp.arange(16.0).reshape(1, 4, 4, 1), jnp.ones((3, 3, 1, 1))
     >>> conv(x, w, padding="VALID")[0, :, :, 0].round()
     Array([[45., 54.],
            [81., 90.]], dtype=float32)
     """
+    return _convolve("conv", AUTO, x, w, b, stride, padding, padding_mode, dilation, groups)
 
-conv = _face("conv", AUTO, "Convolve x with w, by whichever algorithm is the fastest there.")
-conv_lax = _face("conv_lax", LIBRARY, "Convolve x with w by `lax.conv_general_dilated`.")
-conv_im2col = _face("conv_im2col", IM2COL, "Convolve x with w by patches and one matrix product.")
-conv_taps = _face("conv_taps", TAPS, "Convolve x with w by shift and add, one term per tap.")
-conv_winograd = _face(
-    "conv_winograd", WINOGRAD4, "Convolve x with w by F(4, 3) and its kin, for windows to 5."
+
+EXAMPLE = "jnp.ones((1, 8, 1)), jnp.ones((3, 1, 1))"
+conv_lax = variant(conv, _convolve, LIBRARY, "by `lax.conv_general_dilated`", example=EXAMPLE)
+conv_im2col = variant(
+    conv, _convolve, IM2COL, "by patches side by side and one matrix product", example=EXAMPLE
 )
-conv_winograd2 = _face(
-    "conv_winograd2", WINOGRAD2, "Convolve x with w by F(2, 3) and its kin, for windows to 3."
+conv_taps = variant(conv, _convolve, TAPS, "by shift and add, one term per tap", example=EXAMPLE)
+MINIMAL = (
+    "Takes floats, and windows of at most {} taps along the last two axes, without stride or "
+    "dilation. In float32 its largest error is {} that of a plain sum. A NaN or an infinity in x "
+    "reaches all outputs of its tile."
 )
-conv_fft = _face("conv_fft", FFT, "Convolve x with w by Fourier transforms, for large windows.")
+conv_winograd = variant(
+    conv,
+    _convolve,
+    WINOGRAD4,
+    "by minimal filtering with 6 points, F(4, 3) and its kin",
+    notes=MINIMAL.format(5, "5 times"),
+    example=EXAMPLE,
+)
+conv_winograd2 = variant(
+    conv,
+    _convolve,
+    WINOGRAD2,
+    "by minimal filtering with 4 points, F(2, 3) and its kin",
+    notes=MINIMAL.format(3, "about"),
+    example=EXAMPLE,
+)
+conv_fft = variant(
+    conv,
+    _convolve,
+    FFT,
+    "by Fourier transforms, for large windows",
+    notes="Takes floats. The error of an output is relative to the largest of its channel. A NaN or "
+    "an infinity in x reaches all outputs of its example that its channel leads to.",
+    example=EXAMPLE,
+)
 
 
+@jitted(static=STATIC)
 def convolve(
     x: Real[Array, "n *spatial c_in"],
     w: Real[Array, "*window c_in_per_group c_out"],
@@ -268,13 +237,13 @@ def convolve(
     >>> convolve(x.reshape(1, 3, 1), w.reshape(2, 1, 1), padding=1).ravel()
     Array([ 1., 12., 23., 30.], dtype=float32)
     """
-    x, w, b = _arrays("convolve", x=x, w=w, b=b)
-    _check_window("convolve", w, groups)
+    name = "convolve"
+    _check_window(name, w, groups)
     flipped = jnp.flip(w, tuple(range(w.ndim - 2)))
-    configuration = (stride, padding, padding_mode, dilation, groups)
-    return _convolve("convolve", AUTO, x, flipped, b, *configuration)
+    return _convolve(name, AUTO, x, flipped, b, stride, padding, padding_mode, dilation, groups)
 
 
+@jitted(static=(*STATIC, "output_padding"))
 def conv_transpose(
     x: Real[Array, "n *spatial c_in"],
     w: Real[Array, "*window c_out_per_group c_in"],
@@ -287,7 +256,7 @@ def conv_transpose(
     groups: int = 1,
     output_padding: Ints = 0,
 ) -> Real[Array, "n *out c_out"]:
-    """Transposed convolution: the adjoint of `conv` with the same window and arguments.
+    """Transpose a convolution: the adjoint of `conv` with the same window and arguments.
 
     ``<conv(u, w), x> = <u, conv_transpose(x, w)>`` for all u and x: each element of x is spread
     over the window, ``y[n, o s + k d - lo, j] += sum_i x[n, o, i] w[k, j, i]``. So w is the window
@@ -298,7 +267,8 @@ def conv_transpose(
         w: window (*window, c_out // groups, c_in), of the dtype of x.
         b: bias (c_out,), or untied (*out, c_out).
         stride, padding, padding_mode, dilation, groups: of the convolution that this transposes.
-        output_padding: added to the size; less than the stride, of which it picks the remainder.
+        output_padding: elements more at the end of each axis, for one of the sizes from which the
+            strided convolution leads back to x; less than the larger of stride and dilation.
 
     Returns:
         (n, *out, c_out), of the dtype of x; for the sizes see `transposed_size`.
@@ -319,12 +289,35 @@ def conv_transpose(
     sizes, windows = resolve_transposed(
         name, x.shape[1:-1], w.shape[:-2], stride, padding, dilation, output_padding
     )
-    plan = _plan(name, AUTO, sizes, windows, padding_mode, groups)
+    _check_mode(name, padding_mode, sizes, windows.padding)
+    form, pads = _form(sizes, windows, padding_mode, groups)
     _check_bias(name, b, sizes, w.shape[-2] * groups)
-    y: jax.Array = _adjoint(x, w, b, plan, sizes)
-    return y
+    y = _adjoint(x, w, form)
+    if any(map(any, pads)):
+        like = jax.ShapeDtypeStruct((y.shape[0], *sizes, y.shape[-1]), y.dtype)
+        (y,) = jax.linear_transpose(lambda u: _pad(u, pads, padding_mode), like)(y)
+    return add_bias(y, b)
 
 
+def _adjoint(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """The adjoint of a convolution, for as many of its outputs as x has.
+
+    There may be fewer than the form has, with output padding of a stride or more. The end of the
+    image that only the others reach is padding if there is some, and otherwise zeros.
+    """
+    win, spatial, ends, zeros = form.windows, [], [], []
+    for i, all_, o, s, (lo, hi) in zip(
+        form.spatial, form.out, x.shape[1:-1], win.stride, win.padding, strict=True
+    ):
+        end = (all_ - o) * s
+        zeros.append((0, max(0, end - hi)))
+        ends.append((lo, max(0, hi - end)))
+        spatial.append(i - zeros[-1][1])
+    form = form._replace(spatial=tuple(spatial), windows=win._replace(padding=tuple(ends)))
+    return _pad(apply(x, w, slot=INPUT, form=form, kernel=AUTO), tuple(zeros), "zeros")
+
+
+@jitted(static=("spatial", *STATIC))
 def conv_matrix(
     w: Real[Array, "*window c_in_per_group c_out"],
     spatial: Ints,
@@ -335,7 +328,7 @@ def conv_matrix(
     dilation: Ints = 1,
     groups: int = 1,
 ) -> Real[Array, "rows columns"]:
-    """The matrix of a convolution, ``conv(x, w).ravel() = M @ x.ravel()`` for one example x.
+    """Return the matrix of a convolution, ``conv(x, w).ravel() = M @ x.ravel()`` for one example.
 
     Column by column it is the convolution of the unit images: banded, one value per tap on its
     diagonals (Toeplitz), block by block for channels.

@@ -32,7 +32,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"padding": "FULL"}, 'padding: got \'FULL\'; needed "SAME", "VALID", an int'),
     ({"padding": -1}, "padding: got -1"),
     ({"padding_mode": "mirror"}, "padding_mode: got 'mirror'; needed 'zeros' or 'circular' or"),
-    ({"padding_mode": ["zeros"]}, "padding_mode: got ['zeros']"),
+    ({"padding_mode": ["zeros"]}, "padding_mode: got ('zeros',)"),
     ({"w": np.ones((7, 3, 2, 6), np.float32), "padding": "VALID"}, "window: got (7, 3) with"),
     (
         {"padding": ((0, 6), (0, 0)), "padding_mode": "circular"},
@@ -48,8 +48,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
 ]
 WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
-    ({"x": [[1.0]]}, "x: got list [[1.0]]; needed a JAX or NumPy array"),
-    ({"w": None}, "w: got NoneType None; needed a JAX or NumPy array"),
+    ({"x": [[1.0]]}, "x: got list [[1.0]]; needed an array, such as jnp.asarray makes of a list"),
+    ({"w": None}, "w: got NoneType None; needed an array"),
     (
         {"w": np.ones((3, 3, 2, 6), np.float16)},
         "w: got float16[3,3,2,6]; needed float32, the dtype",

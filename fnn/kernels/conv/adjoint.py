@@ -1,13 +1,16 @@
 """The input gradient as a plain convolution, for algorithms that know only the forward one.
 
-``x[i]`` collects ``y[o] w[k]`` over ``i + lo = o s + k d``. Without a stride that is y under the
-flipped window, channels exchanged. With a stride s, split ``i + lo = q s + p`` and ``k = t s + p``:
-each of the s phases p is a convolution of y with every s-th tap, so one convolution without stride
-and s times the channels gives all phases, side by side, and a reshape interleaves them: no zeros
-are multiplied but those that fill the window up to a multiple of s, and phases without a tap
-(a stride longer than the window) are zero. Where filling up would cost a third or more, as for a
-window of 3 with stride 2, each phase of that axis is a convolution of its own. An axis that is both
-strided and dilated spreads y with zeros instead.
+``x[i]`` collects ``y[o] w[k]`` over all o and k with ``i + lo = o s + k d``.
+
+- Without a stride it is y convolved with the flipped window, its channels exchanged.
+- With a stride s, write ``i + lo = q s + p`` and ``k = t s + p``. The inputs of each phase p, from
+  0 to s - 1, are then y convolved without a stride with every s-th tap. All phases together are one
+  convolution with s times the channels, and a reshape puts their results in turn. The window is
+  filled up with zeros to a multiple of s; phases without a tap (a stride longer than the window)
+  are zero.
+- Where filling up would cost a third or more, as for a window of 3 with stride 2, each phase of
+  that axis is a convolution of its own.
+- An axis with a stride and a dilation spreads y with zeros, and then has no stride.
 """
 
 from collections.abc import Iterator
@@ -33,6 +36,8 @@ def through_output(output: Map) -> Map:
             return _in_turn(phases, axis + 1, form.spatial[axis])
         win = form.windows
         y, plain = read(y, form)
+        if 0 in y.shape:
+            return nothing(y, w, form)
         taps = plain.windows.size
         met = tuple(min(k, s) for k, s in zip(win.size, win.stride, strict=True))
         x = output(y, _phases(w, taps, met, form.groups), plain)
@@ -45,6 +50,11 @@ def through_output(output: Map) -> Map:
         )
 
     return input_map
+
+
+def nothing(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """The input gradient where y is read nowhere: all that the window meets is padding."""
+    return jnp.zeros((y.shape[0], *form.spatial, w.shape[-2] * form.groups), y.dtype)
 
 
 def read(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
@@ -63,6 +73,7 @@ def read(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
 
 
 def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
+    """Put zeros between the elements of y along axes with both a stride and a dilation."""
     win = form.windows
     both = [s > 1 and d > 1 for s, d in zip(win.stride, win.dilation, strict=True)]
     if not any(both):
@@ -70,7 +81,7 @@ def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
     gaps = [s - 1 if b else 0 for s, b in zip(win.stride, both, strict=True)]
     y = lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *((0, 0, g) for g in gaps), (0, 0, 0)])
     stride = tuple(1 if b else s for s, b in zip(win.stride, both, strict=True))
-    # Inputs behind the last stride are beyond the last tap: pretend that there are none.
+    # Inputs that no tap meets, behind the last stop, count as cut off: by negative padding.
     pads = []
     for i, o, e, s, (lo, hi), b in zip(
         form.spatial, y.shape[1:-1], win.span, stride, win.padding, both, strict=True
@@ -80,7 +91,7 @@ def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
 
 
 def _wasteful(win: Windows) -> int | None:
-    """An axis whose few phases, side by side, would be a third more taps than the window has."""
+    """The first axis whose window, filled up to a multiple of its stride, is a third larger."""
     for axis, (k, s) in enumerate(zip(win.size, win.stride, strict=True)):
         if 1 < s < k and s <= MOST and 3 * s * -(-k // s) >= 4 * k:
             return axis
@@ -88,7 +99,7 @@ def _wasteful(win: Windows) -> int | None:
 
 
 def _apart(w: jax.Array, form: Form, axis: int) -> Iterator[tuple[jax.Array, Form]]:
-    """Yield the taps and the form, without a stride, of each phase of an axis, by first input."""
+    """Yield the taps and the form of each phase of an axis, in the order of their first inputs."""
     win, size, out = form.windows, form.spatial[axis], form.out[axis]
     s, (lo, _) = win.stride[axis], win.padding[axis]
 
@@ -98,7 +109,7 @@ def _apart(w: jax.Array, form: Form, axis: int) -> Iterator[tuple[jax.Array, For
     for i in range(min(s, size)):
         first, p = divmod(i + lo, s)
         taps, places = len(range(p, win.size[axis], s)), len(range(i, size, s))
-        # May be negative: inputs behind the last tap.
+        # Negative where inputs behind the last stop meet no tap.
         after = out + taps - 1 - places - first
         yield (
             lax.slice_in_dim(w, p, None, s, axis),
@@ -114,7 +125,7 @@ def _apart(w: jax.Array, form: Form, axis: int) -> Iterator[tuple[jax.Array, For
 
 
 def _in_turn(parts: list[jax.Array], at: int, size: int) -> jax.Array:
-    """Interleave the phases along an axis; the later ones may be shorter by one."""
+    """Put the elements of the parts in turn along an axis; later parts may be shorter by one."""
     longest = parts[0].shape[at]
     edges = [[(0, 0)] * p.ndim for p in parts]
     for edge, p in zip(edges, parts, strict=True):
@@ -125,7 +136,7 @@ def _in_turn(parts: list[jax.Array], at: int, size: int) -> jax.Array:
 
 
 def _crop(y: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:
-    """Cut what negative padding takes away."""
+    """Cut off what negative padding takes away."""
     starts = [max(0, -a) for a, _ in pads]
     stops = [o - max(0, -b) for o, (_, b) in zip(y.shape[1:-1], pads, strict=True)]
     return lax.slice(y, (0, *starts, 0), (y.shape[0], *stops, y.shape[-1]))

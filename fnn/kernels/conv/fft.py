@@ -1,10 +1,10 @@
 """Convolution as a product of spectra, for large windows.
 
-A correlation is ``y = F^-1[F(x) conj(F(w))]``; the cyclic one equals the linear one where the
-transform is at least as long as the padded input, so it is that, rounded up to a product of 2, 3
-and 5. The gradient to the window is the correlation of x with y, read at the taps. Work per
-channel is ``N log N``, whatever the window, and the error ``eps log N``. A stride is taken from the
-dense result.
+A cyclic correlation is ``y = F^-1[F(x) conj(F(w))]``. It equals the linear one where the transform
+is as long as the padded input or longer; here it is the next product of 2, 3 and 5. The gradient to
+the window is the correlation of x with y at the taps. With a stride, the dense result is computed
+and most of it left out. Work per channel is ``N log N``, whatever the window, and the error
+``eps log N`` of the largest output: one NaN or infinity fills the channel.
 
 Source: M. Mathieu, M. Henaff, Y. LeCun, Fast training of convolutional networks through FFTs
 (2014).
@@ -60,14 +60,14 @@ def _padded(x: jax.Array, form: Form) -> jax.Array:
     return _by_group(jnp.pad(x, ((0, 0), *form.windows.padding, (0, 0))), form.groups)
 
 
-def _spread(x: jax.Array, gaps: tuple[int, ...]) -> jax.Array:
-    """Zeros between the elements of the last axes, ``gap - 1`` of them."""
-    outer = [(0, 0, 0)] * (x.ndim - len(gaps))
-    return lax.pad(x, jnp.zeros((), x.dtype), [*outer, *((0, 0, g - 1) for g in gaps)])
+def _spread(x: jax.Array, steps: tuple[int, ...]) -> jax.Array:
+    """Put ``step - 1`` zeros between the elements of the last axes."""
+    outer = [(0, 0, 0)] * (x.ndim - len(steps))
+    return lax.pad(x, jnp.zeros((), x.dtype), [*outer, *((0, 0, step - 1) for step in steps)])
 
 
 def _every(x: jax.Array, steps: tuple[int, ...], counts: tuple[int, ...]) -> jax.Array:
-    """Elements 0, step, 2 step, .. of the last axes."""
+    """Take elements 0, step, 2 step, .. of the last axes."""
     for axis, (step, count) in enumerate(zip(steps, counts, strict=True), x.ndim - len(steps)):
         x = lax.slice_in_dim(x, 0, (count - 1) * step + 1, step, axis)
     return x
@@ -79,28 +79,22 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     w = jnp.moveaxis(w, (-2, -3, -1), (0, 1, 2))  # (g, c, o, *window)
     xs = _spectrum(_padded(x, form), lengths)
     ws = jnp.conj(_spectrum(_spread(w, win.dilation), lengths))
-    ys = (
-        (xs[:, :, 0, None] * ws[None, :, 0])
-        if w.shape[1] == 1
-        else _contract("ngc,gco->ngo", xs, ws)
-    )
+    if w.shape[1] == 1:  # depthwise
+        ys = xs[:, :, 0, None] * ws[None, :, 0]
+    else:
+        ys = jnp.einsum("ngc...,gco...->ngo...", xs, ws)
     y = _every(_inverse(ys, lengths), win.stride, form.out)
     return jnp.moveaxis(y.reshape(y.shape[0], -1, *form.out), 1, -1)
-
-
-def _contract(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """An einsum over the leading axes, at every frequency."""
-    left, right = spec.split("->")
-    one, two = left.split(",")
-    return jnp.einsum(f"{one}...,{two}...->{right}...", a, b)
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     lengths, win = _lengths(form), form.windows
     xs = _spectrum(_padded(x, form), lengths)
     ys = jnp.conj(_spectrum(_spread(_by_group(y, form.groups), win.stride), lengths))
-    depthwise = xs.shape[2] == 1
-    ws = (xs * ys).sum(0)[:, None] if depthwise else _contract("ngc,ngo->gco", xs, ys)
+    if xs.shape[2] == 1:  # depthwise
+        ws = (xs * ys).sum(0)[:, None]
+    else:
+        ws = jnp.einsum("ngc...,ngo...->gco...", xs, ys)
     w = _every(_inverse(ws, lengths), win.dilation, win.size)
     w = jnp.moveaxis(w, (0, 1, 2), (-2, -3, -1))
     return w.reshape(*win.size, w.shape[-3], -1)

@@ -47,6 +47,7 @@ class Form(NamedTuple):
 
 
 Map = Callable[[jax.Array, jax.Array, Form], jax.Array]
+Shape = tuple[int, ...]
 
 
 class Kernel(NamedTuple):
@@ -67,14 +68,15 @@ class Kernel(NamedTuple):
     refuses: Callable[[Form, Any], str | None] = lambda form, dtype: None
 
 
-def _shape(a: Any, b: Any, slot: str, form: Form) -> tuple[int, ...]:
+def _shape(a: Shape, b: Shape, slot: str, form: Form) -> Shape:
+    """The shape of the result, from those of the operands."""
     match slot:
         case "output":
-            return (a.shape[0], *form.out, b.shape[-1])
+            return (a[0], *form.out, b[-1])
         case "input":
-            return (a.shape[0], *form.spatial, b.shape[-2] * form.groups)
+            return (a[0], *form.spatial, b[-2] * form.groups)
         case _:
-            return (*form.windows.size, a.shape[-1] // form.groups, b.shape[-1])
+            return (*form.windows.size, a[-1] // form.groups, b[-1])
 
 
 def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
@@ -86,7 +88,8 @@ def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) 
 def varying(*arrays: jax.Array) -> list[jax.Array]:
     """Inside `jax.shard_map`, let all vary over every mesh axis that one of them varies over.
 
-    What a loop carries must: ``total, *_ = varying(jnp.zeros(shape, dtype), x)``.
+    What a loop carries must vary as what it adds does:
+    ``total, *_ = varying(jnp.zeros(shape, dtype), x)``.
     """
     own = [jax.typeof(a).manual_axis_type.varying for a in arrays]
     union = frozenset().union(*own)
@@ -97,14 +100,14 @@ def varying(*arrays: jax.Array) -> list[jax.Array]:
 
 
 def divisor(n: int, most: int) -> int:
-    """The largest divisor of n that is at most ``most``, at least 1: examples in a block."""
+    """The largest divisor of n that is at most ``most`` or 1: how many examples a block takes."""
     return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
 
 
 def _run(
     a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel, platform: str
 ) -> jax.Array:
-    shape = _shape(a, b, slot, form)
+    shape = _shape(a.shape, b.shape, slot, form)
     if 0 in (*a.shape, *b.shape, *shape):
         return jnp.zeros(shape, a.dtype)  # an empty sum, or nothing to fill
     compute: Map = getattr(kernel, slot)
@@ -116,7 +119,7 @@ def _run_eagerly(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
 
 
 def _abstract(a: Any, b: Any, *, slot: str, form: Form, kernel: Kernel) -> Any:
-    return a.update(shape=_shape(a, b, slot, form), weak_type=False)
+    return a.update(shape=_shape(a.shape, b.shape, slot, form), weak_type=False)
 
 
 def _by_left(ct: jax.Array, a: Any, b: jax.Array, *, slot: str, **rest: Any) -> jax.Array:
@@ -141,7 +144,8 @@ def _by_right(ct: jax.Array, a: jax.Array, b: Any, *, slot: str, **rest: Any) ->
             return apply(a, ct, slot=OUTPUT, **rest)
 
 
-# With one operand batched: the axis of it that takes the new axis in, and that of the result.
+# Where one operand is batched: which of its axes takes the new one in, and in which axis of the
+# result it comes out.
 _PLACES = {
     (OUTPUT, 0): (0, 0),  # examples
     (OUTPUT, 1): (-1, -1),  # output channels
@@ -153,7 +157,7 @@ _PLACES = {
 
 
 def _merge(t: jax.Array, new: int, axis: int, blocks: int) -> jax.Array:
-    """Merge axis ``new`` into ``axis`` of the others, inside each of its blocks."""
+    """Merge axis ``new`` into ``axis`` of the others, before the entries of each of its blocks."""
     t = jnp.moveaxis(t, new, 0)
     p = axis % (t.ndim - 1) + 1
     count, size, rest = t.shape[0], t.shape[p], t.shape[p + 1 :]
@@ -162,7 +166,7 @@ def _merge(t: jax.Array, new: int, axis: int, blocks: int) -> jax.Array:
 
 
 def _split(t: jax.Array, count: int, axis: int, blocks: int) -> jax.Array:
-    """Undo `_merge`, the new axis first."""
+    """Undo `_merge` of an axis of this size, which comes first."""
     p = axis % t.ndim
     size, rest = t.shape[p] // count, t.shape[p + 1 :]
     t = t.reshape(*t.shape[:p], blocks, count, size // blocks, *rest)
@@ -177,21 +181,26 @@ def _batch(
     form: Form,
     kernel: Kernel,
 ) -> tuple[jax.Array, int]:
-    """Fold an axis of one operand into its examples or channels, one of both into the groups."""
-    (a, b), (da, db) = args, dims
-    if da is not None and db is not None:
-        count = a.shape[da]
+    """Batch one operand by its examples or channels, and both by groups of their own."""
+    batched = [(t.shape[d], d) for t, d in zip(args, dims, strict=True) if d is not None]
+    (count, new), *both = batched
+    if count == 0:
+        a, b = (_without(t.shape, d) for t, d in zip(args, dims, strict=True))
+        return jnp.zeros((0, *_shape(a, b, slot, form)), args[0].dtype), 0
+    if both:
+        x, y = (_merge(t, d, -1, 1) for t, d in zip(args, dims, strict=True) if d is not None)
         form = form._replace(groups=form.groups * count)
-        y = apply(_merge(a, da, -1, 1), _merge(b, db, -1, 1), slot=slot, form=form, kernel=kernel)
-        return _split(y, count, -1, 1), 0
-    which, new = (0, da) if da is not None else (1, db)
-    assert new is not None  # a batching rule is called with at least one batched operand
+        return _split(apply(x, y, slot=slot, form=form, kernel=kernel), count, -1, 1), 0
+    which = dims.index(new)
     axis, result = _PLACES[slot, which]
-    operands = [a, b]
-    operands[which] = _merge(operands[which], new, axis, form.groups if axis == -1 else 1)
-    y = apply(*operands, slot=slot, form=form, kernel=kernel)
-    count = args[which].shape[new]
-    return _split(y, count, result, form.groups if result == -1 else 1), 0
+    operands = list(args)
+    operands[which] = _merge(args[which], new, axis, form.groups if axis == -1 else 1)
+    out = apply(*operands, slot=slot, form=form, kernel=kernel)
+    return _split(out, count, result, form.groups if result == -1 else 1), 0
+
+
+def _without(shape: Shape, axis: int | None) -> Shape:
+    return shape if axis is None else shape[:axis] + shape[axis + 1 :]
 
 
 conv_p: Any = Primitive("fnn_conv")

@@ -1,19 +1,21 @@
-"""The library's convolution, `lax.conv_general_dilated`, in the three slots of `fnn.kernels.form`.
+"""The library's convolution, `lax.conv_general_dilated`, as a kernel.
 
-The gradients follow from the index sum ``y[o] = sum_k x[o s + k d - lo] w[k]``: to the input, the
-cotangent is spread by the stride and slid under the flipped window with its channels exchanged; to
-the window, the input is slid under the cotangent spread by the stride, examples playing channels.
+The gradients follow from the index sum ``y[o] = sum_k x[o s + k d - lo] w[k]``. To the input: the
+cotangent, spread by the stride, convolved with the flipped window, its channels exchanged. To the
+window: the input convolved with the cotangent, spread by the stride; examples are summed as
+channels are in a forward convolution.
 
-XLA's CPU backend brings a convolution into the one layout that its fast kernels know, but in the
-outermost program only: inside `lax.scan` any other layout falls to a scalar loop, a hundred times
-slower. The first two maps are written in that layout on every platform; the third is, on the CPU,
-by explicit transposes, which there cost less than the loop and elsewhere would be waste.
+XLA's CPU backend has fast convolutions for one layout only. It brings others into it in the
+outermost program, but inside `lax.scan` they fall to a scalar loop, a hundred times slower. So the
+first two maps are written in that layout; the third is brought into it by explicit transposes, on
+the CPU alone: there they cost less than the loop, elsewhere they would be waste.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, Kernel
 
@@ -69,11 +71,12 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 
 
 def _window_pads(form: Form) -> list[tuple[int, int]]:
-    w = form.windows
+    """Padding for which the cotangent, slid over the input, stops once per tap."""
+    win = form.windows
     return [
-        (lo, (k - 1) * d + (o - 1) * s + 1 - i - lo)
-        for i, o, k, s, d, (lo, _) in zip(
-            form.spatial, form.out, w.size, w.stride, w.dilation, w.padding, strict=True
+        (lo, e - 1 + (o - 1) * s + 1 - i - lo)
+        for i, o, e, s, (lo, _) in zip(
+            form.spatial, form.out, win.span, win.stride, win.padding, strict=True
         )
     ]
 
@@ -98,9 +101,7 @@ def _window_direct(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     rank = len(form.spatial)
     last = (0, rank + 1, *range(1, rank + 1))
-    x, y = jnp.swapaxes(x, 0, -1), jnp.moveaxis(y, 0, -2)
-    # The barriers keep the compiler from folding the transposes back into the layout.
-    x, y = lax.optimization_barrier((x, y))
+    x, y = kept_apart(jnp.swapaxes(x, 0, -1), jnp.moveaxis(y, 0, -2))
     w = lax.conv_general_dilated(
         x,
         y,
@@ -110,7 +111,8 @@ def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
         dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
         preferred_element_type=accumulator(x.dtype),
     )
-    return jnp.moveaxis(lax.optimization_barrier(w), 0, -2)
+    (w,) = kept_apart(w)
+    return jnp.moveaxis(w, 0, -2)
 
 
 LIBRARY = Kernel("lax", _output, _input, _window)

@@ -1,10 +1,10 @@
 """The rule by which `fnn.conv` picks its kernel, and the kernel that follows it.
 
-The static facts of a map put it in one of few `cell`s; `CHOICES` names the fastest kernel of each
-cell and platform. It is read from ``rules.json``, which ``python -m benchmarks derive`` writes from
-measurements; a platform that was not measured uses the library's kernel throughout, and what
-`fnn.tune` measured on this machine goes before the rule. The input gradient has no cells: it goes
-by that of the plain convolution that it is (`fnn.kernels.adjoint`).
+The static facts of a map put it in one of a few cells (`cell`), and ``rules.json`` names the
+fastest kernel of each cell for each platform; ``python -m benchmarks derive`` writes it from
+measurements. A platform that was not measured uses the library's kernel throughout. What `fnn.tune`
+measured on this machine goes before the rule. The input gradient has no cells of its own: it goes
+by those of the plain convolution that it is (`fnn.kernels.conv.adjoint`).
 """
 
 import functools
@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from fnn.dtypes import accumulator
+from fnn.dtypes import widen
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel
@@ -34,36 +34,57 @@ SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows,
 CHOICES: dict[str, Any] = json.loads(
     (resources.files("fnn.kernels.conv") / "rules.json").read_text()
 )
-POOLING: dict[str, dict[str, dict[str, int]]] = CHOICES.pop("pooling")  # `pool_rules` reads it
+POOLING: dict[str, dict[str, dict[str, int]]] = CHOICES.pop("pooling", {})
 
 
-def cache_file() -> Path:
-    """Where `fnn.tune` remembers: ``fnn/tuned.json`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fnn" / "tuned.json"
+def cache_file() -> Path | None:
+    """Where `fnn.tune` remembers: ``fnn/tuned.json`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    None where there is no home directory, as in a container without HOME.
+    """
+    try:
+        folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return Path(folder) / "fnn" / "tuned.json"
 
 
 @functools.cache
 def tuned() -> dict[str, str]:
     """What was tuned on this machine: kernel names by `key`, empty without a readable file."""
+    file = cache_file()
+    if file is None:
+        return {}
     try:
-        found = json.loads(cache_file().read_text())
-    except FileNotFoundError:
+        found = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
-        warnings.warn(f"fnn: {cache_file()} is not readable and ignored: {error}", stacklevel=2)
+    except (OSError, ValueError, RecursionError) as error:
+        warnings.warn(f"fnn: {file} is not readable and ignored: {error}", stacklevel=2)
         return {}
-    return {k: v for k, v in found.items() if v in KERNELS}
+    if not isinstance(found, dict):
+        said = f"fnn: {file} holds no table of kernels and is ignored: {type(found).__name__}"
+        warnings.warn(said, stacklevel=2)
+        return {}
+    known = {k: name for k, name in found.items() if isinstance(name, str) and name in KERNELS}
+    if unknown := {repr(name) for k, name in found.items() if k not in known}:
+        said = (
+            f"fnn: {file} names what is no kernel, which is ignored: {', '.join(sorted(unknown))}"
+        )
+        warnings.warn(said, stacklevel=2)
+    return known
 
 
 def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
-    """The cell of a map over n examples: its slot and a word for the kind of its form."""
+    """The cell of a map over n examples: its slot, and a word for the kind of its form."""
     return f"{slot} {_minimal(form, n, c_in, c_out) or _kind(form, c_in, c_out)}"
 
 
 def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
-    """The kind of what minimal filtering can do and may gain from, if it is of that kind.
+    """The kind of a form that minimal filtering may be the fastest for, None for all others.
 
-    Its transformed window is several times as large: with few places for so many channels it loses.
+    The window must be small, without stride or dilation, and lead through many channels. A window
+    grows severalfold when it is transformed: with few places for its channels that costs too much.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
     small = all(1 < k < 6 for k in win.size[-2:]) and (win.stride, win.dilation) == (ones, ones)
@@ -77,6 +98,7 @@ def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
 
 
 def _kind(form: Form, c_in: int, c_out: int) -> str:
+    """The kind of any form, by groups, window, rank, stride and channels, in this order."""
     win, rank = form.windows, len(form.spatial)
     taps = math.prod(win.size)
     if form.groups > 1:
@@ -107,20 +129,26 @@ def key(slot: str, form: Form, a: Any, b: Any) -> str:
     return f"{form.platform} jax-{jax.__version__} {slot} {a.dtype}{a.shape}{b.shape} {geometry}"
 
 
+def _named(name: str | None, form: Form, dtype: Any) -> Kernel | None:
+    """The kernel of this name, unless it refuses the form."""
+    kernel = KERNELS[name] if name else None
+    return None if kernel is None or kernel.refuses(form, dtype) else kernel
+
+
 def _choose(slot: str, form: Form, a: jax.Array, b: jax.Array) -> Kernel:
-    """The kernel for one map: what was tuned here, else the rule, else the library's."""
+    """The kernel for one map: what was tuned here, else the rule's, else the library's."""
     rule = CHOICES.get(form.platform, {})
-    name = tuned().get(key(slot, form, a, b))
-    name = name or rule.get(cell(slot, form, len(a), a.shape[-1], b.shape[-1]), LIBRARY.name)
-    kernel = KERNELS[name]
-    return LIBRARY if kernel.refuses(form, a.dtype) else kernel
+    names = (
+        tuned().get(key(slot, form, a, b)),
+        rule.get(cell(slot, form, len(a), a.shape[-1], b.shape[-1])),
+    )
+    found = (_named(name, form, a.dtype) for name in names)
+    return next((kernel for kernel in found if kernel), LIBRARY)
 
 
-def _wide(form: Form, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+def _wide(form: Form, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """On the CPU, half-precision operands in float32: it has no faster product for them."""
-    if form.platform != "cpu":
-        return arrays
-    return tuple(a.astype(accumulator(a.dtype)) for a in arrays)
+    return (widen(a), widen(b)) if form.platform == "cpu" else (a, b)
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -130,12 +158,12 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     y, w = _wide(form, y, w)
-    if name := tuned().get(key(INPUT, form, y, w)):
-        return KERNELS[name].input(y, w, form)
+    if kernel := _named(tuned().get(key(INPUT, form, y, w)), form, y.dtype):
+        return kernel.input(y, w, form)
     if form.platform not in CHOICES:
         return LIBRARY.input(y, w, form)
-    name = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
-    if name == WINOGRAD4.name and not WINOGRAD4.refuses(form, y.dtype):
+    rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
+    if rule == WINOGRAD4.name and not WINOGRAD4.refuses(form, y.dtype):
         return WINOGRAD4.input(y, w, form)  # which need not flip the window
     return through_output(_output)(y, w, form)
 

@@ -1,4 +1,4 @@
-"""Shift and add: one term ``x[o s + k d - lo] w[k]`` per tap of the window, no copies of patches.
+"""Shift and add: one term ``x[o s + k d - lo] w[k]`` per tap of the window; no patch is copied.
 
 With one input channel per group (depthwise, or an image of one channel) a term is an elementwise
 product, and the compiler fuses all taps into one pass over the data. Otherwise it is a matrix
@@ -6,6 +6,7 @@ product over the channels. Windows of more than `UNROLLED` taps loop over their 
 that the program does not grow with the window.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from itertools import product
@@ -43,24 +44,23 @@ def _sum_over_taps(x: jax.Array, form: Form, term: Term) -> jax.Array:
     *outer, last = form.windows.size
     rank = len(form.spatial)
 
-    def at(place: tuple[Any, ...], x: jax.Array) -> jax.Array:
-        row = sum(term(_shift(x, form, rank - 1, t), (*place, t)) for t in range(last))
-        assert isinstance(row, jax.Array)
+    def row(place: tuple[Any, ...]) -> jax.Array:
+        """The sum over the last axis, shifted along the others to this tap of theirs."""
+        terms = [term(_shift(x, form, rank - 1, t), (*place, t)) for t in range(last)]
+        total = functools.reduce(jnp.add, terms)
         for axis, tap in enumerate(place):
-            row = _shift(row, form, axis, tap)
-        return row
+            total = _shift(total, form, axis, tap)
+        return total
 
     if math.prod(form.windows.size) <= UNROLLED or not outer:
-        total = sum(at(place, x) for place in product(*map(range, outer)))
-        assert isinstance(total, jax.Array)
-        return total
+        return functools.reduce(jnp.add, map(row, product(*map(range, outer))))
 
     def step(tap: jax.Array, total: jax.Array) -> jax.Array:
         for place in product(*map(range, outer[1:])):
-            total = total + at((tap, *place), x)
+            total = total + row((tap, *place))
         return total
 
-    like = jax.eval_shape(lambda x: at((0,) * len(outer), x), x)
+    like = jax.eval_shape(lambda: row((0,) * len(outer)))
     start, *_ = varying(jnp.zeros(like.shape, like.dtype), x)
     summed: jax.Array = lax.fori_loop(0, outer[0], step, start)
     return summed
@@ -82,43 +82,48 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """Per tap, the shifted input times the cotangent, summed over examples and places."""
-    c, groups = x.shape[-1] // form.groups, form.groups
-    ones = jnp.ones((1, y[0, ..., 0].size), accumulator(x.dtype))
+    """Per tap, the shifted input times the cotangent, summed over places and then examples."""
+    dtype = accumulator(x.dtype)
 
-    def at(part: jax.Array, y: jax.Array) -> jax.Array:  # one example: (*out, channels) of each
-        part, y = part.reshape(-1, groups, c), y.reshape(-1, groups, y.shape[-1] // groups)
-        if c > 1:
-            return jnp.einsum("mgc,mgo->cgo", part, y)
-        # A sum as a product with ones: XLA's CPU backend does not vectorise a fused column sum.
-        return jnp.dot(ones, (part * y).reshape(len(y), -1)).reshape(1, groups, -1)
+    def add(sums: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        x, y = pair
+        return sums + _window_of_one(_pad(x[None], form), y.astype(dtype), form), None
 
-    def example(sums: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        x, y = _pad(pair[0][None], form), pair[1].astype(sums.dtype)
-
-        def shifted(place: tuple[Any, ...]) -> jax.Array:
-            part = x
-            for axis, tap in enumerate(place):
-                part = _shift(part, form, axis, tap)
-            return at(part[0], y)
-
-        size = form.windows.size
-        inner = size[1:] if math.prod(size) > UNROLLED else size
-
-        def parts(first: tuple[Any, ...]) -> jax.Array:
-            places = product(*map(range, inner))
-            stacked = jnp.stack([shifted((*first, *place)) for place in places])
-            return stacked.reshape(*inner, *stacked.shape[1:])
-
-        if inner is size:
-            return sums + parts(()), None
-        taps = jnp.arange(size[0], dtype=jnp.int32)
-        return sums + lax.map(lambda tap: parts((tap,)), taps), None
-
-    shape = (*form.windows.size, c, groups, y.shape[-1] // groups)
-    start, *_ = varying(jnp.zeros(shape, accumulator(x.dtype)), x, y)
-    sums, _ = lax.scan(example, start, (x, y))
+    c, o = (a.shape[-1] // form.groups for a in (x, y))
+    shape = (*form.windows.size, c, form.groups, o)
+    start, *_ = varying(jnp.zeros(shape, dtype), x, y)
+    sums, _ = lax.scan(add, start, (x, y))
     return sums.reshape(*shape[:-2], -1)
+
+
+def _window_of_one(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    """``(*window, c, g, o)`` of one example: ``(1, *padded, g c)`` and ``(*out, g o)``."""
+    if math.prod(form.windows.size) <= UNROLLED:
+        return _window_at(x, y, form, ())
+    first = jnp.arange(form.windows.size[0], dtype=jnp.int32)
+    return lax.map(lambda tap: _window_at(x, y, form, (tap,)), first)
+
+
+def _window_at(x: jax.Array, y: jax.Array, form: Form, first: tuple[Any, ...]) -> jax.Array:
+    """The same for the taps whose first indices are these."""
+    rest = form.windows.size[len(first) :]
+    found = []
+    for place in product(*map(range, rest)):
+        part = x
+        for axis, tap in enumerate((*first, *place)):
+            part = _shift(part, form, axis, tap)
+        found.append(_product(part[0], y, form.groups))
+    return jnp.stack(found).reshape(*rest, *found[0].shape)
+
+
+def _product(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
+    """``(c, g, o)``: the products of ``(*out, g c)`` with ``(*out, g o)``, summed over places."""
+    x, y = (a.reshape(-1, groups, a.shape[-1] // groups) for a in (x, y))
+    if x.shape[-1] > 1:
+        return jnp.einsum("mgc,mgo->cgo", x, y)
+    # A sum as a product with ones: XLA's CPU backend does not vectorise a fused column sum.
+    ones = jnp.ones((1, len(y)), y.dtype)
+    return jnp.dot(ones, (x * y).reshape(len(y), -1)).reshape(1, groups, -1)
 
 
 TAPS = Kernel("taps", _output, through_output(_output), _window)

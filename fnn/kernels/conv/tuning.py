@@ -1,8 +1,8 @@
-"""`tune`: measure every kernel on this machine for the convolutions that a function really runs.
+"""`tune`: measure every kernel on this machine, on the convolutions that a function really runs.
 
-A choice is remembered by platform, JAX version, dtype, shapes and geometry in one small JSON file
-in the user's cache folder. `fnn.conv` reads it once per process and has its rule for all that the
-file lacks, so deleting the file is always safe.
+A choice is remembered by platform, JAX version, dtype, shapes and geometry, in one small JSON file
+in the user's cache folder. `fnn.conv` reads it once per process, and goes by its rule for all that
+the file lacks: the file may be deleted at any time.
 """
 
 import functools
@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,10 +35,11 @@ Task = tuple[str, Form, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
 def tune(fn: Callable[..., Any], *args: Any) -> dict[str, str]:
     """Measure the kernels for every `fnn.conv` inside ``fn(*args)`` and remember the fastest.
 
-    The convolutions, and their two gradients each, are read from the traced function, not run in
-    it. Every kernel that can compute one is compiled, its output compared with the library's, and
-    timed in turn with the others; medians decide. Programs compiled afterwards, in this and later
-    processes on this machine, use the choice; those already compiled stay as they are.
+    The function is traced, not run: every convolution found in it is measured alone, and its two
+    gradients. Each kernel that can do it is compiled, its output compared with the library's, and
+    timed in turn with the others; the least median wins. Programs compiled afterwards on this
+    machine, in this process and later ones, use the choices; those already compiled stay as they
+    are.
 
     Args:
         fn: a function of arrays, for example a model's loss, or `fnn.conv` itself.
@@ -47,24 +49,29 @@ def tune(fn: Callable[..., Any], *args: Any) -> dict[str, str]:
         The name of the chosen kernel for each distinct map, by the key it is remembered under.
 
     Raises:
-        RuntimeError: a kernel disagrees with the library's beyond rounding; nothing is remembered.
+        RuntimeError: a kernel disagrees with the library's beyond rounding, or there is no folder
+            to remember in; nothing is remembered then.
 
     Source: M. Frigo, S. Johnson, FFTW: an adaptive software architecture for the FFT (1998).
 
-    >>> import os, tempfile, fnn
+    >>> import os, tempfile
     >>> os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # only for this example
-    >>> choices = tune(fnn.conv, jnp.ones((1, 8, 4)), jnp.ones((3, 4, 4)))
+    >>> choices = fnn.tune(fnn.conv, jnp.ones((1, 8, 4)), jnp.ones((3, 4, 4)))
     >>> sorted({name.split()[2] for name in choices})
     ['input', 'output', 'window']
     """
+    file = cache_file()
+    if file is None:
+        message = "fnn.tune: no home directory to remember in: set XDG_CACHE_HOME to a folder"
+        raise RuntimeError(message)
     found = dict.fromkeys(_tasks(jax.make_jaxpr(fn)(*args).jaxpr))
     choices = {key(*task): _fastest(*task) for task in found}
-    _remember(choices)
+    _remember(choices, file)
     return choices
 
 
 def _tasks(jaxpr: Jaxpr) -> Iterator[Task]:
-    """The three maps of every convolution in the program that leaves its kernel to the rule."""
+    """Yield the three maps of every convolution that leaves its kernel to the rule."""
     for equation in jaxpr.eqns:
         if equation.primitive is conv_p and equation.params["kernel"] is AUTO:
             yield from _maps(equation)
@@ -85,6 +92,7 @@ def _maps(equation: Any) -> Iterator[Task]:
 
 
 def _fastest(slot: str, form: Form, a: Any, b: Any) -> str:
+    """The name of the fastest kernel of one map; operands are standard normal."""
     rng = np.random.default_rng(0)
     operands = [jnp.asarray(rng.standard_normal(t.shape), t.dtype) for t in (a, b)]
     runs: dict[str, Callable[[], Any]] = {}
@@ -98,7 +106,7 @@ def _fastest(slot: str, form: Form, a: Any, b: Any) -> str:
             continue
         out = np.asarray(program(*operands), np.float64)
         reference = out if reference is None else reference
-        _agree(name, out, reference, a.dtype, math.prod(a.shape) * math.prod(b.shape))
+        _check_agreement(name, out, reference, a.dtype, math.prod(a.shape) * math.prod(b.shape))
         runs[name] = functools.partial(program, *operands)
     return _race(runs)
 
@@ -108,10 +116,13 @@ def _map(kernel: Kernel, slot: str, form: Form, a: jax.Array, b: jax.Array) -> j
     return out
 
 
-def _agree(name: str, out: Any, reference: Any, dtype: Any, products: int) -> None:
-    """Compare within the rounding of a sum over the products behind one output, in norm."""
+def _check_agreement(name: str, out: Any, reference: Any, dtype: Any, products: int) -> None:
+    """Compare with the largest output, within the rounding of a sum of so many products.
+
+    A single product is of the order of 1: where all outputs are 0, that is what errors are held to.
+    """
     terms = max(1.0, math.sqrt(products / max(1, out.size)))
-    error = np.abs(out - reference).max() / max(np.abs(reference).max(), 1e-30)
+    error = np.abs(out - reference).max() / max(np.abs(reference).max(), 1.0)
     bound = 64 * float(jnp.finfo(dtype).eps) * math.sqrt(terms)
     if not error <= bound:
         message = f"fnn.tune: kernel {name} differs from lax by {error:.2g}, more than {bound:.2g}"
@@ -119,6 +130,7 @@ def _agree(name: str, out: Any, reference: Any, dtype: Any, products: int) -> No
 
 
 def _race(runs: dict[str, Callable[[], Any]]) -> str:
+    """Time the programs in turn and return the name of the one with the least median."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         best = min((min(t) for t in times.values() if t), default=math.inf)
@@ -131,10 +143,9 @@ def _race(runs: dict[str, Callable[[], Any]]) -> str:
     return min(times, key=lambda name: statistics.median(times[name]))
 
 
-def _remember(choices: dict[str, str]) -> None:
-    """Merge into the file, whole or not at all; what the running process knows follows it."""
+def _remember(choices: dict[str, str], file: Path) -> None:
+    """Merge into the file, whole or not at all, and let this process read it again."""
     tuned.cache_clear()
-    file = cache_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(tuned() | choices, indent=1, sort_keys=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as new:

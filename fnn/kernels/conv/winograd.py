@@ -1,20 +1,22 @@
 """Winograd's minimal filtering F(m, k): m outputs from m + k - 1 products per axis, not k m.
 
-A polynomial product is evaluation at points, multiplication, interpolation; transposed it is a
-correlation: ``y = A^T [(G w) * (B^T x)]`` with ``A`` and ``G`` the Vandermonde matrices of the
-points for m and k coefficients and ``B^T`` the inverse of the one for m + k - 1, transposed. All
-come from the interpolation points below (the last point is infinity), in exact fractions. In two
-dimensions each matrix acts on either axis; the products over channels become one matrix product
-per point. In three the last two axes go that way, and what the first one's taps see is stacked
-along the channels. What keeps it fast:
+Polynomials are multiplied by evaluating both at points, multiplying, and interpolating. The
+transpose of that map is a correlation, ``y = A^T [(G w) * (B^T x)]``: ``A`` and ``G`` are the
+Vandermonde matrices of the points, for m and k coefficients, and ``B^T`` is the transposed inverse
+of the one for m + k - 1. All are computed in exact fractions from the points below and infinity.
 
-- The two axes' transforms are one product with the Kronecker product of their matrices. It
-  multiplies more than need be, but at the speed of a product; sums of slices XLA runs slower.
+In two dimensions the matrices act on both axes, and the sum over channels is one matrix product per
+point. In three they act on the last two axes, and the taps of the first count as channels. What
+keeps it fast:
+
+- Both axes are transformed by one product with the Kronecker product of their matrices. That is
+  more arithmetic than one axis after the other, but at the speed of a matrix product.
 - Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples.
 
-A kernel has so many points per axis, whatever the window: 6 of them are F(4, 3), F(2, 5). The
-matrices' entries grow with their number, and the error with them. Largest error over largest entry
-against float64, 64 channels of standard normal float32, output / input / window gradient:
+A kernel has a fixed number of points per axis: with 6 of them a window of 3 is F(4, 3), one of 5 is
+F(2, 5). The matrices' entries grow with the number of points, and the error with them. Largest
+error over largest entry, against float64, for 64 channels of standard normal float32, of output /
+input gradient / window gradient:
 
     axes  library            F(2, 3)            F(4, 3)
     1     7e-7  6e-7  5e-7   3e-7  4e-7  7e-7   9e-7  9e-7  1e-6
@@ -37,25 +39,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.compiler import only_after
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.adjoint import read
+from fnn.kernels.conv.adjoint import nothing, read
 from fnn.kernels.conv.form import Form, Kernel, Map, divisor, varying
 
-AXES = 2  # the last ones are filtered minimally; the taps of an axis before are channels more
+AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = 32 * 2**20  # bytes of points, of the input's and of the output's
-POINTS = {4: (0, 1, -1), 6: (0, 1, -1, Fraction(1, 2), -2)}  # and infinity; small and well spread
+POINTS = {4: (0, 1, -1), 6: (0, 1, -1, Fraction(1, 2), -2)}  # and infinity
 
 Matrix = list[list[Fraction]]
 
 
 def _vandermonde(points: int, columns: int) -> Matrix:
-    """Powers of every point; of infinity only the highest power is left."""
+    """The powers of every point; infinity has its highest power only."""
     rows = [[Fraction(p) ** j for j in range(columns)] for p in POINTS[points]]
     return [*rows, [Fraction(int(j == columns - 1)) for j in range(columns)]]
 
 
 def _inverse(a: Matrix) -> Matrix:
-    """Gauss-Jordan in fractions."""
+    """Invert by Gauss-Jordan elimination, in fractions."""
     n = len(a)
     rows = [[*row, *(Fraction(int(i == j)) for j in range(n))] for i, row in enumerate(a)]
     for column in range(n):
@@ -81,7 +84,7 @@ def transforms(points: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     a, g = _vandermonde(points, points - taps + 1), _vandermonde(points, taps)
     inverse = _inverse(_vandermonde(points, points))
     bt = [list(column) for column in zip(*inverse, strict=True)]
-    # Integers in B^T, fractions in G: x is transformed for every tile, w once.
+    # The denominators of B^T go to G: every tile of x is transformed, but w once.
     for i, row in enumerate(bt):
         scale = Fraction(np.lcm.reduce([v.denominator for v in row]))
         bt[i], g[i] = [v * scale for v in row], [v / scale for v in g[i]]
@@ -115,18 +118,8 @@ def _filter(form: Form, points: int) -> _Filter:
 
 
 def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
-    """Apply a transform along the first axis of x."""
+    """Apply a transform to the first axis of x."""
     return jnp.tensordot(jnp.asarray(matrix, x.dtype), x, 1, precision="highest")
-
-
-def _after(x: jax.Array, matrix: np.ndarray) -> jax.Array:
-    """Return the matrix, as something that x must be known for.
-
-    Otherwise XLA on CPU begins a program with the transforms of all its windows, and keeps them.
-    """
-    first = x[(0,) * x.ndim]
-    never = (first != first) & (first == first)  # XLA cannot tell
-    return jnp.where(never, 0, jnp.asarray(matrix, x.dtype))
 
 
 def _tiles(x: jax.Array, f: _Filter, sizes: tuple[int, ...], starts: tuple[int, ...]) -> jax.Array:
@@ -141,7 +134,7 @@ def _tiles(x: jax.Array, f: _Filter, sizes: tuple[int, ...], starts: tuple[int, 
     x = jnp.pad(x, (*((0, 0),) * (x.ndim - 1 - axes), *ends, (0, 0)))
     place = x.ndim - 2
     for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
-        # What is stacked in front brings the axis before to the same place.
+        # The axis stacked in front moves the next one, the one before, to the same place.
         last = (count - 1) * m + 1
         x = jnp.stack([lax.slice_in_dim(x, j, j + last, m, place) for j in range(size)])
     return x.reshape(-1, *x.shape[axes:])
@@ -174,7 +167,7 @@ def _output_points(y: jax.Array, f: _Filter) -> jax.Array:
 
 
 def _output_of(points: jax.Array, f: _Filter) -> jax.Array:
-    """``A^T points``, each where it belongs: ``(points, tiles, c_out)`` to ``(n, *out, c_out)``."""
+    """``A^T points``, tile beside tile: ``(points, tiles, c_out)`` to ``(n, *out, c_out)``."""
     axes, before = len(f.m), f.form.out[:-AXES]
     y = _act(f.a.T, points).reshape(*f.m, -1, *before, *f.counts, points.shape[-1])
     tiles = axes + 1 + len(before)  # the first axis of tiles
@@ -194,7 +187,7 @@ def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
 
 
 def _blocks(f: _Filter, c_in: int, c_out: int, *arrays: jax.Array) -> list[jax.Array]:
-    """``(n, ...)`` to ``(blocks, examples, ...)``: so many that their points stay in `BLOCK`."""
+    """``(n, ...)`` to ``(blocks, examples, ...)``, the points of a block within `BLOCK` bytes."""
     tiles = math.prod((*f.counts, *f.form.out[:-AXES]))
     width = math.prod(f.form.windows.size[:-AXES]) * c_in + c_out
     most = BLOCK // (arrays[0].dtype.itemsize * len(f.a) * tiles * width)
@@ -204,7 +197,7 @@ def _blocks(f: _Filter, c_in: int, c_out: int, *arrays: jax.Array) -> list[jax.A
 def _through(
     product: Callable[[jax.Array], jax.Array], x: jax.Array, f: _Filter, c_out: int
 ) -> jax.Array:
-    """From x to its points, by the product to those of the result, and to the result."""
+    """Transform x to its points, multiply, and transform to the result, block by block."""
 
     def block(x: jax.Array) -> jax.Array:
         return _output_of(product(_input_points(x, f)), f)
@@ -215,14 +208,14 @@ def _through(
 
 
 def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
-    ws = _window_points(_after(x, f.g), w, f)
+    ws = _window_points(only_after(x, f.g), w, f)
     return _through(lambda xs: jnp.einsum("ptc,pco->pto", xs, ws), x, f, w.shape[-1])
 
 
 def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
-    """Convolve with the window, channels exchanged, that is flipped by its transform."""
+    """Convolve with the flipped window, its channels exchanged; the transform does most flips."""
     w = jnp.flip(jnp.swapaxes(w, -1, -2), range(w.ndim - 2 - len(f.m)))
-    ws = _window_points(_after(y, f.g[:, ::-1]), w, f)
+    ws = _window_points(only_after(y, f.g[:, ::-1]), w, f)
     return _through(lambda ys: jnp.einsum("pto,poc->ptc", ys, ws), y, f, w.shape[-1])
 
 
@@ -242,7 +235,7 @@ def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
 
 
 def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
-    """The map of all groups from that of one, summed in float32 or more."""
+    """Make the map of all groups from that of one; sums are formed in float32 at least."""
 
     def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
         a, b = (v.astype(accumulator(v.dtype)) for v in (a, b))
@@ -256,13 +249,13 @@ def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
     return whole
 
 
-def winograd(points: int) -> Kernel:
+def winograd(name: str, points: int) -> Kernel:
     """The kernel with this many points per axis, 4 or 6."""
     output, of_read, window = (_by_groups(one, points) for one in (_output, _input, _window))
 
     def of_input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-        y, form = read(y, form)
-        return of_read(y, w, form)
+        y, plain = read(y, form)
+        return nothing(y, w, form) if 0 in y.shape else of_read(y, w, plain)
 
     def refuses(form: Form, dtype: Any) -> str | None:
         win, ones = form.windows, (1,) * len(form.spatial)
@@ -270,7 +263,7 @@ def winograd(points: int) -> Kernel:
             return f"a window of at most {points - 1}, stride 1, dilation 1"
         return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
 
-    return Kernel("winograd", output, of_input, window, refuses)
+    return Kernel(name, output, of_input, window, refuses)
 
 
-WINOGRAD2, WINOGRAD4 = winograd(4), winograd(6)
+WINOGRAD2, WINOGRAD4 = winograd("winograd2", 4), winograd("winograd", 6)
