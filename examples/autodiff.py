@@ -135,7 +135,7 @@ def main(argv=None):
         exact = jax.grad(lambda p: error(network, p, jnp.asarray(X), jnp.asarray(Y[:, None])))(
             start
         )
-    gap = max(float(np.abs(taped[k] - exact[k]).max()) for k in start)
+    gap = max(float(np.abs(taped[k] - np.asarray(exact[k])).max()) for k in start)
 
     straight = train(linear, {"w": rng.standard_normal((2, 1)), "b": np.zeros((1, 1))}, 0.3, 500)
     angles, offsets = np.linspace(0, 2 * np.pi, 73), np.linspace(-2, 2, 81)
