@@ -39,11 +39,19 @@ def describe(x: Any) -> str:
     return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 
 
-def check_int(function: str, argument: str, value: Any, least: int) -> None:
+def check_int(function: str, argument: str, value: Any, least: int | None = None) -> None:
     """Raise unless the value is an int, no bool, of at least ``least``."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise wrong(function, argument, repr(value), f"an int >= {least}")
+    if not whole or (least is not None and value < least):
+        needed = "an int" if least is None else f"an int >= {least}"
+        raise wrong(function, argument, repr(value), needed)
+
+
+def check_axis(function: str, x: Any, axis: Any) -> None:
+    """Raise unless this is an axis of x, counted from the front or, negative, from the back."""
+    whole = isinstance(axis, int) and not isinstance(axis, bool)
+    if not whole or not -x.ndim <= axis < x.ndim:
+        raise wrong(function, "axis", repr(axis), f"an axis of x {describe(x)}")
 
 
 def check_one_of(function: str, argument: str, value: Any, allowed: Any) -> None:
@@ -116,6 +124,14 @@ def check_number(function: str, argument: str, value: Any, allowed: Range = ANY)
         return
     if float(value) not in allowed:
         raise wrong(function, argument, value, str(allowed))
+
+
+def check_known(function: str, **arguments: Any) -> None:
+    """Raise for a traced array in these arguments: the function needs its values at once."""
+    for argument, tree in arguments.items():
+        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree)):
+            needed = "arrays with values: call it outside of jit, grad, vmap and scan"
+            raise wrong(function, argument, "a traced array", needed, TypeError)
 
 
 def check_scalar(name: str, value: Any) -> Any:

@@ -1,82 +1,32 @@
-"""Losses over classes: the last axis of ``(*n, classes)`` is reduced, one loss per example.
+"""Losses of classes: of a label among many, or of yes and no by entry.
 
-With log-probabilities ``log p``, target probabilities q and class weights w the loss is
-``-sum_k w_k q_k log p_k``. A class is absent where its logit is -inf or the mask ``where=`` is
+With log-probabilities ``log p``, target probabilities q and class weights w, the loss of an example
+is ``-sum_k w_k q_k log p_k``. A class is absent where its logit is -inf or the mask ``where=`` is
 False: it has probability 0, so that a target on it costs infinity, with a finite gradient, and a
-target of 0 on it costs nothing. An example without any class costs 0. See `fnn.losses` for what all
-losses share.
+target of 0 on it costs nothing. (optax leaves a masked class out of the sum, whatever its target.)
+An example without any class costs 0. `fnn.losses` says what all losses share.
 """
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer, Real
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator
+from fnn.checks import FRACTION, check_int, describe, wrong
+from fnn.dtypes import number_like, spread, widen
+from fnn.functions import jitted
+from fnn.layers.activations import softplus
 from fnn.layers.softmax import check_where, shift
-from fnn.losses.regression import weighted
+from fnn.losses.targets import check_beside, check_classes, entries, kept, one_hot, weighted
 
 
-def aligned(function: str, labels: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Check integer labels (*n) of scores (*n, classes); return the class ids and the label's."""
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise wrong(function, "labels", describe(labels), "integers", TypeError)
-    if scores.ndim < 1 or labels.shape != scores.shape[:-1]:
-        needed = f"integers of shape {scores.shape[:-1]}, or floats of shape {scores.shape}"
-        raise wrong(function, "labels", describe(labels), needed)
-    index = jnp.int64 if labels.dtype.itemsize > 4 else jnp.int32
-    classes = jax.lax.broadcasted_iota(index, scores.shape, scores.ndim - 1)
-    return classes, labels[..., None].astype(index)
-
-
-def _targets(function: str, labels: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Target (*n, classes), bool or widened probabilities, and which examples have a label."""
-    if jnp.issubdtype(labels.dtype, jnp.integer):
-        classes, label = aligned(function, labels, scores)
-        hit = classes == label
-        return hit, jnp.any(hit, -1)
-    if labels.dtype != scores.dtype:
-        needed = f"integers, or probabilities of dtype {scores.dtype}"
-        raise wrong(function, "labels", describe(labels), needed, TypeError)
-    if labels.shape != scores.shape:
-        raise wrong(function, "labels", describe(labels), f"the shape {scores.shape}")
-    return labels.astype(accumulator(scores.dtype)), jnp.ones(labels.shape[:-1], bool)
-
-
-def _class_weights(function: str, weights: jax.Array | None, scores: jax.Array) -> jax.Array | None:
-    if weights is None:
-        return None
-    if weights.shape != scores.shape[-1:]:
-        raise wrong(function, "weights", describe(weights), f"the shape {scores.shape[-1:]}")
-    shape = (1,) * (scores.ndim - 1) + weights.shape
-    return weights.astype(accumulator(scores.dtype)).reshape(shape)
-
-
-def _loss(
-    log_p: jax.Array,
-    target: jax.Array,
-    weights: jax.Array | None,
-    counts: jax.Array,
-    valid: jax.Array,
-) -> jax.Array:
-    """``-sum w q log p``; NaN where the label is not valid, 0 where the example does not count."""
-    cost = -log_p if weights is None else weighted(weights, -log_p)
-    if target.dtype == jnp.bool_:
-        costs = jnp.where(target, cost, 0)
-    else:
-        costs = weighted(jnp.where(counts[..., None], target, 0), cost)
-    loss = jnp.where(valid, jnp.sum(costs, -1), jnp.nan)
-    return jnp.where(counts, loss, 0)
-
-
-@functools.partial(jax.jit, static_argnames=("label_smoothing", "ignore"), inline=True)
+@jitted(static=("ignore",), ranges={"label_smoothing": FRACTION})
 def cross_entropy(
     logits: Float[Array, "*n classes"],
-    labels: Int[Array, "*n"] | Float[Array, "*n classes"],
+    labels: Integer[Array, "*n"] | Float[Array, "*n classes"],
     *,
-    label_smoothing: float = 0.0,
+    label_smoothing: float | None = None,
     weights: Float[Array, " classes"] | None = None,
     ignore: int | None = None,
     where: Bool[Array, "..."] | None = None,
@@ -89,11 +39,11 @@ def cross_entropy(
     Args:
         logits: (*n, classes), float.
         labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits.
-        label_smoothing: e, in [0, 1].
-        weights: (classes,), float; the weighted mean is ``loss.sum() / weights[labels].sum()``.
+        label_smoothing: e, in [0, 1]; None computes less than 0, with the same result.
+        weights: (classes,), float.
         ignore: an integer label whose examples cost 0, such as -1.
         where: bool, the shape of logits or 1 along some axes: ``mask[:, None]`` keeps examples,
-            a full mask the classes of each example.
+            a full mask the classes of each example. A label on a class left out costs infinity.
 
     Returns:
         (*n), of the dtype of logits; NaN for an integer label outside 0 ... classes - 1.
@@ -104,39 +54,33 @@ def cross_entropy(
     Source: I. J. Good, Rational decisions (1952); smoothing: C. Szegedy et al., Rethinking the
     inception architecture (2015).
 
-    >>> cross_entropy(jnp.array([[0.0, 0.0], [1e4, 0.0], [0.0, 9.0]]), jnp.array([1, 1, -1]),
-    ...               ignore=-1)
+    >>> logits, labels = jnp.array([[0.0, 0.0], [1e4, 0.0], [0.0, 9.0]]), jnp.array([1, 1, -1])
+    >>> cross_entropy(logits, labels, ignore=-1)
     Array([6.931472e-01, 1.000000e+04, 0.000000e+00], dtype=float32)
+
+    The weighted mean over the labels that count, PyTorch's "mean":
+
+    >>> w = jnp.array([1.0, 3.0])
+    >>> share = jnp.where(labels == -1, 0, w[labels])
+    >>> cross_entropy(jnp.zeros((3, 2)), labels, weights=w, ignore=-1).sum() / share.sum()
+    Array(0.6931472, dtype=float32)
     """
-    if not 0 <= label_smoothing <= 1:
-        raise wrong("cross_entropy", "label_smoothing", label_smoothing, "a number in [0, 1]")
-    target, valid = _targets("cross_entropy", labels, logits)
-    weights = _class_weights("cross_entropy", weights, logits)
-    shifted = shift("cross_entropy", logits, -1, where)
-    log_p = shifted.x - jnp.log(shifted.total)
-    if label_smoothing:
-        here = log_p != -jnp.inf
-        count = jnp.maximum(jnp.sum(here, -1, keepdims=True), 1).astype(log_p.dtype)
-        even = here.astype(log_p.dtype) / count
-        target = target.astype(log_p.dtype)
-        target = (1 - label_smoothing) * target + label_smoothing * even
-    counts = jnp.squeeze(shifted.present, -1)
-    if ignore is not None:
-        counts = counts & _other(labels, ignore)
-    return _loss(log_p, target, weights, counts, valid).astype(logits.dtype)
+    check_classes("cross_entropy", "logits", logits)
+    q, valid = _targets("cross_entropy", labels, logits)
+    x = _present("cross_entropy", logits, where, labels, ignore)
+    shifted = shift("cross_entropy", x, -1, None)
+    if label_smoothing is not None:
+        e, here = number_like(label_smoothing, x), (x != -jnp.inf).astype(x.dtype)
+        even = here / jnp.maximum(jnp.sum(here, -1, keepdims=True), 1)
+        q = (1 - e) * q.astype(x.dtype) + e * even
+    cost = _class_weighted("cross_entropy", weights, jnp.log(shifted.total) - shifted.x)
+    return _expected(q, cost, shifted.present, valid).astype(logits.dtype)
 
 
-def _other(labels: jax.Array, ignore: int) -> jax.Array:
-    """Where integer labels are not to be ignored; soft labels never are."""
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise wrong("cross_entropy", "ignore", ignore, "None with labels that are probabilities")
-    return labels != ignore
-
-
-@functools.partial(jax.jit, static_argnames=("ignore",), inline=True)
+@jitted(static=("ignore",))
 def nll(
     log_probabilities: Float[Array, "*n classes"],
-    labels: Int[Array, "*n"],
+    labels: Integer[Array, "*n"],
     *,
     weights: Float[Array, " classes"] | None = None,
     ignore: int | None = None,
@@ -151,7 +95,8 @@ def nll(
         labels: (*n), integer.
         weights: (classes,), float.
         ignore: a label whose examples cost 0, such as -1.
-        where: bool, the shape of log_probabilities or 1 along some axes.
+        where: bool, the shape of log_probabilities or 1 along some axes. A label on a class left
+            out costs infinity.
 
     Returns:
         (*n), of the dtype of log_probabilities; NaN for a label outside 0 ... classes - 1.
@@ -164,23 +109,18 @@ def nll(
     >>> nll(jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]])), jnp.array([1, 0]))
     Array([0.6931472, 1.3862944], dtype=float32)
     """
-    classes, label = aligned("nll", labels, log_probabilities)
-    hit = classes == label
-    weights = _class_weights("nll", weights, log_probabilities)
-    check_where("nll", log_probabilities, where)
-    log_p = log_probabilities.astype(accumulator(log_probabilities.dtype))
-    log_p = log_p if where is None else jnp.where(where, log_p, -jnp.inf)
-    counts = jnp.any(log_p != -jnp.inf, -1)
-    if ignore is not None:
-        counts = counts & (labels != ignore)
-    loss = _loss(log_p, hit, weights, counts, jnp.any(hit, -1))
-    return loss.astype(log_probabilities.dtype)
+    check_classes("nll", "log_probabilities", log_probabilities)
+    hit, valid = one_hot("nll", labels, log_probabilities)
+    x = _present("nll", log_probabilities, where, labels, ignore)
+    cost = _class_weighted("nll", weights, -x)
+    present = jnp.any(x != -jnp.inf, -1, keepdims=True)
+    return _expected(hit, cost, present, valid).astype(log_probabilities.dtype)
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def kl_divergence(
     logits: Float[Array, "*n classes"],
-    labels: Float[Array, "*n classes"],
+    labels: Real[Array, "*n classes"],
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[Array, "*n"]:
@@ -190,6 +130,7 @@ def kl_divergence(
         logits: (*n, classes), float.
         labels: q, (*n, classes), probabilities of the dtype of logits.
         where: bool, the shape of logits or 1 along some axes: the classes or examples to keep.
+            A class left out that has q > 0 costs infinity.
 
     Returns:
         (*n), of the dtype of logits. A class with q = 0 costs nothing; its derivative with respect
@@ -203,11 +144,133 @@ def kl_divergence(
     >>> kl_divergence(jnp.zeros((2, 2)), jnp.array([[0.5, 0.5], [1.0, 0.0]]))
     Array([0.       , 0.6931472], dtype=float32)
     """
-    if not jnp.issubdtype(labels.dtype, jnp.floating):
-        raise wrong("kl_divergence", "labels", describe(labels), "probabilities", TypeError)
-    q, valid = _targets("kl_divergence", labels, logits)
-    shifted = shift("kl_divergence", logits, -1, where)
-    log_p = shifted.x - jnp.log(shifted.total)
+    check_classes("kl_divergence", "logits", logits)
+    check_beside("kl_divergence", "labels", labels, logits)
+    shifted = shift("kl_divergence", _present("kl_divergence", logits, where), -1, None)
+    q = labels.astype(shifted.x.dtype)
     log_q = jnp.log(jnp.where(q == 0, 1, q))
-    counts = jnp.squeeze(shifted.present, -1)
-    return _loss(log_p - log_q, q, None, counts, valid).astype(logits.dtype)
+    cost = log_q + jnp.log(shifted.total) - shifted.x
+    return _expected(q, cost, shifted.present, True).astype(logits.dtype)
+
+
+@jitted()
+def binary_cross_entropy(
+    logits: Float[Array, "*shape"],
+    labels: Real[Array, "*shape"] | Bool[Array, "*shape"],
+    *,
+    pos_weight: float | Float[Array, " classes"] = 1.0,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[Array, "*shape"]:
+    """Return ``-w y log p - (1 - y) log(1 - p)`` for ``p = sigmoid(logits)``, entry by entry.
+
+    It takes logits, like PyTorch's ``binary_cross_entropy_with_logits``; its namesakes in PyTorch
+    and Keras take p, for which the value here is wrong. Computed as
+    ``w y softplus(-x) + (1 - y) softplus(x)``, a sum of positive terms.
+
+    Args:
+        logits: any shape, float.
+        labels: the shape of logits: bool, integer 0 and 1, or float probabilities of its dtype.
+        pos_weight: w, what a positive label counts beside a negative one: a number, or (classes,)
+            for the entries of the last axis; negatives over positives balances the two.
+        where: bool, the shape of logits or 1 along some axes: the entries to keep.
+
+    Returns:
+        The shape and dtype of logits; NaN for a label outside [0, 1].
+
+    Raises:
+        ValueError, TypeError: shapes differ, or the dtypes of two float arrays.
+
+    Source: D. R. Cox, The regression analysis of binary sequences (1958).
+
+    >>> binary_cross_entropy(jnp.array([0.0, -1e4]), jnp.array([1, 1]))
+    Array([6.931472e-01, 1.000000e+04], dtype=float32)
+    """
+    x, y = entries("binary_cross_entropy", "labels", logits, labels, where)
+    w = jnp.asarray(pos_weight, x.dtype)
+    if w.shape not in ((), x.shape[-1:]):
+        needed = f"a number or the shape {x.shape[-1:]}"
+        raise wrong("binary_cross_entropy", "pos_weight", describe(w), needed)
+    w = spread(w, x.ndim)
+    loss = weighted(w * y, softplus(-x)) + weighted(1 - y, softplus(x))
+    loss = jnp.where((y >= 0) & (y <= 1), loss, jnp.nan)
+    return kept(loss, where).astype(logits.dtype)
+
+
+@jitted()
+def hinge(
+    scores: Float[Array, "*shape"],
+    labels: Real[Array, "*shape"],
+    *,
+    where: Bool[Array, "..."] | None = None,
+) -> Float[Array, "*shape"]:
+    """Return ``max(0, 1 - y s)``, entry by entry.
+
+    Args:
+        scores: any shape, float.
+        labels: the shape of scores: -1 and 1, integer or of the dtype of scores.
+        where: bool, the shape of scores or 1 along some axes: the entries to keep.
+
+    Returns:
+        The shape and dtype of scores; NaN for another label. The derivative at y s = 1 is 0.
+
+    Raises:
+        ValueError, TypeError: shapes differ, or the dtypes of two float arrays.
+
+    Source: C. Cortes, V. Vapnik, Support-vector networks (1995).
+
+    >>> hinge(jnp.array([0.5, 2.0, 2.0]), jnp.array([1, 1, -1])).tolist()
+    [0.5, 0.0, 3.0]
+    """
+    s, y = entries("hinge", "labels", scores, labels, where)
+    loss = jnp.where(jnp.abs(y) == 1, jax.nn.relu(1 - y * s), jnp.nan)
+    return kept(loss, where).astype(scores.dtype)
+
+
+def _present(
+    function: str,
+    scores: jax.Array,
+    where: jax.Array | None,
+    labels: jax.Array | None = None,
+    ignore: int | None = None,
+) -> jax.Array:
+    """Widen scores, with -inf for what is left out by the mask or has a label to be ignored."""
+    check_where(function, scores, where)
+    x = widen(scores)
+    if ignore is not None:
+        x = jnp.where(_heeded(function, labels, ignore)[..., None], x, -jnp.inf)
+    return x if where is None else jnp.where(where, x, -jnp.inf)
+
+
+def _heeded(function: str, labels: Any, ignore: int) -> jax.Array:
+    """Where integer labels are others than the one to be ignored."""
+    check_int(function, "ignore", ignore)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise wrong(function, "ignore", ignore, "None with labels that are probabilities")
+    held = jnp.iinfo(labels.dtype).min <= ignore <= jnp.iinfo(labels.dtype).max
+    return labels != number_like(ignore, labels) if held else jnp.ones(labels.shape, bool)
+
+
+def _targets(function: str, labels: jax.Array, logits: jax.Array) -> tuple[jax.Array, Any]:
+    """What the labels ask for, (*n, classes): bool or probabilities; and who has a label."""
+    if not jnp.issubdtype(labels.dtype, jnp.floating):
+        return one_hot(function, labels, logits)
+    check_beside(function, "labels", labels, logits)
+    return widen(labels), True
+
+
+def _class_weighted(function: str, weights: jax.Array | None, cost: jax.Array) -> jax.Array:
+    if weights is None:
+        return cost
+    if weights.shape != cost.shape[-1:]:
+        raise wrong(function, "weights", describe(weights), f"the shape {cost.shape[-1:]}")
+    return weighted(spread(weights, cost.ndim).astype(cost.dtype), cost)
+
+
+def _expected(q: jax.Array, cost: jax.Array, present: jax.Array, valid: Any) -> jax.Array:
+    """Sum ``q cost`` over the classes; NaN where no label is valid, 0 where no class is present."""
+    if q.dtype == jnp.bool_:
+        costs = jnp.where(q, cost, 0)
+    else:
+        costs = weighted(jnp.where(present, q, 0), cost)
+    loss = jnp.where(valid, jnp.sum(costs, -1), jnp.nan)
+    return jnp.where(jnp.squeeze(present, -1), loss, 0)

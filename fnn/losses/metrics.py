@@ -4,30 +4,22 @@ A label outside ``0 ... classes - 1`` gives NaN, as in the losses; NaN logits ar
 mean over a part of the examples is ``jnp.mean(metric, where=mask)``.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator
+from fnn.checks import check_int, describe, wrong
+from fnn.dtypes import accumulator, widen
+from fnn.functions import jitted
 from fnn.layers.softmax import check_where
-from fnn.losses.classification import aligned, cross_entropy
+from fnn.losses.classification import cross_entropy
+from fnn.losses.targets import aligned, check_classes, check_labels
 
 
-def _top_k(function: str, logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-    """1 where fewer than k classes come before the label: larger, or equal and earlier."""
-    classes, label = aligned(function, labels, logits)
-    hit = classes == label
-    own = jnp.sum(jnp.where(hit, logits, 0), -1, keepdims=True)
-    before = ~(logits <= own) | ((logits == own) & (classes < label))
-    right = (jnp.sum(before, -1) < k).astype(logits.dtype)
-    return jnp.where(jnp.any(hit, -1), right, jnp.nan)
-
-
-@functools.partial(jax.jit, inline=True)
-def accuracy(logits: Float[Array, "*n classes"], labels: Int[Array, "*n"]) -> Float[Array, "*n"]:
+@jitted()
+def accuracy(
+    logits: Float[Array, "*n classes"], labels: Integer[Array, "*n"]
+) -> Float[Array, "*n"]:
     """Return 1 where the largest logit is the label's and 0 elsewhere, per example.
 
     ``[argmax(logits) = label]``; of equal logits the first counts.
@@ -45,12 +37,12 @@ def accuracy(logits: Float[Array, "*n classes"], labels: Int[Array, "*n"]) -> Fl
     >>> accuracy(jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
     """
-    return _top_k("accuracy", logits, labels, 1)
+    return _among_first("accuracy", logits, labels, 1)
 
 
-@functools.partial(jax.jit, static_argnames=("k",), inline=True)
+@jitted(static=("k",))
 def top_k_accuracy(
-    logits: Float[Array, "*n classes"], labels: Int[Array, "*n"], *, k: int
+    logits: Float[Array, "*n classes"], labels: Integer[Array, "*n"], *, k: int
 ) -> Float[Array, "*n"]:
     """Return 1 where the label's logit is among the k largest and 0 elsewhere, per example.
 
@@ -70,14 +62,16 @@ def top_k_accuracy(
     >>> top_k_accuracy(jnp.array([[0.0, 1.0, 2.0]] * 3), jnp.array([0, 1, 2]), k=2).tolist()
     [0.0, 1.0, 1.0]
     """
-    if logits.ndim and not 1 <= k <= logits.shape[-1]:
+    check_int("top_k_accuracy", "k", k, 1)
+    check_classes("top_k_accuracy", "logits", logits)
+    if k > logits.shape[-1]:
         raise wrong("top_k_accuracy", "k", k, f"1 ... {logits.shape[-1]}, the number of classes")
-    return _top_k("top_k_accuracy", logits, labels, k)
+    return _among_first("top_k_accuracy", logits, labels, k)
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def confusion_matrix(
-    logits: Float[Array, "*n classes"], labels: Int[Array, "*n"]
+    logits: Float[Array, "*n classes"], labels: Integer[Array, "*n"]
 ) -> Float[Array, "classes classes"]:
     """Return how many examples of each class were taken for each class.
 
@@ -90,7 +84,7 @@ def confusion_matrix(
 
     Returns:
         (classes, classes), counts in float32 or wider, exact to 2^24 each; all NaN if any label is
-        outside 0 ... classes - 1.
+        outside 0 ... classes - 1, or any logit is NaN.
 
     Raises:
         ValueError, TypeError: shapes or dtypes do not fit.
@@ -99,20 +93,20 @@ def confusion_matrix(
     Array([[1., 0.],
            [1., 1.]], dtype=float32)
     """
-    _, label = aligned("confusion_matrix", labels, logits)
-    classes = logits.shape[-1]
-    valid = jnp.all((label >= 0) & (label < classes))
-    guess = jax.lax.argmax(logits, logits.ndim - 1, label.dtype)
-    counts = (
-        jnp.zeros((classes, classes), jnp.int32).at[label.reshape(-1), guess.reshape(-1)].add(1)
-    )
+    check_classes("confusion_matrix", "logits", logits)
+    classes, label = aligned("confusion_matrix", labels, logits)
+    valid = jnp.all(jnp.any(classes == label, -1)) & ~jnp.any(jnp.isnan(logits))
+    size = logits.shape[-1]
+    first = jnp.argmax(logits, -1, keepdims=True).astype(label.dtype) if size else label
+    places = label.reshape(-1), first.reshape(-1)
+    counts = jnp.zeros((size, size), jnp.int32).at[places].add(1)
     return jnp.where(valid, counts.astype(accumulator(logits.dtype)), jnp.nan)
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def perplexity(
     logits: Float[Array, "*n time classes"],
-    labels: Int[Array, "*n time"],
+    labels: Integer[Array, "*n time"],
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[Array, "*n"]:
@@ -140,10 +134,21 @@ def perplexity(
     """
     if logits.ndim < 2:
         raise wrong("perplexity", "logits", describe(logits), "the axes (*n, time, classes)")
+    check_labels("perplexity", labels, logits)
     check_where("perplexity", labels, where)
-    wide = logits.astype(accumulator(logits.dtype))
     steps = None if where is None else where[..., None]
-    loss = cross_entropy(wide, labels, where=steps)
+    loss = cross_entropy(widen(logits), labels, where=steps)
     kept = jnp.ones(labels.shape, bool) if where is None else jnp.broadcast_to(where, labels.shape)
     count = jnp.maximum(jnp.sum(kept, -1), 1).astype(loss.dtype)
     return jnp.exp(jnp.sum(loss, -1) / count).astype(logits.dtype)
+
+
+def _among_first(function: str, logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    """1 where fewer than k classes come before the label: larger, or equal and earlier."""
+    check_classes(function, "logits", logits)
+    classes, label = aligned(function, labels, logits)
+    hit = classes == label
+    own = jnp.sum(jnp.where(hit, logits, 0), -1, keepdims=True)
+    before = ~(logits <= own) | ((logits == own) & (classes < label))
+    right = (jnp.sum(before, -1) < k).astype(logits.dtype)
+    return jnp.where(jnp.any(hit, -1), right, jnp.nan)

@@ -1,8 +1,7 @@
 """Penalties on parameters: a scalar of a pytree, to be added to a loss.
 
-The leaves are chosen by path: ``where`` is given each leaf's path, ``"conv1/w"``, and says whether
-it counts, as in ``l2_penalty(params, where=lambda path: path.endswith("w"))``. Sums are in float32
-or wider.
+``mask`` chooses the leaves by path: ``l2_penalty(params, mask=lambda path: path.endswith("w"))``.
+Sums are formed in float32 or wider.
 """
 
 import functools
@@ -14,65 +13,86 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from fnn.checks import wrong
-from fnn.dtypes import accumulator
-from fnn.trees import paths
+from fnn.dtypes import widen
+from fnn.functions import checked
+from fnn.trees import Mask, check_params, paths
 
-Where = Callable[[str], bool] | None
-
-
-def _total(
-    function: str, term: Callable[[jax.Array], jax.Array], params: Any, where: Where
-) -> jax.Array:
-    """Sum of the terms of all entries of the leaves that count."""
-    named = zip(jax.tree.leaves(paths(params)), jax.tree.leaves(params), strict=True)
-    leaves = [leaf for path, leaf in named if where is None or where(path)]
-    if not leaves:
-        raise wrong(function, "where", "no leaf", f"one of {jax.tree.leaves(paths(params))}")
-    sums = [jnp.sum(term(leaf.astype(accumulator(leaf.dtype)))) for leaf in leaves]
-    wide = functools.reduce(jnp.promote_types, [s.dtype for s in sums])
-    return functools.reduce(jnp.add, [s.astype(wide) for s in sums])
+Term = Callable[[jax.Array], jax.Array]
 
 
-@functools.partial(jax.jit, static_argnames=("where",), inline=True)
-def l1_penalty(params: PyTree[Float[Array, "..."]], *, where: Where = None) -> Float[Array, ""]:
-    """Return ``sum |w|`` over all entries of the leaves that count.
+@checked
+def l1_penalty(
+    params: PyTree[Float[Array, "..."]], *, mask: Mask | None = None
+) -> Float[Array, ""]:
+    """Return ``sum |w|`` over all entries of the chosen leaves.
 
     Args:
         params: pytree of float arrays.
-        where: says of a leaf's path, as "conv1/w", whether it counts; None counts all.
+        mask: says of a leaf's path, such as "conv1/w", whether it counts; None counts all.
 
     Returns:
         A scalar, float32 or wider; its derivative at w = 0 is 0.
 
     Raises:
-        ValueError: no leaf counts.
+        ValueError, TypeError: no leaf counts, or one that does is no float array.
 
     Source: R. Tibshirani, Regression shrinkage and selection via the lasso (1996).
 
-    >>> l1_penalty({"w": jnp.array([3.0, -4.0]), "b": jnp.array([9.0])}, where=lambda p: p == "w")
+    >>> l1_penalty({"w": jnp.array([3.0, -4.0]), "b": jnp.array([9.0])}, mask=lambda p: p == "w")
     Array(7., dtype=float32)
     """
-    # Not jnp.abs, whose derivative at 0 is 1.
-    return _total("l1_penalty", lambda w: w * jnp.sign(w), params, where)
+    return _sum("l1_penalty", _size, params, mask)
 
 
-@functools.partial(jax.jit, static_argnames=("where",), inline=True)
-def l2_penalty(params: PyTree[Float[Array, "..."]], *, where: Where = None) -> Float[Array, ""]:
-    """Return ``sum w^2`` over all entries of the leaves that count, without a factor 1/2.
+@checked
+def l2_penalty(
+    params: PyTree[Float[Array, "..."]], *, mask: Mask | None = None
+) -> Float[Array, ""]:
+    """Return ``sum w^2 / 2``, half the sum of squares, over all entries of the chosen leaves.
+
+    Half, so that the gradient of ``strength * l2_penalty(params)`` is ``strength * w``: what
+    ``fnn.l2(strength)`` adds to the gradient, and what is called weight decay.
 
     Args:
         params: pytree of float arrays.
-        where: says of a leaf's path, as "conv1/w", whether it counts; None counts all.
+        mask: says of a leaf's path, such as "conv1/w", whether it counts; None counts all.
 
     Returns:
         A scalar, float32 or wider.
 
     Raises:
-        ValueError: no leaf counts.
+        ValueError, TypeError: no leaf counts, or one that does is no float array.
 
     Source: A. Krogh, J. Hertz, A simple weight decay can improve generalization (1991).
 
-    >>> l2_penalty({"w": jnp.array([3.0, -4.0]), "b": jnp.array([9.0])}, where=lambda p: p == "w")
-    Array(25., dtype=float32)
+    >>> l2_penalty({"w": jnp.array([3.0, -4.0]), "b": jnp.array([9.0])}, mask=lambda p: p == "w")
+    Array(12.5, dtype=float32)
     """
-    return _total("l2_penalty", jnp.square, params, where)
+    return _sum("l2_penalty", _half_square, params, mask)
+
+
+def _sum(function: str, term: Term, params: Any, mask: Mask | None) -> jax.Array:
+    """Sum over the leaves that count, chosen here, in Python: a new mask is no new program."""
+    named = dict(zip(jax.tree.leaves(paths(params)), jax.tree.leaves(params), strict=True))
+    chosen = {path: x for path, x in named.items() if mask is None or mask(path)}
+    if not chosen:
+        needed = f"one of {list(named)}" if named else "a leaf"
+        raise wrong(function, "mask" if named else "params", "no leaf", needed)
+    check_params(function, chosen)
+    total: jax.Array = _total(term, list(chosen.values()))
+    return total
+
+
+@functools.partial(jax.jit, static_argnames="term", inline=True)
+def _total(term: Term, leaves: list[jax.Array]) -> jax.Array:
+    sums = [jnp.sum(term(widen(leaf))) for leaf in leaves]
+    wide = functools.reduce(jnp.promote_types, [s.dtype for s in sums])
+    return functools.reduce(jnp.add, [s.astype(wide) for s in sums])
+
+
+def _size(w: jax.Array) -> jax.Array:
+    return w * jnp.sign(w)  # the derivative of jnp.abs at 0 is 1
+
+
+def _half_square(w: jax.Array) -> jax.Array:
+    return w * (w / 2)  # the square may overflow where its half does not

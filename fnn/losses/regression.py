@@ -1,54 +1,30 @@
-"""Losses: one number per example or entry, unreduced; finite, with finite gradients, at extremes.
+"""Losses by entry between numbers, and the distance between directions.
 
-A classification loss (`fnn.categorical`) reduces its last axis, the classes: ``(*n, classes)`` to
-``(*n)``. A regression or binary loss compares entry by entry and keeps the shape; its mean over all
-axes is the usual one. Means and sums are the caller's: ``loss.mean()``.
-
-``where=`` keeps entries of the first argument: a bool array of its shape, or 1 along some axes, so
-that ``mask[:, None]`` keeps whole examples. The loss is that of the kept entries alone, whatever
-the others hold, NaN included, and 0 with gradient 0 where none is kept; the mean over the kept is
-``loss.sum() / mask.sum()``. Shapes are never broadcast: (n,) against (n, 1) raises. A label that no
-class has cannot raise inside a compiled function: its loss is NaN. Everything is computed in
-float32 or wider and rounded once.
+`fnn.losses` says what all losses share.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator
-from fnn.layers.activations import softplus
-from fnn.layers.softmax import check_where
+from fnn.checks import POSITIVE, describe, wrong
+from fnn.dtypes import number_like
+from fnn.functions import jitted
+from fnn.losses.targets import entries
 
 
-def _entries(
-    function: str, name: str, x: jax.Array, y: jax.Array, where: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
-    """Check two arrays to compare entry by entry; widen them, with 0 for what is not kept."""
-    if y.shape != x.shape:
-        raise wrong(function, name, describe(y), f"the shape of {describe(x)}, nothing broadcast")
-    if jnp.issubdtype(y.dtype, jnp.floating) and y.dtype != x.dtype:
-        raise wrong(function, name, describe(y), f"the dtype of {describe(x)}", TypeError)
-    check_where(function, x, where)
-    wide = accumulator(x.dtype)
-    x, y = x.astype(wide), y.astype(wide)
-    return (x, y) if where is None else (jnp.where(where, x, 0), jnp.where(where, y, 0))
-
-
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def squared_error(
     x: Float[Array, "*shape"],
-    y: Float[Array, "*shape"],
+    y: Real[Array, "*shape"],
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[Array, "*shape"]:
     """Return ``(x - y)^2``, entry by entry.
 
     Args:
-        x, y: prediction and target, of one shape and dtype.
+        x: prediction, any shape, float.
+        y: target, the shape of x: of its dtype, or integers.
         where: bool, the shape of x or 1 along some axes: the entries to keep.
 
     Returns:
@@ -62,21 +38,22 @@ def squared_error(
     >>> squared_error(jnp.array([1.0, 5.0]), jnp.array([3.0, 5.0])).tolist()
     [4.0, 0.0]
     """
-    a, b = _entries("squared_error", "y", x, y, where)
+    a, b = entries("squared_error", "y", x, y, where)
     return jnp.square(a - b).astype(x.dtype)
 
 
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def absolute_error(
     x: Float[Array, "*shape"],
-    y: Float[Array, "*shape"],
+    y: Real[Array, "*shape"],
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[Array, "*shape"]:
     """Return ``|x - y|``, entry by entry.
 
     Args:
-        x, y: prediction and target, of one shape and dtype.
+        x: prediction, any shape, float.
+        y: target, the shape of x: of its dtype, or integers.
         where: bool, the shape of x or 1 along some axes: the entries to keep.
 
     Returns:
@@ -90,15 +67,15 @@ def absolute_error(
     >>> absolute_error(jnp.array([1.0, 5.0]), jnp.array([3.0, 5.0])).tolist()
     [2.0, 0.0]
     """
-    a, b = _entries("absolute_error", "y", x, y, where)
+    a, b = entries("absolute_error", "y", x, y, where)
     d = a - b
     return (d * jnp.sign(d)).astype(x.dtype)  # the derivative of jnp.abs at 0 is 1
 
 
-@functools.partial(jax.jit, static_argnames=("delta",), inline=True)
+@jitted(ranges={"delta": POSITIVE})
 def huber(
     x: Float[Array, "*shape"],
-    y: Float[Array, "*shape"],
+    y: Real[Array, "*shape"],
     *,
     delta: float = 1.0,
     where: Bool[Array, "..."] | None = None,
@@ -106,8 +83,9 @@ def huber(
     """Return ``d^2 / 2`` for ``d = x - y`` up to delta, and ``delta (|d| - delta / 2)`` beyond.
 
     Args:
-        x, y: prediction and target, of one shape and dtype.
-        delta: positive, where the square turns into the line.
+        x: prediction, any shape, float.
+        y: target, the shape of x: of its dtype, or integers.
+        delta: a positive number, where the square turns into the line.
         where: bool, the shape of x or 1 along some axes: the entries to keep.
 
     Returns:
@@ -122,90 +100,20 @@ def huber(
     >>> huber(jnp.array([1.0, 5.0]), jnp.array([3.0, 4.5])).tolist()
     [1.5, 0.125]
     """
-    if not delta > 0:
-        raise wrong("huber", "delta", delta, "a positive number")
-    a, b = _entries("huber", "y", x, y, where)
-    d = a - b
-    far = delta * (d * jnp.sign(d) - delta / 2)
-    return jnp.where(jnp.abs(d) < delta, jnp.square(d) / 2, far).astype(x.dtype)
+    a, b = entries("huber", "y", x, y, where)
+    bend = number_like(delta, a)
+    near = jnp.abs(a - b) < bend
+    square = jnp.where(near, a - b, 0)
+    # Beyond delta at half scale, since d may overflow where the loss does not.
+    half, slope = a / 2 - b / 2, jnp.where(near, 0, bend)
+    line = 2 * slope * (half * jnp.sign(half) - slope / 4)
+    return (square * (square / 2) + line).astype(x.dtype)
 
 
-@functools.partial(jax.jit, inline=True)
-def binary_cross_entropy(
-    logits: Float[Array, "*shape"],
-    labels: Real[Array, "*shape"] | Bool[Array, "*shape"],
-    *,
-    where: Bool[Array, "..."] | None = None,
-) -> Float[Array, "*shape"]:
-    """Return ``-y log p - (1 - y) log(1 - p)`` for ``p = sigmoid(logits)``, entry by entry.
-
-    Computed as ``y softplus(-x) + (1 - y) softplus(x)``, a sum of positive terms.
-
-    Args:
-        logits: any shape, float.
-        labels: the shape of logits: bool, integer 0 and 1, or float probabilities of its dtype.
-        where: bool, the shape of logits or 1 along some axes: the entries to keep.
-
-    Returns:
-        The shape and dtype of logits; NaN for a label outside [0, 1].
-
-    Raises:
-        ValueError, TypeError: shapes differ, or the dtypes of two float arrays.
-
-    Source: D. R. Cox, The regression analysis of binary sequences (1958).
-
-    >>> binary_cross_entropy(jnp.array([0.0, -1e4]), jnp.array([1, 1]))
-    Array([6.931472e-01, 1.000000e+04], dtype=float32)
-    """
-    x, y = _entries("binary_cross_entropy", "labels", logits, labels, where)
-    loss = weighted(y, softplus(-x)) + weighted(1 - y, softplus(x))
-    loss = jnp.where((y >= 0) & (y <= 1), loss, jnp.nan)
-    return _kept(loss, where).astype(logits.dtype)
-
-
-@functools.partial(jax.jit, inline=True)
-def hinge(
-    scores: Float[Array, "*shape"],
-    labels: Real[Array, "*shape"],
-    *,
-    where: Bool[Array, "..."] | None = None,
-) -> Float[Array, "*shape"]:
-    """Return ``max(0, 1 - y s)``, entry by entry.
-
-    Args:
-        scores: any shape, float.
-        labels: the shape of scores: -1 and 1, integer or of the dtype of scores.
-        where: bool, the shape of scores or 1 along some axes: the entries to keep.
-
-    Returns:
-        The shape and dtype of scores; NaN for another label. The derivative at y s = 1 is 0.
-
-    Raises:
-        ValueError, TypeError: shapes differ, or the dtypes of two float arrays.
-
-    Source: C. Cortes, V. Vapnik, Support-vector networks (1995).
-
-    >>> hinge(jnp.array([0.5, 2.0, 2.0]), jnp.array([1, 1, -1])).tolist()
-    [0.5, 0.0, 3.0]
-    """
-    s, y = _entries("hinge", "labels", scores, labels, where)
-    loss = jnp.where(jnp.abs(y) == 1, jax.nn.relu(1 - y * s), jnp.nan)
-    return _kept(loss, where).astype(scores.dtype)
-
-
-def _kept(loss: jax.Array, where: jax.Array | None) -> jax.Array:
-    return loss if where is None else jnp.where(where, loss, 0)
-
-
-def weighted(weight: jax.Array, loss: jax.Array) -> jax.Array:
-    """Weight times loss, where no weight times an infinite loss is 0."""
-    return weight * jnp.where((weight == 0) & jnp.isinf(loss), 0, loss)
-
-
-@functools.partial(jax.jit, inline=True)
+@jitted()
 def cosine_distance(
     x: Float[Array, "*n features"],
-    y: Float[Array, "*n features"],
+    y: Real[Array, "*n features"],
     *,
     where: Bool[Array, "..."] | None = None,
 ) -> Float[Array, "*n"]:
@@ -214,7 +122,8 @@ def cosine_distance(
     Computed as ``|x / |x| - y / |y||^2 / 2``, which does not cancel for nearly parallel vectors.
 
     Args:
-        x, y: (*n, features), of one shape and dtype.
+        x: (*n, features), float.
+        y: the shape of x: of its dtype, or integers.
         where: bool, the shape of x or 1 along some axes: the entries to keep.
 
     Returns:
@@ -230,7 +139,7 @@ def cosine_distance(
     """
     if x.ndim < 1:
         raise wrong("cosine_distance", "x", describe(x), "at least one axis, the features last")
-    a, b = _entries("cosine_distance", "y", x, y, where)
+    a, b = entries("cosine_distance", "y", x, y, where)
     (a, some_a), (b, some_b) = _unit(a), _unit(b)
     loss = jnp.where(some_a & some_b, jnp.sum(jnp.square(a - b), -1) / 2, 1)
     if where is not None:

@@ -71,7 +71,10 @@ def test_wrong_calls() -> None:
             r"fnn.accuracy: labels: got int32\[2,1\]; needed",
         ),
         (lambda: fnn.top_k_accuracy(x, labels, k=4), r"top_k_accuracy: k: got 4; needed 1 ... 3"),
-        (lambda: fnn.top_k_accuracy(x, labels, k=0), r"top_k_accuracy: k: got 0; needed 1 ... 3"),
+        (
+            lambda: fnn.top_k_accuracy(x, labels, k=0),
+            r"accuracy: k: got 0; needed an int >= 1",
+        ),
         (lambda: fnn.confusion_matrix(x, labels[:1]), r"confusion_matrix: labels: got int32\[1\]"),
         (lambda: fnn.perplexity(x[0], labels[0]), r"fnn.perplexity: logits: got float32\[3\]"),
         (lambda: fnn.perplexity(x, labels, where=jnp.ones(3, bool)), r"where: got bool\[3\]"),
