@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import jax
@@ -91,7 +91,7 @@ def draw_order(key: Array, epoch: Any, *, n: int) -> tuple[Array, Array]:
 def check_examples(data: Any, batch_size: Any) -> int:
     """Return how many examples there are, or raise: unequal lengths, fewer than in a batch."""
     sizes: dict[str, int | None] = {}
-    for path, leaf in jax.tree.leaves_with_path(data):
+    for path, leaf in jax.tree.leaves_with_path(data, is_leaf=lambda x: isinstance(x, Iterator)):
         place = "data" + jax.tree_util.keystr(path)
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
             needed = "arrays; without batch_size, an iterable of batches"

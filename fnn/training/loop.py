@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from fnn.dtypes import accumulator, is_floating
 from fnn.training.report import Run
 from fnn.training.step import Learner, Observer, Plan, Seen, take_step
 
@@ -178,11 +179,16 @@ def _nothing(plan: Plan, watch: Watch | None, learner: Learner, feed: Feed, plac
         return seen.aux, None if watch is None else _observe(watch, learner.params, seen, batch)
 
     aux, values = jax.eval_shape(first)  # costs one more trace of the loss
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), aux)
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, _sum_dtype(x.dtype)), aux)
     if watch is None:
         return Tally(jnp.zeros(()), sums)
     empty = jax.tree.map(lambda x: jnp.zeros((watch.most, *x.shape), x.dtype), values)
     return Tally(jnp.zeros(()), sums, jnp.zeros((), jnp.int32), empty)
+
+
+def _sum_dtype(dtype: Any) -> Any:
+    """Return the dtype in which means over batches are added, those of integers included."""
+    return accumulator(dtype if is_floating(dtype) else jnp.result_type(float))
 
 
 def _counted(tally: Tally, seen: Seen, size: int) -> Tally:

@@ -26,8 +26,8 @@ class NonFiniteError(FloatingPointError):
         self.loss, self.gradient, self.parameter, self.run = loss, gradient, parameter, run
         super().__init__(
             f"fnn.train: step {run.step + 1}: got a loss of {loss:g}, first gradient not finite:"
-            f" {gradient!r}, first parameter: {parameter!r}; needed finite numbers; the `run` of this"
-            f" error is the run before that step"
+            f" {gradient!r}, first parameter: {parameter!r}; needed finite numbers; this error's"
+            f" `run` is the run before that step"
         )
 
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn.checks import check_key, check_scalar, describe, wrong
-from fnn.optimizers.base import Transform, run_update
+from fnn.functions import frozen
+from fnn.optimizers.base import Optimizer, Transform, run_update
 from fnn.trees import check_like, check_params
 
 Loss = Callable[..., Any]
@@ -63,11 +64,15 @@ class Seen(NamedTuple):
 def make_plan(
     function: str, loss: Loss, optimizer: Transform, *, has_stats: bool = False, has_aux: bool
 ) -> Plan:
-    """Return the plan for public function ``function``, or raise its error."""
+    """Return the plan for public function ``function``, or raise its error.
+
+    Equal losses and optimizers make equal plans, so that a run started anew compiles nothing.
+    """
     if not callable(loss):
         raise wrong(function, "loss", describe(loss), "a function loss(params, batch)", TypeError)
     keyed = "key" in inspect.signature(loss).parameters
-    return Plan(function, loss, optimizer, has_stats, has_aux, keyed)
+    own = Optimizer(frozen(optimizer.init), frozen(optimizer.update))
+    return Plan(function, frozen(loss), own, has_stats, has_aux, keyed)
 
 
 def make_step(

@@ -158,7 +158,7 @@ def ahead(items: Generator[T]) -> Generator[T]:
 def check_batches(data: Any, run: Run, epochs: int) -> None:
     """Raise unless data are batches that last for the run."""
     if isinstance(data, jax.Array | np.ndarray | dict | tuple):
-        needed = f"an int, as data is {describe(data)}; only an iterable of batches has none"
+        needed = f"an int, as data is a {type(data).__name__}; an iterable of batches has none"
         raise wrong("train", "batch_size", None, needed)
     if not isinstance(data, Iterable) and not callable(data):
         needed = "arrays and a batch_size, an iterable of batches, or a function of the epoch"

@@ -39,7 +39,7 @@ def fuses(poison: int, number: int) -> Fuse:
 
 
 def one_by_one(data: Fuse) -> Any:
-    return lambda epoch: [Fuse(x, y) for x, y in zip(data.number[:, None], data.poison[:, None])]
+    return lambda epoch: [Fuse(data.number[i : i + 1], data.poison[i : i + 1]) for i in range(12)]
 
 
 def reports(data: Any, on_nonfinite: str, epochs: int = 2, **config: Any) -> Iterator[Any]:

@@ -1,6 +1,5 @@
 """train over arrays: what each step saw, one trace, reports that stay, errors."""
 
-import functools
 import itertools
 import re
 from collections import Counter
@@ -17,6 +16,8 @@ from fnn.training.loop import Place, advance
 from fnn.training.step import Learner, make_plan
 from tests.check import close
 from tests.training.cases import DATA, KEY, Pairs, X, Y, counted, diary, squares, start
+
+ADAM = fnn.adam(0.1)
 
 
 def seen(n: int, batch_size: int, epochs: int, key: Any, **config: Any) -> np.ndarray:
@@ -82,15 +83,26 @@ def test_train_is_a_loop_of_steps() -> None:
 @pytest.mark.parametrize(("batch_size", "shapes"), [(5, 1), (4, 2)])
 def test_one_trace_per_shape_of_batch(batch_size: int, shapes: int) -> None:
     loss, traces = counted(squares)
-    run = functools.partial(
-        fnn.train, loss, start(), fnn.adam(0.1), DATA, batch_size=batch_size, epochs=3
-    )
-    assert len(list(run(key=KEY))) == 3
+
+    def run(**change: Any) -> list[Any]:
+        config = {"batch_size": batch_size, "epochs": 3, "key": KEY} | change
+        return list(fnn.train(loss, start(), ADAM, DATA, **config))
+
+    assert len(run()) == 3
     assert len(traces) == shapes
-    list(run(key=jax.random.key(1)))
+    run(key=jax.random.key(1))
     assert len(traces) == shapes, "a second run of the same functions compiles nothing"
-    assert len(list(run(key=KEY, report_every=2))) == 3 * (1 if batch_size == 5 else 2)
+    assert len(run(report_every=2)) == 3 * shapes
     assert len(traces) == shapes, "nor do reports of other lengths"
+
+
+def test_equal_losses_are_one_program() -> None:
+    def plan(power: int) -> Any:
+        return make_plan("train", lambda p, batch: (p**power).sum(), ADAM, has_aux=False)
+
+    assert plan(2) == plan(2)
+    assert hash(plan(2)) == hash(plan(2))
+    assert plan(2) != plan(3)
 
 
 def test_reports() -> None:

@@ -1,0 +1,317 @@
+"""Data in batches: every batch once and in order, from whatever yields them; clean ends."""
+
+import gc
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn.training import stream
+from tests.training.cases import DATA, KEY, Pairs, X, Y, counted, diary, squares, start
+
+N = 10
+SGD = fnn.sgd(0.1)
+
+
+def rows(sizes: list[int]) -> list[np.ndarray]:
+    """0 ... n - 1 in batches of these sizes."""
+    return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+
+
+def marks(params: Any, batch: Any) -> Any:
+    return params[batch].sum()  # its gradient is 1 at the examples of the batch
+
+
+def seen(data: Any, steps: int, **config: Any) -> np.ndarray:
+    """Times that each step saw each of N examples."""
+    config = {"epochs": 1, "key": KEY} | config
+    *_, last = fnn.train(marks, jnp.zeros(N), diary(steps), data, **config)
+    assert last.step == steps
+    return np.asarray(last.state[1])
+
+
+def expected(batches: list[np.ndarray]) -> np.ndarray:
+    return np.array([np.bincount(batch, minlength=N) for batch in batches])
+
+
+class Loader:
+    """As PyTorch's DataLoader: an iterable that begins again whenever it is asked to."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Tensor:
+    """As PyTorch's: no NumPy array, but can become one."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array(self.values, dtype)
+
+
+@pytest.mark.parametrize("sizes", [[3, 3, 3, 1], [5, 5], [10], [1] * 10, [2, 3, 3, 2]])
+@pytest.mark.parametrize("every", [None, 3])
+def test_every_batch_is_one_step(sizes: list[int], every: int | None) -> None:
+    batches = rows(sizes)
+    got = seen(batches, len(batches), report_every=every)
+    np.testing.assert_array_equal(got, expected(batches))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda batches: batches,
+        lambda batches: Loader(batches),
+        lambda batches: (batch for batch in batches),
+        lambda batches: lambda epoch: iter(batches),
+        lambda batches: [jnp.asarray(batch) for batch in batches],
+        lambda batches: [Tensor(batch) for batch in batches],
+    ],
+    ids=["list", "loader", "generator", "function", "jax", "tensors"],
+)
+def test_whatever_yields_batches(data: Any) -> None:
+    batches = rows([4, 4, 2])
+    np.testing.assert_array_equal(seen(data(batches), 3), expected(batches))
+
+
+def test_a_function_is_told_the_epoch() -> None:
+    told: list[int] = []
+
+    def data(epoch: int) -> list[np.ndarray]:
+        told.append(epoch)
+        return [np.array([epoch])]
+
+    got = seen(data, 3, epochs=3)
+    assert told == [0, 1, 2]
+    np.testing.assert_array_equal(got, expected([np.array([e]) for e in range(3)]))
+
+
+def test_an_epoch_of_a_stream_is_that_of_arrays() -> None:
+    """The same batches give the same numbers, wherever they come from."""
+    n, size = 10, 3
+    pages = []
+
+    def order(params: Any, batch: Any) -> Any:
+        return params[batch].sum()
+
+    *_, last = fnn.train(
+        order, jnp.zeros(n), diary(4), np.arange(n), batch_size=size, epochs=1, key=KEY
+    )
+    pages = [np.flatnonzero(page) for page in np.asarray(last.state[1])]
+    batches = [Pairs(X[page], Y[page]) for page in pages]
+    adam = fnn.adam(0.1)
+    (a,) = fnn.train(squares, start(), adam, DATA, batch_size=size, epochs=1, key=KEY)
+    (b,) = fnn.train(squares, start(), adam, batches, epochs=1, key=KEY)
+    assert a.loss == pytest.approx(b.loss, rel=1e-6)
+    for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_one_trace_per_shape_and_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, traces = counted(squares)
+    sizes: list[int] = []
+    stack = stream._stacked
+    monkeypatch.setattr(stream, "_stacked", lambda *a: sizes.append(len(a[0])) or stack(*a))
+
+    def groups(batches: list[Any], **config: Any) -> list[int]:
+        sizes.clear()
+        list(fnn.train(loss, start(), SGD, batches, key=KEY, **config))
+        return list(sizes)
+
+    pieces = [Pairs(X[i : i + 3], Y[i : i + 3]) for i in (0, 3, 6, 9)]
+    assert groups(pieces * 2, epochs=2) == [3, 1] * 4
+    assert len(traces) == 2
+    assert groups(pieces[:1] * 130, epochs=1) == [64, 64, 2]
+    assert groups(pieces[:1] * 130, epochs=1, report_every=50) == [50, 50, 30]
+
+
+def test_large_batches_go_one_by_one() -> None:
+    batch = np.zeros((stream.STACK // 4,), np.float32)
+    assert stream._capacity(batch, None) == 1
+    assert stream._capacity(batch[: len(batch) // 8], None) == 8
+
+
+def test_reports_within_an_epoch() -> None:
+    batches = rows([2] * 5)
+    reports = list(
+        fnn.train(marks, jnp.ones(N), fnn.sgd(0.0), batches, epochs=2, key=KEY, report_every=2)
+    )
+    assert [(r.epoch, r.step) for r in reports] == [(1, 2), (1, 4), (1, 5), (2, 7), (2, 9), (2, 10)]
+    assert [(r.run.epoch, r.run.batch) for r in reports[:3]] == [(0, 2), (0, 4), (1, 0)]
+    assert all(r.loss == pytest.approx(2) for r in reports)
+    assert all(r.examples_per_second > 0 for r in reports)
+
+
+def test_the_loss_is_the_mean_over_examples() -> None:
+    batches = rows([4, 4, 2])  # sums 4, 4, 2
+    (report,) = fnn.train(marks, jnp.ones(N), fnn.sgd(0.0), batches, epochs=1, key=KEY)
+    assert report.loss == pytest.approx((4 * 4 + 4 * 4 + 2 * 2) / 10)
+
+
+def test_each_step_has_its_own_key() -> None:
+    def noise(params: Any, batch: Any, key: Any) -> Any:
+        return (params * jax.random.normal(key, params.shape)).sum()
+
+    data = rows([1] * 9)
+    for every in (None, 4):
+        *_, last = fnn.train(
+            noise, jnp.zeros(1), diary(18), data, epochs=2, key=KEY, report_every=every
+        )
+        assert np.unique(last.state[1]).size == 18
+
+
+def test_a_buffer_that_is_filled_again() -> None:
+    def data(epoch: int) -> Iterator[np.ndarray]:
+        buffer = np.zeros(1, np.int32)
+        for i in range(6):
+            buffer[:] = i
+            yield buffer
+        buffer[:] = 9
+
+    np.testing.assert_array_equal(seen(data, 6), expected(rows([1] * 6)))
+
+
+def reading() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("fnn.train")]
+
+
+def test_an_error_of_the_producer_is_raised_with_its_place() -> None:
+    def broken() -> Iterator[np.ndarray]:
+        yield from rows([1] * 3)
+        raise OSError("disk gone")
+
+    reports = fnn.train(marks, jnp.zeros(N), SGD, broken(), epochs=1, key=KEY)
+    with pytest.raises(OSError, match="disk gone") as caught:
+        list(reports)
+    assert "broken" in [entry.name for entry in caught.traceback]
+    assert not reading()
+
+
+def test_stopping_early_ends_the_thread_and_the_producer() -> None:
+    ends: list[str] = []
+    read: list[int] = []
+
+    def endless() -> Iterator[np.ndarray]:
+        try:
+            for i in itertools.count():
+                read.append(i)
+                yield np.array([i % N])
+        finally:
+            ends.append("closed")
+
+    for report in fnn.train(marks, jnp.zeros(N), SGD, endless(), epochs=1, key=KEY, report_every=5):
+        if report.step == 20:
+            break
+    del report
+    gc.collect()
+    assert not reading()
+    assert ends == ["closed"]
+    assert len(read) < 20 + 5 * (stream.AHEAD + 2), "reads further ahead than it may"
+
+
+def test_nothing_is_read_before_the_first_report_is_asked_for() -> None:
+    read: list[int] = []
+    reports = fnn.train(
+        marks,
+        jnp.zeros(N),
+        fnn.sgd(0.1),
+        lambda e: read.append(e) or rows([5, 5]),
+        epochs=1,
+        key=KEY,
+    )
+    assert not read
+    list(reports)
+    assert read == [0]
+
+
+def test_batches_arrive_while_the_program_runs() -> None:
+    """A producer that sleeps as long as the user's own work takes costs no time of its own."""
+    pause = 0.05
+
+    def slow(epoch: int) -> Iterator[np.ndarray]:
+        for i in range(8):
+            time.sleep(pause)
+            yield np.array([i])
+
+    def took() -> float:
+        reports = fnn.train(marks, jnp.zeros(N), SGD, slow, epochs=2, key=KEY, report_every=1)
+        next(reports)  # compiles
+        start = time.perf_counter()
+        for _ in reports:
+            time.sleep(pause)
+        return time.perf_counter() - start
+
+    assert min(took() for _ in range(3)) < 1.6 * 15 * pause  # one after the other: 2 x
+
+
+def test_the_thread_has_the_callers_width_of_numbers() -> None:
+    widths: list[Any] = []
+
+    def data(epoch: int) -> list[np.ndarray]:
+        widths.append(jnp.ones(1).dtype)
+        return [np.ones(3)]
+
+    with jax.enable_x64(True):
+        params = jnp.zeros(3, jnp.float64)
+        loss = lambda p, batch: ((p - batch) ** 2).sum()
+        (report,) = fnn.train(loss, params, fnn.sgd(0.5), data, epochs=1, key=KEY)
+        assert report.params.dtype == np.float64
+    assert widths == [np.dtype(np.float64)]
+
+
+@pytest.mark.parametrize(
+    ("data", "change", "kind", "message"),
+    [
+        (DATA, {}, ValueError, "batch_size: got None; needed an int, as data is a Pairs"),
+        ({"x": X}, {}, ValueError, "batch_size: got None; needed an int, as data is a dict"),
+        (X, {}, ValueError, r"batch_size: got None; needed an int, as data is a ndarray"),
+        (3, {}, TypeError, "data: got int 3; needed arrays and a batch_size, an iterable of"),
+        (lambda e: 3, {}, TypeError, r"data\(0\): got int 3; needed an iterable of batches"),
+        ([], {}, ValueError, "data: got no batch in epoch 1; needed at least one"),
+        (
+            (batch for batch in rows([5, 5])),
+            {"epochs": 2},
+            ValueError,
+            "data: got generator .* which can be read once; .* a function that takes the epoch",
+        ),
+        ([np.array(["a"])], {}, TypeError, "a batch of data: got <U1.*; needed an array of"),
+        (Loader([]), {"batch_size": 4}, TypeError, "data: got Loader .* without batch_size, an"),
+        (iter(rows([5, 5])), {"batch_size": 4}, TypeError, "data: got list_iterator .* without"),
+    ],
+    ids=["named_tuple", "dict", "array", "number", "no_iterable", "empty", "once", "strings",
+         "loader_with_size", "iterator_with_size"],
+)  # fmt: skip
+def test_refuses(data: Any, change: Any, kind: type[Exception], message: str) -> None:
+    config = {"epochs": 1, "key": KEY} | change
+    with pytest.raises(kind, match=f"^fnn.train: {message}"):
+        list(fnn.train(marks, jnp.zeros(N), SGD, data, **config))
+
+
+def test_an_iterable_that_is_exhausted_in_the_second_epoch() -> None:
+    class Once:
+        def __init__(self) -> None:
+            self.batches = iter(rows([5, 5]))
+
+        def __iter__(self) -> Iterator[np.ndarray]:
+            return self.batches
+
+    reports = fnn.train(marks, jnp.zeros(N), SGD, Once(), epochs=2, key=KEY)
+    assert next(reports).step == 2
+    message = "data: got no batch in epoch 2; needed at least one; what is read once, such as a gen"
+    with pytest.raises(ValueError, match=message):
+        next(reports)
