@@ -5,16 +5,18 @@ slashes. A mask is a function of that string, so that it reads in the script tha
 ``lambda path: path.endswith("/b")``.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator
+from fnn.dtypes import widen
 
 Mask = Callable[[str], bool]
 
@@ -58,11 +60,19 @@ def paths(params: PyTree[Any]) -> PyTree[str]:
 def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
     """Return the Euclidean norm of all numbers of a pytree together, at least in float32.
 
-    ``sqrt(sum over leaves and entries of x^2)``.
+    ``m sqrt(sum over leaves and entries of (x / m)^2)``, with m the largest magnitude, so that no
+    square overflows or vanishes where the norm does not. At 0 its derivative is 0.
     """
-    squares = [jnp.sum(jnp.square(x.astype(accumulator(x.dtype)))) for x in jax.tree.leaves(tree)]
-    widest = max((s.dtype for s in squares), key=lambda d: d.itemsize, default=jnp.float32)
-    return jnp.sqrt(sum((s.astype(widest) for s in squares), jnp.zeros((), widest)))
+    leaves = [widen(jnp.asarray(x)) for x in jax.tree.leaves(tree)]
+    widest = max((x.dtype for x in leaves), key=lambda d: d.itemsize, default=jnp.float32)
+    zero = jnp.zeros((), widest)
+    sizes = [jnp.max(jnp.abs(x), initial=0).astype(widest) for x in leaves]
+    largest = lax.stop_gradient(functools.reduce(jnp.maximum, sizes, zero))
+    most = jnp.asarray(jnp.finfo(widest).max / 8, widest)  # whose reciprocal is a normal number
+    scale = jnp.where((largest > 0) & (largest < jnp.inf), jnp.minimum(largest, most), 1)
+    squares = [jnp.sum(jnp.square(x.astype(widest) / scale)) for x in leaves]
+    total = sum(squares, zero)
+    return scale * jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total)
 
 
 def check_like(function: str, argument: str, tree: Any, like: Any) -> None:

@@ -34,3 +34,17 @@ def test_global_norm() -> None:
         wide = {"a": jnp.ones(3), "b": jnp.ones(1, jnp.float32)}
         assert (wide["a"].dtype, global_norm(wide).dtype) == (np.float64, np.float64)
         assert float(global_norm(wide)) == 2.0
+
+
+def test_global_norm_at_the_edges() -> None:
+    """No square overflows or vanishes; zero has a derivative; NaN and infinity stay."""
+    for values in ([1e20, 1, 1], [1e-30, 1e-30, 0], [3e38, 0, 0]):
+        x = np.float32(values)
+        want = np.linalg.norm(x.astype(np.float64))
+        got, gradient = jax.value_and_grad(global_norm)(jnp.asarray(x))
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+        np.testing.assert_allclose(gradient, x / want, rtol=1e-6)
+    assert jax.grad(global_norm)(jnp.zeros(2)).tolist() == [0, 0]
+    assert np.isnan(global_norm([jnp.array([np.nan, 1])]))
+    assert global_norm([jnp.array([-np.inf, 1])]) == np.inf
+    assert global_norm([jnp.zeros((0, 3))]) == 0

@@ -1,4 +1,19 @@
-"""Analysis: what a network does, read from its loss and its intermediate values.
+"""Analysis: what a network does. The names of this room are used as ``fnn.analysis.<name>``.
 
-Imports the ground, the layers and the losses; optimizers and training may import it.
+Imports the ground, the kernels, the layers and the losses; optimizers and training may import it.
+Read curvature first, with spectrum and noise; program, what a traced function is, before watching,
+and before ledger, arithmetic and reach, of which sizes makes its table; then the others.
 """
+
+from fnn.analysis.gradcheck import assert_gradients as assert_gradients
+from fnn.analysis.gradcheck import check_gradients as check_gradients
+from fnn.analysis.measures import activity as activity
+from fnn.analysis.measures import first_nonfinite as first_nonfinite
+from fnn.analysis.measures import norms as norms
+from fnn.analysis.noise import gradient_noise_scale as gradient_noise_scale
+from fnn.analysis.rates import rate_range as rate_range
+from fnn.analysis.sizes import summary as summary
+from fnn.analysis.spectrum import spectral_density as spectral_density
+from fnn.analysis.watching import gradients_at as gradients_at
+from fnn.analysis.watching import watch as watch
+from fnn.analysis.watching import watched as watched

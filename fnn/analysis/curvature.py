@@ -1,10 +1,10 @@
 """Curvature of a loss over its params, without forming the Hessian.
 
 The Hessian H of a loss acts on a direction v as ``H v = d/dt grad(params + t v)`` at t = 0: one
-forward derivative of the gradient, about the cost of two gradients whatever the number of params.
-Everything here is built from that product. Losses are ``loss(params, *args)``, such as the
-``loss(params, batch)`` that `fnn.train` takes, and H couples all leaves of params, read as one
-vector; half-precision leaves are summed in float32.
+forward derivative of the gradient, at about the cost of two gradients however many params there
+are. Everything here is built from that product. A loss is ``loss(params, *args)``, such as the
+``loss(params, batch)`` that `fnn.train` takes. H couples all leaves of params, which are read as
+one vector, in float32 where they are narrower.
 """
 
 import functools
@@ -15,10 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fnn.checks import check_scalar, wrong
-from fnn.trees import check_like, check_params
+from fnn.checks import (
+    NOT_NEGATIVE,
+    check_int,
+    check_key,
+    check_known,
+    check_number,
+    check_scalar,
+    describe,
+    wrong,
+)
+from fnn.functions import jitted
+from fnn.trees import check_like, check_params, global_norm
 
 Loss = Callable[..., Any]
 
@@ -39,12 +49,25 @@ class Quadratic(NamedTuple):
     unpack: Callable[[Array], Any]
 
 
+def scalar_loss(function: str, loss: Loss, params: Any, *args: Any) -> Loss:
+    """Return loss as a function of params alone, after the checks that every function here makes.
+
+    Raises:
+        ValueError: when called, loss is no scalar.
+        TypeError: loss cannot be called; a leaf of params is no floating-point array.
+    """
+    if not callable(loss):
+        raise wrong(function, "loss", describe(loss), "a function loss(params, *args)", TypeError)
+    check_params(function, params)
+    return lambda params: check_scalar(function, loss(params, *args))
+
+
 def quadratic(function: str, loss: Loss, params: Any, *args: Any) -> Quadratic:
     """Linearize the gradient of loss at params; ``function`` is named in messages."""
-    check_params(function, params)
+    scalar = scalar_loss(function, loss, params, *args)
     leaves, structure = jax.tree.flatten(params)
-    if not leaves:
-        raise wrong(function, "params", "no array", "at least one")
+    if not any(x.size for x in leaves):
+        raise wrong(function, "params", "no number", "at least one")
     dtype = max([jnp.dtype("float32"), *(x.dtype for x in leaves)], key=lambda d: d.itemsize)
     ends = [sum(x.size for x in leaves[: i + 1]) for i in range(len(leaves))]
 
@@ -56,14 +79,11 @@ def quadratic(function: str, loss: Loss, params: Any, *args: Any) -> Quadratic:
         like = zip(parts, leaves, strict=True)
         return jax.tree.unflatten(structure, [v.reshape(x.shape).astype(x.dtype) for v, x in like])
 
-    def scalar(params: Any) -> Any:
-        return check_scalar(function, loss(params, *args))
-
     gradient, product = jax.linearize(jax.grad(scalar), params)
     return Quadratic(pack(gradient), lambda v: pack(product(unpack(v))), pack, unpack)
 
 
-@functools.partial(jax.jit, static_argnames="loss", inline=True)
+@jitted(static=("loss",))
 def hvp(
     loss: Loss, params: PyTree[Float[Array, "..."]], v: PyTree[Float[Array, "..."]], *args: Any
 ) -> PyTree[Float[Array, "..."]]:
@@ -86,18 +106,16 @@ def hvp(
 
     Source: B. Pearlmutter, Fast exact multiplication by the Hessian (1994).
 
-    >>> import jax.numpy as jnp
-    >>> hvp(lambda x: x[0] ** 2 * x[1], jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])).tolist()
+    >>> fnn.hvp(lambda x: x[0] ** 2 * x[1], jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])).tolist()
     [6.0, 2.0]
     """
-    check_params("hvp", params)
+    gradient = jax.grad(scalar_loss("hvp", loss, params, *args))
     check_like("hvp", "v", v, params)
-    gradient = jax.grad(lambda p: check_scalar("hvp", loss(p, *args)))
     product: Any = jax.jvp(gradient, (params,), (v,))[1]
     return product
 
 
-@functools.partial(jax.jit, static_argnames="loss", inline=True)
+@jitted(static=("loss",))
 def hessian_diagonal(
     loss: Loss, params: PyTree[Float[Array, "..."]], *args: Any
 ) -> PyTree[Float[Array, "..."]]:
@@ -118,8 +136,7 @@ def hessian_diagonal(
         ValueError: loss is no scalar.
         TypeError: a leaf of params is no floating-point array.
 
-    >>> import jax.numpy as jnp
-    >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1] + x[1] ** 3, jnp.array([1.0, 3.0])).tolist()
+    >>> fnn.hessian_diagonal(lambda x: x[0] ** 2 * x[1] + x[1] ** 3, jnp.array([1.0, 3.0])).tolist()
     [6.0, 18.0]
     """
     q = quadratic("hessian_diagonal", loss, params, *args)
@@ -137,12 +154,12 @@ def diagonal(q: Quadratic) -> Array:
     return h
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "samples"), inline=True)
+@jitted(static=("loss", "samples"))
 def hutchinson_diagonal(
     loss: Loss,
     params: PyTree[Float[Array, "..."]],
     *args: Any,
-    key: Array,
+    key: PRNGKeyArray,
     samples: int,
 ) -> PyTree[Float[Array, "..."]]:
     """Return an unbiased estimate of the diagonal of the Hessian.
@@ -166,12 +183,11 @@ def hutchinson_diagonal(
 
     Source: C. Bekas, E. Kokiopoulou, Y. Saad, An estimator for the diagonal of a matrix (2007).
 
-    >>> import jax, jax.numpy as jnp
     >>> x, key = jnp.array([1.0, 2.0]), jax.random.key(0)
-    >>> hutchinson_diagonal(lambda x: (x**3).sum(), x, key=key, samples=1).tolist()
+    >>> fnn.hutchinson_diagonal(lambda x: (x**3).sum(), x, key=key, samples=1).tolist()
     [6.0, 12.0]
     """
-    check_count("hutchinson_diagonal", "samples", samples)
+    check_int("hutchinson_diagonal", "samples", samples, 1)
     q = quadratic("hutchinson_diagonal", loss, params, *args)
     return q.unpack(sampled_diagonal(q, key, samples))
 
@@ -204,12 +220,12 @@ class Spectrum(NamedTuple):
     error: Array
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "iterations"), inline=True)
+@jitted(static=("loss", "iterations"))
 def extreme_eigenvalues(
     loss: Loss,
     params: PyTree[Float[Array, "..."]],
     *args: Any,
-    key: Array,
+    key: PRNGKeyArray,
     iterations: int = 64,
 ) -> Spectrum:
     """Return the smallest and the largest eigenvalue of the Hessian, by Lanczos' method.
@@ -236,21 +252,31 @@ def extreme_eigenvalues(
     Source: C. Lanczos (1950); with full reorthogonalisation as in G. Golub, C. Van Loan, Matrix
     computations, section 10.3.
 
-    >>> import jax, jax.numpy as jnp
     >>> bowl = lambda x: x[0] ** 2 + 2 * x[1] ** 2
-    >>> ends = extreme_eigenvalues(bowl, jnp.array([-5.0, -2.0]), key=jax.random.key(0))
+    >>> ends = fnn.extreme_eigenvalues(bowl, jnp.array([-5.0, -2.0]), key=jax.random.key(0))
     >>> round(float(ends.smallest), 4), round(float(ends.largest), 4)
     (2.0, 4.0)
     """
-    check_count("extreme_eigenvalues", "iterations", iterations)
+    check_int("extreme_eigenvalues", "iterations", iterations, 1)
     return lanczos(quadratic("extreme_eigenvalues", loss, params, *args), key, iterations)
 
 
 def lanczos(q: Quadratic, key: Array, iterations: int) -> Spectrum:
     """Extreme eigenvalues of the Hessian of q; see `extreme_eigenvalues`."""
+    first = jax.random.normal(key, q.gradient.shape, q.gradient.dtype)
+    values, vectors, rest = ritz(q, first, iterations)
+    residual = jnp.abs(rest * vectors[-1])
+    return Spectrum(values[0], values[-1], jnp.maximum(residual[0], residual[-1]))
+
+
+def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Array]:
+    """Eigenvalues and eigenvectors of Lanczos' tridiagonal matrix, and the b that follows it.
+
+    The chain starts from the direction of ``first`` and ends early where H maps its vectors into
+    their own span. What stands for the missing steps has no part in the first vector.
+    """
     n, dtype = q.gradient.size, q.gradient.dtype
     k = min(iterations, n)
-    first = jax.random.normal(key, (n,), dtype)
 
     def grow(j: Array, carry: Any) -> Any:
         basis, a, b, size = carry
@@ -258,30 +284,28 @@ def lanczos(q: Quadratic, key: Array, iterations: int) -> Spectrum:
         a_j = dot(basis[j], w)
         for _ in range(2):  # once leaves errors of the size of the rounding of w, twice does not
             w = w - dot(dot(basis, w), basis)
-        b_j = jnp.linalg.norm(w)
+        b_j = global_norm(w)
         size = jnp.maximum(size, jnp.abs(a_j) + b_j)
-        # H maps the vectors so far into their own span: the chain ends, in vectors and b of zero.
-        b_j = jnp.where(b_j > np.finfo(dtype).eps * size, b_j, 0)
+        b_j = jnp.where(b_j > np.finfo(dtype).eps * size, b_j, 0)  # 0 where the chain ends
         following = jnp.where(b_j > 0, w / jnp.where(b_j > 0, b_j, 1), 0)
         return basis.at[j + 1].set(following), a.at[j].set(a_j), b.at[j].set(b_j), size
 
-    basis = jnp.zeros((k + 1, n), dtype).at[0].set(first / jnp.linalg.norm(first))
+    basis = jnp.zeros((k + 1, n), dtype).at[0].set(first / global_norm(first))
     zeros = jnp.zeros(k, dtype)
     basis, a, b, _ = lax.fori_loop(0, k, grow, (basis, zeros, zeros, zeros[0]))
     # Rows after the end would add an eigenvalue 0; the first a lies inside the spectrum.
     ended = jnp.cumsum(jnp.pad(b == 0, (1, 0))[:k]) > 0
     a = jnp.where(ended, a[0], a)
     values, vectors = jnp.linalg.eigh(jnp.diag(a) + jnp.diag(b[:-1], 1) + jnp.diag(b[:-1], -1))
-    residual = jnp.abs(b[-1] * vectors[-1])
-    return Spectrum(values[0], values[-1], jnp.maximum(residual[0], residual[-1]))
+    return values, vectors, b[-1]
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "iterations"), inline=True)
+@jitted(static=("loss", "iterations"))
 def max_stable_step(
     loss: Loss,
     params: PyTree[Float[Array, "..."]],
     *args: Any,
-    key: Array,
+    key: PRNGKeyArray,
     iterations: int = 64,
 ) -> Float[Array, ""]:
     """Return the learning rate above which gradient descent diverges.
@@ -306,14 +330,13 @@ def max_stable_step(
 
     Source: CSC413 notes, optimization (2020).
 
-    >>> import jax, jax.numpy as jnp
     >>> bowl = lambda x: 0.5 * (x[0] ** 2 + 8 * x[1] ** 2)
-    >>> round(float(max_stable_step(bowl, jnp.ones(2), key=jax.random.key(0))), 4)
+    >>> round(float(fnn.max_stable_step(bowl, jnp.ones(2), key=jax.random.key(0))), 4)
     0.25
     """
-    check_count("max_stable_step", "iterations", iterations)
+    check_int("max_stable_step", "iterations", iterations, 1)
     largest = lanczos(quadratic("max_stable_step", loss, params, *args), key, iterations).largest
-    return jnp.where(largest > 0, 2 / jnp.where(largest > 0, largest, 1), jnp.inf)
+    return jnp.where(largest <= 0, jnp.inf, 2 / jnp.where(largest <= 0, 1, largest))
 
 
 class CriticalPoint(NamedTuple):
@@ -335,7 +358,7 @@ def critical_point(
     loss: Loss,
     params: PyTree[Float[Array, "..."]],
     *args: Any,
-    key: Array,
+    key: PRNGKeyArray,
     tolerance: float = 1e-4,
     iterations: int = 64,
 ) -> CriticalPoint:
@@ -358,17 +381,19 @@ def critical_point(
 
     Raises:
         ValueError: loss is no scalar; iterations < 1; tolerance < 0.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array; traced values, as the answer is
+            known only after the computation.
 
     Source: CSC413 notes, optimization (2020).
 
-    >>> import jax, jax.numpy as jnp
-    >>> critical_point(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2), key=jax.random.key(0)).kind
+    >>> loss, key = lambda x: x[0] ** 2 - x[1] ** 2, jax.random.key(0)
+    >>> fnn.critical_point(loss, jnp.zeros(2), key=key).kind
     'saddle'
     """
-    check_count("critical_point", "iterations", iterations)
-    if not tolerance >= 0:
-        raise wrong("critical_point", "tolerance", tolerance, "a number >= 0")
+    check_int("critical_point", "iterations", iterations, 1)
+    check_number("critical_point", "tolerance", tolerance, NOT_NEGATIVE)
+    check_key("critical_point", "key", key)
+    check_known("critical_point", params=params, args=args)
     norm, spectrum = _critical(loss, params, *args, key=key, iterations=iterations)
     slope, smallest, largest, error = map(float, (norm, *spectrum))
     zero = max(tolerance * max(abs(smallest), abs(largest)), error)
@@ -385,15 +410,14 @@ def critical_point(
     return CriticalPoint(kind, slope, smallest, largest)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "iterations"))
+@jitted(static=("loss", "iterations"))
 def _critical(
     loss: Loss, params: Any, *args: Any, key: Array, iterations: int
 ) -> tuple[Array, Spectrum]:
     q = quadratic("critical_point", loss, params, *args)
-    return jnp.linalg.norm(q.gradient), lanczos(q, key, iterations)
+    return global_norm(q.gradient), lanczos(q, key, iterations)
 
 
 def check_count(function: str, argument: str, value: int) -> None:
     """Raise the error of a public function for a count that is no int of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise wrong(function, argument, repr(value), "an int >= 1")
+    check_int(function, argument, value, 1)

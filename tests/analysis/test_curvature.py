@@ -251,5 +251,47 @@ def test_other_refusals() -> None:
         fnn.hvp(lambda p: p["w"].sum(), {"w": jnp.ones(2)}, {"w": jnp.ones(3)})
     with pytest.raises(ValueError, match=r"fnn.critical_point: tolerance: got -1; needed"):
         fnn.critical_point(jnp.sum, jnp.ones(2), key=KEY, tolerance=-1)
-    with pytest.raises(ValueError, match=r"fnn.hessian_diagonal: params: got no array"):
+    with pytest.raises(ValueError, match=r"fnn.hessian_diagonal: params: got no number"):
         fnn.hessian_diagonal(lambda p: jnp.zeros(()), {})
+
+
+def test_curvature_of_any_size() -> None:
+    """H of 1e-25 or 1e25: no norm of a product with it overflows or vanishes in float32."""
+    for size in (1e-25, 1e25):
+        scales = jnp.float32(size) * jnp.array([1, 2, 3, 4], jnp.float32)
+        ends = fnn.extreme_eigenvalues(
+            lambda x, s: (s * x * x).sum() / 2, 0 * scales, scales, key=KEY
+        )
+        np.testing.assert_allclose([ends.smallest, ends.largest], [size, 4 * size], rtol=1e-5)
+
+
+def test_a_curvature_that_is_nan_limits_no_step() -> None:
+    assert np.isnan(fnn.max_stable_step(lambda x: (jnp.nan * x * x).sum(), jnp.ones(2), key=KEY))
+
+
+def test_leaves_without_numbers() -> None:
+    params = {"some": jnp.array([1.0, 2.0]), "none": jnp.zeros((0, 3))}
+
+    def loss(p: Any) -> Any:
+        return (jnp.array([1.0, 3.0]) * p["some"] ** 2).sum() / 2 + p["none"].sum()
+
+    assert fnn.hvp(loss, params, params)["none"].shape == (0, 3)
+    np.testing.assert_allclose(fnn.hessian_diagonal(loss, params)["some"], [1, 3])
+    assert fnn.critical_point(loss, jax.tree.map(jnp.zeros_like, params), key=KEY).largest == 3
+
+
+def test_a_fresh_lambda_is_no_fresh_program(caplog: pytest.LogCaptureFixture) -> None:
+    for compiled in (True, False):
+        caplog.clear()
+        with jax.log_compiles():
+            fnn.critical_point(lambda x: (x**4).sum(), jnp.ones(3), key=KEY, iterations=2)
+        assert bool(caplog.records) == compiled
+
+
+def test_asks_for_values_where_it_answers_in_words() -> None:
+    with pytest.raises(TypeError, match=r"fnn.critical_point: params: got a traced array; needed"):
+        jax.jit(lambda x: fnn.critical_point(jnp.sum, x, key=KEY).largest)(jnp.ones(2))
+    with pytest.raises(TypeError, match=r"fnn.critical_point: key: got int 3; needed one random"):
+        fnn.critical_point(jnp.sum, jnp.ones(2), key=3)  # type: ignore[arg-type]  # refused
+    with pytest.raises(TypeError, match=r"fnn.hvp: loss: got int 3; needed a function"):
+        fnn.hvp(3, jnp.ones(2), jnp.ones(2))  # type: ignore[arg-type]  # refused

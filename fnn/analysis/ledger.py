@@ -1,0 +1,204 @@
+"""Which layer each operation of a traced program belongs to.
+
+Every array of the program is computed from some leaves of params, from data, or from both. A layer
+is where they meet: an operation that takes data and something made of params alone uses these
+leaves. A constant that is multiplied by weights is data too: a recurrence starts from one.
+Operations of one call of an fnn function are one layer. Outside of such calls, those that
+use leaves of one branch of params are, until one uses a leaf for the second time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fnn.analysis.arithmetic import PRODUCTS, multiply_adds
+from fnn.analysis.program import LOOPS, Call, Operation, Program
+from fnn.checks import wrong
+
+ADDED = ("add", "sub", "add_any")  # where a leaf of params meets data as a bias
+SCALED = ("mul", "div", "gather")  # where every number of the output has one weight
+
+
+@dataclasses.dataclass
+class Entry:
+    """A layer, as it is counted.
+
+    Attributes:
+        function: of fnn, or the primitive.
+        uses: by the path of every leaf that it uses, whether the leaf is only added to data.
+        output: shape and dtype of its largest result.
+        array: the number of this array; None inside a loop.
+        units: numbers in the output, of all steps of a loop.
+        taken: numbers in its largest input.
+        connections: pairs of a unit and a weight.
+        multiply_adds: of matrix products and convolutions.
+    """
+
+    function: str
+    uses: dict[str, bool]
+    output: Any = None
+    array: int | None = None
+    units: int = 0
+    taken: int = 0
+    connections: int = 0
+    multiply_adds: int = 0
+
+
+class Source(NamedTuple):
+    """What an array is computed from: these leaves of params alone, or data as well."""
+
+    leaves: frozenset[str]
+    data: bool
+
+
+DATA, NOTHING = Source(frozenset(), True), Source(frozenset(), False)
+
+
+def ledger(program: Program, names: Sequence[str]) -> list[Entry]:
+    """Return the layers of a program whose first inputs are the leaves of these names.
+
+    Calls that use no params count where they change the number of units.
+    """
+    sources = [Source(frozenset([name]), False) for name in names]
+    sources += [DATA] * (len(program.inputs) - len(names))
+    book = Book([], {})
+    _enter(book, program, _flow(program, sources), Place(1, None, True))
+    return [e for e in book.entries if e.uses or e.multiply_adds or e.units != e.taken]
+
+
+def _merged(sources: Sequence[Source]) -> Source:
+    if any(s.data for s in sources):
+        return DATA
+    return Source(frozenset().union(*(s.leaves for s in sources)), False)
+
+
+def _takes_data(op: Operation, reads: Sequence[Source]) -> bool:
+    if any(source.data for source in reads):
+        return True
+    return op.name in PRODUCTS and NOTHING in reads and bool(_merged(reads).leaves)
+
+
+def _flow(program: Program, inputs: Sequence[Source]) -> list[Source]:
+    """Return what every array of a program is computed from."""
+    sources = [NOTHING] * len(program.arrays)
+    for i, source in zip(program.inputs, inputs, strict=True):
+        sources[i] = source
+    for op in program.operations:
+        reads = [sources[i] for i in op.reads]
+        result = DATA if _takes_data(op, reads) else _merged(reads)
+        for i in op.writes:
+            sources[i] = result
+    return sources
+
+
+def _flow_in_scan(op: Operation, reads: list[Source]) -> list[Source]:
+    """Return the same for the body of a scan, whose carry may be data from a later step on."""
+    (body,), start = op.bodies, op.params["num_consts"]
+    stop = start + op.params["num_carry"]
+    while True:
+        sources = _flow(body, reads)
+        after = [sources[i] for i in body.outputs[: stop - start]]
+        pairs = zip(reads[start:stop], after, strict=True)
+        carry = [_merged(pair) for pair in pairs]
+        if carry == reads[start:stop]:
+            return sources
+        reads = [*reads[:start], *carry, *reads[stop:]]
+
+
+class Book(NamedTuple):
+    """The entries in order, and the latest one of every call and every branch of params."""
+
+    entries: list[Entry]
+    latest: dict[Any, Entry]
+
+    def entry(self, op: Operation, leaves: frozenset[str], products: int) -> Entry | None:
+        """Return the entry that an operation belongs to, a new one if need be."""
+        key: Any = op.call
+        if key is None and leaves:
+            path = min(leaves)
+            key = path.rpartition("/")[0] or path
+            if key == path and op.name in ADDED and self.entries:
+                return self.entries[-1]
+        elif key is None and products:
+            key = op.writes
+        if key is None:
+            return None
+        found = self.latest.get(key)
+        if found is None or (op.call is None and leaves & found.uses.keys()):
+            found = Entry(op.call.function if op.call else op.name, {})
+            self.entries.append(found)
+            self.latest[key] = found
+        return found
+
+
+class Place(NamedTuple):
+    """Where operations stand: how often they run, inside of which call, and whether in no loop."""
+
+    times: int
+    call: Call | None
+    top: bool
+
+
+def _enter(book: Book, program: Program, sources: list[Source], place: Place) -> None:
+    """Enter the operations of a program that take data."""
+    taken, given = _ends(program, sources)
+    for op in program.operations:
+        reads = [sources[i] for i in op.reads]
+        if not _takes_data(op, reads):
+            continue
+        loop = op.name in LOOPS
+        leaves = _merged([source for source in reads if not source.data]).leaves
+        products, taps = multiply_adds(op, program.arrays)
+        entry = None if loop and not op.call else book.entry(op, leaves, products)
+        if loop:
+            _enter_loop(book, op, reads, place)
+        if entry is None:
+            continue
+        if not loop:
+            scaled = program.arrays[op.writes[0]].size if op.name in SCALED else 0
+            entry.multiply_adds += place.times * products
+            entry.connections += place.times * (taps or scaled) * bool(leaves)
+            for path in leaves:
+                entry.uses[path] = entry.uses.get(path, True) and op.name in ADDED
+        if op.call is None or op.call != place.call:
+            sizes = [program.arrays[i].size for i in op.reads if (op.call, i) in taken]
+            entry.taken = max([entry.taken, *(place.times * size for size in sizes)])
+            for i in op.writes:
+                units = place.times * program.arrays[i].size
+                if op.call is None or ((op.call, i) in given and units >= entry.units):
+                    entry.units, entry.output = units, program.arrays[i]
+                    entry.array = i if place.top else None
+
+
+def _ends(program: Program, sources: list[Source]) -> tuple[set[Any], set[Any]]:
+    """Return pairs of a call and an array: data that it takes, and results that others read."""
+    writer = {i: op.call for op in program.operations for i in op.writes}
+    last = {op.call: op.writes[-1] for op in program.operations if op.writes}
+    reads = [(op.call, i) for op in program.operations for i in op.reads]
+    taken = {(call, i) for call, i in reads if sources[i].data and writer.get(i) != call}
+    given = {(writer[i], i) for call, i in reads if i in writer and writer[i] != call}
+    given |= {(writer[i], i) for i in program.outputs if i in writer}
+    without = last.keys() - {call for call, _ in given}
+    return taken, given | {(call, last[call]) for call in without}
+
+
+def _enter_loop(book: Book, op: Operation, reads: list[Source], place: Place) -> None:
+    """Enter what a loop or a branch repeats."""
+    if op.name == "scan":
+        inside = Place(place.times * op.params["length"], op.call, False)
+        _enter(book, op.bodies[0], _flow_in_scan(op, reads), inside)
+    elif op.name == "cond":
+        most = max(op.bodies, key=_products)
+        _enter(book, most, _flow(most, reads[1:]), Place(place.times, op.call, False))
+    else:
+        body, trial = op.bodies[-1], Book([], {})
+        inputs = [DATA if source.data else source for source in reads[-len(body.inputs) :]]
+        _enter(trial, body, _flow(body, inputs), Place(1, None, False))
+        if any(entry.uses or entry.multiply_adds for entry in trial.entries):
+            needed = "lax.scan, whose number of steps is known"
+            raise wrong("analysis.summary", "model", "a layer inside lax.while_loop", needed)
+
+
+def _products(program: Program) -> int:
+    own = sum(multiply_adds(op, program.arrays)[0] for op in program.operations)
+    return own + sum(_products(body) for op in program.operations for body in op.bodies)

@@ -1,0 +1,236 @@
+"""Large arrays as a few numbers each, computed inside a compiled step and small enough to keep.
+
+`activity` says what the units of a layer do: how large they are, how many are dead or saturated.
+`norms` says how large parameters, gradients and updates are. Both return pytrees of small arrays by
+name, the same ones at every step, so that a loop can carry and stack them.
+"""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree, Real
+
+from fnn.checks import (
+    POSITIVE,
+    check_array,
+    check_int,
+    check_known,
+    check_number,
+    describe,
+    wrong,
+)
+from fnn.dtypes import is_real, number_like, real, widen
+from fnn.functions import frozen
+from fnn.layers.activations import identity
+from fnn.trees import check_like, check_params, global_norm, paths
+
+Activation = Callable[[Any], Any]
+
+
+class Activity(NamedTuple):
+    """What the units of one layer do over a batch.
+
+    Attributes:
+        mean, std: float[], over all units and examples.
+        dead: float[], the fraction of units that are positive for no example.
+        saturated: float[], the fraction of all units and examples where the activation is flat.
+        histogram: float[bins], the fraction of all units and examples in every bin.
+        edges: float[bins + 1], the bins' ends. The first and the last bin hold what lies beyond.
+    """
+
+    mean: Array
+    std: Array
+    dead: Array
+    saturated: Array
+    histogram: Array
+    edges: Array
+
+
+def activity(
+    values: Mapping[str, Real[Array, "..."]],
+    activation: Activation | Mapping[str, Activation] = identity,
+    *,
+    bound: float = 0.01,
+    bins: int = 20,
+    limits: tuple[float, float] | None = None,
+    axis: int | tuple[int, ...] = 0,
+) -> dict[str, Activity]:
+    """Return what the units of every layer do: their distribution, the dead, the saturated.
+
+    For inputs z and outputs ``y = f(z)`` of the activation f: mean and standard deviation of y; the
+    fraction of units with ``y <= 0`` for every example; the fraction of all z with ``|f'(z)| <
+    bound``; the histogram of y.
+
+    Args:
+        values: by name, the arrays that go into the activations, as `watched` returns them,
+            (n, *units) each.
+        activation: f, a function of every entry by itself: one for all, or one by every name. Its
+            default, the identity, describes the values as they are, none of them saturated.
+        bound: of |f'|, below which f counts as flat.
+        bins: bars of the histogram, of equal width.
+        limits: ends of the histogram; by default the least and the largest finite y.
+        axis: where the examples are; an array from `lax.scan` has its steps in front of them.
+
+    Returns:
+        An `Activity` by every name, in float32, or float64 for float64 values.
+
+    Raises:
+        ValueError: a value without real numbers or without the axis; bins < 1; bound <= 0; limits
+            that do not ascend.
+        TypeError: values are no arrays by name; a name without an activation.
+
+    Source: CSC413 notes (2020), saturated and dead units; X. Glorot, Y. Bengio, Understanding the
+    difficulty of training deep feedforward neural networks (AISTATS 2010), activation histograms.
+
+    >>> z = jnp.array([[-1.0, 2.0, 9.0], [-3.0, -1.0, 9.0]])
+    >>> layer = fnn.analysis.activity({"hidden": z}, fnn.relu, bins=2)["hidden"]
+    >>> float(layer.mean), float(layer.saturated), layer.edges.tolist()
+    (3.3333332538604736, 0.5, [0.0, 4.5, 9.0])
+    """
+    function = "analysis.activity"
+    check_number(function, "bound", bound, POSITIVE)
+    check_int(function, "bins", bins, 1)
+    if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
+        raise wrong(function, "limits", limits, "a pair (low, high) with low < high")
+    if not isinstance(values, Mapping):
+        needed = "arrays by name, as fnn.analysis.watched returns them"
+        raise wrong(function, "values", describe(values), needed, TypeError)
+    result = {}
+    for name, z in values.items():
+        f = activation.get(name) if isinstance(activation, Mapping) else activation
+        if not callable(f):
+            raise wrong(function, "activation", describe(f), f"a function for {name!r}", TypeError)
+        result[name] = _activity(z, frozen(f), bound, bins, limits, _axes(name, z, axis))
+    return result
+
+
+def _axes(name: str, z: Any, axis: Any) -> tuple[int, ...]:
+    """Return the axes of the examples, which the array must have."""
+    check_array("analysis.activity", name, z)
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if not is_real(jnp.result_type(z)) or not all(-jnp.ndim(z) <= a < jnp.ndim(z) for a in axes):
+        needed = f"real numbers with the axis {axis}, of the examples"
+        raise wrong("analysis.activity", name, describe(z), needed)
+    return axes
+
+
+@functools.partial(jax.jit, static_argnames=("f", "bins", "axes"), inline=True)
+def _activity(
+    z: Array, f: Activation, bound: Any, bins: int, limits: Any, axes: tuple[int, ...]
+) -> Activity:
+    z = widen(real(z))
+    y, slope = jax.jvp(f, (z,), (jnp.ones_like(z),))
+    mean = y.mean()
+    histogram, edges = _histogram(y, bins, limits)
+    return Activity(
+        mean,
+        jnp.sqrt(jnp.square(y - mean).mean()),
+        (y <= 0).all(axes).mean(dtype=y.dtype),
+        (jnp.abs(slope) < number_like(bound, y)).mean(dtype=y.dtype),
+        histogram,
+        edges,
+    )
+
+
+def _histogram(y: Array, bins: int, limits: Any) -> tuple[Array, Array]:
+    """Return the fraction of y in every bin, NaNs in none, and the bins' ends."""
+    if limits is None:
+        finite = jnp.isfinite(y)
+        limits = [f(y, where=finite, initial=s * jnp.inf) for f, s in ((jnp.min, 1), (jnp.max, -1))]
+        limits = [jnp.where(jnp.isfinite(end), end, 0) for end in limits]
+    low, high = (number_like(end, y) for end in limits)
+    share = jnp.linspace(0, 1, bins + 1, dtype=y.dtype)
+    place = jnp.where(high > low, (y - low) / jnp.where(high > low, high - low, 1), 0)
+    place = jnp.clip(jnp.floor(place * bins), 0, bins - 1)
+    which = jnp.where(jnp.isnan(y), bins, place).astype(jnp.int32).ravel()
+    count = jnp.zeros(bins, jnp.int32).at[which].add(1, mode="drop")
+    return count.astype(y.dtype) / y.size, low * (1 - share) + high * share
+
+
+class Norms(NamedTuple):
+    """How large one leaf of params is, and what a step does to it.
+
+    Attributes:
+        weight, gradient, update: float[], Euclidean norms.
+        ratio: float[], update / weight: 0 where both are 0, infinity where the weights alone are.
+    """
+
+    weight: Array
+    gradient: Array
+    update: Array
+    ratio: Array
+
+
+def norms(
+    params: PyTree[Float[Array, "..."]],
+    grads: PyTree[Float[Array, "..."]],
+    updates: PyTree[Float[Array, "..."]],
+) -> dict[str, Norms]:
+    """Return how large parameters, gradients and updates are, leaf by leaf.
+
+    ``|w|``, ``|g|``, ``|u|`` and ``|u| / |w|``, Euclidean norms. A step of gradient descent that
+    works well often has a ratio of about 1e-3.
+
+    Args:
+        params: any pytree of floating-point arrays.
+        grads, updates: pytrees like params.
+
+    Returns:
+        `Norms` by the leaf's path ("params" for params that are one array), in float32, or float64
+        for float64 leaves. They are finite exactly where all numbers of a leaf are: see
+        `first_nonfinite`.
+
+    Raises:
+        ValueError: grads or updates are not shaped as params.
+        TypeError: a leaf that is no floating-point array.
+
+    Source: A. Karpathy, CS231n notes, babysitting the learning process: the ratio of updates to
+    weights.
+
+    >>> w = {"conv1": jnp.array([3.0, 4.0])}
+    >>> one = fnn.analysis.norms(w, {"conv1": jnp.ones(2)}, {"conv1": jnp.array([0.0, -0.5])})
+    >>> {path: [round(float(x), 3) for x in n] for path, n in one.items()}
+    {'conv1': [5.0, 1.414, 0.5, 0.1]}
+    """
+    check_params("analysis.norms", params)
+    check_like("analysis.norms", "grads", grads, params)
+    check_like("analysis.norms", "updates", updates, params)
+    return dict(_norms(params, grads, updates))
+
+
+@functools.partial(jax.jit, inline=True)
+def _norms(params: Any, grads: Any, updates: Any) -> dict[str, Norms]:
+    names = [path or "params" for path in jax.tree.leaves(paths(params))]
+    leaves = zip(*map(jax.tree.leaves, (params, grads, updates)), strict=True)
+    result = OrderedDict()
+    for name, arrays in zip(names, leaves, strict=True):
+        weight, gradient, update = map(global_norm, arrays)
+        ratio = jnp.where(update == 0, 0, update / jnp.where(update == 0, 1, weight))
+        result[name] = Norms(weight, gradient, update, ratio)
+    return result
+
+
+def first_nonfinite(report: Mapping[str, Norms]) -> str | None:
+    """Return the first path with a NaN or an infinity in parameters, gradients or updates.
+
+    Args:
+        report: from `norms`, with values: not inside of a compiled function.
+
+    Returns:
+        The path, in the order of the report; None where all is finite.
+
+    Raises:
+        TypeError: the report is traced.
+
+    >>> bad = {"a": jnp.ones(2), "b": jnp.array([1.0, jnp.nan])}
+    >>> fnn.analysis.first_nonfinite(fnn.analysis.norms(bad, bad, bad))
+    'b'
+    """
+    check_known("analysis.first_nonfinite", report=report)
+    numbers = ((path, (n.weight, n.gradient, n.update)) for path, n in report.items())
+    return next((path for path, n in numbers if not np.isfinite(n).all()), None)

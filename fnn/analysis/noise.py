@@ -1,0 +1,123 @@
+"""The noise of a gradient that is a mean over examples, against the gradient itself."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PyTree, Shaped
+
+from fnn.analysis.curvature import Loss, scalar_loss
+from fnn.checks import check_int, wrong
+from fnn.dtypes import widen
+from fnn.functions import frozen
+
+
+class NoiseScale(NamedTuple):
+    """How noisy the gradient of one example is.
+
+    Attributes:
+        scale: float[], ``trace / square``, in examples; infinite where the square is not above 0.
+        trace: float[], of the covariance of the gradients of single examples.
+        square: float[], of the true gradient's norm, by an estimate without bias, so that noise may
+            bring it below 0.
+    """
+
+    scale: Array
+    trace: Array
+    square: Array
+
+
+def gradient_noise_scale(
+    loss: Loss,
+    params: PyTree[Float[Array, "..."]],
+    data: PyTree[Shaped[Array, "n ..."]],
+    *,
+    batch_size: int = 1,
+) -> NoiseScale:
+    """Return the batch size at which noise and gradient are equally large.
+
+    ``B = tr(S) / |G|^2``, with G the true gradient and S the covariance of the gradients of single
+    examples. A batch of b has a gradient with the noise ``tr(S) / b``: below B, twice the batch
+    allows for about twice the step; far above B, it gains little.
+
+    From the gradients ``g_1..g_k`` of k batches of b examples and their mean g: ``tr(S) = b
+    sum |g_i - g|^2 / (k - 1)`` and ``|G|^2 = |g|^2 - tr(S) / (k b)``, both without bias.
+
+    Args:
+        loss: ``loss(params, batch)``, a scalar mean over the batch.
+        params: any pytree of floating-point arrays.
+        data: any pytree of arrays with one common leading axis, the examples.
+        batch_size: b, a divisor of the number of examples, of which there must be two batches.
+
+    Returns:
+        A `NoiseScale`.
+
+    Raises:
+        ValueError: loss is no scalar; data of unequal lengths; a batch size that does not divide
+            them into at least two batches.
+        TypeError: a leaf of params is no floating-point array.
+
+    Source: S. McCandlish, J. Kaplan, D. Amodei et al., An empirical model of large-batch training
+    (2018), the "simple" noise scale.
+
+    >>> data = jnp.array([1.0, 3.0, 1.0, 3.0])
+    >>> noise = fnn.analysis.gradient_noise_scale(
+    ...     lambda w, batch: ((w - batch) ** 2).mean() / 2, jnp.array(6.0), data)
+    >>> round(float(noise.trace), 3), round(float(noise.square), 3), round(float(noise.scale), 3)
+    (1.333, 15.667, 0.085)
+    """
+    function = "analysis.gradient_noise_scale"
+    check_int(function, "batch_size", batch_size, 1)
+    n = examples(function, data)
+    if n % batch_size or n < 2 * batch_size:
+        raise wrong(function, "batch_size", batch_size, f"a divisor of {n} examples, below {n}")
+    scale: NoiseScale = _noise_scale(frozen(loss), params, data, batch_size)
+    return scale
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3), inline=True)
+def _noise_scale(loss: Loss, params: Any, data: Any, size: int) -> NoiseScale:
+    function = "analysis.gradient_noise_scale"
+    batches = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), data)
+    count = jax.tree.leaves(batches)[0].shape[0]
+
+    def add(carry: Any, batch: Any) -> Any:
+        """Welford's update of the mean, and of the sum of squares around it."""
+        i, mean, spread = carry
+        gradient = jax.grad(scalar_loss(function, loss, params, batch))(params)
+        apart = jax.tree.map(lambda g, m: widen(g) - m, gradient, mean)
+        mean = jax.tree.map(lambda m, d: m + d / i.astype(d.dtype), mean, apart)
+        after = jax.tree.map(lambda g, m: widen(g) - m, gradient, mean)
+        return (i + 1, mean, spread + _inner(apart, after)), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros_like(widen(x)), params)
+    start = jnp.ones((), jnp.int32), zeros, jnp.zeros_like(_inner(zeros, zeros))
+    (_, mean, spread), _ = lax.scan(add, start, batches)
+    trace = size * spread / (count - 1)
+    square = _inner(mean, mean) - trace / (count * size)
+    scale = jnp.where(square > 0, trace / jnp.where(square > 0, square, 1), jnp.inf)
+    return NoiseScale(scale, trace, square)
+
+
+def _inner(a: Any, b: Any) -> Array:
+    """Return the inner product of two pytrees, in the widest of their dtypes."""
+    products = [(x * y).sum() for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
+    widest = max(p.dtype for p in products)
+    total: Array = functools.reduce(jnp.add, [p.astype(widest) for p in products])
+    return total
+
+
+def examples(function: str, data: Any) -> int:
+    """Return how many examples data holds, or raise the error of a public function."""
+    sizes = {
+        "data" + jax.tree_util.keystr(path): jnp.shape(x)[0] if jnp.ndim(x) else None
+        for path, x in jax.tree.leaves_with_path(data)
+    }
+    n = next(iter(sizes.values()), None)
+    if not n or len(set(sizes.values())) > 1:
+        got = ", ".join(f"{size or 'no'} examples in {path}" for path, size in sizes.items())
+        needed = "arrays with one common leading axis, the examples, at least one"
+        raise wrong(function, "data", got or "no array", needed)
+    return n

@@ -1,0 +1,157 @@
+"""A function as its traced program: the equations, and the arrays that they start from.
+
+What an analysis has to know about a model it reads here, so that no layer has to be registered. A
+program is a list of equations, ``outvars = primitive(invars)``; `jax.jit`, `lax.scan` and the like
+are equations that hold programs of their own.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+
+from fnn.functions import frozen
+
+ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+
+
+class Known(NamedTuple):
+    """The arguments of a call without its arrays: hashable, so that it can be static.
+
+    Attributes:
+        structure: of the pytree ``(args, kwargs)``.
+        rest: its leaves, `ARRAY` in the place of an array.
+    """
+
+    structure: Any
+    rest: tuple[Hashable, ...]
+
+    def call(self, function: Callable[..., Any], arrays: list[Any]) -> Any:
+        """Call a function with these arrays in their places."""
+        place = iter(arrays)
+        leaves = [next(place) if x is ARRAY else x for x in self.rest]
+        args, kwargs = jax.tree.unflatten(self.structure, leaves)
+        return function(*args, **kwargs)
+
+
+class _Array:
+    """Stands where an array was."""
+
+
+ARRAY = _Array()
+
+
+def split(args: Any, kwargs: Any) -> tuple[Known, list[Any]]:
+    """Take the arrays out of the arguments of a call."""
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    rest = [ARRAY if isinstance(x, ARRAYS) else frozen(x) for x in leaves]
+    return Known(structure, tuple(rest)), [x for x in leaves if isinstance(x, ARRAYS)]
+
+
+def trace(function: Callable[..., Any], known: Known, arrays: list[Any]) -> ClosedJaxpr:
+    """Return the program of ``known.call(function, arrays)``; nothing is computed."""
+    program: ClosedJaxpr = jax.make_jaxpr(lambda arrays: known.call(function, arrays))(arrays)
+    return program
+
+
+def inner(eqn: JaxprEqn) -> list[Jaxpr]:
+    """Return the programs that an equation holds."""
+    return list(jaxprs_in_params(eqn.params))
+
+
+class Call(NamedTuple):
+    """One call of a function of fnn.
+
+    Attributes:
+        function: its name.
+        place: what all equations of this call have in common, and those of no other call.
+    """
+
+    function: str
+    place: tuple[int, int]
+
+
+class Operation(NamedTuple):
+    """One equation, its arrays by their numbers.
+
+    Attributes:
+        name: of the primitive.
+        params: of the primitive.
+        reads, writes: numbers of arrays.
+        call: of fnn that it is part of, or None.
+        bodies: the programs of a loop or of branches.
+    """
+
+    name: str
+    params: dict[str, Any]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    call: Call | None
+    bodies: tuple["Program", ...]
+
+
+class Program(NamedTuple):
+    """A program in one list: what `jax.jit` and the like enclose stands in its place.
+
+    Attributes:
+        arrays: shape and dtype of every array, by number.
+        inputs, outputs: numbers of arrays.
+        operations: in order of execution.
+    """
+
+    arrays: list[Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    operations: list[Operation]
+
+
+LOOPS = ("scan", "while", "cond")  # which run their programs otherwise than once
+
+
+def flat(jaxpr: Jaxpr, call: Call | None = None, runs: Iterator[int] | None = None) -> Program:
+    """Return a traced program as one list; ``call`` is where all of it stands."""
+    arrays: list[Any] = []
+    operations: list[Operation] = []
+    runs = itertools.count() if runs is None else runs
+
+    def new(x: Any) -> int:
+        arrays.append(x.aval)
+        return len(arrays) - 1
+
+    def run(jaxpr: Jaxpr, inputs: list[int], call: Call | None) -> list[int]:
+        numbers = dict(zip(jaxpr.invars, inputs, strict=True))
+        numbers.update((x, new(x)) for x in jaxpr.constvars)
+        this = next(runs)  # as one program may be run more than once
+
+        def read(x: Any) -> int:
+            return new(x) if isinstance(x, Literal) else numbers[x]
+
+        for eqn in jaxpr.eqns:
+            place, held = call or _call(eqn, this), inner(eqn)
+            reads = [read(x) for x in eqn.invars]
+            alone = len(held) == 1 and len(held[0].invars) == len(reads)
+            if alone and eqn.primitive.name not in LOOPS:
+                writes = run(held[0], reads, place)
+            else:
+                writes = [new(x) for x in eqn.outvars]
+                bodies = tuple(flat(body, place, runs) for body in held)
+                facts = eqn.primitive.name, eqn.params, tuple(reads), tuple(writes)
+                operations.append(Operation(*facts, place, bodies))
+            numbers.update(zip(eqn.outvars, writes, strict=True))
+        return [read(x) for x in jaxpr.outvars]
+
+    inputs = [new(x) for x in jaxpr.invars]
+    return Program(arrays, tuple(inputs), tuple(run(jaxpr, inputs, call)), operations)
+
+
+def _call(eqn: JaxprEqn, run: int) -> Call | None:
+    """Return the call of fnn that an equation is from: `fnn.functions.jitted` leaves its name.
+
+    All equations of one call have one traceback, that of the line where the function was called.
+    """
+    found = re.search(r"fnn\.([a-z]\w*)", str(eqn.source_info.name_stack))
+    return Call(found[1], (run, id(eqn.source_info.traceback))) if found else None

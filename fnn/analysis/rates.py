@@ -1,0 +1,188 @@
+"""The learning-rate range test: one short run in which the rate grows at every step.
+
+While the rate is too small the loss hardly falls; then it falls the faster, the larger the rate;
+above some rate it grows again. One run shows all three.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
+
+from fnn.analysis.curvature import Loss, scalar_loss
+from fnn.analysis.noise import examples
+from fnn.checks import (
+    BELOW_ONE,
+    POSITIVE,
+    check_int,
+    check_key,
+    check_known,
+    check_number,
+    describe,
+    wrong,
+)
+from fnn.functions import frozen
+
+DIVERGED = 4.0  # times the least loss so far
+MARGIN = 10.0  # below the rate of the least loss
+
+
+class RateRange(NamedTuple):
+    """A range test of the learning rate.
+
+    Attributes:
+        rates: (steps,), the rate of every step.
+        losses: (steps,), the loss of every step's batch before the step.
+        smoothed: (steps,), their moving average.
+        stop: how many steps there are before the loss diverges.
+        suggestion: a rate to train with, or NaN where the loss does not fall.
+        how: how the suggestion was found.
+    """
+
+    rates: Any
+    losses: Any
+    smoothed: Any
+    stop: int
+    suggestion: float
+    how: str
+
+    def __str__(self) -> str:
+        """Return the suggestion, and how it was found."""
+        return f"learning rate {self.suggestion:.2g}: {self.how}"
+
+
+def rate_range(
+    loss: Loss,
+    params: PyTree[Float[Array, "..."]],
+    optimizer: Callable[..., Any],
+    data: PyTree[Shaped[Array, "n ..."]],
+    *,
+    batch_size: int,
+    key: PRNGKeyArray,
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 200,
+    smoothing: float = 0.9,
+) -> RateRange:
+    """Train for a few steps with a rate that grows from low to high, and suggest one.
+
+    Step t of T has the rate ``low (high / low)^(t / (T - 1))`` and a batch drawn at random. The run
+    is one compiled program, and params stay as they are. The losses are smoothed, ``s <- a s +
+    (1 - a) L``, and s corrected for its start. Suggested is a tenth of the rate at which s is
+    least, before it first exceeds four times its least value so far.
+
+    Args:
+        loss: ``loss(params, batch)``, a scalar mean over the batch; one with a parameter named
+            ``key`` receives another key at every step.
+        params: any pytree of floating-point arrays.
+        optimizer: makes the optimizer from its learning rate, as `fnn.adam` does, or
+            ``lambda rate: fnn.chain(fnn.clip_by_global_norm(1.0), fnn.adamw(rate))``; optax's do
+            as well.
+        data: any pytree of arrays with one common leading axis, the examples.
+        batch_size: examples in a step.
+        key: draws the batches.
+        low, high: the first and the last rate.
+        steps: T.
+        smoothing: a, in [0, 1).
+
+    Returns:
+        A `RateRange`.
+
+    Raises:
+        ValueError: a number out of its range; data of unequal lengths; loss is no scalar.
+        TypeError: optimizer is no function of the rate; a leaf of params is no floating-point
+            array; traced values.
+
+    Source: L. Smith, Cyclical learning rates for training neural networks (2017); the suggestion
+    is that of J. Howard, S. Gugger, fastai: a layered API for deep learning (2020).
+
+    >>> data = jnp.linspace(-1, 1, 32)
+    >>> def loss(w, x):
+    ...     return ((w - x) ** 2).mean()
+    >>> found = fnn.analysis.rate_range(
+    ...     loss, jnp.full((), 5.0), fnn.sgd, data, batch_size=8, key=jax.random.key(0))
+    >>> 0.01 < found.suggestion < 0.1, found.how.startswith("a tenth of ")
+    (True, True)
+    """
+    function = "analysis.rate_range"
+    check_number(function, "low", low, POSITIVE)
+    check_number(function, "high", high, POSITIVE)
+    if not low < high:
+        raise wrong(function, "low, high", f"{low}, {high}", "low < high")
+    check_number(function, "smoothing", smoothing, BELOW_ONE)
+    check_int(function, "batch_size", batch_size, 1)
+    check_int(function, "steps", steps, 2)
+    check_key(function, "key", key)
+    check_known(function, params=params, data=data)
+    if not callable(optimizer) or hasattr(optimizer, "update"):
+        needed = "a function of the learning rate, such as fnn.adam, or a lambda of it"
+        raise wrong(function, "optimizer", describe(optimizer), needed, TypeError)
+    n = examples(function, data)
+    static = frozen(loss), frozen(optimizer), batch_size, steps
+    rates, losses = map(np.asarray, _run(*static, params, data, key, low, high, n))
+    return _suggest(rates, losses, smoothing)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 9))
+def _run(
+    loss: Loss,
+    make: Callable[..., Any],
+    batch_size: int,
+    steps: int,
+    params: Any,
+    data: Any,
+    key: Array,
+    low: Any,
+    high: Any,
+    n: int,
+) -> tuple[Array, Array]:
+    """Return the rates and the losses of the run."""
+    function = "analysis.rate_range"
+    keyed = "key" in inspect.signature(loss).parameters
+
+    def rate(step: Any) -> Array:
+        value: Array = low * (high / low) ** (jnp.asarray(step, float) / (steps - 1))
+        return value
+
+    optimizer = make(rate)
+    if not hasattr(optimizer, "update"):
+        raise wrong(function, "optimizer(rate)", describe(optimizer), "an optimizer", TypeError)
+
+    def step(carry: Any, i: Array) -> Any:
+        params, state = carry
+        draw, noise = jax.random.split(jax.random.fold_in(key, i))
+        rows = jax.random.randint(draw, (batch_size,), 0, n)
+        batch = jax.tree.map(lambda x: jnp.asarray(x)[rows], data)
+        own = functools.partial(loss, key=noise) if keyed else loss
+        value, grads = jax.value_and_grad(scalar_loss(function, own, params, batch))(params)
+        updates, state = optimizer.update(grads, state, params)
+        params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)
+        return (params, state), value
+
+    _, losses = lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))
+    return jax.vmap(rate)(jnp.arange(steps)), losses
+
+
+def _suggest(rates: Any, losses: Any, smoothing: float) -> RateRange:
+    """Smooth the losses, find where they diverge, and the least before."""
+    smoothed = np.empty(len(losses))
+    average = 0.0
+    for t, value in enumerate(losses.astype(np.float64)):
+        average = smoothing * average + (1 - smoothing) * value
+        smoothed[t] = average / (1 - smoothing ** (t + 1))
+    best = np.minimum.accumulate(np.where(np.isfinite(smoothed), smoothed, np.inf))
+    diverged = ~np.isfinite(smoothed) | (smoothed > np.maximum(DIVERGED * best, best))
+    stop = int(diverged.argmax()) if diverged.any() else len(losses)
+    least = int(smoothed[:stop].argmin()) if stop else 0
+    if least == 0:
+        how = f"the loss does not fall at any rate from {rates[0]:.2g} to {rates[-1]:.2g}"
+        return RateRange(rates, losses, smoothed, stop, float("nan"), how)
+    end = f"diverges at {rates[stop]:.2g}" if diverged.any() else "never diverges"
+    how = f"a tenth of {rates[least]:.2g}, where the smoothed loss is least; it {end}"
+    return RateRange(rates, losses, smoothed, stop, float(rates[least]) / MARGIN, how)

@@ -1,0 +1,220 @@
+"""How far an array sees: which elements of the input can change one element of it.
+
+Read backwards, from one element to what it is computed from. What is asked for of an array is a
+box, a range of positions along every axis, and each operation turns the box of its result into
+boxes of its operands: a window makes the box wider, a stride spreads it, a sum takes in all of the
+axes that it runs over. Positions in zero padding count, as in `fnn.receptive_field`. Operations
+without a rule here are taken to read everything.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fnn.analysis.program import Operation, Program
+from fnn.kernels.conv.form import INPUT, OUTPUT
+
+Shape = tuple[int, ...]
+Box = list[tuple[int, int]]  # first and last position along every axis
+
+
+def reach(program: Program, array: int, source: int) -> Box | None:
+    """Return what the middle element of an array reads of another one: None for nothing."""
+    boxes = {array: [(size // 2, size // 2) for size in program.arrays[array].shape]}
+    for op in reversed(program.operations):
+        wanted = [boxes.get(i) for i in op.writes]
+        if not any(wanted):
+            continue
+        shapes = [program.arrays[i].shape for i in op.reads]
+        found: Found = [_whole(shape) for shape in shapes]
+        if op.name == "optimization_barrier":
+            found = wanted
+        elif len(wanted) == 1 and wanted[0] is not None:
+            out = program.arrays[op.writes[0]].shape
+            found = RULES.get(op.name, _same)(op, shapes, out, wanted[0])
+        for i, box in zip(op.reads, found, strict=True):
+            if box is not None:
+                boxes[i] = _union(boxes[i], box) if i in boxes else box
+    return boxes.get(source)
+
+
+Found = Sequence[Box | None]
+
+
+def _whole(shape: Shape) -> Box:
+    return [(0, size - 1) for size in shape]
+
+
+def _union(a: Box, b: Box) -> Box:
+    return [(min(p, r), max(q, s)) for (p, q), (r, s) in zip(a, b, strict=True)]
+
+
+def _everything(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    return [_whole(shape) for shape in shapes]
+
+
+def _same(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    """Entry by entry, where the shapes allow it."""
+    return [box if shape == out else _whole(shape) for shape in shapes]
+
+
+def _broadcast(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    axes = op.params["broadcast_dimensions"]
+    own = [box[a] if n > 1 else (0, 0) for a, n in zip(axes, shapes[0], strict=True)]
+    return [own, *(None for _ in shapes[1:])]
+
+
+def _transpose(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    order = op.params["permutation"]
+    return [[box[order.index(axis)] for axis in range(len(box))]]
+
+
+def _reverse(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    turned = op.params["dimensions"]
+    flipped = [(n - 1 - b, n - 1 - a) for (a, b), n in zip(box, out, strict=True)]
+    return [[flipped[i] if i in turned else own for i, own in enumerate(box)]]
+
+
+def _slice(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    starts, strides = op.params["start_indices"], op.params["strides"] or (1,) * len(box)
+    return [[(f + a * s, f + b * s) for (a, b), f, s in zip(box, starts, strides, strict=True)]]
+
+
+def _pad(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    config = op.params["padding_config"]
+    pairs = zip(box, config, strict=True)
+    own = [(-((lo - a) // (gap + 1)), (b - lo) // (gap + 1)) for (a, b), (lo, _, gap) in pairs]
+    return [own, None]
+
+
+def _concatenate(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    axis, start = op.params["dimension"], 0
+    found: list[Box | None] = []
+    for shape in shapes:
+        first = max(box[axis][0] - start, 0) if start else box[axis][0]
+        last = box[axis][1] - start
+        if start + shape[axis] < out[axis]:
+            last = min(last, shape[axis] - 1)
+        start += shape[axis]
+        part = [*box[:axis], (first, last), *box[axis + 1 :]]
+        found.append(part if first <= last and first < shape[axis] else None)
+    return found
+
+
+def _reduce(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    kept = iter(box)
+    axes = op.params["axes"]
+    return [[(0, n - 1) if i in axes else next(kept) for i, n in enumerate(shapes[0])]]
+
+
+def _reshape(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    """Group by group of axes that hold the same elements; positions outside are cut off."""
+    if 0 in out:
+        return [_whole(shapes[0])]
+    inside = [(max(0, a), min(b, n - 1)) for (a, b), n in zip(box, out, strict=True)]
+    own: Box = []
+    for after, before in _groups(out, shapes[0]):
+        sizes = [out[axis] for axis in after]
+        first, last = (
+            int(np.ravel_multi_index([inside[axis][end] for axis in after], sizes)) if sizes else 0
+            for end in (0, 1)
+        )
+        same = True
+        for axis in before:
+            below = math.prod(shapes[0][a] for a in before if a > axis)
+            n = shapes[0][axis]
+            own.append((first // below % n, last // below % n) if same else (0, n - 1))
+            same = same and own[-1][0] == own[-1][1]
+    return [own]
+
+
+def _groups(a: Shape, b: Shape) -> list[tuple[list[int], list[int]]]:
+    """Split the axes of two shapes of one size into the shortest runs of one product."""
+    groups, i, j = [], 0, 0
+    while i < len(a) or j < len(b):
+        first, second = i, j
+        i, j = min(i + 1, len(a)), min(j + 1, len(b))
+        while (p := math.prod(a[first:i])) != (q := math.prod(b[second:j])):
+            i, j = (i + 1, j) if p < q else (i, j + 1)
+        groups.append((list(range(first, i)), list(range(second, j))))
+    return groups
+
+
+def _window(a: int, b: int, k: int, s: int, d: int, lo: int) -> tuple[int, int]:
+    return a * s - lo, b * s - lo + (k - 1) * d
+
+
+def _reduce_window(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    p = op.params
+    facts = p["window_dimensions"], p["window_strides"], p["window_dilation"], p["padding"]
+    own = [_window(*ab, k, s, d, lo) for ab, k, s, d, (lo, _) in zip(box, *facts, strict=True)]
+    return [own, *(None for _ in shapes[1:])]
+
+
+def _own_convolution(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    form, slot = op.params["form"], op.params["slot"]
+    w = form.windows
+    places = zip(box[1:-1], w.size, w.stride, w.dilation, w.padding, strict=True)
+    if slot == OUTPUT:
+        spatial = [_window(*ab, k, s, d, lo) for ab, k, s, d, (lo, _) in places]
+    elif slot == INPUT:
+        spatial = [
+            (-((-a - lo + (k - 1) * d) // s), (b + lo) // s) for (a, b), k, s, d, (lo, _) in places
+        ]
+    else:
+        return _everything(op, shapes, out, box)
+    return [[box[0], *spatial, (0, shapes[0][-1] - 1)], _whole(shapes[1])]
+
+
+def _convolution(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    p, own = op.params, _whole(shapes[0])
+    lhs, rhs, result = p["dimension_numbers"]
+    own[lhs[0]] = box[result[0]]
+    facts = p["window_strides"], p["rhs_dilation"], p["padding"], p["lhs_dilation"]
+    for axis, taps, place, s, d, (lo, _), gap in zip(
+        lhs[2:], rhs[2:], result[2:], *facts, strict=True
+    ):
+        first, last = _window(box[place][0], box[place][1], shapes[1][taps], s, d, lo)
+        own[axis] = -(-first // gap), last // gap
+    return [own, _whole(shapes[1])]
+
+
+def _product(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    contract, batch = op.params["dimension_numbers"]
+    found, place = [], len(batch[0])
+    for side, shape in enumerate(shapes):
+        own = _whole(shape)
+        for axis, own_axis in enumerate(batch[side]):
+            own[own_axis] = box[axis]
+        for axis in range(len(shape)):
+            if axis not in (*contract[side], *batch[side]):
+                own[axis] = box[place]
+                place += 1
+        found.append(own)
+    return found
+
+
+REDUCTIONS = ("sum", "max", "min", "prod", "and", "or", "xor")
+WINDOWS = ("sum", "max", "min")
+MIXING = (  # of the shape of the result, but not entry by entry
+    *("sort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "fft", "gather"),
+    *("scatter", "scatter-add", "dynamic_update_slice", "scan", "while", "cond"),
+)
+RULES: dict[str, Callable[[Operation, list[Shape], Shape, Box], Found]] = {
+    **dict.fromkeys(MIXING, _everything),
+    **dict.fromkeys((f"reduce_{name}" for name in REDUCTIONS), _reduce),
+    **dict.fromkeys(("argmax", "argmin"), _reduce),
+    **dict.fromkeys((f"reduce_window_{name}" for name in WINDOWS), _reduce_window),
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshape),
+    "reduce_window": _reduce_window,
+    "broadcast_in_dim": _broadcast,
+    "transpose": _transpose,
+    "rev": _reverse,
+    "slice": _slice,
+    "pad": _pad,
+    "concatenate": _concatenate,
+    "fnn_conv": _own_convolution,
+    "conv_general_dilated": _convolution,
+    "dot_general": _product,
+}

@@ -1,0 +1,270 @@
+"""Intermediate values of a model, by name, and the gradients that reach them.
+
+A model says what may be seen, ``x = fnn.analysis.watch(x, "conv1")``, and is otherwise unchanged:
+`watch` is the identity, and compiles to nothing. `watched` and `gradients_at` trace the model, find
+the marks in its program and run that program once more, with what they were asked for as results.
+So the marks may stand inside `jax.jit`, `grad`, `vmap`, `lax.scan` and `jax.checkpoint`, and both
+functions compose with all of these.
+"""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, primitives
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Shaped
+
+from fnn.analysis.program import Known, inner, split, trace
+from fnn.checks import check_array, check_scalar, describe, wrong
+from fnn.dtypes import is_floating
+from fnn.functions import frozen
+
+Arrays = dict[str, Any]
+
+
+def watch(x: Shaped[Array, "*shape"], name: str) -> Shaped[Array, "*shape"]:
+    """Return x, marked so that `watched` and `gradients_at` find it under this name.
+
+    Nothing is computed or stored for the mark. Go on with the array that is returned: a mark on an
+    array that nothing depends on may be dropped.
+
+    Args:
+        x: any array.
+        name: one that no other array of the model has.
+
+    Returns:
+        x.
+
+    Raises:
+        TypeError: x is no array.
+        ValueError: name is no string, or empty.
+
+    >>> fnn.analysis.watch(jnp.ones(2), "ones").tolist()
+    [1.0, 1.0]
+    """
+    check_array("analysis.watch", "x", x)
+    if not isinstance(name, str) or not name:
+        raise wrong("analysis.watch", "name", repr(name), "a string that is not empty")
+    y: Array = watch_p.bind(jnp.asarray(x), name=name, mapped=())
+    return y
+
+
+def watched(model: Callable[..., Any]) -> Callable[..., Arrays]:
+    """Return a function that gives what a model marks with `watch`, instead of its result.
+
+    Args:
+        model: any function. Of its arguments, arrays may be traced; all others are as they are.
+
+    Returns:
+        A function of the same arguments. It returns a dict of the marked arrays by their names, in
+        order of execution (`jax.jit` sorts the names of a dict). Inside `jax.vmap` and `lax.scan`,
+        an array has one axis more for each of them, the outermost first: the examples mapped over,
+        the steps. The function can be differentiated, mapped and compiled as the model can.
+
+    Raises:
+        ValueError: when called, two arrays have one name, or an array is marked inside
+            `lax.while_loop`, `lax.cond`, or a function with a derivative rule of its own.
+
+    Source: interpreters of traced programs, as in the JAX documentation, "Writing custom Jaxpr
+    interpreters in JAX".
+
+    >>> def model(w, x):
+    ...     return (fnn.analysis.watch(fnn.relu(x * w), "hidden") ** 2).sum()
+    >>> fnn.analysis.watched(model)(2.0, jnp.array([-1.0, 3.0]))
+    {'hidden': Array([0., 6.], dtype=float32)}
+    """
+    return _of_a_call("watched", "model", model, _watched)
+
+
+def gradients_at(loss: Callable[..., Any]) -> Callable[..., Arrays]:
+    """Return a function that gives the gradients of a loss to what it marks with `watch`.
+
+    The gradient at y is d loss / d y through everything that is computed from y.
+
+    Args:
+        loss: any function that returns a scalar, as `watched` takes it.
+
+    Returns:
+        A function of the same arguments. It returns a dict of the gradients, in the order, the
+        shapes and the dtypes in which `watched` returns the arrays.
+
+    Raises:
+        ValueError: when called, as `watched`; loss is no scalar.
+        TypeError: when called, a marked array holds no floating-point numbers.
+
+    Source: Introduction to Deep Learning (2020), back-propagation: the delta of every layer.
+
+    >>> def loss(w, x):
+    ...     return (fnn.analysis.watch(fnn.relu(x * w), "hidden") ** 2).sum()
+    >>> fnn.analysis.gradients_at(loss)(2.0, jnp.array([-1.0, 3.0]))
+    {'hidden': Array([ 0., 12.], dtype=float32)}
+    """
+    return _of_a_call("gradients_at", "loss", loss, _gradients)
+
+
+def _of_a_call(
+    name: str, argument: str, function: Callable[..., Any], analysis: Callable[..., Arrays]
+) -> Callable[..., Arrays]:
+    if not callable(function):
+        raise wrong(f"analysis.{name}", argument, describe(function), "a function", TypeError)
+    same = frozen(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Arrays:
+        known, arrays = split(args, kwargs)
+        return dict(analysis(same, known, arrays))
+
+    return call
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _watched(model: Callable[..., Any], known: Known, arrays: list[Any]) -> Arrays:
+    program = trace(model, known, arrays)
+    return _run("watched", program.jaxpr, program.consts, arrays, {})[1]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _gradients(loss: Callable[..., Any], known: Known, arrays: list[Any]) -> Arrays:
+    program = trace(loss, known, arrays)
+
+    def run(nudges: Arrays) -> tuple[list[Any], Arrays]:
+        return _run("gradients_at", program.jaxpr, program.consts, arrays, nudges)
+
+    def value(nudges: Arrays) -> Array:
+        results, _ = run(nudges)
+        scalar: Array = check_scalar("analysis.gradients_at", results[0] if results else None)
+        return scalar
+
+    shapes = jax.eval_shape(run, {})[1]
+    for name, x in shapes.items():
+        if not is_floating(x.dtype):
+            needed = "an array of floating-point numbers, which has a gradient"
+            raise wrong("analysis.gradients_at", name, describe(x), needed, TypeError)
+    zeros = OrderedDict((name, jnp.zeros(x.shape, x.dtype)) for name, x in shapes.items())
+    gradients: Arrays = jax.grad(value)(zeros)
+    return gradients
+
+
+# The mark: the identity, with a name. `mapped` says which axes `jax.vmap` added, outermost first.
+watch_p: Any = Primitive("fnn_watch")
+watch_p.def_impl(lambda x, **_: x)
+watch_p.def_abstract_eval(lambda x, **_: x)
+ad.primitive_jvps[watch_p] = lambda primals, tangents, **params: (
+    watch_p.bind(*primals, **params),
+    tangents[0],
+)
+ad.primitive_transposes[watch_p] = lambda cotangent, x, **_: [cotangent]
+mlir.register_lowering(watch_p, lambda context, x, **_: [x])
+
+
+def _batch(args: Any, dims: Any, *, name: str, mapped: tuple[int, ...]) -> tuple[Array, int]:
+    (x,), (new,) = args, dims
+    mapped = (new, *(axis + (axis >= new) for axis in mapped))
+    return watch_p.bind(x, name=name, mapped=mapped), new
+
+
+batching.primitive_batchers[watch_p] = _batch
+
+
+def _run(
+    function: str, jaxpr: Jaxpr, consts: Any, args: Any, nudges: Arrays
+) -> tuple[list[Any], Arrays]:
+    """Run a program; return its results, and the marked arrays with ``nudges`` added to them."""
+    variables = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+
+    def read(x: Any) -> Any:
+        return x.val if isinstance(x, Literal) else variables[x]
+
+    seen: Arrays = OrderedDict()  # as JAX sorts the names of other dicts
+    for eqn in jaxpr.eqns:
+        step = _plain if not _marks(eqn) else _STEPS.get(eqn.primitive, _refuse)
+        with eqn.ctx.manager:
+            results, new = step(function, eqn, [read(x) for x in eqn.invars], nudges)
+        for name in seen.keys() & new.keys():
+            if not _marks(eqn)[name]:
+                needed = "another name for every array, such as an f-string with the layer's number"
+                raise wrong(f"analysis.{function}", "name", f"{name!r} twice", needed)
+        seen.update({name: x for name, x in new.items() if name not in seen})
+        variables.update(zip(eqn.outvars, results, strict=True))
+    return [read(x) for x in jaxpr.outvars], seen
+
+
+def _marks(eqn: JaxprEqn) -> dict[str, bool]:
+    """Return the names marked in an equation, and whether each is marked for a second time only.
+
+    It is where `jax.checkpoint` repeats in the backward pass what the forward pass did.
+    """
+    if eqn.primitive is watch_p:
+        return {eqn.params["name"]: False}
+    marks: dict[str, bool] = {}
+    for within in (e for jaxpr in inner(eqn) for e in jaxpr.eqns):
+        for name, again in _marks(within).items():
+            marks[name] = marks.get(name, True) and again
+    return dict.fromkeys(marks, True) if eqn.params.get("differentiated") else marks
+
+
+Step = tuple[Any, Arrays]
+
+
+def _plain(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+    results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+    return (results if eqn.primitive.multiple_results else [results]), {}
+
+
+def _mark(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+    (x,), name, mapped = values, eqn.params["name"], eqn.params["mapped"]
+    front = tuple(range(len(mapped)))
+    if name in nudges:
+        x = x + jnp.moveaxis(nudges[name], front, mapped)
+    return [x], {name: jnp.moveaxis(x, mapped, front)}
+
+
+def _call(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+    closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+    return _run(function, closed.jaxpr, closed.consts, values, nudges)
+
+
+def _checkpoint(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+    def body(values: list[Any], nudges: Arrays) -> Step:
+        return _run(function, eqn.params["jaxpr"], (), values, nudges)
+
+    how = {key: eqn.params[key] for key in ("prevent_cse", "policy")}
+    result: Step = jax.checkpoint(body, **how)(values, nudges)
+    return result
+
+
+def _scan(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+    closed, carries = eqn.params["jaxpr"], eqn.params["num_carry"]
+    start = eqn.params["num_consts"]
+    consts, carry, xs = values[:start], values[start : start + carries], values[start + carries :]
+
+    def body(carry: list[Any], step: Any) -> Any:
+        own, nudges = step
+        args = [*consts, *carry, *own]
+        results, seen = _run(function, closed.jaxpr, closed.consts, args, nudges)
+        return results[:carries], (results[carries:], seen)
+
+    nudges = {name: nudges[name] for name in _marks(eqn).keys() & nudges.keys()}
+    how = {key: eqn.params[key] for key in ("length", "reverse", "unroll")}
+    carry, (ys, seen) = lax.scan(body, carry, (xs, nudges), **how)
+    return [*carry, *ys], seen
+
+
+def _refuse(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+    got = f"{', '.join(sorted(_marks(eqn)))} inside {eqn.primitive}"
+    needed = "a mark outside of it; inside jit, grad, vmap, scan and checkpoint it may stand"
+    raise wrong(f"analysis.{function}", "name", got, needed)
+
+
+_STEPS: dict[Any, Callable[..., Step]] = {
+    watch_p: _mark,
+    primitives.jit_p: _call,
+    primitives.closed_call_p: _call,
+    primitives.remat_p: _checkpoint,
+    primitives.scan_p: _scan,
+}

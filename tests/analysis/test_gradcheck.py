@@ -1,0 +1,208 @@
+"""Gradient checking: what is right passes, what is wrong is found by its path, kinks are named."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn.analysis import assert_gradients, check_gradients
+
+KEY = jax.random.key(1)
+
+
+@jax.custom_vjp
+def squared(x: Any) -> Any:
+    return x**2
+
+
+# A planted error: one entry of the gradient is 0.1 % too large.
+squared.defvjp(lambda x: (x**2, x), lambda x, ct: (ct * 2 * x * jnp.ones_like(x).at[1].set(1.001),))
+
+
+def network(params: Any, batch: Any) -> Any:
+    x, labels = batch
+    x = fnn.max_pool(fnn.relu(fnn.conv(x, **params["conv"])), 2)
+    return fnn.cross_entropy(fnn.dense(fnn.flatten(x), **params["head"]), labels).mean()
+
+
+def problem() -> Any:
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "conv": fnn.init_conv(keys[0], (3, 3), 1, 2),
+        "head": fnn.init_dense(keys[1], 8, 3),
+    }
+    return params, (jax.random.normal(keys[2], (6, 4, 4, 1)), jnp.arange(6) % 3)
+
+
+def test_B1_every_entry_of_a_network() -> None:
+    params, batch = problem()
+    check = check_gradients(network, params, batch)
+    counts = {leaf.path: leaf.checked for leaf in check.leaves}
+    assert counts == {"conv/w": 18, "conv/b": 2, "head/w": 24, "head/b": 3}
+    errors = [leaf.relative for leaf in check.leaves]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] < 1e-6
+    assert check.h == pytest.approx(2.0 ** (-52 / 3))
+    lines = str(check).splitlines()
+    assert lines[0] == "jax.grad against (L(x+h) - L(x-h)) / 2h in float64, h = 6.1e-06 max(1, |x|)"
+    assert [line.split()[0] for line in lines[2:]] == [leaf.path for leaf in check.leaves]
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float64], ids=str)
+def test_float64_inside_whatever_there_is_outside(dtype: Any) -> None:
+    with jax.enable_x64(dtype is np.float64):
+        x = jnp.asarray([0.3, -2.0], dtype)
+        data = (jnp.asarray([1.0, 2.0], dtype), jnp.arange(2), jax.random.key(0))
+        (leaf,) = check_gradients(lambda x, d: (jnp.sin(x) * d[0][d[1]]).sum(), x, data).leaves
+        assert leaf.relative < 1e-9
+        assert jnp.ones(1).dtype == (np.float64 if dtype is np.float64 else np.float32)
+
+
+def test_B1_errors_against_h() -> None:
+    """Two-sided h^2 |L'''| / 6, one-sided h |L''| / 2, until rounding takes over."""
+    point = jnp.array([0.5])
+    third, second = np.sin(0.5) / 1.0, np.cos(0.5)  # of cos, whose gradient is -sin
+
+    def error(h: float, two_sided: bool) -> float:
+        leaf = check_gradients(lambda x: jnp.cos(x).sum(), point, h=h, two_sided=two_sided).leaves[
+            0
+        ]
+        return leaf.absolute
+
+    for h in (1e-2, 1e-3, 1e-4):
+        assert error(h, True) == pytest.approx(h**2 * third / 6, rel=1e-2)
+        assert error(h, False) == pytest.approx(h * second / 2, rel=1e-2)
+    for two_sided in (True, False):
+        best = check_gradients(lambda x: jnp.cos(x).sum(), point, two_sided=two_sided)
+        assert best.leaves[0].absolute < (1e-10 if two_sided else 2e-8)
+        assert error(1e-13, two_sided) > 1e-5  # rounding of the loss over h
+
+
+def test_B1_the_worst_entry_by_its_path() -> None:
+    def loss(params: Any, x: Any) -> Any:
+        return (squared(params["deep"][1]["w"]) * x).sum() + (params["first"] ** 2).sum()
+
+    params = {"deep": [{"w": jnp.ones(3)}, {"w": jnp.array([1.0, 2.0, 3.0])}], "first": jnp.ones(2)}
+    check = check_gradients(loss, params, jnp.ones(3))
+    worst = check.leaves[0]
+    assert (worst.path, worst.place) == ("deep/1/w", (1,))
+    assert (worst.gradient, worst.difference) == pytest.approx((4.004, 4.0))
+    assert (worst.absolute, worst.relative) == pytest.approx((4e-3, 1e-3), rel=1e-2)
+    assert all(leaf.relative < 1e-8 for leaf in check.leaves[1:])
+    with pytest.raises(
+        AssertionError, match=r"gradient of deep/1/w\[1\] is 4.004, .* 4: .* 1.0e-03"
+    ):
+        assert_gradients(loss, params, jnp.ones(3))
+    assert_gradients(loss, params, jnp.ones(3), tolerance=2e-3)
+
+
+def test_kinks_are_named_and_are_no_errors() -> None:
+    def loss(x: Any) -> Any:
+        return (fnn.relu(x) * jnp.arange(1.0, 5.0, dtype=x.dtype)).sum()
+
+    at = jnp.array([0.0, 1.0, 1e-7, -2e-6])  # at the kink, away, and beside it within h
+    (leaf,) = check_gradients(loss, at).leaves
+    assert (leaf.checked, leaf.kinks, leaf.kink, leaf.relative < 1e-8) == (1, 3, (0,), True)
+    assert_gradients(loss, at)
+    assert "3 at a kink of the loss, the first at [0]" in str(check_gradients(loss, at))
+    tie = jnp.array([2.0, 2.0])
+    assert_gradients(lambda x: fnn.max_pool(x.reshape(1, 2, 1), 2).sum(), tie)
+    assert_gradients(lambda x: (x > 0).astype(x.dtype).sum(), jnp.zeros(1))  # a jump
+    one_sided = check_gradients(loss, at, two_sided=False).leaves[0]
+    assert (one_sided.kinks, one_sided.checked) == (1, 3)
+
+
+@jax.custom_jvp
+def bent(x: Any) -> Any:
+    return jnp.abs(x)
+
+
+bent.defjvps(lambda tangent, y, x: 1.5 * tangent)  # no slope that |x| has to either side
+
+
+def test_a_wrong_gradient_at_a_kink_is_an_error() -> None:
+    with pytest.raises(AssertionError, match=r"gradient of params\[0\] is 1.5"):
+        assert_gradients(lambda x: bent(x).sum(), jnp.zeros(1))
+
+
+@pytest.mark.parametrize("slope", [1.0, 1e-3, 1e-6])
+@pytest.mark.parametrize("curvature", [1e-3, 1.0, 1e3])
+def test_small_gradients_beside_curvature(slope: float, curvature: float) -> None:
+    """Curvature hides no wrong gradient, and is not taken for a kink or an error."""
+
+    @jax.custom_jvp
+    def wrong(x: Any) -> Any:
+        return right(x)
+
+    def right(x: Any) -> Any:
+        return slope * x + curvature * x**2 / 2
+
+    wrong.defjvps(lambda tangent, y, x: tangent * (slope * 1.01 + curvature * x))
+    zero = jnp.zeros(())
+    assert_gradients(right, zero)
+    (leaf,) = check_gradients(wrong, zero).leaves
+    assert (leaf.kinks, leaf.relative > 1e-5) == (0, True)
+
+
+def test_a_random_sample_of_large_leaves() -> None:
+    params = {"large": jnp.ones((30, 40)), "small": jnp.ones(3), "none": jnp.ones((0, 2))}
+    traces = []
+
+    def loss(params: Any) -> Any:
+        traces.append(1)
+        return sum((x**2).sum() for x in params.values())
+
+    checks = [check_gradients(loss, params, entries=5, key=jax.random.key(i)) for i in range(2)]
+    assert [{s.path: s.checked for s in c.leaves} for c in checks] == [{"large": 5, "small": 3}] * 2
+    assert len(traces) < 8  # of one program, not one per entry or key
+    wrong = jnp.ones(2000).at[777].set(2.0)
+    with pytest.raises(AssertionError, match=r"params\[777\]"):
+        assert_gradients(lambda x: squared_at(x, 777), wrong, entries=1999, key=KEY)
+
+
+def squared_at(x: Any, place: int) -> Any:
+    return (jnp.roll(squared(jnp.roll(x, 1 - place)), place - 1)).sum()
+
+
+def test_numbers_that_are_not_finite() -> None:
+    check = check_gradients(
+        lambda p: jnp.log(p["a"]).sum() + p["b"].sum(),
+        {"a": jnp.array([1.0, -1.0]), "b": jnp.ones(1)},
+    )
+    assert check.leaves[0].relative == np.inf
+    with pytest.raises(AssertionError, match="nan"):
+        assert_gradients(lambda x: jnp.log(x).sum(), -jnp.ones(1))
+
+
+def total(x: Any) -> Any:
+    return x.sum()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f: f(3, jnp.ones(2)), "loss: got int 3; needed a function"),
+        (lambda f: f(lambda x: x, jnp.ones(2)), r"loss: got float64\[2\]; needed a scalar"),
+        (lambda f: f(total, jnp.arange(2)), r"params: got int32\[2\]; needed a float"),
+        (lambda f: f(total, jnp.ones(2), h=0.0), "h: got 0.0; needed a number > 0"),
+        (lambda f: f(total, jnp.ones(2), entries=0, key=KEY), "entries: got 0; needed an int"),
+        (lambda f: f(total, jnp.ones(2), entries=1), "key: got None; needed a random key"),
+        (lambda f: f(total, jnp.ones(2), entries=1, key=3), "key: got int 3; needed one random"),
+        (
+            lambda f: f(lambda x: total(x).astype(jnp.float32), jnp.ones(2)),
+            r"loss: got float32\[\]; needed float64 for float64",
+        ),
+        (lambda f: jax.jit(lambda x: f(total, x))(jnp.ones(2)), "params: got a traced array"),
+        (lambda f: f(total, jnp.ones((0, 2))), "params: got no number; needed at least one"),
+    ],
+)
+def test_refuses(call: Any, message: str) -> None:
+    for f in (check_gradients, assert_gradients):
+        with pytest.raises((TypeError, ValueError), match=f"fnn.analysis.{f.__name__}: {message}"):
+            call(f)
+    with pytest.raises(ValueError, match="assert_gradients: tolerance: got 0; needed a number > 0"):
+        assert_gradients(total, jnp.ones(2), tolerance=0)

@@ -1,0 +1,210 @@
+"""Activity and norms against NumPy, and the reference systems A3, B6 and D2."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import fnn
+from fnn.analysis import activity, first_nonfinite, gradients_at, norms, watch, watched
+from tests.check import close
+
+
+def sigmoid(z: Any) -> Any:
+    return 1 / (1 + np.exp(-z))
+
+
+FORMULAS = {  # value and derivative, in NumPy
+    "identity": (fnn.identity, lambda z: z, lambda z: np.ones_like(z)),
+    "relu": (fnn.relu, lambda z: np.maximum(z, 0), lambda z: 1.0 * (z > 0)),
+    "sigmoid": (fnn.sigmoid, sigmoid, lambda z: sigmoid(z) * sigmoid(-z)),
+    "tanh": (fnn.tanh, np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+    "hard_tanh": (fnn.hard_tanh, lambda z: np.clip(z, -1, 1), lambda z: 1.0 * (np.abs(z) < 1)),
+}
+
+
+def oracle(z: np.ndarray, f: Any, slope: Any, bound: float, bins: int, limits: Any) -> Any:
+    y = f(z)
+    low, high = limits or (y.min(), y.max())
+    count, edges = np.histogram(np.clip(y, low, high), bins, (low, high))
+    dead = np.mean([np.all(unit <= 0) for unit in y.reshape(len(y), -1).T])
+    saturated = np.mean(np.abs(slope(z)) < bound)
+    return y.mean(), y.std(), dead, saturated, count / y.size, edges
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("limits", [None, (-0.75, 0.5)])
+def test_activity(name: str, limits: Any) -> None:
+    act, f, slope = FORMULAS[name]
+    z = (4 * np.random.default_rng(0).standard_normal((6, 5, 7))).astype(np.float32)
+    got = activity({"h": z}, act, bound=0.1, bins=7, limits=limits)["h"]
+    want = oracle(z.astype(np.float64), f, slope, 0.1, 7, limits)
+    for a, b in zip(got, want, strict=True):
+        close(a, b, length=z.size)
+
+
+def test_activity_composes() -> None:
+    z = jnp.asarray(np.random.default_rng(1).standard_normal((4, 3, 8, 6)), jnp.float32)
+    each = [activity({"a": x[0], "b": x[1]}, {"a": fnn.tanh, "b": fnn.relu}) for x in z]
+
+    def step(carry: Any, x: Any) -> Any:
+        report = activity({"a": x[0], "b": x[1]}, {"a": fnn.tanh, "b": fnn.relu})
+        return carry, report
+
+    stacked = lax.scan(step, 0, z)[1]
+    mapped = jax.vmap(lambda x: step(0, x)[1])(z)
+    for got in (stacked, mapped):
+        jax.tree.map(lambda g, *e: close(g, np.stack(e), length=64), got, *each)
+    time_first = activity({"a": z[:, 0]}, axis=1)["a"]
+    assert time_first.dead == np.mean(np.all(np.asarray(z[:, 0]) <= 0, axis=1))
+    half = activity({"a": z[0].astype(jnp.bfloat16)})["a"]
+    assert {x.dtype for x in half} == {jnp.dtype(jnp.float32)}
+    with jax.enable_x64(True):
+        assert {x.dtype for x in activity({"a": np.ones((2, 2))})["a"]} == {jnp.dtype(np.float64)}
+
+
+def test_activity_at_the_edges() -> None:
+    z = jnp.array([[np.inf, -np.inf, np.nan, 0.0, 1.0]])
+    got = activity({"h": z}, bins=2)["h"]
+    np.testing.assert_allclose(got.histogram, [2 / 5, 2 / 5])  # NaN nowhere, infinities at the ends
+    np.testing.assert_allclose(got.edges, [0, 0.5, 1])
+    np.testing.assert_allclose(got.dead, 2 / 5)  # -inf and 0, not NaN
+    assert np.isnan(got.mean)
+    same = activity({"h": jnp.full((3, 2), 7.0)}, bins=4)["h"]
+    np.testing.assert_allclose(same.histogram, [1, 0, 0, 0])
+    counts = activity({"h": jnp.array([[1, 2], [3, -4]])})["h"]
+    assert (float(counts.mean), counts.mean.dtype) == (0.5, jnp.float32)
+    assert activity({"h": jnp.zeros((0, 3))})["h"].histogram.shape == (20,)
+    for bound in (jnp.float32(0.5), np.float64(0.5)):  # a number of any kind
+        jax.jit(lambda b: activity({"h": jnp.ones((2, 2))}, fnn.tanh, bound=b))(bound)
+
+
+def test_B6_saturated_and_dead_units() -> None:
+    """Units made to be dead or saturated, counted from what a network marks."""
+    bias = jnp.array([-9.0, -9.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0])
+    params = {"w": jnp.ones((3, 8)) / 3, "b": bias}
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 3)), jnp.float32)
+
+    def model(params: Any, x: Any) -> Any:
+        return fnn.sigmoid(watch(fnn.dense(x, **params), "hidden"))
+
+    values = watched(model)(params, x)
+    assert activity(values, fnn.relu)["hidden"].dead == 2 / 8
+    assert activity(values, fnn.sigmoid, bound=0.01)["hidden"].saturated == 5 / 8
+    histogram = activity(values, fnn.sigmoid, bins=10, limits=(0, 1))["hidden"].histogram
+    np.testing.assert_allclose([histogram[0], histogram[9]], [2 / 8, 3 / 8])
+
+
+DEPTH, WIDTH = 8, 64
+
+
+def deep(params: Any, x: Any) -> Any:
+    """Fully connected, tanh, the sums s_l marked in a scan over the layers."""
+    return lax.scan(lambda h, w: (jnp.tanh(watch(h @ w, "s")), None), x, params)[0]
+
+
+def test_A3_variance_by_depth() -> None:
+    """Var(s_l) shrinks below Xavier's scale, is kept by it, and is amplified above it."""
+    xavier = fnn.initializers.xavier_normal if hasattr(fnn.initializers, "xavier_normal") else None
+    keys = jax.random.split(jax.random.key(0), DEPTH)
+    draw = xavier() if xavier else fnn.initializers.XAVIER
+    params = jnp.stack([draw(k, (WIDTH, WIDTH), jnp.float32) for k in keys])
+    x = 0.1 * jax.random.normal(jax.random.key(1), (256, WIDTH))
+
+    def stds(scale: float) -> Any:
+        values = watched(deep)(scale * params, x)["s"]
+        return jax.vmap(lambda s: activity({"s": s})["s"].std)(values)
+
+    kept, small, large = stds(1.0), stds(0.5), stds(2.0)
+    assert 0.7 < kept[-1] / kept[0] <= 1.05
+    np.testing.assert_allclose(small[1:] / small[:-1], 0.5, rtol=0.1)
+    assert large[-1] > 5 * large[0]
+
+
+def test_D2_gradients_vanish_by_depth() -> None:
+    """Width 1, W = 1/2, b = 0, x = 1, y = 0: below 2^-(L-l), in truth about 8^-(L-l)."""
+    layers = 10
+    params = [{"w": jnp.full((1, 1), 0.5), "b": jnp.zeros(1)} for _ in range(layers)]
+
+    def loss(params: Any, x: Any) -> Any:
+        for layer in params:
+            x = fnn.sigmoid(fnn.dense(x, **layer))
+        return ((0 - x) ** 2).sum()
+
+    grads = jax.grad(loss)(params, jnp.ones((1, 1)))
+    report = norms(params, grads, grads)
+    by_layer = np.array([report[f"{i}/w"].gradient for i in range(layers)])
+    z = [1.0]
+    for _ in range(layers):
+        z.append(float(sigmoid(0.5 * z[-1])))
+    want = [  # the product of w sigmoid' over the layers behind, in float64
+        2 * z[-1] * z[i] * np.prod([a * (1 - a) for a in z[i + 1 :]]) * 0.5 ** (layers - 1 - i)
+        for i in range(layers)
+    ]
+    np.testing.assert_allclose(by_layer, want, rtol=1e-5)
+    distance = np.arange(layers)[::-1]
+    assert (by_layer <= 2 * 2.0**-distance).all()
+    rates = by_layer[2:] / by_layer[1:-1]
+    assert ((rates > 7.5) & (rates < 9)).all()
+    marked = gradients_at(lambda x: (watch(x, "first") * 0.5**layers).sum())(jnp.ones(1))
+    assert marked["first"] == 0.5**layers
+
+
+def test_norms() -> None:
+    rng = np.random.default_rng(0)
+    params = {"conv": {"w": rng.standard_normal((3, 4)), "b": np.zeros(4)}, "list": [np.ones(2)]}
+    grads = jax.tree.map(lambda x: rng.standard_normal(x.shape), params)
+    updates = jax.tree.map(lambda g: -0.1 * g, grads)
+    args = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (params, grads, updates))
+    got = jax.jit(norms)(*args)
+    assert got.keys() == {"conv/w", "conv/b", "list/0"}
+    norm = np.linalg.norm
+    for path, w, g, u in [
+        ("conv/w", params["conv"]["w"], grads["conv"]["w"], updates["conv"]["w"]),
+        ("list/0", params["list"][0], grads["list"][0], updates["list"][0]),
+    ]:
+        want = norm(w), norm(g), norm(u), norm(u) / norm(w)
+        for a, b in zip(got[path], want, strict=True):
+            close(a, b, length=12)
+    assert got["conv/b"].ratio == np.inf
+    zero = norms(*[{"b": jnp.zeros(2)}] * 3)["b"]
+    assert [float(x) for x in zero] == [0, 0, 0, 0]
+    assert list(norms(*[jnp.ones(2, jnp.bfloat16)] * 3)) == ["params"]
+    assert norms(*[jnp.ones(2, jnp.bfloat16)] * 3)["params"].weight.dtype == jnp.float32
+    pair = jax.vmap(norms)(*jax.tree.map(lambda x: jnp.stack([x, 2 * x]), args))
+    close(pair["conv/w"].gradient, [norm(grads["conv"]["w"]) * s for s in (1, 2)], length=12)
+
+
+def test_first_nonfinite() -> None:
+    good = {"a": jnp.ones(2), "b": jnp.array([1e30, 1e-30]), "c": jnp.zeros((0, 3))}
+    assert first_nonfinite(norms(good, good, good)) is None  # though 1e30^2 overflows
+    for value in (np.nan, np.inf, -np.inf):
+        bad = {**good, "b": jnp.array([1.0, value])}
+        for place in range(3):
+            args = [good] * 3
+            args[place] = bad
+            assert first_nonfinite(norms(*args)) == "b"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: activity(x), r"fnn.analysis.activity: values: got float32\[2,3\]; needed"),
+        (lambda x: activity({"h": x}, bins=0), "fnn.analysis.activity: bins: got 0; needed"),
+        (lambda x: activity({"h": x}, bound=0), "fnn.analysis.activity: bound: got 0; needed"),
+        (lambda x: activity({"h": x}, limits=(1, 0)), r"activity: limits: got \(1, 0\); needed"),
+        (lambda x: activity({"h": x}, axis=2), r"fnn.analysis.activity: h: got float32\[2,3\]"),
+        (lambda x: activity({"h": [1.0]}), "fnn.analysis.activity: h: got list"),
+        (lambda x: activity({"h": x}, {}), "fnn.analysis.activity: activation: got NoneType"),
+        (lambda x: norms({"a": x}, {"a": x[0]}, {"a": x}), r"analysis.norms: grads\['a'\]: got"),
+        (lambda x: norms({"a": x}, {"a": x}, {"b": x}), r"analysis.norms: updates\['a'\]: got not"),
+        (lambda x: norms([jnp.arange(2)], [x], [x]), r"analysis.norms: params\[0\]: got int32"),
+        (lambda x: jax.jit(lambda x: first_nonfinite(norms(x, x, x)))(x), "report: got a traced"),
+    ],
+)
+def test_refuses(call: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(jnp.ones((2, 3)))

@@ -1,0 +1,331 @@
+"""Sizes of models: formulas of the texts, by hand, and the compiled program's own count."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import fnn
+from fnn.analysis import summary
+
+S = jax.ShapeDtypeStruct
+
+
+def shape(*sizes: int) -> Any:
+    return S(sizes, jnp.float32)
+
+
+def dense(d_in: int, d_out: int) -> Any:
+    return {"w": shape(d_in, d_out), "b": shape(d_out)}
+
+
+def conv(size: int, c_in: int, c_out: int) -> Any:
+    return {"w": shape(size, size, c_in, c_out), "b": shape(c_out)}
+
+
+# Kernels, widths, after which of them to halve the image, and dense layers.
+NETWORKS = {
+    "regular": ([4, 4, 4, 4, 4, 3, 3, 3], [128] * 8, (5, 6, 7), [2048, 500, 500, 10], 2_776_088),
+    "shallow": ([4, 4, 4], [256, 256, 128], (0, 1, 2), [2048, 500, 500, 10], 2_864_152),
+    "extra shallow": ([4, 4], [700, 128], (0, 0, 1), [2048, 500, 500, 10], 2_746_200),
+    "2-layer": ([5], [3000], (0, 0), [192000, 10], 2_145_000),
+}
+
+
+def network(name: str) -> Any:
+    kernels, widths, halved, sizes, _ = NETWORKS[name]
+    channels = zip([3, *widths], widths, strict=False)
+    params = {
+        "conv": [conv(k, *pair) for k, pair in zip(kernels, channels, strict=True)],
+        "dense": [dense(*pair) for pair in itertools.pairwise(sizes)],
+    }
+
+    def model(params: Any, x: Any) -> Any:
+        for i, layer in enumerate(params["conv"]):
+            x = fnn.relu(fnn.conv_lax(x, **layer))
+            for _ in range(halved.count(i)):
+                x = fnn.max_pool(x, 2)
+        x = fnn.flatten(x)
+        for layer in params["dense"][:-1]:
+            x = fnn.relu(fnn.dense(x, **layer))
+        return fnn.dense(x, **params["dense"][-1])
+
+    return model, params
+
+
+def compiled(model: Any, *args: Any) -> float:
+    """What XLA counts, transcendental functions included."""
+    cost = jax.jit(model).lower(*args).compile().cost_analysis()
+    return float(cost["flops"]) + float(cost.get("transcendentals", 0))
+
+
+def layers(size: Any) -> dict[str, Any]:
+    return {layer.name: layer for layer in size.layers if layer.weights or layer.multiply_adds}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_D4_four_networks(name: str) -> None:
+    model, params = network(name)
+    x = shape(1, 32, 32, 3)
+    size = summary(model, params, x)
+    assert size.total["weights"] == NETWORKS[name][-1]
+    assert size.total["weights"] + size.total["biases"] == fnn.count(params)
+    assert size.flops == pytest.approx(compiled(model, params, x), rel=0.01)
+    by_layer = layers(size)
+    assert list(by_layer) == [
+        *(f"conv/{i}" for i in range(len(params["conv"]))),
+        *(f"dense/{i}" for i in range(len(params["dense"]))),
+    ]
+    assert size.unused == ()
+    lines = str(size).splitlines()
+    assert lines[0].split()[:3] == ["layer", "output", "units"]
+    assert max(map(len, lines)) <= 80
+    assert f"{NETWORKS[name][-1]:,}" in lines[-2]
+
+
+def test_B15_units_weights_connections() -> None:
+    """W H J units; W^2 H^2 I J or K^2 I J weights; W^2 H^2 I J or W H K^2 I J connections."""
+    w, h, i, j, k = 6, 5, 3, 4, 3
+    full = dense(w * h * i, w * h * j)
+    (fully,) = summary(lambda p, x: fnn.dense(x, **p["f"]), {"f": full}, shape(1, w * h * i)).layers
+    assert (fully.units, fully.weights) == (w * h * j, w**2 * h**2 * i * j)
+    assert fully.connections == fully.multiply_adds == w**2 * h**2 * i * j
+    (local,) = summary(
+        lambda p, x: fnn.conv(x, **p["c"]), {"c": conv(k, i, j)}, shape(1, w, h, i)
+    ).layers
+    assert (local.units, local.weights, local.biases) == (w * h * j, k**2 * i * j, j)
+    assert local.connections == w * h * k**2 * i * j
+    assert local.multiply_adds == (3 * w - 2) * (3 * h - 2) * i * j  # without taps in the padding
+    assert local.output == (1, w, h, j)
+    assert local.bytes == 4 * w * h * j
+    # Most units and connections are in the convolutions, most weights in the dense layers.
+    size = summary(*network("extra shallow"), shape(1, 32, 32, 3)).as_dict()["layers"]
+    count = {
+        (kind, name): sum(layer[name] for layer in size if layer["name"].startswith(kind))
+        for kind, name in itertools.product(("conv", "dense"), ("units", "connections"))
+    }
+    assert count["conv", "units"] > 100 * count["dense", "units"]
+    assert count["conv", "connections"] > 50 * count["dense", "connections"]
+    size = summary(*network("2-layer"), shape(1, 32, 32, 3))
+    assert layers(size)["dense/0"].weights > 0.8 * size.total["weights"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_B14_receptive_field_of_every_layer(seed: int) -> None:
+    """Of a random stack, against the window arithmetic."""
+    rng = np.random.default_rng(seed)
+    spatial = (64, 60)[: int(rng.integers(1, 3))]
+    stack = []
+    for _ in range(3):
+        window = int(rng.integers(2, 5))
+        stack.append({"window": window, "stride": int(rng.integers(1, 3)), "padding": "SAME"})
+        stack.append({"window": 2, "stride": 2})
+    params = [shape(*(layer["window"],) * len(spatial), 2, 2) for layer in stack[::2]]
+
+    def model(params: Any, x: Any) -> Any:
+        for i, w in enumerate(params):
+            x = fnn.conv(x, w, stride=stack[2 * i]["stride"])
+            x = fnn.max_pool(fnn.relu(x), 2)
+        return x
+
+    want = fnn.receptive_field(spatial, stack)
+    rows = summary(model, params, shape(1, *spatial, 2)).layers
+    assert [layer.field for layer in rows] == [field.size for field in want]
+    assert [layer.output[1:-1] for layer in rows] == [field.output for field in want]
+    assert [layer.name for layer in rows] == ["0", "max_pool", "1", "max_pool", "2", "max_pool"]
+
+
+X = shape(2, 9, 8, 4)
+ONE = {
+    "conv": (lambda p, x: fnn.conv_lax(x, p, stride=2, dilation=2), shape(3, 2, 4, 6), X),
+    "groups": (lambda p, x: fnn.conv_lax(x, p, groups=2), shape(3, 2, 2, 6), X),
+    "depthwise": (lambda p, x: fnn.conv_lax(x, p, groups=4), shape(3, 3, 1, 8), X),
+    "library": (
+        lambda p, x: lax.conv_transpose(
+            x, p, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        *(shape(3, 3, 4, 5), X),
+    ),
+    "dense": (lambda p, x: fnn.dense(x, p), shape(4, 7), X),
+    "window": (
+        lambda p, x: lax.reduce_window(x * p, 0.0, lax.add, (1, 3, 3, 1), (1,) * 4, "SAME"),
+        shape(1, 1, 1, 4),
+        X,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_agrees_with_the_compiled_count(name: str) -> None:
+    model, params, x = ONE[name]
+    assert summary(model, params, x).flops == pytest.approx(compiled(model, params, x), rel=0.01)
+
+
+def test_transposed_convolution() -> None:
+    """The arithmetic of the convolution that it transposes."""
+    w, small = shape(3, 3, 5, 8), shape(2, 9, 8, 8)
+    up = summary(lambda p, x: fnn.conv_transpose(x, p, stride=2), w, small)
+    down = summary(lambda p, x: fnn.conv(x, p, stride=2), w, shape(2, 18, 16, 5))
+    assert up.total["multiply_adds"] == down.total["multiply_adds"]
+    assert up.total["connections"] == down.total["connections"] == 2 * 9 * 8 * 9 * 5 * 8
+    assert up.layers[0].output == (2, 18, 16, 5)
+
+
+def mlp(params: Any, x: Any) -> Any:
+    for layer in params:
+        x = jnp.tanh(fnn.dense(x, **layer))
+    return x
+
+
+def test_a_scan_is_a_loop() -> None:
+    each = [dense(6, 6)] * 5
+    stacked = {"w": shape(5, 6, 6), "b": shape(5, 6)}
+
+    def scanned(params: Any, x: Any) -> Any:
+        return lax.scan(lambda h, layer: (jnp.tanh(fnn.dense(h, **layer)), None), x, params)[0]
+
+    loop, scan = summary(mlp, each, shape(3, 6)), summary(scanned, stacked, shape(3, 6))
+    assert scan.total == loop.total
+    assert scan.flops == loop.flops == compiled(mlp, each, shape(3, 6))
+    assert len(scan.layers) == 1
+    assert len(loop.layers) == 5
+
+
+def test_recurrence_by_hand() -> None:
+    """A state that starts as a constant is data; weights count once, arithmetic every step."""
+    params = {"cell": {"u": shape(3, 4), "w": shape(4, 4), "b": shape(1, 4)}}
+
+    def step(cell: Any, h: Any, x: Any) -> Any:
+        return jnp.tanh(x @ cell["u"] + h @ cell["w"] + cell["b"])
+
+    def scanned(params: Any, x: Any) -> Any:
+        def body(h: Any, x: Any) -> Any:
+            return step(params["cell"], h, x), None
+
+        return lax.scan(body, jnp.zeros((2, 4)), x)[0]
+
+    def unrolled(params: Any, x: Any) -> Any:
+        h = jnp.zeros((2, 4))
+        for row in x:
+            h = step(params["cell"], h, row)
+        return h
+
+    x = shape(7, 2, 3)
+    scan, loop = summary(scanned, params, x), summary(unrolled, params, x)
+    assert scan.total == loop.total
+    assert (scan.total["weights"], scan.total["biases"]) == (3 * 4 + 4 * 4, 4)
+    assert scan.total["multiply_adds"] == scan.total["connections"] == 7 * 2 * (3 * 4 + 4 * 4)
+    assert scan.flops == pytest.approx(compiled(unrolled, params, x), rel=0.01)
+    assert [layer.name for layer in scan.layers] == ["cell"]
+    assert [layer.weights for layer in loop.layers] == [28, *[0] * 6]
+
+
+def test_shared_layers() -> None:
+    """Weights count where they are used first, arithmetic everywhere."""
+    block = jax.jit(lambda layer, x: fnn.relu(fnn.dense(x, **layer)))
+
+    def model(params: Any, x: Any) -> Any:
+        x = block(params["own"], x)
+        for _ in range(2):
+            x = jax.checkpoint(block)(params["shared"], x)
+        return x @ params["tied"]["w"] @ params["tied"]["w"].T
+
+    tied = {"w": shape(6, 2), "unused": shape(1)}
+    params = {"own": dense(6, 6), "shared": dense(6, 6), "tied": tied}
+    size = summary(model, params, shape(3, 6))
+    names = [layer.name for layer in size.layers]
+    assert names == ["own", "shared", "shared", "tied", "tied"]
+    assert [layer.weights for layer in size.layers] == [36, 36, 0, 12, 0]
+    assert [layer.multiply_adds for layer in size.layers] == [3 * n for n in (36, 36, 36, 12, 12)]
+    assert size.unused == ("tied/unused",)
+    assert "not used: tied/unused" in str(size)
+
+
+def test_mapped_models() -> None:
+    """`jax.vmap` over examples and over params: the same arithmetic in one program."""
+    params, x = [dense(6, 4), dense(4, 2)], shape(5, 6)
+    whole = summary(mlp, params, x)
+    assert summary(jax.vmap(mlp, (None, 0)), params, x).total == whole.total
+    many = jax.tree.map(lambda a: shape(3, *a.shape), params)
+    ensemble = summary(jax.vmap(mlp, (0, None)), many, x).total
+    assert ensemble == {name: 3 * count for name, count in whole.total.items()}
+    images = shape(4, 8, 8, 2)
+    single = lambda w, x: fnn.conv(x[None], w)[0]
+    mapped = summary(jax.vmap(single, (None, 0)), shape(3, 3, 2, 5), images)
+    assert mapped.total == summary(lambda w, x: fnn.conv(x, w), shape(3, 3, 2, 5), images).total
+
+
+def test_other_layers() -> None:
+    def attention(params: Any, ids: Any) -> Any:
+        x = fnn.embed(ids, **params["words"])
+        x = fnn.layer_norm(x, **params["norm"])
+        q, k = fnn.dense(x, params["q"]), fnn.dense(x, params["k"])
+        return jnp.einsum("nqd,nkd->nqk", q, k)
+
+    params = {
+        "words": {"table": shape(50, 6)},
+        "norm": {"scale": shape(6), "bias": shape(6)},
+        "q": shape(6, 4),
+        "k": shape(6, 4),
+    }
+    size = summary(attention, params, S((2, 3), jnp.int32))
+    assert [(r.name, r.weights, r.biases, r.connections, r.multiply_adds) for r in size.layers] == [
+        ("words", 300, 0, 36, 0),
+        ("norm", 6, 6, 36, 0),
+        ("q", 24, 0, 144, 144),
+        ("k", 24, 0, 144, 144),
+        ("dot_general", 0, 0, 0, 2 * 3 * 3 * 4),
+    ]
+    assert size.layers[-1].output == (2, 3, 3)
+    assert "field" not in str(size)
+
+
+def test_each_call_is_a_layer() -> None:
+    """Also where one line, one shape or one loop makes several."""
+    model = lambda p, x: fnn.max_pool(fnn.max_pool(x * p, 2, stride=1, padding=1)[:, 1:, 1:], 2)
+    size = summary(model, shape(1, 1, 1, 2), shape(1, 8, 8, 2))
+    assert [(r.name, r.output) for r in size.layers] == [
+        ("params", (1, 8, 8, 2)),
+        ("max_pool", (1, 9, 9, 2)),
+        ("max_pool", (1, 4, 4, 2)),
+    ]
+
+
+def test_branches_and_loops_of_unknown_length() -> None:
+    def model(params: Any, x: Any, size: Any) -> Any:
+        return lax.cond(size > 0, lambda: x @ params["a"] @ params["b"], lambda: 0 * x)
+
+    params = {"a": shape(3, 4), "b": shape(4, 3)}
+    size = summary(model, params, shape(2, 3), S((), jnp.int32))
+    assert size.total["multiply_adds"] == 2 * 2 * 12
+    assert [layer.name for layer in size.layers] == ["a", "b"]
+
+    def loop(w: Any, x: Any) -> Any:
+        return lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)
+
+    message = "fnn.analysis.summary: model: got a layer inside lax.while_loop; needed lax.scan"
+    with pytest.raises(ValueError, match=message):
+        summary(loop, shape(3, 3), shape(2, 3))
+    wait = lambda w, x: lax.while_loop(lambda y: y.sum() < 9, lambda y: 2 * y, x @ w)
+    assert summary(wait, shape(3, 3), shape(2, 3)).total["weights"] == 9
+
+
+def test_arguments() -> None:
+    def model(params: Any, x: Any, *, times: int, layer: Any) -> Any:
+        for _ in range(times):
+            x = layer(x, params)
+        return x
+
+    size = summary(model, jnp.ones((2, 2)), np.ones((1, 2), np.float32), times=3, layer=fnn.dense)
+    assert [layer.weights for layer in size.layers] == [4, 0, 0]
+    half = summary(lambda w, x: x @ w, S((2, 3), jnp.bfloat16), S((5, 2), jnp.bfloat16))
+    assert half.total["bytes"] == 2 * 5 * 3
+    assert summary(lambda p, x: x, {}, shape(2)).layers == ()
+    with pytest.raises(TypeError, match=r"analysis.summary: params\['w'\]: got float 1.0; needed"):
+        summary(lambda p, x: x, {"w": 1.0}, shape(2))
+    with pytest.raises(TypeError, match="analysis.summary: model: got int 3; needed a function"):
+        summary(3, {}, shape(2))
