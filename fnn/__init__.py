@@ -8,7 +8,8 @@ layers      what stands inside a model
             kin; dense, embed, flatten; relu, gelu, softmax and kin; batch_norm, layer_norm and kin;
             dropout; `fnn.initializers`, and init_<layer> for every layer with parameters
 losses      cross_entropy, squared_error and kin; l1_penalty, l2_penalty; accuracy and kin
-analysis    what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step
+analysis    what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step; and
+            `fnn.analysis`: checks of gradients, values inside a model, sizes, ranges of rates
 optimizers  sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging; `fnn.schedules`
 training    make_step, one compiled step; train, a whole run; their Report
 data        `fnn.data`: the packaged digits, readers of image files
@@ -145,6 +146,7 @@ from fnn.losses.metrics import (
     perplexity as perplexity,
 )
 
+from fnn import analysis as analysis
 from fnn.analysis.curvature import (
     hvp as hvp,
     hessian_diagonal as hessian_diagonal,
@@ -203,7 +205,7 @@ from fnn.weights.checkpoint import save as save, load as load
 __version__ = "0.2.0"
 
 # What help() and a star import show: the names above, in their order, without the rooms' own.
-_GROUPS = ("initializers", "schedules", "data")
+_GROUPS = ("initializers", "analysis", "schedules", "data")
 __all__ = [
     name
     for name, value in list(globals().items())
