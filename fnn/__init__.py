@@ -6,7 +6,8 @@ of functions, and a training run one compiled program. The rooms, in reading ord
 layers      what stands inside a model
             conv and its algorithms, conv_transpose, convolve, conv_matrix; max_pool, avg_pool and
             kin; dense, embed, flatten; relu, gelu, softmax and kin; batch_norm, layer_norm and kin;
-            dropout; `fnn.initializers`, and init_<layer> for every layer with parameters
+            dropout; rnn, lstm, gru and their cells, bidirectional, linear_recurrence;
+            `fnn.initializers`, and init_<layer> for every layer with parameters
 losses      cross_entropy, squared_error and kin; l1_penalty, l2_penalty; accuracy and kin
 analysis    what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step; and
             `fnn.analysis`: checks of gradients, values inside a model, sizes, ranges of rates
@@ -51,20 +52,18 @@ from fnn.layers.conv import (
 )
 from fnn.layers.pooling import (
     max_pool as max_pool,
-    min_pool as min_pool,
-    sum_pool as sum_pool,
-    avg_pool as avg_pool,
-    lp_pool as lp_pool,
-)
-from fnn.layers.pooling_forms import (
     max_pool_slices as max_pool_slices,
     max_pool_lax as max_pool_lax,
+    min_pool as min_pool,
     min_pool_slices as min_pool_slices,
     min_pool_lax as min_pool_lax,
+    sum_pool as sum_pool,
     sum_pool_slices as sum_pool_slices,
     sum_pool_lax as sum_pool_lax,
+    avg_pool as avg_pool,
     avg_pool_slices as avg_pool_slices,
     avg_pool_lax as avg_pool_lax,
+    lp_pool as lp_pool,
     lp_pool_slices as lp_pool_slices,
     lp_pool_lax as lp_pool_lax,
 )
@@ -124,6 +123,25 @@ from fnn.layers.normalization import (
     spectral_norm as spectral_norm,
 )
 from fnn.layers.dropout import dropout as dropout
+from fnn.layers.recurrent import (
+    rnn as rnn,
+    rnn_scan as rnn_scan,
+    rnn_cell as rnn_cell,
+    lstm as lstm,
+    lstm_scan as lstm_scan,
+    lstm_cudnn as lstm_cudnn,
+    lstm_cell as lstm_cell,
+    gru as gru,
+    gru_scan as gru_scan,
+    gru_cell as gru_cell,
+    bidirectional as bidirectional,
+)
+from fnn.layers.recurrent_init import (
+    init_rnn as init_rnn,
+    init_lstm as init_lstm,
+    init_gru as init_gru,
+)
+from fnn.layers.linear_recurrence import linear_recurrence as linear_recurrence
 
 from fnn.losses.regression import (
     squared_error as squared_error,

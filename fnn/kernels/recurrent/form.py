@@ -1,0 +1,182 @@
+"""A recurrence ``state_t = cell(x_t, state_{t-1})``: what a cell and a kernel are, and what
+surrounds every kernel.
+
+Inside, time is the first axis. Lengths: what is padded is replaced by 0, a state with no step left
+stays as it is, and outputs there are 0, so padding can be seen neither forward nor backward.
+``left (n, 1)`` counts the real steps that each sequence has from the present one on; in reverse it
+is positive from the last real step on. Precision: a step is computed in `accumulator`'s dtype and
+its state stored in the dtype that it came in.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnn.dtypes import widen
+
+State = tuple[jax.Array, ...]  # each (n, units), the output h first
+Left = jax.Array | None
+
+
+class Weights(NamedTuple):
+    """The arrays of a recurrence, named as `fnn.lstm` and kin name them; None is absent."""
+
+    wx: jax.Array
+    wh: jax.Array
+    b: jax.Array | None = None
+    bh: jax.Array | None = None
+    peephole: jax.Array | None = None
+
+
+class Slopes(NamedTuple):
+    """The derivative of a cell, written out.
+
+    For cells that depend on x, h and the weights through sums ``z = [x, h] W + c`` alone, and are
+    elementwise beyond them.
+
+    Attributes:
+        joint: ``weights -> (W, c)``, linear: W (f + units, blocks units); c is its bias, or None.
+        step: as the cell's, but gives ``(state, slopes)``: elementwise derivatives, each (n, units).
+        along: ``(slopes, dz, dh wh, dstate) -> dstate``, linear in the last three.
+    """
+
+    joint: Callable[[Weights], tuple[jax.Array, jax.Array | None]]
+    step: Callable[[jax.Array, State, Weights], tuple[State, State]]
+    along: Callable[[State, jax.Array, jax.Array, State], State]
+
+
+class Cell(NamedTuple):
+    """A kind of recurrence: ``step(x_t wx, state, weights) -> state``, and its derivative."""
+
+    step: Callable[[jax.Array, State, Weights], State]
+    slopes: Slopes | None = None
+
+
+class Kernel(NamedTuple):
+    """An algorithm for the loop over time.
+
+    Attributes:
+        name: as in ``fnn.lstm_<name>``.
+        run: ``(cell, x, weights, state, left, reverse) -> (h of every step, last state)``.
+    """
+
+    name: str
+    run: Callable[[Cell, jax.Array, Weights, State, Left, bool], tuple[jax.Array, State]]
+
+
+def recur(
+    kernel: Kernel,
+    cell: Cell,
+    x: jax.Array,
+    weights: Weights,
+    state: State,
+    lengths: jax.Array | None = None,
+    reverse: bool = False,
+    remat: int | None = None,
+) -> tuple[jax.Array, State]:
+    """Run a cell over ``x (n, time, f)``: outputs (n, time, units), and the last state."""
+    time, dtype, left = x.shape[1], x.dtype, None
+    if lengths is not None:
+        real = (jnp.arange(time)[None] < lengths[:, None])[..., None]
+        x = jnp.where(real, x, 0)
+        left = lengths[:, None].astype(jnp.int32) - (time - 1 if reverse else 0)
+    x, weights = jnp.swapaxes(widen(x), 0, 1), jax.tree.map(widen, weights)
+    state = tuple(placed(s, x, weights) for s in state)
+
+    def run(x: jax.Array, state: State, left: Left) -> tuple[jax.Array, State]:
+        return kernel.run(cell, x, weights, state, left, reverse)
+
+    h, state = in_chunks(run, x, state, left, reverse, remat) if remat else run(x, state, left)
+    y = jnp.swapaxes(h, 0, 1).astype(dtype)
+    if lengths is not None:
+        wrong = ((lengths < 0) | (lengths > time))[:, None]
+        y = jnp.where(wrong[..., None], jnp.nan, jnp.where(real, y, 0))
+        state = tuple(jnp.where(wrong, jnp.nan, s) for s in state)
+    return y, state
+
+
+def placed(state: jax.Array, x: jax.Array, weights: Weights) -> jax.Array:
+    """Return a state that is on a mesh what a step makes of it: sharded and varying with x.
+
+    An empty sum is 0 there, whatever the arrays hold.
+    """
+    zero = jax.lax.stop_gradient(x)[:0].sum((0, 2)).astype(state.dtype)[:, None]
+    return state + zero + nothing(weights, state.dtype)
+
+
+def nothing(arrays: Any, dtype: Any) -> jax.Array:
+    """Return a 0 that varies, inside `jax.shard_map`, over every axis that an array does."""
+    empty = [jax.lax.stop_gradient(a)[:0].sum().astype(dtype) for a in jax.tree.leaves(arrays)]
+    return sum(empty, start=jnp.zeros((), dtype))
+
+
+def in_chunks(
+    run: Callable[[jax.Array, State, Left], tuple[jax.Array, State]],
+    x: jax.Array,
+    state: State,
+    left: Left,
+    reverse: bool,
+    size: int,
+) -> tuple[jax.Array, State]:
+    """Run so many steps at a time, keeping only the states between them for the backward pass."""
+    again = jax.checkpoint(run, prevent_cse=False)
+
+    def chunk(carry: tuple[State, Left], x: jax.Array) -> tuple[tuple[State, Left], jax.Array]:
+        h, state = again(x, *carry)
+        return (state, after(x.shape[0], carry[1], reverse)), h
+
+    whole = x.shape[0] // size * size
+    chunks, rest, carry = x[:whole].reshape(-1, size, *x.shape[1:]), x[whole:], (state, left)
+    if reverse:
+        carry, end = chunk(carry, rest)
+        carry, h = lax.scan(chunk, carry, chunks, reverse=True)
+    else:
+        carry, h = lax.scan(chunk, carry, chunks)
+        carry, end = chunk(carry, rest)
+    return jnp.concatenate([h.reshape(whole, *end.shape[1:]), end]), carry[0]
+
+
+def after(steps: int, left: Left, reverse: bool) -> Left:
+    """Return what is left after so many steps."""
+    return None if left is None else left + (steps if reverse else -steps)
+
+
+def advance(
+    step: Callable[[State], tuple[State, Any]], state: State, going: jax.Array | None
+) -> tuple[State, Any]:
+    """Return the next state, computed wide, of the sequences that are still going; and the rest."""
+    new, more = step(tuple(map(widen, state)))
+    new = tuple(a.astype(s.dtype) for a, s in zip(new, state, strict=True))
+    if going is not None:
+        new = tuple(jnp.where(going, a, s) for a, s in zip(new, state, strict=True))
+    return new, more
+
+
+def loop(
+    step: Callable[[jax.Array, State], tuple[State, Any]],
+    xs: jax.Array,
+    state: State,
+    left: Left,
+    reverse: bool,
+    now: jax.Array | None = None,
+) -> tuple[State, tuple[jax.Array, Any]]:
+    """Scan ``step(x, state) -> (state, more)`` over time.
+
+    With ``now``, the first x, ``xs`` holds at every step what the next one needs.
+
+    Returns:
+        The last state; h and the rest of every step.
+    """
+
+    def body(carry: Any, x: jax.Array) -> tuple[Any, Any]:
+        state, left, now = carry
+        here, now = (x, None) if now is None else (now, x)
+        going = None if left is None else left > 0
+        state, more = advance(lambda s: step(here, s), state, going)
+        return (state, after(1, left, reverse), now), (state[0], more)
+
+    (state, _, _), steps = lax.scan(body, (state, left, now), xs, reverse=reverse)
+    return state, steps

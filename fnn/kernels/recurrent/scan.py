@@ -1,0 +1,20 @@
+"""The loop as it is: the cell in `lax.scan`, differentiated by JAX. It can do every cell."""
+
+import jax
+
+from fnn.kernels.recurrent.form import Cell, Kernel, Left, State, Weights, loop
+
+
+def run(
+    cell: Cell, x: jax.Array, weights: Weights, state: State, left: Left, reverse: bool
+) -> tuple[jax.Array, State]:
+    """Run the cell."""
+
+    def step(x: jax.Array, state: State) -> tuple[State, None]:
+        return cell.step(x @ weights.wx, state, weights), None
+
+    state, (h, _) = loop(step, x, state, left, reverse)
+    return h, state
+
+
+SCAN = Kernel("scan", run)

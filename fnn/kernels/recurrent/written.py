@@ -1,0 +1,126 @@
+"""The recurrence with its derivative written out.
+
+Forward it is the loop. Its derivative is linear in what changes: at every step it adds
+``[x, h] dW + dc + [dx, 0] W``, which needs only what the loop has computed and is one product for
+all steps, and passes ``dh wh`` on to the next. So the loop of the derivative holds the slopes of
+the gates and one product per step; read backwards, as JAX does, it is back-propagation through time
+with the gradients of the weights as one product after the loop. Being a rule for forward mode in
+JAX's own operations, it leaves forward mode, batching and all higher derivatives in place.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from fnn.dtypes import add_bias, widen
+from fnn.kernels.recurrent import scan
+from fnn.kernels.recurrent.form import Cell, Kernel, Left, State, Weights, advance, loop, nothing
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 5))
+def run(
+    cell: Cell, x: jax.Array, weights: Weights, state: State, left: Left, reverse: bool
+) -> tuple[jax.Array, State]:
+    """Run the cell."""
+
+    def step(gx: jax.Array, state: State) -> tuple[State, None]:
+        return cell.step(gx, state, weights), None
+
+    state, (h, _) = over_products(step, x, weights, state, left, reverse)
+    return h, state
+
+
+def over_products(
+    step: Callable[[jax.Array, State], tuple[State, Any]],
+    x: jax.Array,
+    weights: Weights,
+    state: State,
+    left: Left,
+    reverse: bool,
+) -> tuple[State, tuple[jax.Array, Any]]:
+    """Scan ``step(x_t wx, state)`` over time.
+
+    Where x is wide, the products of all steps are one, before the loop. Otherwise each is made in
+    its turn, and read while it is in the cache. Those made before are fetched a step ahead: a state
+    that is updated in place, by what is looked up among all steps in the same operation, XLA on a
+    CPU computes one number at a time.
+    """
+    if x.shape[2] <= weights.wh.shape[0] or x.shape[0] == 0:
+        return loop(lambda x, s: step(x @ weights.wx, s), x, state, left, reverse)
+    ahead = jnp.roll(x, 1 if reverse else -1, 0) @ weights.wx
+    return loop(step, ahead, state, left, reverse, ahead[0 if reverse else -1])
+
+
+@functools.partial(run.defjvp, symbolic_zeros=True)
+def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
+    """The rule: value and derivative along the tangents."""
+    x, weights, state, left = primals
+    written = cell.slopes
+    assert written is not None  # or the kernel refuses
+
+    def step(gx: jax.Array, state: State) -> tuple[State, State]:
+        return written.step(gx, state, weights)
+
+    last, (h, slopes) = over_products(step, x, weights, state, left, reverse)
+    dz = sums(cell, h, reverse, primals, tangents)
+    across = weights.wh.T  # so that the product of the backward pass reads it row by row
+
+    def along(state: State, here: Any) -> tuple[State, jax.Array]:
+        slopes, dz, going = here
+
+        def linear(state: State) -> tuple[State, None]:
+            back = lax.dot_general(state[0], across, (((1,), (1,)), ((), ())))
+            return written.along(slopes, dz, back, state), None
+
+        state, _ = advance(linear, state, going)
+        return state, state[0]
+
+    steps = jnp.arange(x.shape[0])[:, None, None]
+    passed = x.shape[0] - 1 - steps if reverse else steps
+    going = None if left is None else left[None] + (passed if reverse else -passed) > 0
+    start = jax.tree.map(present, tangents[2], state, is_leaf=is_zero)
+    dlast, dh = lax.scan(along, start, (slopes, dz, going), reverse=reverse)
+    return (h, last), (dh, dlast)
+
+
+def sums(cell: Cell, h: jax.Array, reverse: bool, primals: Any, tangents: Any) -> jax.Array:
+    """Return what the tangents of x and of the weights add to the sums z of all steps."""
+    (x, weights, state, _), (dx, dweights, _, _) = primals, tangents
+    assert cell.slopes is not None
+    w, _ = cell.slopes.joint(weights)
+    dz = jnp.zeros((*x.shape[:2], w.shape[1]), x.dtype)
+    if not is_zero(dx):
+        dz = dx @ w[: x.shape[2]]
+    if not all(map(is_zero, jax.tree.leaves(dweights, is_leaf=is_zero))):
+        first = state[0][None]
+        before = jnp.concatenate([h[1:], first] if reverse else [first, h[:-1]])
+        dw, dc = cell.slopes.joint(jax.tree.map(present, dweights, weights, is_leaf=is_zero))
+        dz = dz + add_bias(jnp.concatenate([x, widen(before)], 2) @ dw, dc)
+    return dz
+
+
+def is_zero(tangent: Any) -> bool:
+    """Whether a tangent is known to be zero."""
+    return isinstance(tangent, SymbolicZero)
+
+
+def present(tangent: Any, primal: jax.Array) -> jax.Array:
+    """Return the tangent as an array."""
+    return jnp.zeros_like(primal) + nothing(primal, primal.dtype) if is_zero(tangent) else tangent
+
+
+def run_any(
+    cell: Cell, x: jax.Array, weights: Weights, state: State, left: Left, reverse: bool
+) -> tuple[jax.Array, State]:
+    """Run a cell whose derivative is written out so, and any other as the loop is."""
+    how = run if cell.slopes else scan.run
+    h, state = how(cell, x, weights, state, left, reverse)
+    return h, state
+
+
+WRITTEN = Kernel("written", run_any)

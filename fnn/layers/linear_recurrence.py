@@ -1,0 +1,74 @@
+"""A recurrence without a nonlinearity, ``h_t = a_t h_{t-1} + x_t``, all steps at once.
+
+Two steps after each other are one step of the same form, ``(a' a, a' x + x')``, and composing steps
+is associative: halves of a sequence can be composed apart, in about 2 log2(time) passes.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from fnn.checks import describe, wrong
+from fnn.dtypes import accumulator, widen
+from fnn.functions import jitted
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+@jitted(static=("reverse",))
+def linear_recurrence(
+    a: Float[Array, "..."],
+    x: Float[Array, "n time d"],
+    *,
+    state: Float[Array, "n d"] | None = None,
+    reverse: bool = False,
+) -> Float[Array, "n time d"]:
+    """Return every step of ``h_t = a_t h_{t-1} + x_t``, each feature by itself.
+
+    By an associative scan: for a GPU or TPU far fewer passes than steps. It holds a few arrays of
+    the size of x, about 4 without and 10 with a gradient.
+
+    Args:
+        a: factors (n, time, d), or the same ones for all steps (d,), of the dtype of x.
+        x: inputs (n, time, d). Half precision is computed in float32.
+        state: h before the first step (n, d), zeros by default; of the dtype of x, or float32.
+        reverse: whether to run from the last step to the first, ``h_t = a_t h_{t+1} + x_t``.
+
+    Returns:
+        h (n, time, d), of the dtype of x; the last step is the state to go on from.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        TypeError: dtypes that differ.
+
+    Source: G. Blelloch, Prefix sums and their applications (1990); E. Martin, C. Cundy,
+    Parallelizing linear recurrent neural nets over sequence length (2018).
+
+    >>> linear_recurrence(jnp.array([0.5]), jnp.ones((1, 4, 1))).ravel().tolist()
+    [1.0, 1.5, 1.75, 1.875]
+    """
+    name = "linear_recurrence"
+    if x.ndim != 3:
+        raise wrong(name, "x", describe(x), "shape (n, time, d)")
+    if a.shape not in (x.shape, x.shape[2:]):
+        raise wrong(name, "a", describe(a), f"shape {x.shape} or {x.shape[2:]} for x {describe(x)}")
+    if a.dtype != x.dtype:
+        raise wrong(name, "a", describe(a), f"the dtype of x, {x.dtype}", TypeError)
+    first = -1 if reverse else 0
+    factors, inputs = widen(jnp.broadcast_to(a, x.shape)), widen(x)
+    if state is not None:
+        if state.shape != (x.shape[0], x.shape[2]):
+            raise wrong(name, "state", describe(state), f"shape {(x.shape[0], x.shape[2])}")
+        if state.dtype not in (x.dtype, accumulator(x.dtype)):
+            raise wrong(name, "state", describe(state), f"the dtype of x, {x.dtype}", TypeError)
+        inputs = inputs.at[:, first].add(factors[:, first] * widen(state)) if x.shape[1] else inputs
+    if not x.shape[1]:
+        return x
+
+    def compose(one: Pair, other: Pair) -> Pair:
+        return other[0] * one[0], other[0] * one[1] + other[1]
+
+    h: jax.Array
+    _, h = lax.associative_scan(compose, (factors, inputs), reverse=reverse, axis=1)
+    return h.astype(x.dtype)

@@ -1,0 +1,524 @@
+"""Recurrence over sequences ``(n, time, features)``: simple, LSTM and GRU.
+
+``f(x, **params) -> (outputs, state)``: outputs are h at every step, and the state is what a next
+call goes on from. ``<f>_cell`` is one step, for a loop of one's own. Layers are stacked by calling
+one after the other, with `fnn.dropout` between them; `bidirectional` runs one from each end.
+
+Blocks of columns stand in PyTorch's order: LSTM i, f, g, o; GRU r, z, n. Padding never shows:
+with ``lengths``, whatever stands behind a sequence's end changes no value and no gradient by a bit.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fnn.checks import check_int, check_one_of, describe, wrong
+from fnn.dtypes import accumulator, widen
+from fnn.functions import jitted, variant
+from fnn.kernels.recurrent.cells import GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, simple
+from fnn.kernels.recurrent.cudnn import CUDNN
+from fnn.kernels.recurrent.form import Cell, Kernel, State, Weights, advance, recur
+from fnn.kernels.recurrent.scan import SCAN
+from fnn.kernels.recurrent.written import WRITTEN
+
+F = TypeVar("F", bound=Callable[..., Any])
+Sequence = Float[Array, "n time f"]
+Units = Float[Array, "n units"]
+Matrix = Float[Array, "rows columns"]
+Vector = Float[Array, " columns"]
+Lengths = Int[Array, " n"]
+Activation = Callable[..., jax.Array]  # of one array, number by number
+SIMPLE, PAIR, RESET = (1, "h"), (4, "hc"), (3, "h")  # blocks of columns, parts of the state
+
+
+def known_lengths(function: F) -> F:
+    """Refuse lengths outside [0, time] before compilation, where their values are known."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        lengths: Any = kwargs.get("lengths")
+        x: Any = args[0] if args else kwargs.get("x")
+        known = isinstance(lengths, jax.Array | np.ndarray) and not isinstance(
+            lengths, jax.core.Tracer
+        )
+        if known and lengths.size and getattr(x, "ndim", 0) == 3:
+            values = np.asarray(lengths)
+            if values.min() < 0 or values.max() > x.shape[1]:
+                got = f"lengths from {values.min()} to {values.max()}"
+                needed = f"lengths from 0 to the time of x, {x.shape[1]}"
+                raise wrong(function.__name__, "lengths", got, needed)
+        return function(*args, **kwargs)
+
+    return cast(F, call)
+
+
+def _check_arrays(name: str, blocks: int, axes: str, x: jax.Array, weights: Weights) -> None:
+    if x.ndim != axes.count(",") + 1:
+        raise wrong(name, "x", describe(x), f"shape ({axes})")
+    wh, features = weights.wh, x.shape[-1]
+    if wh.ndim != 2 or wh.shape[1] != blocks * wh.shape[0]:
+        needed = f"shape (units, {f'{blocks} ' * (blocks > 1)}units)"
+        raise wrong(name, "wh", describe(wh), needed)
+    units, columns = wh.shape
+    shapes = {"wx": (features, columns), "b": (columns,), "bh": (units,), "peephole": (3, units)}
+    for argument, a in weights._asdict().items():
+        if a is None:
+            continue
+        if a.shape != shapes.get(argument, a.shape):
+            needed = f"shape {shapes[argument]} for x {describe(x)} and wh {describe(wh)}"
+            raise wrong(name, argument, describe(a), needed)
+        if a.dtype != x.dtype:
+            raise wrong(name, argument, describe(a), f"the dtype of x, {x.dtype}", TypeError)
+
+
+def _state(name: str, parts: str, x: jax.Array, weights: Weights, state: Any) -> State:
+    """Return the initial state as a tuple, zeros for None."""
+    shape = (x.shape[0], weights.wh.shape[0])
+    if state is None:
+        return (jnp.zeros(shape, x.dtype),) * len(parts)
+    arrays = (state,) if parts == "h" else state
+    if not isinstance(arrays, tuple | list) or len(arrays) != len(parts):
+        raise wrong(name, "state", describe(state), "the pair (h, c)", TypeError)
+    wide = accumulator(x.dtype)
+    for a in arrays:
+        if getattr(a, "shape", None) != shape:
+            raise wrong(name, "state", describe(a), f"shape {shape} for x {describe(x)}")
+        if a.dtype not in (x.dtype, wide):
+            needed = " or ".join(dict.fromkeys(map(str, (x.dtype, wide))))
+            raise wrong(name, "state", describe(a), f"dtype {needed}", TypeError)
+    return tuple(map(jnp.asarray, arrays))
+
+
+def _over_time(
+    name: str,
+    kernel: Kernel,
+    cell: Cell,
+    kind: tuple[int, str],
+    x: jax.Array,
+    weights: Weights,
+    *,
+    state: Any,
+    lengths: jax.Array | None,
+    reverse: bool,
+    remat: int | None,
+) -> tuple[jax.Array, State]:
+    """Check the arguments of public function ``name``, and run the kernel."""
+    blocks, parts = kind
+    _check_arrays(name, blocks, "n, time, f", x, weights)
+    state = _state(name, parts, x, weights, state)
+    if lengths is not None:
+        if lengths.shape != x.shape[:1]:
+            raise wrong(name, "lengths", describe(lengths), f"shape ({x.shape[0]},)")
+        if not jnp.issubdtype(lengths.dtype, jnp.integer):
+            raise wrong(name, "lengths", describe(lengths), "an integer dtype", TypeError)
+    if remat is not None:
+        check_int(name, "remat", remat, 1)
+    return recur(kernel, cell, x, weights, state, lengths, reverse, remat)
+
+
+def _one_step(
+    name: str, cell: Cell, kind: tuple[int, str], x: jax.Array, weights: Weights, state: Any
+) -> State:
+    """Check the arguments of public function ``name``, and advance the state."""
+    blocks, parts = kind
+    _check_arrays(name, blocks, "n, f", x, weights)
+    before = _state(name, parts, x, weights, state)
+    x, wide = widen(x), jax.tree.map(widen, weights)
+    new, _ = advance(lambda s: (cell.step(x @ wide.wx, s, wide), None), before, None)
+    return new
+
+
+def _rnn(
+    name: str, kernel: Kernel, *arrays: Any, activation: Activation, **options: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Run `rnn` and its variants: x, wx, wh, b."""
+    x, wx, wh, b = arrays
+    cell, weights = simple(activation), Weights(wx, wh, b)
+    y, (h,) = _over_time(name, kernel, cell, SIMPLE, x, weights, **options)
+    return y, h
+
+
+@known_lengths
+@jitted(static=("reverse", "activation", "remat"))
+def rnn(
+    x: Sequence,
+    wx: Matrix,
+    wh: Matrix,
+    b: Vector | None = None,
+    *,
+    state: Units | None = None,
+    lengths: Lengths | None = None,
+    reverse: bool = False,
+    activation: Activation = jnp.tanh,
+    remat: int | None = None,
+) -> tuple[Float[Array, "n time units"], Units]:
+    """Run a simple recurrent layer, ``h_t = activation(x_t wx + h_{t-1} wh + b)``.
+
+    Args:
+        x: sequences (n, time, f). In half precision, steps are computed in float32.
+        wx: (f, units), of the dtype of x.
+        wh: (units, units).
+        b: (units,).
+        state: h before the first step (n, units), zeros by default; of the dtype of x, or float32,
+            to be carried in float32 through half-precision sequences.
+        lengths: how many steps of each sequence are real (n,), integers in [0, time]. Whatever
+            stands behind them changes no output, state or gradient. Inside a compiled program,
+            where a length that is out of range cannot raise, its sequence's outputs and state are
+            NaN.
+        reverse: whether to run each sequence from its last real step to its first.
+        activation: any function of each number.
+        remat: keep the state at every so manieth step only, and compute the others again for the
+            gradient: memory for time / remat + remat steps, for a second forward pass.
+
+    Returns:
+        Outputs (n, time, units), 0 beyond a length, and the state after each sequence's last real
+        step (n, units), which is the initial one for length 0.
+
+    Raises:
+        ValueError: shapes that do not fit; lengths out of range, where they are known.
+        TypeError: dtypes that differ; lengths that are no integers.
+
+    Source: J. Elman, Finding structure in time (1990).
+
+    >>> x, w = jnp.ones((1, 3, 1)), jnp.ones((1, 1))
+    >>> y, h = rnn(x, w, w, activation=fnn.identity)
+    >>> y.ravel().tolist(), h.tolist()
+    ([1.0, 2.0, 3.0], [[3.0]])
+
+    Back-propagation through time, truncated to windows of 5 steps:
+
+    >>> params, state = fnn.init_rnn(jax.random.key(0), 1, 4), None
+    >>> for window in jnp.split(jnp.ones((1, 20, 1)), 4, axis=1):
+    ...     y, state = rnn(window, **params, state=jax.lax.stop_gradient(state))
+    """
+    options = {"state": state, "lengths": lengths, "reverse": reverse, "remat": remat}
+    return _rnn("rnn", WRITTEN, x, wx, wh, b, activation=activation, **options)
+
+
+def _lstm(
+    name: str, kernel: Kernel, *arrays: Any, **options: Any
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Run `lstm` and its variants: x, wx, wh, b, peephole."""
+    x, wx, wh, b, peephole = arrays
+    cell = LSTM if peephole is None else LSTM_PEEPHOLE
+    weights = Weights(wx, wh, b, peephole=peephole)
+    y, (h, c) = _over_time(name, kernel, cell, PAIR, x, weights, **options)
+    return y, (h, c)
+
+
+@known_lengths
+@jitted(static=("reverse", "remat"))
+def lstm(
+    x: Sequence,
+    wx: Matrix,
+    wh: Matrix,
+    b: Vector | None = None,
+    peephole: Float[Array, "3 units"] | None = None,
+    *,
+    state: tuple[Units, Units] | None = None,
+    lengths: Lengths | None = None,
+    reverse: bool = False,
+    remat: int | None = None,
+) -> tuple[Float[Array, "n time units"], tuple[Units, Units]]:
+    """Run a long short-term memory.
+
+    With ``z = x_t wx + h_{t-1} wh + b`` in blocks of columns i, f, g, o::
+
+        c_t = sigmoid(z_f) c_{t-1} + sigmoid(z_i) tanh(z_g)
+        h_t = sigmoid(z_o) tanh(c_t)
+
+    Args:
+        x, lengths, reverse, remat: as in `rnn`.
+        wx: (f, 4 units), of the dtype of x.
+        wh: (units, 4 units).
+        b: (4 units,).
+        peephole: (3, units), p_i, p_f, p_o: adds p_i c_{t-1} to z_i, p_f c_{t-1} to z_f, and
+            p_o c_t to z_o.
+        state: h and c before the first step, each (n, units), as in `rnn`.
+
+    Returns:
+        Outputs (n, time, units), 0 beyond a length, and the state (h, c) after each sequence's
+        last real step.
+
+    Raises:
+        ValueError, TypeError: as `rnn`.
+
+    Source: S. Hochreiter, J. Schmidhuber, Long short-term memory (1997); F. Gers et al., Learning
+    to forget (2000), Learning precise timing with LSTM recurrent networks (2002).
+
+    >>> params = fnn.init_lstm(jax.random.key(0), 3, 5)
+    >>> y, (h, c) = lstm(jnp.ones((2, 7, 3)), **params, lengths=jnp.array([7, 4]))
+    >>> y.shape, y[1, 4:].any().item(), (y[1, 3] == h[1]).all().item()
+    ((2, 7, 5), False, True)
+
+    The weights of PyTorch's ``nn.LSTM(3, 5)``, and back; its two biases add up:
+
+    >>> theirs = {"weight_ih_l0": np.ones((20, 3)), "weight_hh_l0": np.ones((20, 5)),
+    ...           "bias_ih_l0": np.ones(20), "bias_hh_l0": np.ones(20)}
+    >>> wx, wh, b1, b2 = (a.T.astype(np.float32) for a in theirs.values())
+    >>> _ = lstm(jnp.ones((2, 7, 3)), wx, wh, b1 + b2)
+    >>> wx, wh, b = (np.asarray(params[name]) for name in ("wx", "wh", "b"))
+    >>> theirs = {"weight_ih_l0": wx.T, "weight_hh_l0": wh.T,
+    ...           "bias_ih_l0": b, "bias_hh_l0": 0 * b}
+
+    Dropout with the same mask at every step:
+
+    >>> mask = fnn.dropout(jnp.ones((2, 1, 3)), 0.5, jax.random.key(1))
+    >>> y, _ = lstm(jnp.ones((2, 7, 3)) * mask, **params)
+    """
+    options = {"state": state, "lengths": lengths, "reverse": reverse, "remat": remat}
+    return _lstm("lstm", WRITTEN, x, wx, wh, b, peephole, **options)
+
+
+def _gru(
+    name: str, kernel: Kernel, *arrays: Any, reset: str, **options: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Run `gru` and its variants: x, wx, wh, b, bh."""
+    check_one_of(name, "reset", reset, ("after", "before"))
+    x, wx, wh, b, bh = arrays
+    cell, weights = GRU if reset == "after" else GRU_BEFORE, Weights(wx, wh, b, bh)
+    y, (h,) = _over_time(name, kernel, cell, RESET, x, weights, **options)
+    return y, h
+
+
+@known_lengths
+@jitted(static=("reverse", "reset", "remat"))
+def gru(
+    x: Sequence,
+    wx: Matrix,
+    wh: Matrix,
+    b: Vector | None = None,
+    bh: Vector | None = None,
+    *,
+    state: Units | None = None,
+    lengths: Lengths | None = None,
+    reverse: bool = False,
+    reset: str = "after",
+    remat: int | None = None,
+) -> tuple[Float[Array, "n time units"], Units]:
+    """Run a gated recurrent unit.
+
+    In blocks of columns r, z, n::
+
+        r, z = sigmoid(x_t wx + h_{t-1} wh + b)
+        n    = tanh(x_t wx + b + r (h_{t-1} wh + bh))
+        h_t  = (1 - z) n + z h_{t-1}
+
+    Args:
+        x, state, lengths, reverse, remat: as in `rnn`.
+        wx: (f, 3 units), of the dtype of x.
+        wh: (units, 3 units).
+        b: (3 units,).
+        bh: (units,), the recurrent bias of the candidate n.
+        reset: where r acts: "after" the product with wh (PyTorch, Keras, cuDNN), or "before" it,
+            on h_{t-1} (the original paper), where bh is added as it is.
+
+    Returns:
+        Outputs (n, time, units), 0 beyond a length, and the state after each sequence's last real
+        step (n, units).
+
+    Raises:
+        ValueError, TypeError: as `rnn`.
+
+    Source: K. Cho et al., Learning phrase representations using RNN encoder-decoder for statistical
+    machine translation (2014); "after": J. Appleyard et al., Optimizing performance of recurrent
+    neural networks on GPUs (2016).
+
+    >>> params = fnn.init_gru(jax.random.key(0), 3, 5)
+    >>> y, h = gru(jnp.ones((2, 7, 3)), **params)
+    >>> y.shape, (y[:, -1] == h).all().item()
+    ((2, 7, 5), True)
+    """
+    options = {"state": state, "lengths": lengths, "reverse": reverse, "remat": remat}
+    return _gru("gru", WRITTEN, x, wx, wh, b, bh, reset=reset, **options)
+
+
+_PLAIN = "by the cell in `lax.scan`, differentiated by JAX"
+rnn_scan = known_lengths(
+    variant(rnn, _rnn, SCAN, _PLAIN, example="jnp.ones((1, 2, 1)), *jnp.ones((2, 1, 1))")
+)
+lstm_scan = known_lengths(
+    variant(lstm, _lstm, SCAN, _PLAIN, example="jnp.ones((1, 2, 1)), *jnp.ones((2, 1, 4))")
+)
+gru_scan = known_lengths(
+    variant(gru, _gru, SCAN, _PLAIN, example="jnp.ones((1, 2, 1)), *jnp.ones((2, 1, 3))")
+)
+
+
+@known_lengths
+@jitted(static=("reverse",))
+def lstm_cudnn(
+    x: Sequence,
+    wx: Matrix,
+    wh: Matrix,
+    b: Vector | None = None,
+    *,
+    state: tuple[Units, Units] | None = None,
+    lengths: Lengths | None = None,
+    reverse: bool = False,
+) -> tuple[Float[Array, "n time units"], tuple[Units, Units]]:
+    """Run a long short-term memory by cuDNN, on an NVIDIA GPU.
+
+    Args:
+        x, wx, wh, b, state, lengths, reverse: as in `lstm`; float32 only.
+
+    Returns:
+        As `lstm`. There is a gradient, but no forward mode and no second derivative.
+
+    Raises:
+        ValueError: there is no GPU; shapes as `rnn`.
+        TypeError: dtypes other than float32.
+
+    Source: J. Appleyard et al., Optimizing performance of recurrent neural networks on GPUs (2016).
+
+    >>> lstm_cudnn(jnp.ones((1, 2, 1)), *jnp.ones((2, 1, 4)))  # without one
+    Traceback (most recent call last):
+    ...
+    ValueError: fnn.lstm_cudnn: x: got a computation on the cpu; needed ...
+    """
+    if jax.default_backend() != "gpu":
+        got = f"a computation on the {jax.default_backend()}"
+        raise wrong("lstm_cudnn", "x", got, "an NVIDIA GPU; fnn.lstm runs everywhere")
+    if accumulator(x.dtype) != jnp.float32:
+        raise wrong("lstm_cudnn", "x", describe(x), "float32 or half precision", TypeError)
+    options = {"state": state, "lengths": lengths, "reverse": reverse, "remat": None}
+    return _lstm("lstm_cudnn", CUDNN, x, wx, wh, b, None, **options)
+
+
+@jitted(static=("activation",))
+def rnn_cell(
+    x: Float[Array, "n f"],
+    wx: Matrix,
+    wh: Matrix,
+    b: Vector | None = None,
+    *,
+    state: Units | None = None,
+    activation: Activation = jnp.tanh,
+) -> Units:
+    """Return the state after one step of `rnn`.
+
+    Args:
+        x: the inputs of one step (n, f).
+        wx, wh, b, state, activation: as in `rnn`.
+
+    Returns:
+        h (n, units), of the dtype of the state.
+
+    Raises:
+        ValueError, TypeError: as `rnn`.
+
+    >>> w = jnp.ones((1, 1))
+    >>> rnn_cell(jnp.ones((2, 1)), w, w, state=jnp.ones((2, 1)), activation=fnn.identity).tolist()
+    [[2.0], [2.0]]
+    """
+    (h,) = _one_step("rnn_cell", simple(activation), SIMPLE, x, Weights(wx, wh, b), state)
+    return h
+
+
+@jitted()
+def lstm_cell(
+    x: Float[Array, "n f"],
+    wx: Matrix,
+    wh: Matrix,
+    b: Vector | None = None,
+    peephole: Float[Array, "3 units"] | None = None,
+    *,
+    state: tuple[Units, Units] | None = None,
+) -> tuple[Units, Units]:
+    """Return the state after one step of `lstm`.
+
+    Args:
+        x: the inputs of one step (n, f).
+        wx, wh, b, peephole, state: as in `lstm`.
+
+    Returns:
+        h and c, each (n, units), of the dtype of the state.
+
+    Raises:
+        ValueError, TypeError: as `rnn`.
+
+    A generator, whose output is its next input:
+
+    >>> params = fnn.init_lstm(jax.random.key(0), 5, 5)
+    >>> x, state = jnp.ones((2, 5)), None
+    >>> for _ in range(3):
+    ...     x, _ = state = lstm_cell(x, **params, state=state)
+    """
+    cell = LSTM if peephole is None else LSTM_PEEPHOLE
+    weights = Weights(wx, wh, b, peephole=peephole)
+    h, c = _one_step("lstm_cell", cell, PAIR, x, weights, state)
+    return h, c
+
+
+@jitted(static=("reset",))
+def gru_cell(
+    x: Float[Array, "n f"],
+    wx: Matrix,
+    wh: Matrix,
+    b: Vector | None = None,
+    bh: Vector | None = None,
+    *,
+    state: Units | None = None,
+    reset: str = "after",
+) -> Units:
+    """Return the state after one step of `gru`.
+
+    Args:
+        x: the inputs of one step (n, f).
+        wx, wh, b, bh, state, reset: as in `gru`.
+
+    Returns:
+        h (n, units), of the dtype of the state.
+
+    Raises:
+        ValueError, TypeError: as `rnn`.
+
+    >>> params = fnn.init_gru(jax.random.key(0), 3, 5)
+    >>> gru_cell(jnp.ones((2, 3)), **params).shape
+    (2, 5)
+    """
+    check_one_of("gru_cell", "reset", reset, ("after", "before"))
+    cell, weights = GRU if reset == "after" else GRU_BEFORE, Weights(wx, wh, b, bh)
+    (h,) = _one_step("gru_cell", cell, RESET, x, weights, state)
+    return h
+
+
+def bidirectional(
+    f: Callable[..., tuple[jax.Array, Any]],
+    forward: Mapping[str, Any],
+    backward: Mapping[str, Any],
+    x: Sequence,
+    *,
+    state: tuple[Any, Any] = (None, None),
+    **options: Any,
+) -> tuple[Float[Array, "n time both"], tuple[Any, Any]]:
+    """Run one layer from the first step to the last, and another from the last to the first.
+
+    Args:
+        f: `rnn`, `lstm`, `gru`, or another function of their form.
+        forward, backward: the arrays of each.
+        x: sequences (n, time, f).
+        state: the initial states of both.
+        options: further arguments of both, such as ``lengths``.
+
+    Returns:
+        Outputs (n, time, 2 units), the forward ones first, and both states.
+
+    Raises:
+        ValueError, TypeError: as f.
+
+    Source: M. Schuster, K. Paliwal, Bidirectional recurrent neural networks (1997).
+
+    >>> there, back = (fnn.init_gru(jax.random.key(i), 3, 5) for i in range(2))
+    >>> y, (h, g) = bidirectional(fnn.gru, there, back, jnp.ones((2, 7, 3)))
+    >>> y.shape, (y[:, -1, :5] == h).all().item(), (y[:, 0, 5:] == g).all().item()
+    ((2, 7, 10), True, True)
+    """
+    y, last = f(x, **forward, state=state[0], **options)
+    z, first = f(x, **backward, state=state[1], reverse=True, **options)
+    return jnp.concatenate([y, z], -1), (last, first)
