@@ -80,12 +80,10 @@ def test_second_derivative_of_cross_entropy() -> None:
             p = np.asarray(jnp.exp(logits - logits.max()))
             p = p / p.sum()
             loss = lambda z, label=label: fnn.cross_entropy(z, jnp.array(label))
-            np.testing.assert_allclose(
-                jax.grad(loss)(logits), p - np.eye(len(p))[label], atol=1e-15
-            )
-            np.testing.assert_allclose(
-                jax.hessian(loss)(logits), np.diag(p) - np.outer(p, p), atol=1e-15
-            )
+            both = jax.jit(lambda z, f=loss: (jax.grad(f)(z), jax.hessian(f)(z)))
+            first, second = both(logits)
+            np.testing.assert_allclose(first, p - np.eye(len(p))[label], atol=1e-15)
+            np.testing.assert_allclose(second, np.diag(p) - np.outer(p, p), atol=1e-15)
 
 
 EXTREME = jnp.array([[0, 1e4, -1e4], [0, 0, -jnp.inf], [-jnp.inf] * 3, [1e4, -jnp.inf, -jnp.inf]])
@@ -238,9 +236,7 @@ def test_penalties() -> None:
         fnn.l2_penalty({})
     with pytest.raises(TypeError, match=r"fnn.l1_penalty: where: got an argument .* params, mask"):
         fnn.l1_penalty(params, where=lambda path: True)  # type: ignore[call-arg]  # its old name
-    with pytest.raises(
-        TypeError, match=r"fnn.l2_penalty: params\['1'\]: got int32\[\]; needed a"
-    ):
+    with pytest.raises(TypeError, match=r"fnn.l2_penalty: params\['1'\]: got int32\[\]; needed a"):
         fnn.l2_penalty([jnp.ones(2), jnp.int32(3)])
 
 
@@ -292,3 +288,117 @@ def test_wrong_calls() -> None:
     ]:
         with pytest.raises(TypeError, match=message):
             call()
+
+
+def test_numbers_that_may_be_traced() -> None:
+    x, y, labels = jnp.asarray(LOGITS), jnp.asarray(LOGITS[::-1].copy()), jnp.asarray(LABELS)
+    sweeps = [
+        (lambda v: fnn.huber(x, y, delta=v), (0.1, 1.0, 30.0)),
+        (lambda v: fnn.cross_entropy(x, labels, label_smoothing=v), (0.0, 0.1, 1.0)),
+        (lambda v: fnn.binary_cross_entropy(x, y > 0, pos_weight=v), (0.0, 1.0, 30.0)),
+    ]
+    for loss, values in sweeps:
+        swept, slopes = jax.jit(
+            lambda vs, loss=loss: (
+                jax.vmap(loss)(vs),
+                jax.vmap(jax.grad(lambda v: loss(v).sum()))(vs),
+            )
+        )(jnp.array(values))
+        for got, value in zip(swept, values, strict=True):
+            np.testing.assert_allclose(got, loss(value), rtol=1e-6)
+        step = 1e-3
+        want = (loss(values[1] + step).sum() - loss(values[1] - step).sum()) / (2 * step)
+        np.testing.assert_allclose(slopes[1], want, rtol=1e-2)
+    np.testing.assert_array_equal(sweeps[1][0](0.0), fnn.cross_entropy(x, labels))
+    for half in (jnp.bfloat16, jnp.float16):
+        loss = fnn.huber(x.astype(half), y.astype(half), delta=jnp.float32(0.5))
+        assert loss.dtype == half
+
+
+def test_whole_numbers_are_read_as_real_ones() -> None:
+    scores, labels = jnp.array([[1, 2, 3], [3, 2, -1]]), jnp.array([0, 2])
+    real, hot = scores.astype(jnp.float32), jax.nn.one_hot(labels, 3, dtype=jnp.int8)
+    for got, want in [
+        (fnn.cross_entropy(scores, labels), fnn.cross_entropy(real, labels)),
+        (fnn.nll(-scores, labels), -real[jnp.arange(2), labels] * -1.0),
+        (fnn.kl_divergence(scores, hot), fnn.cross_entropy(real, labels)),
+        (fnn.squared_error(scores, scores + 1), jnp.ones((2, 3))),
+        (fnn.squared_error(real, scores), jnp.zeros((2, 3))),
+        (fnn.cosine_distance(scores, real), jnp.zeros(2)),
+        (fnn.hinge(scores[0], jnp.array([1, 1, -1])), jnp.array([0.0, 0.0, 4.0])),
+        (fnn.accuracy(scores, labels), jnp.array([0.0, 1.0]) * 0),
+        (fnn.perplexity(scores, labels), fnn.perplexity(real, labels)),
+    ]:
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-14)
+
+
+def test_positive_weight() -> None:
+    x, y = jnp.asarray(LOGITS), jnp.asarray(SOFT)
+    weight = jnp.asarray(WEIGHTS)
+    want = [
+        oracles.binary_cross_entropy(x[:, k], y[:, k], w)[0]
+        for k, w in enumerate(np.array(WEIGHTS))
+    ]
+    np.testing.assert_allclose(
+        fnn.binary_cross_entropy(x, y, pos_weight=weight), np.stack(want, 1), rtol=1e-5
+    )
+    np.testing.assert_array_equal(
+        fnn.binary_cross_entropy(x, y, pos_weight=3),
+        fnn.binary_cross_entropy(x, y, pos_weight=jnp.full(5, 3.0)),
+    )
+    many = jnp.zeros((8192, 1), jnp.bfloat16)
+    slope = jax.grad(
+        lambda w: fnn.binary_cross_entropy(many, many + 1, pos_weight=w).astype(jnp.float32).sum()
+    )
+    np.testing.assert_allclose(float(slope(jnp.ones(1, jnp.bfloat16))[0]), 8192 * np.log(2), 1e-2)
+    with pytest.raises(
+        ValueError, match=r"pos_weight: got float32\[4\]; needed a number"
+    ):
+        fnn.binary_cross_entropy(x, y, pos_weight=jnp.ones(4))
+    with pytest.raises(TypeError, match=r"fnn.binary_cross_entropy: pos_weight: got list \[1, 2"):
+        fnn.binary_cross_entropy(x, y, pos_weight=[1, 2, 3, 4, 5])  # type: ignore[arg-type]
+
+
+def test_axes_of_size_zero() -> None:
+    none = jnp.zeros(0, int)
+    for loss in (fnn.cross_entropy, fnn.nll, fnn.accuracy):
+        assert loss(jnp.zeros((0, 3)), none).shape == (0,)
+        assert loss(jnp.zeros((0, 0)), none).shape == (0,)
+    assert fnn.cross_entropy(jnp.zeros((2, 0)), jnp.zeros(2, int)).tolist() == [0, 0]
+    assert fnn.cosine_distance(jnp.zeros((2, 0)), jnp.zeros((2, 0))).tolist() == [1, 1]
+    assert fnn.confusion_matrix(jnp.zeros((0, 2)), none).tolist() == [[0, 0], [0, 0]]
+    assert fnn.confusion_matrix(jnp.zeros((0, 0)), none).shape == (0, 0)
+    assert fnn.perplexity(jnp.zeros((2, 0, 3)), jnp.zeros((2, 0), int)).tolist() == [1, 1]
+    assert float(fnn.l2_penalty(jnp.zeros((0, 3)))) == 0
+    for loss in (fnn.squared_error, fnn.absolute_error, fnn.huber, fnn.hinge):
+        assert jax.grad(lambda x, loss=loss: loss(x, x).sum())(jnp.zeros((0, 3))).shape == (0, 3)
+
+
+def test_an_ignored_label_is_one_that_its_dtype_can_hold() -> None:
+    x, labels = jnp.asarray(LOGITS), jnp.asarray(LABELS, np.uint8)
+    plain = fnn.cross_entropy(x, labels)
+    for ignore in (-1, 255, 2**40):
+        np.testing.assert_array_equal(fnn.cross_entropy(x, labels, ignore=ignore), plain)
+    got = fnn.cross_entropy(x, jnp.array([0, 255, 2, 2], np.uint8), ignore=255)
+    np.testing.assert_array_equal(got, plain.at[1].set(0))
+    hidden = x.at[1].set(jnp.nan)
+    value, slope = jax.value_and_grad(
+        lambda z: fnn.cross_entropy(z, jnp.array([0, -1, 2, 2]), ignore=-1).sum()
+    )(hidden)
+    assert bool(jnp.isfinite(value))
+    assert slope[1].tolist() == [0] * 5
+    with pytest.raises(ValueError, match=r"fnn.nll: ignore: got 1.5; needed an int"):
+        fnn.nll(x, labels, ignore=1.5)  # type: ignore[arg-type]
+
+
+def test_a_new_mask_is_no_new_program(caplog: pytest.LogCaptureFixture) -> None:
+    params = {"w": jnp.ones((3, 17)), "b": jnp.ones(17)}
+    with jax.log_compiles():
+        fnn.l2_penalty(params, mask=lambda path: path == "w")
+        assert "Compiling" in caplog.text
+        caplog.clear()
+        for k in range(5):
+            names = {f"b{k}", "w"}
+            fnn.l2_penalty(params, mask=lambda path, names=names: path in names)
+        assert "Compiling" not in caplog.text

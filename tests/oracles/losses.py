@@ -8,6 +8,11 @@ import numpy as np
 from tests.oracles.activations import Three, log_softmax, softplus
 
 
+def times(weight: Any, value: np.ndarray) -> np.ndarray:
+    """The product, where no weight times infinity is 0."""
+    return np.where(weight == 0, np.where(np.isnan(value), value, 0), weight * value)
+
+
 def squared_error(x: np.ndarray, y: float) -> Three:
     return (x - y) ** 2, 2 * (x - y), np.full_like(x, 2)
 
@@ -16,25 +21,34 @@ def absolute_error(x: np.ndarray, y: float) -> Three:
     return np.abs(x - y), np.sign(x - y), np.zeros_like(x)
 
 
-def huber(x: np.ndarray, y: float) -> Three:
+def huber(x: np.ndarray, y: float, delta: float = 1.0) -> Three:
     d = x - y
-    value = np.where(np.abs(d) <= 1, d**2 / 2, np.abs(d) - 0.5)
-    return value, np.clip(d, -1, 1), (np.abs(d) < 1).astype(float)
+    value = np.where(np.abs(d) <= delta, d**2 / 2, delta * (np.abs(d) - delta / 2))
+    return value, np.clip(d, -delta, delta), (np.abs(d) < delta).astype(float)
 
 
-def binary_cross_entropy(x: np.ndarray, y: float) -> Three:
+def binary_cross_entropy(x: np.ndarray, y: float, pos_weight: float = 1.0) -> Three:
     (a, da, dda), (b, db, ddb) = softplus(x), softplus(-x)
-    return (1 - y) * a + y * b, (1 - y) * da - y * db, (1 - y) * dda + y * ddb
+    u, v = 1 - y, pos_weight * y
+    return times(u, a) + times(v, b), u * da - v * db, u * dda + v * ddb
 
 
 def hinge(x: np.ndarray, y: float) -> Three:
     return np.maximum(0, 1 - y * x), np.where(y * x < 1, -y, 0.0), np.zeros_like(x)
 
 
+def unit(v: np.ndarray) -> np.ndarray:
+    """The vector of length 1 in this direction; infinite entries outweigh all others, equally."""
+    if np.isinf(v).any():
+        v = np.where(np.isinf(v), np.sign(v), 0)
+    v = v / max(np.abs(v).max(), np.finfo(v.dtype).tiny)
+    return v / max(math.sqrt(v @ v), np.finfo(v.dtype).tiny)
+
+
 def cosine_distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     out = np.zeros(x.shape[:-1])
     for n in np.ndindex(out.shape):
-        out[n] = 1 - x[n] @ y[n] / math.sqrt(x[n] @ x[n]) / math.sqrt(y[n] @ y[n])
+        out[n] = ((unit(x[n]) - unit(y[n])) ** 2).sum() / 2 if x[n].any() and y[n].any() else 1
     return out
 
 
