@@ -123,8 +123,7 @@ def variant(
     derived.__annotations__ = plain.__annotations__
     derived.__signature__ = signature  # type: ignore[attr-defined]  # as inspect documents it
     first, _, _ = (inspect.getdoc(plain) or "").partition("\n")
-    margin = {"initial_indent": " " * 4, "subsequent_indent": " " * 4}
-    paragraph = notes and f"\n{textwrap.fill(notes, 100, **margin)}\n"
+    paragraph = notes and f"\n{textwrap.indent(textwrap.fill(notes, 96), '    ')}\n"
     derived.__doc__ = f"""{first.rstrip(".")}, {how}.
 {paragraph}
     Returns:
@@ -151,8 +150,8 @@ def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: 
         read = _key
     elif kinds and kinds <= {int, float}:
         read = functools.partial(_number, allowed)
-    elif kinds and all(hasattr(kind, "array_type") for kind in kinds):
-        read = _real_array if all(_is_float_only(kind) for kind in kinds) else _array
+    elif arrays := {kind for kind in kinds if hasattr(kind, "array_type")}:
+        read = _real_array if all(_is_float_only(kind) for kind in arrays) else _array
     else:
         return lambda value: value
     return lambda value: (
@@ -279,7 +278,7 @@ def _facts(value: Any, above: tuple[Any, ...]) -> Any:
         return type(value), tuple(_facts(v, above) for v in value)
     if value in above:
         return above.index(value)
-    if _of_a_library(value):
+    if _of_a_library(value) and not getattr(value, "__closure__", None):
         return _Identity(value)
     if isinstance(value, types.FunctionType):
         return _facts_of_code(value, (*above, value))
