@@ -12,9 +12,9 @@ losses      cross_entropy, squared_error and kin; l1_penalty, l2_penalty; accura
 analysis    what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step; and
             `fnn.analysis`: checks of gradients, values inside a model, sizes, ranges of rates
 optimizers  sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging; `fnn.schedules`
-training    make_step, one compiled step; train, a whole run; their Report
+training    make_step, one compiled step; train, a whole run, its Report and its Run; trajectory
 data        `fnn.data`: the packaged digits, readers of image files
-weights     save, load
+weights     save, load; `fnn.weights`: the latest file, PyTorch's weights in and out
 tools       output_size, receptive_field; count, paths of parameters; tune, for convolutions
 
 ``help(fnn.conv)`` shows one function. Everything composes with `jax.jit`, `grad`, `vmap` and optax.
@@ -217,13 +217,13 @@ from fnn.training.run import train as train
 from fnn.training.report import Report as Report, Run as Run
 from fnn.training.nonfinite import NonFiniteError as NonFiniteError
 
-from fnn import data as data
+from fnn import data as data, weights as weights
 from fnn.weights.checkpoint import save as save, load as load
 
 __version__ = "0.2.0"
 
 # What help() and a star import show: the names above, in their order, without the rooms' own.
-_GROUPS = ("initializers", "analysis", "schedules", "data")
+_GROUPS = ("initializers", "analysis", "schedules", "data", "weights")
 __all__ = [
     name
     for name, value in list(globals().items())

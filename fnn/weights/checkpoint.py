@@ -1,147 +1,193 @@
-"""Parameters in a file: `save` and `load`.
+"""Parameters and runs in files: `save`, `load` and `latest`.
 
-The file is an ordinary ``.npz``: each array under ``params/`` and its path, as in
-``params/conv1/w``, and one entry ``fnn`` that describes the tree in JSON, so that dicts, lists,
-tuples and None come back as they were. Nothing in it is code, and `numpy.load` opens it.
+A file is in the safetensors format, which every framework reads: each array by its path, and in the
+metadata a description of the tree in JSON with a checksum of every array. Nothing in it is code.
 """
 
+import itertools
 import json
 import os
-import secrets
+import zlib
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
+from safetensors.numpy import save as serialize
 
-from fnn.checks import wrong
+from fnn.checks import check_int, wrong
+from fnn.weights.structure import Packed, Unfit, pack, unpack, unpack_like
 
 FORMAT = 1
-HEADER = "fnn"
+ENTRY, CHECKSUM = "fnn", "fnn.crc32"  # in the metadata: the description, and its own checksum
+SUFFIX = ".safetensors"
 
 
-def save(path: str | Path, params: PyTree) -> None:
-    """Write a parameter tree to a file, which is replaced only by a whole one.
+def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
+    """Write a pytree to a file, which is replaced only by a whole one.
+
+    A process that is killed, or a disk that is full, leaves the file as it was.
 
     Args:
-        path: the file, in an existing folder; by custom it ends in ``.npz``.
-        params: arrays of any dtype and shape in dicts (with str keys), lists, tuples and None.
+        path: the file, in an existing folder; by custom it ends in ``.safetensors``. Where it is
+            there already, it keeps its permissions, and a link goes on to show to the new one.
+        tree: arrays of any dtype that JAX has, random keys and Python numbers, in dicts (with str
+            or int keys), lists, tuples, None, NamedTuples and other registered pytrees: parameters,
+            an optimizer's state, or all that a run carries, ``report.run``.
+        keep: how many files to keep: the new one and keep - 1 before it, as ``run.1.safetensors``
+            and so on, the oldest with the largest number. `latest` finds the newest.
 
     Returns:
-        None. A save that fails leaves the file as it was.
+        None.
 
     Raises:
-        TypeError: the tree holds something else: a NamedTuple, a key array, a Python number.
+        TypeError: the tree holds something else: a string, a function, an array that JAX would
+            narrow, as float64 without x64.
+        ValueError: keep < 1.
         FileNotFoundError: the folder does not exist.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(f"{folder}/a.npz", {"w": np.ones(2, np.float32), "layers": [None]})
-    ...     load(f"{folder}/a.npz")
-    {'w': Array([1., 1.], dtype=float32), 'layers': [None]}
+    ...     fnn.save(f"{folder}/a.safetensors", {"w": jnp.ones(2), "layers": [None, 3]})
+    ...     fnn.load(f"{folder}/a.safetensors")
+    {'w': Array([1., 1.], dtype=float32), 'layers': [None, 3]}
     """
-    path, arrays = Path(path), dict[str, np.ndarray]()
-    tree = _describe(params, "params", arrays)
-    arrays[HEADER] = np.array(json.dumps({"format": FORMAT, "tree": tree}))
+    check_int("save", "keep", keep, 1)
+    content = _encode(pack(tree))
+    path = Path(path).resolve()  # a link stays a link
     if not path.parent.is_dir():
         got = f"{path} in a folder that does not exist"
         raise wrong("save", "path", got, "an existing folder", FileNotFoundError)
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    unfinished = path.with_name(f"{path.name}.tmp")
     try:
-        with unfinished.open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(unfinished, content, path)
+        _rotate(path, keep)
         unfinished.replace(path)
+        _flush(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def load(path: str | Path) -> PyTree[Array]:
-    """Return the parameter tree that `save` wrote to a file.
+def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
+    """Return the pytree that `save` wrote to a file.
 
     Args:
         path: the file.
+        like: a tree of the same structure, shapes and dtypes, such as the parameters before
+            training, in whose structure the arrays come. It is needed for nodes other than dicts,
+            lists, tuples, None and NamedTuples, and finds a file that belongs to another model.
 
     Returns:
-        The same tree of dicts, lists, tuples and None, of arrays on the default device.
+        The same tree, with its arrays on the default device.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or was not written by `save`, or it holds 64-bit arrays
-            while JAX keeps to 32 bits.
+        ValueError: the file is truncated or altered or was not written by `save`; it has 64-bit
+            arrays while JAX keeps to 32 bits; it differs from like. The first bad path is named.
 
-    >>> load("nowhere.npz")
+    >>> fnn.load("nowhere.safetensors")
     Traceback (most recent call last):
     ...
-    FileNotFoundError: fnn.load: path: got nowhere.npz; needed an existing file
+    FileNotFoundError: fnn.load: path: got nowhere.safetensors; needed an existing file
     """
     path = Path(path)
     if not path.is_file():
         raise wrong("load", "path", path, "an existing file", FileNotFoundError)
-    wide: set[str] = set()
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            header = json.loads(stored[HEADER].item())
-            if header["format"] != FORMAT:
-                raise ValueError(f"format {header['format']}")
-            tree = _restore(header["tree"], stored, wide)
-    except Exception as error:  # whatever a damaged file makes zipfile, NumPy or json raise
-        got = f"{path}, which cannot be read ({type(error).__name__}: {error})"
-        raise wrong("load", "path", got, "a whole file written by fnn.save") from error
-    if wide:
-        needed = 'jax.config.update("jax_enable_x64", True) before loading it'
-        raise wrong("load", "path", f"{path} with {', '.join(sorted(wide))}", needed)
-    return tree
+        packed = _decode(path.read_bytes())
+        return unpack(packed) if like is None else unpack_like(packed, like)
+    except Unfit as error:
+        raise wrong("load", "path", f"{path} with {error.got}", error.needed) from None
 
 
-def _describe(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Describe a tree in terms that JSON has, and collect its arrays by path."""
-    if node is None:
-        return None
-    if type(node) is dict:
-        for key in node:
-            if not isinstance(key, str):
-                raise wrong("save", path, f"the key {key!r}", "str keys", TypeError)
-        items = [(k, _describe(v, f"{path}/{quote(k, safe='')}", arrays)) for k, v in node.items()]
-        return {"dict": items}
-    if type(node) in (list, tuple):
-        items = [_describe(v, f"{path}/{i}", arrays) for i, v in enumerate(node)]
-        return {type(node).__name__: items}
-    arrays[path] = _storable(node, path)
-    return {"array": path, "dtype": node.dtype.name}
+def latest(folder: str | Path) -> Path | None:
+    """Return the newest whole file in a folder that `save` wrote, or None where there is none.
+
+    Files that are truncated or altered are passed over.
+
+    Args:
+        folder: where to look for ``*.safetensors``; it need not exist.
+
+    Returns:
+        The file's path.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for step in range(3):
+    ...         fnn.save(f"{folder}/run.safetensors", jnp.array(step), keep=2)
+    ...     found = fnn.weights.latest(folder)
+    ...     found.name, int(fnn.load(found))
+    ('run.safetensors', 2)
+    """
+    files = [file for file in Path(folder).glob(f"*{SUFFIX}") if file.is_file()]
+    for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True):
+        try:
+            _decode(file.read_bytes())
+        except (Unfit, OSError):
+            continue
+        return file
+    return None
 
 
-def _storable(leaf: Any, path: str) -> np.ndarray:
-    """Return what an ``.npz`` can keep: the bits as unsigned integers for JAX's own dtypes."""
-    if not isinstance(leaf, jax.Array | np.ndarray):
-        needed = "arrays in dict, list, tuple or None; for other trees, save jax.tree.leaves(tree)"
-        raise wrong("save", path, f"a {type(leaf).__name__}", needed, TypeError)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        raise wrong("save", path, "a key array", "jax.random.key_data(key)", TypeError)
-    if (
-        not (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == bool)
-        or not leaf.dtype.isnative
-    ):
-        raise wrong("save", path, f"dtype {leaf.dtype}", "a dtype that JAX has", TypeError)
-    array = np.asarray(leaf)
-    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.itemsize}")
+def _encode(packed: Packed) -> bytes:
+    sums = {path: zlib.crc32(x.reshape(-1).view("u1")) for path, x in packed.arrays.items()}
+    facts = json.dumps({"format": FORMAT, "tree": packed.tree, "sums": sums})
+    return serialize(dict(packed.arrays), {ENTRY: facts, CHECKSUM: str(zlib.crc32(facts.encode()))})
 
 
-def _restore(node: Any, stored: Any, wide: set[str]) -> Any:
-    """Rebuild a described tree; note in wide the dtypes that JAX narrows unless x64 is on."""
-    if node is None:
-        return None
-    if "array" in node:
-        array = stored[node["array"]].view(jnp.dtype(node["dtype"]))
-        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            wide.add(array.dtype.name)
-        return jnp.asarray(array)
-    if "dict" in node:
-        return {key: _restore(value, stored, wide) for key, value in node["dict"]}
-    kind, items = next(iter(node.items()))
-    restored = [_restore(value, stored, wide) for value in items]
-    return tuple(restored) if kind == "tuple" else restored
+def _decode(content: bytes) -> Packed:
+    """Return what a file holds, or raise `Unfit` with the first thing that is wrong."""
+    whole = "a whole file that fnn.save wrote; fnn.weights.latest(folder) finds one"
+    if content[:4] == b"PK\x03\x04":
+        needed = "a .safetensors file: numpy.load reads the arrays of this one, to be saved anew"
+        raise Unfit("the .npz format of fnn 0.2", needed)
+    start = 8 + int.from_bytes(content[:8], "little")
+    try:
+        entries = json.loads(content[8:start])
+        metadata = entries.pop("__metadata__", {})
+        places = {path: entry["data_offsets"] for path, entry in entries.items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Unfit(f"no readable header ({type(error).__name__}: {error})", whole) from None
+    if ENTRY not in metadata:
+        needed = "a file that fnn.save wrote; fnn.weights.from_torch reads others"
+        raise Unfit("no description of a tree", needed)
+    if str(zlib.crc32(metadata[ENTRY].encode())) != metadata.get(CHECKSUM):
+        raise Unfit("an altered description", whole)
+    facts = json.loads(metadata[ENTRY])
+    if facts["format"] != FORMAT:
+        raise Unfit(f"format {facts['format']}", f"format {FORMAT}, or a newer fnn")
+    data, arrays = memoryview(content)[start:], {}
+    for path, checksum in facts["sums"].items():
+        begin, end = places.get(path, (0, 0))
+        arrays[path] = data[begin:end]
+        if path not in places or zlib.crc32(arrays[path]) != checksum:
+            raise Unfit(f"an array {path!r} that is altered or missing", whole)
+    return Packed(facts["tree"], arrays)
+
+
+def _write(path: Path, content: bytes, old: Path) -> None:
+    """Write a new file through to the disk, with the permissions of the old one if it is there."""
+    path.unlink(missing_ok=True)  # what a killed process left
+    with path.open("xb") as file:
+        if old.exists():
+            os.fchmod(file.fileno(), old.stat().st_mode & 0o777)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rotate(path: Path, keep: int) -> None:
+    """Give every file of the series the name of the one before it; the newest keeps its own too."""
+    names = [path, *(path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(1, keep))]
+    for newer, older in reversed(list(itertools.pairwise(names))):
+        if newer.exists():
+            older.unlink(missing_ok=True)
+            os.link(newer, older)
+
+
+def _flush(folder: Path) -> None:
+    """Write a folder's names through to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
