@@ -14,7 +14,7 @@ GROUND = ("dtypes", "checks", "trees", "windows", "functions", "compiler")
 # A room may import the ground, itself, and the rooms before it.
 ROOMS = ("kernels", "layers", "losses", "analysis", "optimizers", "training")
 APART = ("data", "weights")  # import the ground and themselves alone
-GROUPED = ("analysis", "data", "weights")  # used as fnn.<room>.<name>: their __init__ names what is public
+GROUPED = ("analysis", "data", "weights")  # fnn.<room>.<name>: the __init__ names what is public
 FILES = sorted(p for p in HOUSE.rglob("*.py") if p != HOUSE / "__init__.py")
 
 
