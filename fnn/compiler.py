@@ -16,8 +16,8 @@ from jax import lax
 def kept_apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Keep what is done before from merging with what is done after.
 
-    A transpose before a product or a convolution would become part of it, in a layout for which XLA
-    has no fast kernel. Test: `tests/kernels/conv/test_blocks.py`.
+    A copy that several later operations read would become part of each of them, and be computed as
+    often. Test: `tests/kernels/pool/test_compiled.py`.
     """
     return tuple(lax.optimization_barrier(arrays))
 
@@ -25,8 +25,9 @@ def kept_apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 def only_after(x: jax.Array, constant: np.ndarray) -> jax.Array:
     """Return the constant, as something that x must be known for.
 
-    XLA begins a program with whatever depends on parameters alone and keeps all of it in memory, as
-    the transformed windows of every layer. Test: `tests/kernels/conv/test_blocks.py`.
+    XLA begins a program with all that depends on parameters alone, as the transformed windows of
+    every layer do, and keeps it in memory until it is used. Test: that a window is transformed when
+    its turn comes, in `tests/kernels/conv/test_compiled.py`.
     """
     first = x[(0,) * x.ndim]
     never = (first != first) & (first == first)  # False, but not to the compiler
@@ -51,3 +52,20 @@ def place_read_at_run_time(start: int, zero: jax.Array) -> jax.Array:
     pair = np.array([start, start + 1], np.uint32)
     place: Any = lax.dynamic_slice(pair, (zero,), (1,))
     return lax.reshape(place, ())
+
+
+def buffer(xs: jax.Array) -> jax.Array:
+    """Return space for one of ``xs``, to be carried through a loop over them and used by `through`.
+
+    A loop that looks up its place in ``xs`` and updates an array that it carries in one and the
+    same operation is computed number by number: for all that is known, writing could change the
+    place. Copied before, it is computed in vectors, in half the time for a GRU. The space is for
+    two, or XLA would leave the copy out. Test: `tests/kernels/recurrent/test_compiled.py`.
+    """
+    return jnp.zeros_like(xs[:2])
+
+
+def through(space: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return x as read from the space that it is copied to, and the space."""
+    space = lax.dynamic_update_slice(space, x[None], (0,) * space.ndim)
+    return space[0], space

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnn.compiler import buffer, through
 from fnn.dtypes import widen
 
 State = tuple[jax.Array, ...]  # each (n, units), the output h first
@@ -39,7 +40,7 @@ class Slopes(NamedTuple):
 
     Attributes:
         joint: ``weights -> (W, c)``, linear: W (f + units, blocks units); c is its bias, or None.
-        step: as the cell's, but gives ``(state, slopes)``: elementwise derivatives, each (n, units).
+        step: the cell's, but gives ``(state, slopes)``: elementwise derivatives, each (n, units).
         along: ``(slopes, dz, dh wh, dstate) -> dstate``, linear in the last three.
     """
 
@@ -49,10 +50,18 @@ class Slopes(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A kind of recurrence: ``step(x_t wx, state, weights) -> state``, and its derivative."""
+    """A kind of recurrence.
+
+    Attributes:
+        step: ``(x_t wx, state, weights) -> state``.
+        slopes: its derivative, or None.
+        in_place: whether one operation of the step reads both ``x_t wx`` and the state that it
+            replaces.
+    """
 
     step: Callable[[jax.Array, State, Weights], State]
     slopes: Slopes | None = None
+    in_place: bool = True
 
 
 class Kernel(NamedTuple):
@@ -161,22 +170,31 @@ def loop(
     state: State,
     left: Left,
     reverse: bool,
-    now: jax.Array | None = None,
+    buffered: bool = False,
 ) -> tuple[State, tuple[jax.Array, Any]]:
     """Scan ``step(x, state) -> (state, more)`` over time.
 
-    With ``now``, the first x, ``xs`` holds at every step what the next one needs.
+    Args:
+        step: the step.
+        xs: its input at every step.
+        state: the first state.
+        left: steps left of each sequence.
+        reverse: whether time runs backwards.
+        buffered: whether x is copied before it is used, see `fnn.compiler.buffer`.
 
     Returns:
         The last state; h and the rest of every step.
     """
 
-    def body(carry: Any, x: jax.Array) -> tuple[Any, Any]:
-        state, left, now = carry
-        here, now = (x, None) if now is None else (now, x)
-        going = None if left is None else left > 0
-        state, more = advance(lambda s: step(here, s), state, going)
-        return (state, after(1, left, reverse), now), (state[0], more)
+    space = buffer(xs) if buffered and xs.shape[0] > 1 else None
 
-    (state, _, _), steps = lax.scan(body, (state, left, now), xs, reverse=reverse)
+    def body(carry: Any, x: jax.Array) -> tuple[Any, Any]:
+        state, left, space = carry
+        if space is not None:
+            x, space = through(space, x)
+        going = None if left is None else left > 0
+        state, more = advance(lambda s: step(x, s), state, going)
+        return (state, after(1, left, reverse), space), (state[0], more)
+
+    (state, _, _), steps = lax.scan(body, (state, left, space), xs, reverse=reverse)
     return state, steps

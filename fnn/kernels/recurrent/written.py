@@ -1,15 +1,15 @@
 """The recurrence with its derivative written out.
 
-Forward it is the loop. Its derivative is linear in what changes: at every step it adds
-``[x, h] dW + dc + [dx, 0] W``, which needs only what the loop has computed and is one product for
-all steps, and passes ``dh wh`` on to the next. So the loop of the derivative holds the slopes of
-the gates and one product per step; read backwards, as JAX does, it is back-propagation through time
-with the gradients of the weights as one product after the loop. Being a rule for forward mode in
-JAX's own operations, it leaves forward mode, batching and all higher derivatives in place.
+Forward it is the loop, over the products ``x wx`` of all steps, made before. Its derivative is
+linear in what changes: at every step it adds ``[x, h] dW + dc + [dx, 0] W``, which needs only what
+the loop has computed and is one product for all steps, and passes ``dh wh`` on to the next. So the
+loop of the derivative holds the slopes of the gates and one product per step; read backwards, as
+JAX does, it is back-propagation through time with the gradients of the weights as one product after
+the loop. Being a rule for forward mode in JAX's own operations, it leaves forward mode, batching
+and all higher derivatives in place.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,29 +31,8 @@ def run(
     def step(gx: jax.Array, state: State) -> tuple[State, None]:
         return cell.step(gx, state, weights), None
 
-    state, (h, _) = over_products(step, x, weights, state, left, reverse)
+    state, (h, _) = loop(step, x @ weights.wx, state, left, reverse, cell.in_place)
     return h, state
-
-
-def over_products(
-    step: Callable[[jax.Array, State], tuple[State, Any]],
-    x: jax.Array,
-    weights: Weights,
-    state: State,
-    left: Left,
-    reverse: bool,
-) -> tuple[State, tuple[jax.Array, Any]]:
-    """Scan ``step(x_t wx, state)`` over time.
-
-    Where x is wide, the products of all steps are one, before the loop. Otherwise each is made in
-    its turn, and read while it is in the cache. Those made before are fetched a step ahead: a state
-    that is updated in place, by what is looked up among all steps in the same operation, XLA on a
-    CPU computes one number at a time.
-    """
-    if x.shape[2] <= weights.wh.shape[0] or x.shape[0] == 0:
-        return loop(lambda x, s: step(x @ weights.wx, s), x, state, left, reverse)
-    ahead = jnp.roll(x, 1 if reverse else -1, 0) @ weights.wx
-    return loop(step, ahead, state, left, reverse, ahead[0 if reverse else -1])
 
 
 @functools.partial(run.defjvp, symbolic_zeros=True)
@@ -66,7 +45,7 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
     def step(gx: jax.Array, state: State) -> tuple[State, State]:
         return written.step(gx, state, weights)
 
-    last, (h, slopes) = over_products(step, x, weights, state, left, reverse)
+    last, (h, slopes) = loop(step, x @ weights.wx, state, left, reverse, cell.in_place)
     dz = sums(cell, h, reverse, primals, tangents)
     across = weights.wh.T  # so that the product of the backward pass reads it row by row
 
