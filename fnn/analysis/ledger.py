@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from fnn.analysis.arithmetic import PRODUCTS, multiply_adds
 from fnn.analysis.program import LOOPS, Call, Operation, Program
+from fnn.analysis.reach import reach, volume
 from fnn.checks import wrong
 
 ADDED = ("add", "sub", "add_any")  # where a leaf of params meets data as a bias
@@ -29,7 +30,7 @@ class Entry:
         output: shape and dtype of its largest result.
         array: the number of this array; None inside a loop.
         units: numbers in the output, of all steps of a loop.
-        taken: numbers in its largest input.
+        mixes: whether a number of the output depends on several numbers of an input.
         connections: pairs of a unit and a weight.
         multiply_adds: of matrix products and convolutions.
     """
@@ -39,7 +40,7 @@ class Entry:
     output: Any = None
     array: int | None = None
     units: int = 0
-    taken: int = 0
+    mixes: bool = False
     connections: int = 0
     multiply_adds: int = 0
 
@@ -57,13 +58,13 @@ DATA, NOTHING = Source(frozenset(), True), Source(frozenset(), False)
 def ledger(program: Program, names: Sequence[str]) -> list[Entry]:
     """Return the layers of a program whose first inputs are the leaves of these names.
 
-    Calls that use no params count where they change the number of units.
+    Calls that use no params count where they mix numbers.
     """
     sources = [Source(frozenset([name]), False) for name in names]
     sources += [DATA] * (len(program.inputs) - len(names))
     book = Book([], {})
     _enter(book, program, _flow(program, sources), Place(1, None, True))
-    return [e for e in book.entries if e.uses or e.multiply_adds or e.units != e.taken]
+    return [e for e in book.entries if e.uses or e.multiply_adds or e.mixes]
 
 
 def _merged(sources: Sequence[Source]) -> Source:
@@ -161,13 +162,15 @@ def _enter(book: Book, program: Program, sources: list[Source], place: Place) ->
             for path in leaves:
                 entry.uses[path] = entry.uses.get(path, True) and op.name in ADDED
         if op.call is None or op.call != place.call:
-            sizes = [program.arrays[i].size for i in op.reads if (op.call, i) in taken]
-            entry.taken = max([entry.taken, *(place.times * size for size in sizes)])
             for i in op.writes:
                 units = place.times * program.arrays[i].size
                 if op.call is None or ((op.call, i) in given and units >= entry.units):
                     entry.units, entry.output = units, program.arrays[i]
                     entry.array = i if place.top else None
+    for call, i in given:
+        if call is not None and call != place.call and call in book.latest:
+            boxes = (reach(program, i, j) for other, j in taken if other == call)
+            book.latest[call].mixes |= any(box and volume(box) > 1 for box in boxes)
 
 
 def _ends(program: Program, sources: list[Source]) -> tuple[set[Any], set[Any]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from fnn.functions import frozen
 
@@ -58,9 +58,14 @@ def trace(function: Callable[..., Any], known: Known, arrays: list[Any]) -> Clos
     return program
 
 
-def inner(eqn: JaxprEqn) -> list[Jaxpr]:
+def inner(eqn: JaxprEqn) -> list[ClosedJaxpr]:
     """Return the programs that an equation holds."""
-    return list(jaxprs_in_params(eqn.params))
+    held = []
+    for value in eqn.params.values():
+        for x in value if isinstance(value, tuple) else (value,):
+            if isinstance(x, ClosedJaxpr | Jaxpr):
+                held.append(x if isinstance(x, ClosedJaxpr) else ClosedJaxpr(x, ()))
+    return held
 
 
 class Call(NamedTuple):
@@ -79,19 +84,23 @@ class Operation(NamedTuple):
     """One equation, its arrays by their numbers.
 
     Attributes:
-        name: of the primitive.
-        params: of the primitive.
+        primitive, params: as in the equation.
         reads, writes: numbers of arrays.
         call: of fnn that it is part of, or None.
         bodies: the programs of a loop or of branches.
     """
 
-    name: str
+    primitive: Any
     params: dict[str, Any]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     call: Call | None
     bodies: tuple["Program", ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the primitive."""
+        return str(self.primitive.name)
 
 
 class Program(NamedTuple):
@@ -99,11 +108,13 @@ class Program(NamedTuple):
 
     Attributes:
         arrays: shape and dtype of every array, by number.
+        constants: the values of those that the program begins with, by number.
         inputs, outputs: numbers of arrays.
         operations: in order of execution.
     """
 
     arrays: list[Any]
+    constants: dict[int, Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     operations: list[Operation]
@@ -112,40 +123,59 @@ class Program(NamedTuple):
 LOOPS = ("scan", "while", "cond")  # which run their programs otherwise than once
 
 
-def flat(jaxpr: Jaxpr, call: Call | None = None, runs: Iterator[int] | None = None) -> Program:
+def flat(
+    closed: ClosedJaxpr, call: Call | None = None, runs: Iterator[int] | None = None
+) -> Program:
     """Return a traced program as one list; ``call`` is where all of it stands."""
     arrays: list[Any] = []
+    constants: dict[int, Any] = {}
     operations: list[Operation] = []
     runs = itertools.count() if runs is None else runs
 
-    def new(x: Any) -> int:
+    def new(x: Any, value: Any = None) -> int:
         arrays.append(x.aval)
+        if value is not None:
+            constants[len(arrays) - 1] = value
         return len(arrays) - 1
 
-    def run(jaxpr: Jaxpr, inputs: list[int], call: Call | None) -> list[int]:
+    def run(closed: ClosedJaxpr, inputs: list[int], call: Call | None) -> list[int]:
+        jaxpr = closed.jaxpr
         numbers = dict(zip(jaxpr.invars, inputs, strict=True))
-        numbers.update((x, new(x)) for x in jaxpr.constvars)
+        numbers.update(zip(jaxpr.constvars, map(new, jaxpr.constvars, closed.consts), strict=True))
         this = next(runs)  # as one program may be run more than once
 
         def read(x: Any) -> int:
-            return new(x) if isinstance(x, Literal) else numbers[x]
+            return new(x, x.val) if isinstance(x, Literal) else numbers[x]
 
         for eqn in jaxpr.eqns:
             place, held = call or _call(eqn, this), inner(eqn)
             reads = [read(x) for x in eqn.invars]
-            alone = len(held) == 1 and len(held[0].invars) == len(reads)
+            alone = len(held) == 1 and len(held[0].jaxpr.invars) == len(reads)
             if alone and eqn.primitive.name not in LOOPS:
                 writes = run(held[0], reads, place)
             else:
                 writes = [new(x) for x in eqn.outvars]
                 bodies = tuple(flat(body, place, runs) for body in held)
-                facts = eqn.primitive.name, eqn.params, tuple(reads), tuple(writes)
+                facts = eqn.primitive, eqn.params, tuple(reads), tuple(writes)
                 operations.append(Operation(*facts, place, bodies))
             numbers.update(zip(eqn.outvars, writes, strict=True))
         return [read(x) for x in jaxpr.outvars]
 
-    inputs = [new(x) for x in jaxpr.invars]
-    return Program(arrays, tuple(inputs), tuple(run(jaxpr, inputs, call)), operations)
+    inputs = [new(x) for x in closed.jaxpr.invars]
+    outputs = run(closed, inputs, call)
+    return Program(arrays, constants, tuple(inputs), tuple(outputs), operations)
+
+
+def known(program: Program, array: int) -> Any:
+    """Return the value of an array that is computed from constants alone, or None."""
+    if array in program.constants:
+        return np.asarray(program.constants[array])
+    op = next((op for op in program.operations if op.writes == (array,)), None)
+    values = [known(program, i) for i in op.reads] if op else []
+    if op is None or op.bodies or any(value is None for value in values):
+        return None
+    with jax.ensure_compile_time_eval():
+        return np.asarray(op.primitive.bind(*values, **op.params))
 
 
 def _call(eqn: JaxprEqn, run: int) -> Call | None:

@@ -171,11 +171,10 @@ def _run(
 
 def _suggest(rates: Any, losses: Any, smoothing: float) -> RateRange:
     """Smooth the losses, find where they diverge, and the least before."""
-    smoothed = np.empty(len(losses))
-    average = 0.0
-    for t, value in enumerate(losses.astype(np.float64)):
-        average = smoothing * average + (1 - smoothing) * value
-        smoothed[t] = average / (1 - smoothing ** (t + 1))
+    smoothed = losses.astype(np.float64)
+    for t in range(1, len(losses)):  # the average so far is of weight 1 - a^t
+        share = (1 - smoothing) / (1 - smoothing ** (t + 1))
+        smoothed[t] = smoothed[t - 1] + share * (smoothed[t] - smoothed[t - 1])
     best = np.minimum.accumulate(np.where(np.isfinite(smoothed), smoothed, np.inf))
     diverged = ~np.isfinite(smoothed) | (smoothed > np.maximum(DIVERGED * best, best))
     stop = int(diverged.argmax()) if diverged.any() else len(losses)

@@ -9,10 +9,11 @@ without a rule here are taken to read everything.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from fnn.analysis.program import Operation, Program
+from fnn.analysis.program import Operation, Program, known
 from fnn.kernels.conv.form import INPUT, OUTPUT
 
 Shape = tuple[int, ...]
@@ -30,6 +31,8 @@ def reach(program: Program, array: int, source: int) -> Box | None:
         found: Found = [_whole(shape) for shape in shapes]
         if op.name == "optimization_barrier":
             found = wanted
+        elif op.name == "gather" and wanted[0] is not None:
+            found = _gather(op, shapes, wanted[0], known(program, op.reads[1]))
         elif len(wanted) == 1 and wanted[0] is not None:
             out = program.arrays[op.writes[0]].shape
             found = RULES.get(op.name, _same)(op, shapes, out, wanted[0])
@@ -37,6 +40,11 @@ def reach(program: Program, array: int, source: int) -> Box | None:
             if box is not None:
                 boxes[i] = _union(boxes[i], box) if i in boxes else box
     return boxes.get(source)
+
+
+def volume(box: Box) -> int:
+    """Return how many elements a box holds."""
+    return math.prod(last - first + 1 for first, last in box)
 
 
 Found = Sequence[Box | None]
@@ -141,6 +149,24 @@ def _groups(a: Shape, b: Shape) -> list[tuple[list[int], list[int]]]:
     return groups
 
 
+def _gather(op: Operation, shapes: list[Shape], box: Box, places: Any) -> Found:
+    """Rows along one axis at known places, or everything."""
+    facts, own = op.params["dimension_numbers"], _whole(shapes[0])
+    axes = facts.collapsed_slice_dims
+    kept = [i for i in range(len(own)) if i not in axes]
+    rows = len(axes) == 1 and axes == facts.start_index_map and len(shapes[1]) == 2
+    whole = all(op.params["slice_sizes"][i] == shapes[0][i] for i in kept)
+    if places is None or not (rows and whole):
+        return [own, _whole(shapes[1])]
+    (across,) = (i for i in range(len(box)) if i not in facts.offset_dims)
+    first, last = (min(max(end, 0), len(places) - 1) for end in box[across])
+    read = places[first : last + 1]
+    own[axes[0]] = int(read.min()), int(read.max())
+    for i, place in zip(kept, facts.offset_dims, strict=True):
+        own[i] = box[place]
+    return [own, None]
+
+
 def _window(a: int, b: int, k: int, s: int, d: int, lo: int) -> tuple[int, int]:
     return a * s - lo, b * s - lo + (k - 1) * d
 
@@ -198,7 +224,7 @@ def _product(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
 REDUCTIONS = ("sum", "max", "min", "prod", "and", "or", "xor")
 WINDOWS = ("sum", "max", "min")
 MIXING = (  # of the shape of the result, but not entry by entry
-    *("sort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "fft", "gather"),
+    *("sort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "fft"),
     *("scatter", "scatter-add", "dynamic_update_slice", "scan", "while", "cond"),
 )
 RULES: dict[str, Callable[[Operation, list[Shape], Shape, Box], Found]] = {

@@ -117,10 +117,10 @@ def summary(model: Callable[..., Any], params: PyTree[Any], *args: Any, **kwargs
     units, ``K^2 I J`` weights and ``W H K^2 I J`` connections. All counts are for args as given: to
     count for one example, give one.
 
-    A layer is a call of an fnn function that uses params or changes the number of units, as pooling
-    does; outside of such calls, arithmetic of data with one branch of params, such as
-    ``x @ params["head"]["w"]``; and each product of data with data. A layer in `lax.scan` counts
-    for every step; one that is called again has its weights counted once. Of `lax.cond`, the
+    A layer is a call of an fnn function that uses params or mixes several numbers, as pooling does
+    and an activation does not; outside of such calls, arithmetic of data with one branch of params,
+    such as ``x @ params["head"]["w"]``; and each product of data with data. A layer in `lax.scan`
+    counts for every step; one that is called again has its weights counted once. Of `lax.cond`, the
     branch with most arithmetic counts.
 
     Args:
@@ -155,7 +155,7 @@ def summary(model: Callable[..., Any], params: PyTree[Any], *args: Any, **kwargs
             raise wrong("analysis.summary", place, describe(leaf), "an array", TypeError)
     names = [path or "params" for path in jax.tree.leaves(paths(params))]
     known, arrays = split((params, *args), kwargs)
-    program = flat(trace(model, known, arrays).jaxpr)
+    program = flat(trace(model, known, arrays))
     sizes = {name: math.prod(x.shape) for name, x in zip(names, arrays, strict=False)}
     spatial = (i for i in program.inputs[len(names) :] if program.arrays[i].ndim > 2)
     source = next(spatial, None)

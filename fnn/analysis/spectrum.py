@@ -44,8 +44,10 @@ class Density(NamedTuple):
         """
         check_number("analysis.spectral_density", "width", width, POSITIVE)
         deviation = number_like(width, self.weights)
-        z = (points[..., None, None] - self.eigenvalues) / deviation
-        heights = self.weights * jnp.exp(-jnp.square(z) / 2)
+        lead = (1,) * jnp.ndim(points)
+        centres, weights = (x.reshape(lead + x.shape) for x in self)
+        z = (jnp.expand_dims(points, (-1, -2)) - centres) / deviation
+        heights = weights * jnp.exp(-jnp.square(z) / 2)
         return heights.sum((-1, -2)) / (deviation * math.sqrt(2 * math.pi))
 
 

@@ -202,7 +202,7 @@ def _marks(eqn: JaxprEqn) -> dict[str, bool]:
     if eqn.primitive is watch_p:
         return {eqn.params["name"]: False}
     marks: dict[str, bool] = {}
-    for within in (e for jaxpr in inner(eqn) for e in jaxpr.eqns):
+    for within in (e for held in inner(eqn) for e in held.jaxpr.eqns):
         for name, again in _marks(within).items():
             marks[name] = marks.get(name, True) and again
     return dict.fromkeys(marks, True) if eqn.params.get("differentiated") else marks

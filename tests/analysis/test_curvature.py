@@ -1,5 +1,6 @@
 """Curvature against the dense Hessian in float64, and the reference systems B4 and B7."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,20 +147,20 @@ def logistic_least_squares(w: Any) -> Any:
         (lambda x: jnp.sqrt(x).sum(), [-1.0, 1.0], "not critical"),  # NaN
     ],
 )
-def test_critical_points(loss: Any, point: list[float], kind: str) -> None:
+def test_B4_critical_points(loss: Any, point: list[float], kind: str) -> None:
     got = fnn.critical_point(loss, jnp.array(point), key=KEY)
     assert got.kind == kind
     assert type(got.smallest) is type(got.gradient_norm) is float
 
 
-def test_critical_point_of_a_network() -> None:
+def test_B4_critical_point_of_a_network() -> None:
     """All weights zero: no gradient, as either layer hides the other, but both have one."""
     params, (x, _) = problem()
     zero = jax.tree.map(jnp.zeros_like, params)
     assert fnn.critical_point(network, zero, (x, jnp.ones((8, 2))), key=KEY).kind == "saddle"
 
 
-def test_gradient_descent_on_a_quadratic() -> None:
+def test_B7_gradient_descent_on_a_quadratic() -> None:
     """B7: theta_k = Q (I - a Lambda)^k Q' theta_0, stable exactly below 2 / lambda_max."""
     values = np.array([0.5, 1.0, 4.0])
     h = symmetric(values)
@@ -187,6 +188,64 @@ def test_gradient_descent_on_a_quadratic() -> None:
             "diverges": (True, False),
         }[regime]
         assert shrinks == (rate < limit)
+
+
+def test_B4_on_a_saddle_gradient_descent_stays() -> None:
+    loss = lambda x: x[0] ** 2 - x[1] ** 2
+    x = jnp.zeros(2)
+    assert fnn.critical_point(loss, x, key=KEY).kind == "saddle"
+    for _ in range(3):
+        x = x - 0.1 * jax.grad(loss)(x)
+    assert x.tolist() == [0, 0]
+
+
+def digits_network() -> Any:
+    """242 params on 200 digits, halved in size; a penalty, so that there is a minimum."""
+    train, _ = fnn.data.digits()
+    x = fnn.flatten(fnn.avg_pool(train.x[:200], 2)).astype(float)
+    keys = jax.random.split(KEY, 2)
+    params = {"a": fnn.init_dense(keys[0], 16, 8), "b": fnn.init_dense(keys[1], 8, 10)}
+
+    def loss(params: Any, batch: Any) -> Any:
+        h = fnn.tanh(fnn.dense(batch[0], **params["a"]))
+        scores = fnn.dense(h, **params["b"])
+        square = sum((w**2).sum() for w in jax.tree.leaves(params))
+        return fnn.cross_entropy(scores, batch[1]).mean() + 0.01 * square
+
+    return loss, params, (x, train.y[:200])
+
+
+def test_B7_the_stable_step_near_a_minimum_of_a_real_network() -> None:
+    """0.98 of 2 / lambda_max stays, 1.02 leaves; far from a minimum the prediction fails."""
+    loss, params, batch = digits_network()
+    flat, unravel = ravel_pytree(params)
+    slope = jax.grad(lambda x: loss(unravel(x), batch))
+
+    @functools.partial(jax.jit, static_argnames="steps")
+    def descend(x: Any, rate: Any, decay: Any, steps: int) -> Any:
+        def step(carry: Any, _: Any) -> Any:
+            x, v = carry
+            v = decay * v - rate * slope(x)
+            return (x + v, v), x + v
+
+        return jax.lax.scan(step, (x, 0 * x), length=steps)[1]
+
+    minimum = descend(flat, 0.5, 0.9, steps=3000)[-1]
+    point = fnn.critical_point(loss, unravel(minimum), batch, key=KEY, iterations=250)
+    assert point.kind == "minimum"
+    limit = fnn.max_stable_step(loss, unravel(minimum), batch, key=KEY)
+    assert float(limit) == pytest.approx(2 / point.largest, rel=1e-6)
+    start = minimum + 1e-4 * jax.random.normal(KEY, flat.shape)
+    begin = jnp.linalg.norm(start - minimum)
+    for share, stays in ((0.98, True), (1.02, False)):
+        path = jnp.linalg.norm(
+            descend(start, share * limit, 0.0, steps=300) - minimum[None], axis=1
+        )
+        assert (path[-1] < begin / 5) if stays else (path[-1] > 10 * begin)
+    # At the start of the training, 0.98 of what is stable there lets the loss grow.
+    far = fnn.max_stable_step(loss, params, batch, key=KEY)
+    path = descend(flat, 0.98 * far, 0.0, steps=300)
+    assert jax.vmap(lambda x: loss(unravel(x), batch))(path).max() > 1.1 * loss(params, batch)
 
 
 def test_no_upward_curvature_no_limit() -> None:

@@ -139,6 +139,25 @@ def test_B14_receptive_field_of_every_layer(seed: int) -> None:
     assert [layer.name for layer in rows] == ["0", "max_pool", "1", "max_pool", "2", "max_pool"]
 
 
+@pytest.mark.parametrize("pool", [fnn.max_pool, fnn.avg_pool, fnn.max_pool_lax])
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"window": 3, "stride": 2, "padding": 1},
+        {"window": 3, "stride": 1, "padding": "SAME"},
+        {"window": 5, "stride": 3, "padding": 2, "dilation": 2},
+        {"window": 7, "stride": 1},
+    ],
+    ids=str,
+)
+def test_B14_receptive_field_of_pooling(pool: Any, places: Any) -> None:
+    """By every algorithm, also where it reads rows by their numbers or keeps the size."""
+    size = summary(lambda p, x: pool(x * p, **places), shape(1, 1, 1, 2), shape(1, 61, 59, 2))
+    (want,) = fnn.receptive_field((61, 59), [places])
+    assert size.layers[-1].field == want.size
+    assert size.layers[-1].name == pool.__name__
+
+
 X = shape(2, 9, 8, 4)
 ONE = {
     "conv": (lambda p, x: fnn.conv_lax(x, p, stride=2, dilation=2), shape(3, 2, 4, 6), X),
@@ -327,5 +346,5 @@ def test_arguments() -> None:
     assert summary(lambda p, x: x, {}, shape(2)).layers == ()
     with pytest.raises(TypeError, match=r"analysis.summary: params\['w'\]: got float 1.0; needed"):
         summary(lambda p, x: x, {"w": 1.0}, shape(2))
-    with pytest.raises(TypeError, match="analysis.summary: model: got int 3; needed a function"):
+    with pytest.raises(TypeError, match=r"analysis\.summary: model: got int 3; needed a function"):
         summary(3, {}, shape(2))

@@ -1,0 +1,165 @@
+"""The density of eigenvalues, and the noise scale, against NumPy in float64."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnn.analysis import gradient_noise_scale, spectral_density
+from tests.analysis.test_curvature import dense, form, network, problem, symmetric
+
+KEY = jax.random.key(5)
+
+
+def test_every_moment_of_the_density() -> None:
+    """With all iterations, sum of w theta^p is v' H^p v for the start v: here by its own H."""
+    with jax.enable_x64(True):
+        params, batch = problem()
+        h = dense(network, params, batch)
+        density = spectral_density(network, params, batch, key=KEY, samples=300)
+        got = jax.tree.map(np.asarray, density)
+    np.testing.assert_allclose(got.weights.sum(), 1, rtol=1e-12)
+    assert (np.diff(got.eigenvalues) >= 0).all()
+    values = np.linalg.eigvalsh(h)
+    np.testing.assert_allclose(got.eigenvalues, np.tile(values, (300, 1)), atol=1e-8)
+    # v_i^2 of a random unit vector in n dimensions: mean 1 / n, variance 2 (n - 1) / n^2 (n + 2)
+    n = len(values)
+    deviation = np.sqrt(2 * (n - 1) / (n**2 * (n + 2)) / 300)
+    share = got.weights.sum(0)
+    assert np.abs(share - 1 / n).max() < 4.5 * deviation
+
+
+def test_few_iterations_of_many_eigenvalues() -> None:
+    """Moments below twice the iterations are exact for every start: trace(H^p) / n in the mean."""
+    values = np.linspace(-1, 2, 400).astype(np.float32)
+    got = spectral_density(
+        lambda x, s: (s * x * x).sum() / 2,
+        jnp.ones(400),
+        jnp.asarray(values),
+        key=KEY,
+        iterations=8,
+        samples=32,
+    )
+    for p in range(4):
+        want = (values.astype(np.float64) ** p).mean()
+        spread = (values.astype(np.float64) ** p).std() * np.sqrt(2 / (400 * 32))
+        np.testing.assert_allclose(
+            (got.weights * got.eigenvalues**p).sum(), want, atol=4.5 * spread + 1e-5
+        )
+
+
+def test_the_density_is_smooth_and_has_the_area_of_one() -> None:
+    loss = form(symmetric([1.0, 1.0, 1.0, 5.0]).astype(np.float32))
+    got = jax.jit(lambda key: spectral_density(loss, jnp.ones(4), key=key, samples=8))(KEY)
+    points = jnp.linspace(-2, 8, 501)
+    height = jax.jit(lambda width: got.at(points, width))(0.2)
+    np.testing.assert_allclose(height.sum() * 0.02, 1, rtol=1e-4)
+    assert abs(points[height.argmax()] - 1) < 0.05
+    gauss = np.exp(-(((np.asarray(points) - 5) / 0.2) ** 2) / 2) / (0.2 * np.sqrt(2 * np.pi))
+    near = np.asarray(points) > 4
+    share = float(got.weights[got.eigenvalues > 3].sum())
+    np.testing.assert_allclose(height[near], share * gauss[near], atol=1e-4)
+    pair = jax.vmap(lambda k: spectral_density(loss, jnp.ones(4), key=k))(jax.random.split(KEY))
+    assert pair.weights.shape == (2, 8, 4)
+    half = spectral_density(lambda x: (x * x).sum(), jnp.ones(3, jnp.bfloat16), key=KEY, samples=1)
+    np.testing.assert_allclose(half.eigenvalues[0], 2, rtol=0.02)
+
+
+def gradients(w: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of (x . w - y)^2, one row per example."""
+    return np.asarray(2 * (x @ w - y)[:, None] * x)
+
+
+def squares(params: Any, batch: Any) -> Any:
+    x, y = batch
+    w = jnp.concatenate([params["a"], params["b"]])
+    return ((x @ w - y) ** 2).mean()
+
+
+def regression(n: int) -> Any:
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((n, 5)), rng.standard_normal(5)
+    return w, (x, x @ np.ones(5) + 0.1 * rng.standard_normal(n))
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_noise_scale(size: int) -> None:
+    w, (x, y) = regression(40)
+    g = gradients(w, x, y).reshape(-1, size, 5).mean(1)
+    trace = size * np.var(g, axis=0, ddof=1).sum()
+    square = (g.mean(0) ** 2).sum() - trace / 40
+    params = {"a": jnp.asarray(w[:2], jnp.float32), "b": jnp.asarray(w[2:], jnp.float32)}
+    data = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (x, y))
+    got = jax.jit(lambda p: gradient_noise_scale(squares, p, data, batch_size=size))(params)
+    np.testing.assert_allclose(got, [trace / square, trace, square], rtol=1e-5)
+
+
+def test_noise_scale_predicts_the_noise_of_a_batch() -> None:
+    """The variance of a batch's gradient is trace / b: what the scale is for."""
+    w, data = regression(4096)
+    params = {"a": jnp.asarray(w[:2], jnp.float32), "b": jnp.asarray(w[2:], jnp.float32)}
+    got = gradient_noise_scale(squares, params, jax.tree.map(jnp.float32, data))
+    g = gradients(w, *data)
+    apart = (g.reshape(-1, 16, 5).mean(1) - g.mean(0)) ** 2
+    np.testing.assert_allclose(got.trace / 16, apart.sum(1).mean(), rtol=0.2)
+
+
+def test_noise_without_a_gradient() -> None:
+    data = jnp.array([-1.0, 1.0])
+    got = gradient_noise_scale(lambda w, x: (w * x).mean(), jnp.ones(()), data)
+    assert (got.scale, got.trace, got.square) == (np.inf, 2, -1)
+    ones = jnp.ones(4, jnp.bfloat16)
+    same = gradient_noise_scale(lambda w, x: (w * x).mean(), ones[0], ones)
+    assert (same.scale, same.trace, same.square) == (0, 0, 1)
+    assert same.scale.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: spectral_density(jnp.sum, jnp.ones(2), key=3), "spectral_density: key: got int 3"),
+        (
+            lambda: spectral_density(jnp.sum, jnp.ones(2), key=KEY, samples=0),
+            "spectral_density: samples: got 0; needed an int >= 1",
+        ),
+        (
+            lambda: spectral_density(jnp.sum, jnp.ones(2), key=KEY, iterations=0),
+            "spectral_density: iterations: got 0; needed an int >= 1",
+        ),
+        (
+            lambda: spectral_density(lambda x: x, jnp.ones(2), key=KEY),
+            r"spectral_density: loss: got float32\[2\]; needed a scalar",
+        ),
+        (
+            lambda: spectral_density(jnp.sum, jnp.ones(2), key=KEY).at(jnp.ones(1), 0.0),
+            "spectral_density: width: got 0.0; needed a number > 0",
+        ),
+        (
+            lambda: gradient_noise_scale(jnp.sum, jnp.ones(2), (jnp.ones(2), jnp.ones(3))),
+            r"gradient_noise_scale: data: got 2 examples in data\[0\], 3 examples in data\[1\]",
+        ),
+        (
+            lambda: gradient_noise_scale(jnp.sum, jnp.ones(2), jnp.ones(6), batch_size=4),
+            "gradient_noise_scale: batch_size: got 4; needed a divisor of 6 examples",
+        ),
+        (
+            lambda: gradient_noise_scale(lambda p, x: x, jnp.ones(2), jnp.ones(6)),
+            r"gradient_noise_scale: loss: got float32\[1\]; needed a scalar",
+        ),
+    ],
+)
+def test_refuses(call: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"fnn.analysis.{message}"):
+        call()
+
+
+def test_a_fresh_lambda_is_no_fresh_program(caplog: pytest.LogCaptureFixture) -> None:
+    data = jnp.arange(4.0)
+    for compiled in (True, False):
+        caplog.clear()
+        with jax.log_compiles():
+            gradient_noise_scale(lambda w, x: ((w - x) ** 2).mean(), jnp.ones(()), data)
+            spectral_density(lambda x: (x**4).sum(), data, key=KEY, iterations=2)
+        assert bool(caplog.records) == compiled
