@@ -86,7 +86,7 @@ def _explicit_pads(function: str, padding: Any, rank: int) -> Pads:
     raise wrong(function, "padding", repr(padding), needed)
 
 
-def _read(
+def explicit(
     function: str,
     spatial: Sequence[int],
     window: Ints,
@@ -95,6 +95,7 @@ def _read(
     dilation: Ints,
 ) -> Windows:
     """Read every argument per axis; "SAME" is that of an input of these spatial sizes."""
+    padding = frozen(padding)
     rank = len(spatial)
     size = per_axis(function, "window", window, rank, 1)
     strides = per_axis(function, "stride", stride, rank, 1)
@@ -105,6 +106,15 @@ def _read(
     if padding == "SAME":
         return bare._replace(padding=same_pads(spatial, bare.span, strides))
     return bare._replace(padding=_explicit_pads(function, padding, rank))
+
+
+def check_fits(function: str, spatial: Sequence[int], windows: Windows) -> None:
+    """Raise for a window that is larger than the padded input."""
+    for i, e, (lo, hi) in zip(spatial, windows.span, windows.padding, strict=True):
+        if e > lo + i + hi:
+            got = f"{windows.size} with dilation {windows.dilation}, a span of {windows.span}"
+            needed = f"a span within the padded input {tuple(spatial)} + {windows.padding}"
+            raise wrong(function, "window", got, needed)
 
 
 def resolve(
@@ -132,15 +142,9 @@ def resolve(
     >>> resolve("max_pool", (7, 8), 2, 2, "SAME").padding
     ((0, 1), (0, 0))
     """
-    padding = frozen(padding)
-    windows = _read(function, spatial, window, stride, padding, dilation)
-    if padding == "SAME":
-        return windows
-    for i, e, (lo, hi) in zip(spatial, windows.span, windows.padding, strict=True):
-        if e > lo + i + hi:
-            got = f"{windows.size} with dilation {windows.dilation}, a span of {windows.span}"
-            needed = f"a span within the padded input {tuple(spatial)} + {windows.padding}"
-            raise wrong(function, "window", got, needed)
+    windows = explicit(function, spatial, window, stride, padding, dilation)
+    if padding != "SAME":
+        check_fits(function, spatial, windows)
     return windows
 
 
@@ -158,10 +162,10 @@ def resolve_transposed(
     With a stride that layer leads from s input sizes to one output size; ``output_padding`` says
     from which, "SAME" means the largest.
     """
-    rank, padding = len(spatial), frozen(padding)
+    rank = len(spatial)
     strides = per_axis(function, "stride", stride, rank, 1)
     full = tuple(i * s for i, s in zip(spatial, strides, strict=True))
-    windows = _read(function, full, window, strides, padding, dilation)
+    windows = explicit(function, full, window, strides, padding, dilation)
     extra = per_axis(function, "output_padding", output_padding, rank, 0)
     if padding == "SAME":
         if any(extra):

@@ -122,7 +122,10 @@ def conv_transpose(
     groups: int = 1,
     output_padding: Any = 0,
 ) -> np.ndarray:
-    """The gradient of `conv` to an input of the size for which x has the output's shape."""
+    """The gradient of `conv` to an input of this size, whose first outputs have the gradient x.
+
+    With output padding of a stride or more there are others: their gradient is 0.
+    """
     rank = w.ndim - 2
     strides, extra = per_axis(stride, rank), per_axis(output_padding, rank)
     walk = Walk((1,) * rank, w.shape[:-2], stride, padding, dilation)
@@ -137,5 +140,7 @@ def conv_transpose(
         ]
     image = np.zeros((len(x), *sizes, w.shape[-2] * groups))
     config = {"stride": stride, "padding": padding, "padding_mode": padding_mode}
-    y, _ = conv_gradients(image, w, x, **config, dilation=dilation, groups=groups)
+    out = Walk(sizes, w.shape[:-2], stride, padding, dilation).out
+    g = np.pad(x, [(0, 0), *((0, o - i) for o, i in zip(out, x.shape[1:-1], strict=True)), (0, 0)])
+    y, _ = conv_gradients(image, w, g, **config, dilation=dilation, groups=groups)
     return y if b is None else y + b

@@ -136,9 +136,10 @@ def _in_turn(parts: list[jax.Array], at: int, size: int) -> jax.Array:
 
 
 def _crop(y: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:
-    """Cut off what negative padding takes away."""
-    starts = [max(0, -a) for a, _ in pads]
-    stops = [o - max(0, -b) for o, (_, b) in zip(y.shape[1:-1], pads, strict=True)]
+    """Cut off what negative padding takes away, at most everything."""
+    ends = list(zip(y.shape[1:-1], pads, strict=True))
+    starts = [min(o, max(0, -a)) for o, (a, _) in ends]
+    stops = [max(first, o - max(0, -b)) for first, (o, (_, b)) in zip(starts, ends, strict=True)]
     return lax.slice(y, (0, *starts, 0), (y.shape[0], *stops, y.shape[-1]))
 
 

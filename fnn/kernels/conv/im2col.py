@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, Kernel, divisor, varying
@@ -166,8 +165,7 @@ def _transposed_patches(block: jax.Array, walk: _Walk) -> jax.Array:
     """``(n, *spatial, c)`` to ``(taps * c, n * prod(places))``."""
     rank = len(walk.places)
     axes = range(rank - walk.folded)
-    (x,) = kept_apart(jnp.moveaxis(block, -1, 0))
-    x = _pad(x, walk.form.windows.padding[: len(axes)], 2)
+    x = _pad(jnp.moveaxis(block, -1, 0), walk.form.windows.padding[: len(axes)], 2)
     for axis in reversed(axes):
         x = jnp.stack(_seen(x, x.ndim - rank + axis, axis, walk.form), 0)
     return x.reshape(-1, len(block) * math.prod(walk.places))

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, Kernel
 
@@ -101,17 +100,15 @@ def _window_direct(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     rank = len(form.spatial)
     last = (0, rank + 1, *range(1, rank + 1))
-    x, y = kept_apart(jnp.swapaxes(x, 0, -1), jnp.moveaxis(y, 0, -2))
     w = lax.conv_general_dilated(
-        x,
-        y,
+        jnp.swapaxes(x, 0, -1),
+        jnp.moveaxis(y, 0, -2),
         form.windows.dilation,
         _window_pads(form),
         rhs_dilation=form.windows.stride,
         dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
         preferred_element_type=accumulator(x.dtype),
     )
-    (w,) = kept_apart(w)
     return jnp.moveaxis(w, 0, -2)
 
 

@@ -68,9 +68,7 @@ def tuned() -> dict[str, str]:
         return {}
     known = {k: name for k, name in found.items() if isinstance(name, str) and name in KERNELS}
     if unknown := {repr(name) for k, name in found.items() if k not in known}:
-        said = (
-            f"fnn: {file} names what is no kernel, which is ignored: {', '.join(sorted(unknown))}"
-        )
+        said = f"fnn: {file} names no kernel by {', '.join(sorted(unknown))}: ignored"
         warnings.warn(said, stacklevel=2)
     return known
 

@@ -101,7 +101,8 @@ def _window_of_one(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     if math.prod(form.windows.size) <= UNROLLED:
         return _window_at(x, y, form, ())
     first = jnp.arange(form.windows.size[0], dtype=jnp.int32)
-    return lax.map(lambda tap: _window_at(x, y, form, (tap,)), first)
+    rows: jax.Array = lax.map(lambda tap: _window_at(x, y, form, (tap,)), first)
+    return rows
 
 
 def _window_at(x: jax.Array, y: jax.Array, form: Form, first: tuple[Any, ...]) -> jax.Array:

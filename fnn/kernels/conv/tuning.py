@@ -66,7 +66,8 @@ def tune(fn: Callable[..., Any], *args: Any) -> dict[str, str]:
         raise RuntimeError(message)
     found = dict.fromkeys(_tasks(jax.make_jaxpr(fn)(*args).jaxpr))
     choices = {key(*task): _fastest(*task) for task in found}
-    _remember(choices, file)
+    if choices:
+        _remember(choices, file)
     return choices
 
 

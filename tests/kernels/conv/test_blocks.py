@@ -100,20 +100,3 @@ def test_winograd_memory_is_bounded() -> None:
         fn = jax.jit(lambda x, b, slot=slot: apply(x, b, slot=slot, form=form, kernel=WINOGRAD4))
         memory = fn.lower(x, b).compile().memory_analysis()
         assert memory.temp_size_in_bytes <= 2 * BLOCK < 4.5 * x.nbytes
-
-
-def test_winograd_transforms_a_window_when_its_turn_comes() -> None:
-    """Not those of all layers at the start, which would be in memory together."""
-    x, w = jnp.zeros((1, 8, 8, 128)), jnp.zeros((3, 3, 128, 128))
-    points = 4 * 36 * 128 * 128
-
-    def temporary(depth: int) -> int:
-        def stack(x: jax.Array, windows: list[jax.Array]) -> jax.Array:
-            for w in windows:
-                x = fnn.conv_winograd(x, w)
-            return x
-
-        program = jax.jit(stack).lower(x, [w] * depth).compile()
-        return int(program.memory_analysis().temp_size_in_bytes)
-
-    assert temporary(8) < temporary(2) + points

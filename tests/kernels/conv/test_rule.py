@@ -2,6 +2,8 @@
 
 import json
 import os
+import pwd
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import fnn
 from fnn.kernels.conv import rule as rules
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form
 from fnn.kernels.conv.im2col import IM2COL
+from fnn.kernels.conv.winograd import WINOGRAD2
 from fnn.windows import resolve
 
 # One form of every kind: window, input channels, output channels, configuration.
@@ -126,11 +129,97 @@ def test_tune_looks_into_scans_and_adds_to_what_is_there(cache: Path) -> None:
     assert json.loads(cache.read_text()) == first | second
 
 
-def test_an_unreadable_file_is_said_and_ignored(cache: Path) -> None:
+def convolves_as_the_library() -> None:
+    x, w, config = arrays("strided, few channels")
+    np.testing.assert_allclose(fnn.conv(x, w, **config), fnn.conv_lax(x, w, **config), rtol=1e-4)
+
+
+UNREADABLE = [b"{", b"[]", b"null", b"3", b'"lax"', b"\xff", b"", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("content", UNREADABLE, ids=lambda content: repr(content[:9]))
+def test_a_file_of_something_else_is_said_and_ignored(cache: Path, content: bytes) -> None:
     cache.parent.mkdir()
-    cache.write_text("{")
-    with pytest.warns(UserWarning, match="tuned.json is not readable and ignored"):
+    cache.write_bytes(content)
+    said = r"tuned\.json (is not readable|holds no table)"
+    with pytest.warns(UserWarning, match=said):
         assert rules.tuned() == {}
+    convolves_as_the_library()
+    with pytest.warns(UserWarning, match=said):
+        fnn.tune(fnn.conv, *arrays("line")[:2])  # which replaces it
+    assert len(json.loads(cache.read_text())) == 3
+
+
+def test_names_that_are_no_kernels_are_said_and_ignored(cache: Path) -> None:
+    names = {"a": "lax", "b": "winograd3", "c": 3, "d": ["lax"], "e": None, "f": "winograd"}
+    cache.parent.mkdir()
+    cache.write_text(json.dumps(names))
+    with pytest.warns(UserWarning, match=r"no kernel by 'winograd3', 3, None, \['lax'\]: ignored"):
+        assert rules.tuned() == {"a": "lax", "f": "winograd"}
+    convolves_as_the_library()
+
+
+@pytest.mark.parametrize("name", ["winograd", "fft"])
+def test_a_tuned_kernel_that_refuses_the_form_is_ignored(cache: Path, name: str) -> None:
+    """As in a file that was written by hand, or for another version."""
+    dtype = jnp.float32 if name == "winograd" else jnp.int32
+    x, w, _ = arrays("strided, few channels", dtype)
+    form = Form((9, 9), resolve("test", (9, 9), (3, 3), 2, "SAME"), 1, "cpu")
+    y = jnp.zeros((2, 5, 5, 7), x.dtype)
+    maps = ((OUTPUT, x, w), (INPUT, y, w), (WINDOW, x, y))
+    cache.parent.mkdir()
+    cache.write_text(json.dumps({rules.key(slot, form, a, b): name for slot, a, b in maps}))
+    assert len(rules.tuned()) == 3
+    for slot, a, b in maps:
+        got, want = (getattr(k, slot)(a, b, form) for k in (rules.AUTO, rules.LIBRARY))
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_no_home_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container without HOME, for a user without an entry in the password file."""
+
+    def nobody(uid: int) -> Any:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(RuntimeError, match="home"):
+        Path.home()
+    rules.tuned.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rules.tuned() == {}
+        convolves_as_the_library()
+    with pytest.raises(RuntimeError, match=r"fnn\.tune: no home directory to remember in: set"):
+        fnn.tune(fnn.conv, *arrays("line")[:2])
+    rules.tuned.cache_clear()
+
+
+def test_a_home_that_is_no_folder_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    rules.tuned.cache_clear()
+    assert rules.tuned() == {}
+    rules.tuned.cache_clear()
+
+
+def test_a_kernel_is_named_as_its_function() -> None:
+    for kernel in (*rules.KERNELS.values(), WINOGRAD2):
+        assert getattr(fnn, f"conv_{kernel.name}").__name__ == f"conv_{kernel.name}"
+    assert all(name == kernel.name for name, kernel in rules.KERNELS.items())
+
+
+def test_tune_of_empty_arrays_and_of_padding_alone(cache: Path) -> None:
+    """Nothing to measure; and outputs that are exactly 0, of which errors are no large part."""
+    x, w = jnp.zeros((0, 2, 5, 4)), jnp.zeros((0, 3, 4, 6))
+    assert fnn.tune(jax.vmap(fnn.conv), x, w) == {}
+    for shape in ((0, 5, 4), (2, 0, 4)):
+        assert fnn.tune(fnn.conv, jnp.zeros(shape), jnp.zeros((3, 4, 6))) == {}
+    assert fnn.tune(fnn.conv, jnp.zeros((2, 5, 0)), jnp.zeros((3, 0, 6))) == {}
+    assert not cache.exists()
+    blind = {"stride": 2, "dilation": 2, "padding": ((3, 0),)}
+    call = lambda x, w: fnn.conv(x, w, **blind)
+    assert len(fnn.tune(call, jnp.zeros((1, 1, 3)), jnp.zeros((2, 3, 2)))) == 3
 
 
 def test_a_kernel_that_disagrees_is_an_error_and_nothing_is_lost(

@@ -1,0 +1,44 @@
+"""What the compiler makes of the kernels."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+
+import fnn
+
+FAST = "b01f_01io->b01f"  # the layout for which XLA's CPU backend has a fast convolution
+
+
+def test_a_convolution_inside_a_loop_keeps_the_fast_layout() -> None:
+    """All three: the gradient to the window, where channels are examples, is transposed before."""
+
+    def gradients(x: jax.Array, w: jax.Array) -> jax.Array:
+        def step(w: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            loss = lambda w, x: (fnn.conv_lax(x, w) ** 2).sum()
+            by_w, by_x = jax.grad(loss, (0, 1))(w, x)
+            return w - by_w, by_x
+
+        return jax.lax.scan(step, w, x)
+
+    x, w = jnp.zeros((3, 4, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
+    text = jax.jit(gradients).lower(x, w).compile().as_text()
+    layouts = re.findall(r"dim_labels=([\w>-]+)", text)
+    assert layouts == [FAST] * 3
+
+
+def test_winograd_transforms_a_window_when_its_turn_comes() -> None:
+    """Not those of all layers at the start, which would be in memory together."""
+    x, w = jnp.zeros((1, 8, 8, 128)), jnp.zeros((3, 3, 128, 128))
+    points = 4 * 36 * 128 * 128
+
+    def temporary(depth: int) -> int:
+        def stack(x: jax.Array, windows: list[jax.Array]) -> jax.Array:
+            for w in windows:
+                x = fnn.conv_winograd(x, w)
+            return x
+
+        program = jax.jit(stack).lower(x, [w] * depth).compile()
+        return int(program.memory_analysis().temp_size_in_bytes)
+
+    assert temporary(8) < temporary(2) + points

@@ -1,0 +1,245 @@
+"""Convolution at its edges: half precision, padding alone, zero sizes, NumPy's numbers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import close
+from tests.layers.test_conv import every, normal
+from tests.oracles import conv as oracle
+
+HALVES = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
+
+
+FACES = [fnn.conv, fnn.convolve, fnn.conv_transpose, fnn.conv_winograd, fnn.conv_fft]
+
+
+@HALVES
+@pytest.mark.parametrize(("fn", "untied"), [(fnn.conv, True), *((fn, False) for fn in FACES)])
+def test_the_gradient_of_a_bias_is_summed_in_float32(fn: Any, untied: bool, dtype: Any) -> None:
+    """Over 8192 places or examples: in half precision the sum stops at 256 or 2048."""
+    x = jnp.ones((8192, 1, 1, 1) if untied else (8, 32, 32, 1), dtype)
+    w, b = jnp.ones((1, 1, 1, 1), dtype), jnp.zeros((1, 1, 1) if untied else 1, dtype)
+    gradient = jax.grad(lambda b: fn(x, w, b).sum().astype(jnp.float32))(b)
+    assert gradient.dtype == dtype
+    close(gradient, np.full(b.shape, 8192.0))
+
+
+@HALVES
+@pytest.mark.parametrize("mode", ["replicate", "reflect", "circular"])
+def test_the_gradient_through_padding_is_summed_in_float32(mode: str, dtype: Any) -> None:
+    """A border element is copied 6,000 times by replication, any other once or twice."""
+    size = 2 if mode == "replicate" else 6001
+    call = lambda x: fnn.conv(x, w, padding=6000, padding_mode=mode)
+    x, w = jnp.ones((1, size, 1), dtype), jnp.ones((1, 1, 1), dtype)
+    y, pull = jax.vjp(call, x)
+    (got,) = pull(jnp.ones_like(y))
+    wide = np.ones((1, size + 12000, 1))
+    want, _ = oracle.conv_gradients(
+        np.ones(x.shape), np.ones(w.shape), wide, padding=6000, padding_mode=mode
+    )
+    close(got, want)
+
+
+# Input size, stride, dilation, padding. In the first nine no output sees an element of the input.
+PADDED = [
+    (1, 2, 1, (2, 0)),
+    (1, 2, 2, (3, 0)),
+    (1, 2, 2, (7, 0)),
+    (1, 3, 1, (3, 0)),
+    (1, 3, 2, (3, 0)),
+    (1, 3, 2, (7, 0)),
+    (1, 3, 3, (7, 0)),
+    (2, 3, 2, (3, 0)),
+    (2, 3, 3, (7, 0)),
+    (1, 1, 1, (7, 0)),
+    (2, 1, 1, (0, 5)),
+    (2, 2, 3, (2, 5)),
+]
+
+
+@every
+def test_outputs_that_see_padding_only(fn: Any) -> None:
+    """Value and all gradients, of every form on a line that the algorithm takes: one program."""
+    rng = np.random.default_rng(0)
+
+    def run(x: Any, w: Any, g: Any, config: dict[str, Any]) -> Any:
+        y, pull = jax.vjp(lambda x, w: fn(x, w, **config), x, w)
+        return y, *pull(g)
+
+    calls, wants = [], []
+    for size, stride, dilation, pads in PADDED:
+        config = {"stride": stride, "dilation": dilation, "padding": (pads,)}
+        if "winograd" in fn.__name__ and (stride, dilation) != (1, 1):
+            continue
+        x, w = rng.standard_normal((2, size, 2)), rng.standard_normal((2, 2, 2))
+        y = oracle.conv(x, w, **config)
+        g = rng.standard_normal(y.shape)
+        calls.append(([jnp.asarray(a, jnp.float32) for a in (x, w, g)], config))
+        wants.append((y, *oracle.conv_gradients(x, w, g, **config)))
+    program = jax.jit(lambda arrays: [run(*a, c) for a, (_, c) in zip(arrays, calls, strict=True)])
+    for got, want, (_, config) in zip(program([a for a, _ in calls]), wants, calls, strict=True):
+        for value, expected in zip(got, want, strict=True):
+            assert value.shape == expected.shape, config
+            close(value, expected, length=12, scale=float(np.abs(expected).max()) + 4)
+
+
+FAR: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((1, 1, 1), (2, 1, 1), {"stride": 2, "dilation": 2, "padding": ((3, 0),)}),
+    ((2, 1, 3, 2), (2, 3, 1, 4), {"padding": ((5, 0), (1, 1)), "stride": (4, 1), "groups": 2}),
+    ((1, 2, 2, 1, 2), (2, 1, 2, 2, 2), {"padding": ((9, 0), (0, 0), (0, 8)), "stride": (8, 1, 9)}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config"), FAR)
+def test_padding_only_in_every_rank(x: Any, w: Any, config: dict[str, Any]) -> None:
+    a, v = normal(x, w)
+    y, pull = jax.vjp(lambda a, v: fnn.conv(a, v, **config), a, v)
+    (g,) = normal(y.shape, seed=1)
+    wide = [t.astype(np.float64) for t in (a, v, g)]
+    for got, want in zip(pull(g), oracle.conv_gradients(*wide, **config), strict=True):
+        close(got, want, length=40, scale=float(np.abs(want).max()) + 4)
+
+
+HOLES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((1, 1, 1), (2, 1, 1), {"stride": 2, "dilation": 2, "padding": 1}),
+    ((2, 1, 3, 4), (2, 3, 1, 4), {"dilation": (3, 1), "padding": ((1, 2), (1, 1)), "groups": 2}),
+    (
+        (1, 2, 2, 1, 2),
+        (2, 1, 2, 2, 2),
+        {"stride": (1, 3, 2), "dilation": (5, 1, 2), "padding": ((2, 3), (1, 0), (1, 1))},
+    ),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config"), HOLES)
+def test_transposed_where_no_element_is_spread_to(x: Any, w: Any, config: dict[str, Any]) -> None:
+    """The same of the transposed convolution: the value is 0 there, the gradients are right."""
+    a, v = normal(x, w)
+    y, pull = jax.vjp(lambda a, v: fnn.conv_transpose(a, v, **config), a, v)
+    (g,) = normal(y.shape, seed=1)
+    wide = [t.astype(np.float64) for t in (a, v, g)]
+    want = oracle.conv_transpose(wide[0], wide[1], **config)
+    assert 0 in want
+    to_w = oracle.conv_gradients(wide[2], wide[1], wide[0], **config)[1]
+    wants = (want, oracle.conv(wide[2], wide[1], **config), to_w)
+    for got, expected in zip((y, *pull(g)), wants, strict=True):
+        close(got, expected, length=40, scale=float(np.abs(expected).max()) + 4)
+
+
+# Zero sizes: the examples, an axis, input channels, output channels, an axis of vmap.
+EMPTY = [
+    ((0, 5, 4), (3, 4, 2)),
+    ((2, 0, 4), (3, 4, 2)),
+    ((2, 5, 0), (3, 0, 2)),
+    ((2, 5, 4), (3, 4, 0)),
+]
+
+
+@every
+@pytest.mark.parametrize(("x", "w"), EMPTY, ids=str)
+def test_zero_sizes(fn: Any, x: tuple[int, ...], w: tuple[int, ...]) -> None:
+    """Sums over nothing are 0: the value is the bias, gradients have their arrays' shapes."""
+    arrays = [jnp.ones(s) for s in (x, w, w[-1:])]
+    value, pull = jax.vjp(fn, *arrays)
+    assert value.shape == (*x[:-1], w[-1])
+    assert (np.asarray(value) == 1).all()
+    gradients = pull(jnp.ones_like(value))
+    assert [g.shape for g in gradients] == [a.shape for a in arrays]
+    for gradient in gradients[:2]:
+        assert not np.asarray(gradient).any()
+    assert fn(jnp.ones((*x[:-1], 2 * x[-1])), arrays[1], groups=2).shape == value.shape
+
+
+@every
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 1)], ids=str)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_vmap_over_nothing(fn: Any, axes: tuple[int | None, int | None], groups: int) -> None:
+    shapes = [(2, 5, 4), (3, 4 // groups, 6)]
+    x, w = (
+        jnp.ones(s if d is None else (*s[:d], 0, *s[d:])) for s, d in zip(shapes, axes, strict=True)
+    )
+    y, pull = jax.vjp(jax.vmap(lambda x, w: fn(x, w, groups=groups), axes), x, w)
+    assert y.shape == (0, 2, 5, 6)
+    for gradient, array in zip(pull(y), (x, w), strict=True):
+        assert gradient.shape == array.shape
+        assert not np.asarray(gradient).any()
+
+
+def test_zero_sizes_elsewhere() -> None:
+    w = jnp.ones((3, 4, 2))
+    assert fnn.conv_transpose(jnp.ones((0, 5, 2)), w).shape == (0, 5, 4)
+    assert fnn.conv_transpose(jnp.ones((2, 0, 2)), w).shape == (2, 0, 4)
+    assert fnn.conv_transpose(jnp.ones((2, 0, 2)), w, padding=0).shape == (2, 2, 4)
+    assert fnn.convolve(jnp.ones((2, 5, 0)), jnp.ones((3, 0, 2))).shape == (2, 5, 2)
+    assert fnn.conv_matrix(jnp.ones((3, 0, 2)), 5).shape == (10, 0)
+    assert fnn.conv_matrix(jnp.ones((3, 2, 0)), 5).shape == (0, 10)
+    y, pull = jax.vjp(jax.vmap(fnn.conv_transpose), jnp.ones((0, 1, 5, 2)), w[None][:0])
+    assert y.shape == (0, 1, 5, 4)
+    assert [g.shape for g in pull(y)] == [(0, 1, 5, 2), (0, 3, 4, 2)]
+
+
+TRANSPOSED: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((2, 4, 2), (2, 3, 2), {"dilation": 3, "output_padding": 2}),
+    ((2, 4, 2), (2, 3, 2), {"dilation": 3, "output_padding": 2, "padding": 1}),
+    ((2, 4, 2), (3, 3, 2), {"dilation": 4, "stride": 2, "output_padding": 3, "padding": 3}),
+    (
+        (1, 3, 4, 4),
+        (2, 2, 1, 4),
+        {"dilation": (5, 1), "stride": (2, 3), "output_padding": (4, 2), "groups": 2, "padding": 2},
+    ),
+    (
+        (2, 4, 2),
+        (2, 3, 2),
+        {"dilation": 3, "output_padding": 2, "padding": 1, "padding_mode": "replicate"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "config"), TRANSPOSED)
+def test_output_padding_below_the_larger_of_stride_and_dilation(
+    x: Any, w: Any, config: dict[str, Any]
+) -> None:
+    """As PyTorch admits it; values and gradients by the definition."""
+    config = {"padding": "VALID"} | config
+    a, v = normal(x, w)
+    sizes = {k: c for k, c in config.items() if k not in ("groups", "padding_mode")}
+    y, pull = jax.vjp(lambda a, v: fnn.conv_transpose(a, v, **config), a, v)
+    assert y.shape[1:-1] == fnn.transposed_size(x[1:-1], w[:-2], **sizes)
+    wide = [t.astype(np.float64) for t in (a, v)]
+    close(y, oracle.conv_transpose(*wide, **config), length=40)
+    (g,) = normal(y.shape, seed=1)
+    to_a, to_v = pull(g)  # the value is linear in both
+    inner = float(np.vdot(np.asarray(y, np.float64), g))
+    for gradient, array in ((to_a, a), (to_v, v)):
+        assert abs(float(np.vdot(np.asarray(gradient, np.float64), array)) - inner) < 1e-4
+    plain = {k: c for k, c in config.items() if k != "output_padding"}
+    whole = oracle.conv(g.astype(np.float64), wide[1], **plain)
+    close(to_a, whole[:, *(slice(o) for o in x[1:-1])], length=40)
+
+
+def test_numpy_numbers_and_lists_are_configuration() -> None:
+    x, w = normal((1, 5, 6, 2), (3, 3, 1, 2))
+    two, one = np.int64(2), np.int32(1)
+    got = fnn.conv(
+        x,
+        w,
+        stride=np.array([2, 1]),
+        padding=[[one, 0], [np.uint8(0), 2]],
+        dilation=[np.int16(1), two],
+        groups=two,
+        padding_mode=np.str_("zeros"),
+    )
+    pads = ((1, 0), (0, 2))
+    want = fnn.conv(x, w, stride=(2, 1), padding=pads, dilation=(1, 2), groups=2)
+    assert got.dtype == jnp.float32
+    assert np.array_equal(got, want)
+    listed = fnn.conv_transpose(
+        x, w, stride=[2, 1], output_padding=[1, 0], padding=[0, 0], groups=two
+    )
+    assert listed.shape == (1, 12, 8, 2)
+    assert fnn.conv_matrix(w, [np.int64(5), 6], groups=2).shape == (60, 60)
