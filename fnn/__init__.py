@@ -12,7 +12,8 @@ losses      cross_entropy, squared_error and kin; l1_penalty, l2_penalty; accura
 analysis    what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step; and
             `fnn.analysis`: checks of gradients, values inside a model, sizes, ranges of rates
 optimizers  sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging; `fnn.schedules`
-training    make_step, one compiled step; train, a whole run, its Report and its Run; trajectory
+training    make_step, one compiled step; train, a whole run, its Report and its Run; augmented;
+            evaluate, predict; trajectory
 data        `fnn.data`: the packaged digits, readers of image files
 weights     save, load; `fnn.weights`: the latest file, PyTorch's weights in and out
 tools       output_size, receptive_field; count, paths of parameters; tune, for convolutions
@@ -216,6 +217,8 @@ from fnn.training.trajectory import Trajectory as Trajectory, trajectory as traj
 from fnn.training.run import train as train
 from fnn.training.report import Report as Report, Run as Run
 from fnn.training.nonfinite import NonFiniteError as NonFiniteError
+from fnn.training.augment import augmented as augmented
+from fnn.training.evaluate import evaluate as evaluate, predict as predict
 
 from fnn import data as data, weights as weights
 from fnn.weights.checkpoint import save as save, load as load

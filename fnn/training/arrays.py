@@ -88,21 +88,19 @@ def draw_order(key: Array, epoch: Any, *, n: int) -> tuple[Array, Array]:
     return lax.fori_loop(0, rounds, deal, position), noise
 
 
-def check_examples(data: Any, batch_size: Any) -> int:
-    """Return how many examples there are, or raise: unequal lengths, fewer than in a batch."""
+def check_examples(function: str, data: Any, batch_size: Any) -> int:
+    """Return how many examples the arrays have, or raise where they are none of one length."""
     sizes: dict[str, int | None] = {}
     for path, leaf in jax.tree.leaves_with_path(data, is_leaf=lambda x: isinstance(x, Iterator)):
         place = "data" + jax.tree_util.keystr(path)
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
             needed = "arrays; without batch_size, an iterable of batches"
-            raise wrong("train", place, describe(leaf), needed, TypeError)
+            raise wrong(function, place, describe(leaf), needed, TypeError)
         sizes[place] = np.shape(leaf)[0] if np.ndim(leaf) else None
     n = next(iter(sizes.values()), None)
     if not n or len(set(sizes.values())) > 1:
         got = ", ".join(f"{size or 'no'} examples in {place}" for place, size in sizes.items())
         needed = "arrays with one common leading axis, the examples, at least one"
-        raise wrong("train", "data", got or "no array", needed)
-    check_int("train", "batch_size", batch_size, 1)
-    if batch_size > n:
-        raise wrong("train", "batch_size", batch_size, f"an int >= 1 and at most the {n} examples")
+        raise wrong(function, "data", got or "no array", needed)
+    check_int(function, "batch_size", batch_size, 1)
     return n

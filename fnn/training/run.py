@@ -121,7 +121,10 @@ def _calls(
     if batch_size is None:
         check_batches(data, run, epochs)
         return ahead(batch_calls(data, run, epochs, every)), MOST
-    steps = -(-check_examples(data, batch_size) // batch_size)
+    n = check_examples("train", data, batch_size)
+    if batch_size > n:
+        raise wrong("train", "batch_size", batch_size, f"an int >= 1 and at most the {n} examples")
+    steps = -(-n // batch_size)
     if run.batch >= steps:
         needed = f"less than the {steps} batches of an epoch of this data"
         raise wrong("train", "resume.batch", run.batch, needed)

@@ -155,11 +155,16 @@ def ahead(items: Generator[T]) -> Generator[T]:
         items.close()
 
 
-def check_batches(data: Any, run: Run, epochs: int) -> None:
-    """Raise unless data are batches that last for the run."""
+def check_iterable(function: str, data: Any) -> None:
+    """Raise for arrays, which need a batch_size."""
     if isinstance(data, jax.Array | np.ndarray | dict | tuple):
         needed = f"an int, as data is a {type(data).__name__}; an iterable of batches has none"
-        raise wrong("train", "batch_size", None, needed)
+        raise wrong(function, "batch_size", None, needed)
+
+
+def check_batches(data: Any, run: Run, epochs: int) -> None:
+    """Raise unless data are batches that last for the run."""
+    check_iterable("train", data)
     if not isinstance(data, Iterable) and not callable(data):
         needed = "arrays and a batch_size, an iterable of batches, or a function of the epoch"
         raise wrong("train", "data", describe(data), needed, TypeError)

@@ -1,0 +1,136 @@
+"""A model over a whole data set: `predict` and `evaluate`."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, PyTree
+
+from fnn.checks import describe, wrong
+from fnn.functions import frozen
+from fnn.training.arrays import check_examples
+from fnn.training.stream import check_iterable
+
+Model = Callable[[Any, Any], Any]
+
+
+def predict(
+    model: Model,
+    params: PyTree[Array],
+    data: PyTree[Array] | Iterable[Any],
+    *,
+    batch_size: int | None = None,
+) -> PyTree[Array]:
+    """Return a model's outputs for all examples, computed batch by batch.
+
+    Over arrays it is one compiled loop, in which memory holds the activations of one batch. A last
+    batch that is smaller is filled with examples of the one before, whose outputs come out again:
+    the model must treat each example by itself, as it does without batch statistics.
+
+    Args:
+        model: ``model(params, batch)``, a pytree of arrays with the examples first.
+        params: any pytree of arrays; may hold running statistics too.
+        data: as `fnn.train` takes it: arrays, of which a batch has the structure, or, without
+            batch_size, an iterable of batches.
+        batch_size: examples at a time.
+
+    Returns:
+        The outputs, with the examples in the order of data.
+
+    Raises:
+        ValueError: data of unequal lengths; an iterable without a batch; an output that has not
+            the batch's examples first.
+        TypeError: data that are no arrays, with a batch_size.
+
+    >>> double = lambda params, x: params * x
+    >>> fnn.predict(double, jnp.array(2.0), jnp.arange(5.0), batch_size=2).tolist()
+    [0.0, 2.0, 4.0, 6.0, 8.0]
+    """
+    return _outputs("predict", model, params, data, batch_size)
+
+
+def evaluate(
+    metrics: Model,
+    params: PyTree[Array],
+    data: PyTree[Array] | Iterable[Any],
+    *,
+    batch_size: int | None = None,
+) -> PyTree[float]:
+    """Return the means of a model's metrics over all examples.
+
+    ``1/n sum_i metrics(params, example i)``, each example once, whatever batch it is in.
+
+    Args:
+        metrics: ``metrics(params, batch)``, a pytree of arrays with one number per example, as the
+            losses and `fnn.accuracy` return them.
+        params: as `predict` takes it.
+        data: as `predict` takes it.
+        batch_size: as `predict` takes it.
+
+    Returns:
+        The same pytree of floats; of arrays where metrics has more than one number per example.
+
+    Raises:
+        ValueError: as `predict`.
+
+    >>> def metrics(w, batch):
+    ...     error = w * batch["x"] - batch["y"]
+    ...     return {"squared": error**2, "large": abs(error) > 1}
+    >>> data = {"x": jnp.array([1.0, 2.0, 3.0]), "y": jnp.array([1.0, 1.0, 1.0])}
+    >>> fnn.evaluate(metrics, jnp.array(1.0), data, batch_size=2)
+    {'large': 0.3333333333333333, 'squared': 1.6666666666666667}
+    """
+    outputs = _outputs("evaluate", metrics, params, data, batch_size)
+
+    def mean(x: Array) -> Any:
+        average = np.asarray(x, np.float64).mean(0)
+        return average if average.ndim else float(average)
+
+    return jax.tree.map(mean, outputs)
+
+
+def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: int | None) -> Any:
+    model = frozen(model)
+    if batch_size is not None:
+        size = min(batch_size, check_examples(function, data, batch_size))
+        return _by_batches(function, model, size, params, jax.tree.map(jnp.asarray, data))
+    check_iterable(function, data)
+    parts = [_of_one(function, model, params, batch) for batch in data]
+    if not parts:
+        raise wrong(function, "data", "no batch", "at least one")
+    return jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _of_one(function: str, model: Model, params: Any, batch: Any) -> Any:
+    size = jnp.shape(jax.tree.leaves(batch)[0])[0]
+    return _checked(function, model(params, batch), size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _by_batches(function: str, model: Model, size: int, params: Any, data: Any) -> Any:
+    n = jax.tree.leaves(data)[0].shape[0]
+    steps, rest = -(-n // size), n % size or size
+
+    def outputs(start: Array) -> Any:
+        batch = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size), data)
+        return _checked(function, model(params, batch), size)
+
+    def join(y: Array) -> Array:
+        whole = y[:-1].reshape(-1, *y.shape[2:])
+        return jnp.concatenate([whole, y[-1, size - rest :]])
+
+    starts = jnp.minimum(size * jnp.arange(steps), n - size)  # the last batch begins earlier
+    return jax.tree.map(join, lax.map(outputs, starts))
+
+
+def _checked(function: str, outputs: Any, size: int) -> Any:
+    for path, y in jax.tree.leaves_with_path(outputs):
+        if jnp.shape(y)[:1] != (size,):
+            place = "the output" + jax.tree_util.keystr(path)
+            raise wrong(function, place, describe(y), f"the {size} examples of the batch first")
+    return outputs

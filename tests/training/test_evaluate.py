@@ -1,0 +1,102 @@
+"""predict, evaluate and augmented: every example once, in order; another change at every step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.training.cases import DATA, KEY, Pairs, X, Y, counted, squares, start
+
+PARAMS = {"w": jnp.array([1.0, -1.0, 0.5]), "b": jnp.array(0.25)}
+
+
+def model(params: Any, batch: Any) -> Any:
+    y = batch.x @ params["w"] + params["b"]
+    return {"y": y, "pair": jnp.stack([y, batch.y], 1)}
+
+
+def metrics(params: Any, batch: Any) -> Any:
+    error = model(params, batch)["y"] - batch.y
+    return {"squared": error**2, "large": jnp.abs(error) > 1, "x": batch.x}
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 10, 99])
+def test_every_example_once_and_in_order(size: int) -> None:
+    counting, traces = counted(model)
+    got = fnn.predict(counting, PARAMS, DATA, batch_size=size)
+    want = X.astype(np.float64) @ [1.0, -1.0, 0.5] + 0.25
+    np.testing.assert_allclose(got["y"], want, rtol=1e-5)
+    np.testing.assert_allclose(got["pair"], np.stack([want, Y], 1), rtol=1e-5)
+    assert len(traces) == 1, "the smaller last batch is a program of its own"
+
+
+@pytest.mark.parametrize("size", [3, 5, 10, None])
+def test_means_are_over_examples(size: int | None) -> None:
+    data = DATA if size else [Pairs(X[i : i + 4], Y[i : i + 4]) for i in (0, 4, 8)]
+    got = fnn.evaluate(metrics, PARAMS, data, batch_size=size)
+    error = X.astype(np.float64) @ [1.0, -1.0, 0.5] + 0.25 - Y
+    assert got["squared"] == pytest.approx((error**2).mean(), rel=1e-5)
+    assert got["large"] == (np.abs(error) > 1).mean()
+    np.testing.assert_allclose(got["x"], X.astype(np.float64).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_batches_give_the_outputs_of_arrays() -> None:
+    batches = (Pairs(X[i : i + 4], Y[i : i + 4]) for i in (0, 4, 8))
+    got = fnn.predict(model, PARAMS, batches)
+    want = fnn.predict(model, PARAMS, DATA, batch_size=10)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "kind", "message"),
+    [
+        ({"batch_size": 0}, DATA, ValueError, "batch_size: got 0; needed an int >= 1"),
+        ({"batch_size": 4}, Pairs(X, Y[:9]), ValueError, "data: got 10 examples in data.x, 9"),
+        ({"batch_size": 4}, iter([DATA]), TypeError, "data: got list_iterator .* without batch"),
+        ({}, [], ValueError, "data: got no batch; needed at least one"),
+        ({}, DATA, ValueError, "batch_size: got None; needed an int, as data is a Pairs"),
+    ],
+)
+@pytest.mark.parametrize("function", [fnn.predict, fnn.evaluate])
+def test_refuses(function: Any, config: Any, data: Any, kind: Any, message: str) -> None:
+    with pytest.raises(kind, match=f"^fnn.{function.__name__}: {message}"):
+        function(model, PARAMS, data, **config)
+
+
+def test_a_mean_is_no_output_per_example() -> None:
+    message = r"fnn.evaluate: the output: got float32\[\]; needed the 4 examples of the batch first"
+    with pytest.raises(ValueError, match=message):
+        fnn.evaluate(squares, PARAMS, DATA, batch_size=4)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_augmented_changes_every_batch_anew(keyed: bool) -> None:
+    def plain(params: Any, batch: Any) -> Any:
+        return params["w"].sum() * batch.y.mean()
+
+    def noisy(params: Any, batch: Any, key: Any) -> Any:
+        return plain(params, batch) * jax.random.normal(key)
+
+    def shift(key: Any, batch: Any) -> Any:
+        return batch._replace(y=batch.y * 0 + jax.random.uniform(key))
+
+    loss = fnn.augmented(noisy if keyed else plain, shift)
+    config = {"batch_size": 5, "epochs": 2, "key": KEY, "observe": lambda p, g, u, b: g["w"][0]}
+    reports = list(fnn.train(loss, start(), fnn.sgd(0.1), DATA, **config))
+    slopes = np.concatenate([r.observed for r in reports])
+    assert len(set(slopes.tolist())) == 4
+    assert keyed or ((slopes > 0) & (slopes < 1)).all()
+
+
+def test_augmented_with_statistics() -> None:
+    def loss(params: Any, stats: Any, batch: Any) -> Any:
+        return squares(params, batch), stats + batch.x.mean()
+
+    one = fnn.augmented(loss, lambda key, batch: batch._replace(x=jnp.ones_like(batch.x)))
+    config = {"batch_size": 5, "epochs": 1, "key": KEY, "stats": jnp.zeros(())}
+    (report,) = fnn.train(one, start(), fnn.sgd(0.1), DATA, **config)
+    assert float(report.run.stats) == 2.0
