@@ -34,7 +34,7 @@ def describe(x: Any) -> str:
     'float32[2,3]'
     """
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        text = repr(x)
+        text = " ".join(repr(x).split())  # on one line
         return f"{type(x).__name__} {text if len(text) < 80 else text[:77] + '...'}"
     return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 

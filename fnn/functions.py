@@ -18,7 +18,7 @@ import itertools
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, cast, get_args
+from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +140,9 @@ def variant(
 
 def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: Range) -> Reader:
     """Return what brings one argument into its form, or refuses it."""
-    kinds = set(get_args(parameter.annotation) or (parameter.annotation,))
+    annotation = parameter.annotation
+    union = get_origin(annotation) in (Union, types.UnionType)
+    kinds = set(get_args(annotation)) if union else {annotation}
     optional = type(None) in kinds
     kinds.discard(type(None))
     read: Callable[[str, str, Any], Any]

@@ -1,18 +1,23 @@
-"""How public functions are made: what `jitted` and `variant` keep of the plain function."""
+"""How public functions are made, and what is checked before they compute."""
 
 import doctest
 import inspect
 import pickle
 import sys
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jaxtyping import Array, Float, PRNGKeyArray
 
 import fnn
-from fnn.functions import jitted, variant
+from fnn import checks
+from fnn.checks import BELOW_ONE
+from fnn.functions import checked, jitted, variant
 
 FUNCTIONS = [
     getattr(fnn, name)
@@ -76,3 +81,138 @@ def test_a_variant_is_the_base_by_another_kernel() -> None:
     assert pickle.loads(pickle.dumps(scaled_more)) is scaled_more
     with pytest.raises(TypeError, match="twicee"):
         scaled_more(jnp.ones(2), twicee=True)
+
+
+# What `jitted` does with each kind of argument.
+
+TRACES: list[Any] = []
+
+
+@jitted(static=("axes", "rule"), ranges={"rate": BELOW_ONE})
+def layer(
+    x: Float[Array, "n c"],
+    key: PRNGKeyArray | None = None,
+    *,
+    rate: float = 0.5,
+    size: float | Float[Array, " c"] = 1.0,
+    axes: tuple[int, ...] = (1,),
+    rule: Callable[[Any], Any] = jnp.tanh,
+) -> Float[Array, "n c"]:
+    """Return something that shows what the arguments are to the program."""
+    TRACES.append((type(axes), [type(a) for a in axes]))
+    return rule(x).sum(axes, keepdims=True) * x * rate * jnp.asarray(size, x.dtype)
+
+
+X = np.float32([[1, 2], [3, 4]])
+
+
+def traces_of(call: Callable[[], Any]) -> int:
+    before = len(TRACES)
+    call()
+    return len(TRACES) - before
+
+
+def test_static_arguments_are_plain_values() -> None:
+    assert traces_of(lambda: layer(X, axes=(0, 1))) == 1
+    assert TRACES[-1] == (tuple, [int, int])
+    for same in ([0, 1], (np.int64(0), np.int8(1)), np.array([0, 1]), [np.int32(0), 1]):
+        assert traces_of(lambda same=same: layer(X, axes=same)) == 0
+    with pytest.raises(TypeError, match=r"fnn\.layer: axes: got dict .*; needed numbers, strings"):
+        layer(X, axes={0: 1})
+    with pytest.raises(TypeError, match=r"fnn\.layer: axes: got int32\[\]; needed a Python value"):
+        layer(X, axes=jnp.int32(1))
+
+
+def test_equal_lambdas_are_one_program_and_changed_ones_are_not() -> None:
+    assert traces_of(lambda: [layer(X, rule=lambda x: x + 1) for _ in range(5)]) == 1
+    for shift in (1.0, 2.0, 1.0):
+        want = (X + shift).sum(1, keepdims=True) * X / 2
+        np.testing.assert_allclose(layer(X, rule=lambda x, shift=shift: x + shift), want)
+    box = [1.0]
+    for shift in (1.0, 2.0):
+        box[0] = shift
+        want = (X + shift).sum(1, keepdims=True) * X / 2
+        np.testing.assert_allclose(layer(X, rule=lambda x: x + box[0]), want)
+
+
+def test_numbers_are_held_to_their_range_and_may_be_traced() -> None:
+    layer(X, rate=0.25)
+    same = (0.25, np.float64(0.25), np.float16(0.25), np.array(0.25), 0)
+    for value in same:
+        assert traces_of(lambda value=value: layer(X, rate=value)) <= 1  # an int is another program
+    assert jax.jit(lambda r: layer(X, rate=r))(2.0).shape == X.shape  # a traced one is not known
+    for value in (1, -0.1, np.nan, np.inf, jnp.float32(1)):
+        with pytest.raises(ValueError, match=r"fnn\.layer: rate: got .*; needed a number in"):
+            layer(X, rate=value)
+    for value in (True, "1", None, [0.5], X, 1j):
+        with pytest.raises(TypeError, match=r"fnn\.layer: rate: got .*; needed a number in"):
+            layer(X, rate=value)
+
+
+def test_arrays_are_read_and_nothing_else_is() -> None:
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            assert layer(np.array([[1, 2]])).dtype == (np.float64 if x64 else np.float32)
+            assert layer(jnp.ones((1, 2), jnp.bfloat16)).dtype == jnp.bfloat16
+    for wrong_x in (X.tolist(), "x", None, {"x": X}, (X, X)):
+        with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array, such"):
+            layer(wrong_x)
+    with pytest.raises(TypeError, match=r"fnn\.layer: x: got complex64\[1,1\]; needed real"):
+        layer(jnp.ones((1, 1), jnp.complex64))
+    np.testing.assert_array_equal(layer(X, size=2), layer(X, size=np.float32([2, 2])))
+    with pytest.raises(TypeError, match=r"fnn\.layer: size: got list \[2, 2\]; needed an array"):
+        layer(X, size=[2, 2])
+
+
+def test_a_key_is_one_key() -> None:
+    for key in (jax.random.key(0), jax.random.PRNGKey(0), jax.random.key(0, impl="rbg"), None):
+        layer(X, key)
+    for wrong_key in (0, 0.5, X, jax.random.split(jax.random.key(0))):
+        with pytest.raises(TypeError, match=r"fnn\.layer: key: got .*; needed one random key"):
+            layer(X, wrong_key)
+
+
+def test_an_argument_of_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    known = "x, key, rate, size, axes, rule"
+    with pytest.raises(TypeError, match=rf"fnn\.layer: axis: got .*one of the arguments {known}$"):
+        layer(X, axis=1)
+
+    @checked
+    def choose(x: Float[Array, "..."], *, rate: float = 0.5) -> Any:
+        return x if rate > 0.2 else -x  # in Python: nothing is compiled
+
+    assert float(choose(np.float32(3), rate=0.1)) == -3
+    with pytest.raises(TypeError, match=r"fnn\.choose: rate: got str '1'; needed a number"):
+        choose(X, rate="1")
+    with pytest.raises(TypeError, match=r"fnn\.choose: rat: got .*one of the arguments x, rate"):
+        choose(X, rat=1)
+
+
+# The checks that more than one file needs.
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad", "message"),
+    [
+        (checks.check_int, [(2, 2), (np.int8(3), 2)], [(1, 2), (2.0, 2), (True, 1)], "an int >= "),
+        (checks.check_int, [(-5,)], [(1.5,), ("1",), (None,)], "an int$"),
+        (checks.check_one_of, [("a", ("a", "b"))], [("c", ("a",)), (1, ("1",))], "'"),
+        (checks.check_number, [(1,), (np.float32(2),)], [], ""),
+        (checks.check_number, [(2, checks.POSITIVE)], [(0, checks.POSITIVE)], "a number > 0"),
+        (checks.check_number, [(1, checks.FRACTION)], [(1.1, checks.FRACTION)], r"in \[0, 1\]"),
+        (checks.check_number, [(0, checks.BELOW_ONE)], [(1, checks.BELOW_ONE)], r"in \[0, 1\)"),
+    ],
+)  # fmt: skip
+def test_checks(check: Any, good: Any, bad: Any, message: str) -> None:
+    for arguments in good:
+        check("layer", "name", *arguments)
+    for arguments in bad:
+        with pytest.raises(ValueError, match=rf"^fnn\.layer: name: got .*; needed .*{message}"):
+            check("layer", "name", *arguments)
+
+
+def test_a_loss_is_one_number() -> None:
+    assert float(checks.check_scalar("train", jnp.float32(2))) == 2
+    for value in (jnp.ones(2), 3.0, None):
+        with pytest.raises(ValueError, match=r"fnn\.train: loss: got .*; needed a scalar array"):
+            checks.check_scalar("train", value)
