@@ -100,7 +100,7 @@ def layer(
 ) -> Float[Array, "n c"]:
     """Return something that shows what the arguments are to the program."""
     TRACES.append((type(axes), [type(a) for a in axes]))
-    return rule(x).sum(axes, keepdims=True) * x * rate * jnp.asarray(size, x.dtype)
+    return rule(x).sum(axes, keepdims=True) * x * rate * jnp.asarray(size, x.dtype).reshape(1, -1)
 
 
 X = np.float32([[1, 2], [3, 4]])
