@@ -17,7 +17,7 @@ from fnn.checks import check_int, check_one_of, describe, wrong
 from fnn.dtypes import add_bias
 from fnn.functions import jitted, variant
 from fnn.kernels.conv.fft import FFT
-from fnn.kernels.conv.form import INPUT, OUTPUT, Form, Kernel, apply
+from fnn.kernels.conv.form import INPUT, OUTPUT, Form, Kernel, apply, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.rule import AUTO
@@ -112,6 +112,9 @@ def _convolve(
     if needed := kernel.refuses(form, x.dtype):
         got = f"{describe(x)}, {describe(w)}, {windows}, groups={groups}"
         raise wrong(name, "x, w", got, f"{needed}; fnn.conv takes every form")
+    if not kernel.symbolic and not is_known(x, w):
+        needed = "sizes that are numbers; fnn.conv takes symbols"
+        raise wrong(name, "x, w", f"{describe(x)}, {describe(w)}", needed)
     y = apply(_pad(x, pads, padding_mode), w, slot=OUTPUT, form=form, kernel=kernel)
     return add_bias(y, b)
 
@@ -198,8 +201,8 @@ conv_fft = variant(
     _convolve,
     FFT,
     "by Fourier transforms, for large windows",
-    notes="Takes floats. The error of an output is relative to the largest of its channel. A NaN or "
-    "an infinity in x reaches all outputs of its example that its channel leads to.",
+    notes="Takes floats. The error of an output is relative to the largest of its channel. A NaN "
+    "or an infinity in x reaches all outputs of its example that its channel leads to.",
     example=EXAMPLE,
 )
 

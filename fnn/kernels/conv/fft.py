@@ -104,4 +104,4 @@ def _refuses(form: Form, dtype: Any) -> str | None:
     return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
 
 
-FFT = Kernel("fft", _output, through_output(_output), _window, _refuses)
+FFT = Kernel("fft", _output, through_output(_output), _window, _refuses, symbolic=True)

@@ -59,6 +59,7 @@ class Kernel(NamedTuple):
         input: ``(y, w, form) -> x``.
         window: ``(x, y, form) -> w``.
         refuses: ``(form, dtype) -> what it needs instead``, or None where it can.
+        symbolic: whether it takes sizes that are symbols, as `jax.export` has them.
     """
 
     name: str
@@ -66,6 +67,12 @@ class Kernel(NamedTuple):
     input: Map
     window: Map
     refuses: Callable[[Form, Any], str | None] = lambda form, dtype: None
+    symbolic: bool = False
+
+
+def is_known(*arrays: Any) -> bool:
+    """Whether all sizes are numbers, none a symbol that stands for any number."""
+    return all(isinstance(size, int) for a in arrays for size in a.shape)
 
 
 def _shape(a: Shape, b: Shape, slot: str, form: Form) -> Shape:

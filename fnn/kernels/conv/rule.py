@@ -2,8 +2,9 @@
 
 The static facts of a map put it in one of a few cells (`cell`), and ``rules.json`` names the
 fastest kernel of each cell for each platform; ``python -m benchmarks derive`` writes it from
-measurements. A platform that was not measured uses the library's kernel throughout. What `fnn.tune`
-measured on this machine goes before the rule. The input gradient has no cells of its own: it goes
+measurements. A platform that was not measured uses the library's kernel throughout, and so do
+arrays with symbols for sizes (`jax.export`). What `fnn.tune` measured on this machine goes before
+the rule. The input gradient has no cells of its own: it goes
 by those of the plain convolution that it is (`fnn.kernels.conv.adjoint`).
 """
 
@@ -21,7 +22,7 @@ import jax
 from fnn.dtypes import widen
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.fft import FFT
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import TAPS, UNROLLED
@@ -135,6 +136,8 @@ def _named(name: str | None, form: Form, dtype: Any) -> Kernel | None:
 
 def _choose(slot: str, form: Form, a: jax.Array, b: jax.Array) -> Kernel:
     """The kernel for one map: what was tuned here, else the rule's, else the library's."""
+    if not is_known(a, b):
+        return LIBRARY
     rule = CHOICES.get(form.platform, {})
     names = (
         tuned().get(key(slot, form, a, b)),
@@ -158,7 +161,7 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     y, w = _wide(form, y, w)
     if kernel := _named(tuned().get(key(INPUT, form, y, w)), form, y.dtype):
         return kernel.input(y, w, form)
-    if form.platform not in CHOICES:
+    if form.platform not in CHOICES or not is_known(y, w):
         return LIBRARY.input(y, w, form)
     rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
     if rule == WINOGRAD4.name and not WINOGRAD4.refuses(form, y.dtype):
@@ -171,4 +174,4 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     return _choose(WINDOW, form, x, y).window(x, y, form)
 
 
-AUTO = Kernel("auto", _output, _input, _window)
+AUTO = Kernel("auto", _output, _input, _window, symbolic=True)

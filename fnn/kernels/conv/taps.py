@@ -127,4 +127,4 @@ def _product(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
     return jnp.dot(ones, (x * y).reshape(len(y), -1)).reshape(1, groups, -1)
 
 
-TAPS = Kernel("taps", _output, through_output(_output), _window)
+TAPS = Kernel("taps", _output, through_output(_output), _window, symbolic=True)

@@ -1,0 +1,72 @@
+"""Convolution in exported programs: a symbol for the number of examples, and other platforms."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import fnn
+from tests.check import close
+from tests.layers.test_conv import normal
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+W = (3, 3, 2, 4)
+CALLS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "conv": (lambda x, w: fnn.conv(x, w, stride=2), W),
+    "depthwise": (lambda x, w: fnn.conv(x, w, groups=2), (3, 3, 1, 4)),
+    "deep": (lambda x, w: fnn.conv(jnp.concatenate([x] * 64, -1), w), (3, 3, 128, 128)),
+    "circular": (lambda x, w: fnn.conv(x, w, padding_mode="circular"), W),
+    "lax": (fnn.conv_lax, W),
+    "taps": (fnn.conv_taps, W),
+    "fft": (fnn.conv_fft, W),
+    "convolve": (fnn.convolve, W),
+    "transposed": (
+        lambda x, w: fnn.conv_transpose(x, w, stride=2, padding=1, padding_mode="reflect"),
+        (3, 3, 5, 2),
+    ),
+    "mapped": (lambda x, w: jax.vmap(fnn.conv, (None, -1))(x, jnp.stack([w, 2 * w], -1)), W),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_any_number_of_examples(name: str) -> None:
+    """One exported program, for all platforms: value and gradients for 1 and 3 examples."""
+    fn, shape = CALLS[name]
+    w, xs = normal(shape)[0], normal((1, 5, 6, 2), (3, 5, 6, 2))
+
+    def run(x: Any, w: Any) -> Any:
+        y, pull = jax.vjp(fn, x, w)
+        return y, *pull(y)
+
+    (n,) = export.symbolic_shape("n")
+    like = jax.ShapeDtypeStruct((n, 5, 6, 2), jnp.float32)
+    program = export.export(jax.jit(run), platforms=PLATFORMS)(like, w)
+    assert program.platforms == PLATFORMS
+    for x in xs:
+        for got, want in zip(program.call(x, w), run(x, w), strict=True):
+            close(got, want, length=4000)
+
+
+@pytest.mark.parametrize("fn", [fnn.conv_im2col, fnn.conv_winograd, fnn.conv_winograd2])
+def test_what_needs_a_number_says_so(fn: Any) -> None:
+    (n,) = export.symbolic_shape("n")
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((n, 5, 6, 2), W))
+    said = rf"fnn\.{fn.__name__}: x, w: got float32\[n,5,6,2\], .*; needed sizes that are numbers"
+    with pytest.raises(ValueError, match=said):
+        export.export(jax.jit(fn))(x, w)
+
+
+def test_every_algorithm_is_lowered_for_every_platform() -> None:
+    """With the rule of each: that of the CPU is not taken elsewhere."""
+    x, w = normal((2, 5, 6, 2), W)
+    every = [fnn.conv, fnn.conv_im2col, fnn.conv_winograd, fnn.conv_winograd2, fnn.conv_transpose]
+
+    def run(x: Any, w: Any) -> Any:
+        return [fn(x, jnp.swapaxes(w, 2, 3) if fn is fnn.conv_transpose else w) for fn in every]
+
+    program = export.export(jax.jit(run), platforms=PLATFORMS)(x, w)
+    for got, want in zip(program.call(x, w), run(x, w), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
