@@ -1,4 +1,8 @@
-"""Training throughput end to end: fnn, the JAX libraries with optax, PyTorch eager and compiled."""
+"""Training throughput end to end: fnn, the JAX libraries with optax, PyTorch eager and compiled.
+
+The case "16 runs of the MLP" is a sweep of learning rates and momenta: whole runs, side by side as
+one `jax.vmap`, or one after the other.
+"""
 
 import functools
 import importlib
@@ -25,6 +29,7 @@ EPOCH = {"mlp": 64, "cnn": 8, "resnet": 2}  # batches of an epoch of fnn.train
 TOLERANCE = {"mlp": 1e-3, "cnn": 1e-3, "resnet": 2e-2}
 SECONDS = {"mlp": 1.0, "cnn": 4.0, "resnet": 8.0}  # of each contestant's turns
 QUICK = ("mlp", "cnn")
+RUNS, SWEPT = 16, 32  # runs of a sweep, and steps of each
 ADAM = 28.0  # bytes read and written per parameter: gradient, parameter and two moments
 
 Make = Callable[[str, Any], Trainer]
@@ -150,7 +155,73 @@ def measure(task: str, session: Session) -> list[Row]:
     return [facts | row for row in rows]
 
 
+def run_of(fn: Any, params: Any, batches: Any) -> Callable[[Any, Any], jax.Array]:
+    """Return a whole run of momentum as a function of its two numbers: its losses."""
+
+    def run(rate: Any, momentum: Any) -> jax.Array:
+        optimizer = fnn.sgd(rate, momentum=momentum)
+        step = fnn.make_step(fn, optimizer)
+
+        def body(carry: Any, batch: Any) -> Any:
+            params, state, value = step(*carry, batch)
+            return (params, state), value
+
+        return jax.lax.scan(body, (params, optimizer.init(params)), batches)[1]
+
+    return run
+
+
+def reference_runs(fn: Any, params: Any, batches: Any, numbers: np.ndarray) -> np.ndarray:
+    """Return the losses of every run by the formula, in float64."""
+    with jax.enable_x64(True):
+        wide, (x, y) = jax.tree.map(np.float64, params), batches
+        slope = jax.jit(jax.value_and_grad(fn))
+        losses = []
+        for rate, momentum in numbers:
+            p, v = wide, jax.tree.map(np.zeros_like, wide)
+            for batch in zip(np.float64(x), y, strict=True):
+                value, g = slope(p, batch)
+                v = jax.tree.map(lambda v, g, momentum=momentum: momentum * v + g, v, g)
+                p = jax.tree.map(lambda p, v, rate=rate: p - rate * v, p, v)
+                losses.append(float(value))
+        return np.reshape(losses, (len(numbers), -1))
+
+
+def measure_sweep(session: Session) -> list[Row]:
+    """Time a step of all runs of a sweep."""
+    fn, params, data = (
+        loss(TASKS["mlp"].logits),
+        start("mlp"),
+        batches("mlp", SWEPT, session.rng("mlp")),
+    )
+    stacked = tuple(map(np.stack, zip(*data, strict=True)))
+    numbers = np.geomspace([1e-3, 0.1], [0.03, 0.9], RUNS, dtype=np.float32)
+    run = run_of(fn, jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, stacked))
+
+    def contestant(name: str, place: str, program: Callable[[], Any]) -> Contestant:
+        def prepare(units: int) -> Program:
+            began = time.perf_counter()
+            np.asarray(program())
+            return Program(lambda: np.asarray(program()), SWEPT, time.perf_counter() - began)
+
+        return Contestant(name, "sweep", place, prepare)
+
+    beside, alone = jax.jit(jax.vmap(run)), jax.jit(run)
+    entered = [
+        contestant("fnn, vmap of the runs", "vmap", lambda: beside(*numbers.T)),
+        contestant(
+            "fnn, one after the other", "scan", lambda: jnp.stack([alone(*n) for n in numbers])
+        ),
+    ]
+    want = {"sweep": reference_runs(fn, params, stacked, numbers)}
+    one = work("mlp")
+    facts = {"case": f"{RUNS} runs of the MLP", "batch": TASKS["mlp"].batch}
+    facts |= {"flops": RUNS * one["flops"], "bytes": RUNS * one["bytes"]}
+    return [facts | row for row in race(entered, want, session.budget)]
+
+
 def jobs(session: Session) -> Iterator[Job]:
     for task in TASKS:
         if not session.quick or task in QUICK:
             yield TASKS[task].name, functools.partial(measure, task, session)
+    yield f"{RUNS} runs", functools.partial(measure_sweep, session)

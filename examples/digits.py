@@ -1,8 +1,8 @@
 """Train a CNN of two convolutions and 6,090 parameters on 8x8 handwritten digits.
 
-Command   python examples/digits.py                         trains, writes out/digits.npz and .png
-          python examples/digits.py --conv im2col           with another algorithm of convolution
-          python examples/digits.py --load out/digits.npz   scores the parameters of a file
+Command   python examples/digits.py                  trains, writes out/digits.safetensors and .png
+          python examples/digits.py --conv im2col    with another algorithm of convolution
+          python examples/digits.py --load FILE      scores the parameters of such a file
 Time      5 s on 2 cores, compilation included
 Expected  98.9 % of the 360 held-out digits; 98.3 to 99.2 % over --seed 0 to 7
 """
@@ -121,11 +121,12 @@ def main():
     print(f"accuracy {curve[-1][2]:.2%} on {len(test.y)} held-out digits")
 
     args.out.mkdir(parents=True, exist_ok=True)
-    fnn.save(args.out / "digits.npz", report.params)
+    file = args.out / "digits.safetensors"
+    fnn.save(file, report.params)
     matplotlib.use("agg")
     picture(args.out / "digits.png", curve, report.params, test)
     print(f"wrote {args.out / 'digits.png'}")
-    print(f"wrote {args.out / 'digits.npz'}; --load {args.out / 'digits.npz'} scores it again")
+    print(f"wrote {file}; --load {file} scores it again")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def augmented(loss: Loss, transform: Callable[[Array, Any], Any]) -> Loss:
     ...     return jnp.where(jax.random.bernoulli(key), batch[::-1], batch)
     >>> step = fnn.make_step(fnn.augmented(loss, mirror), fnn.sgd(1.0))
     >>> params, batch = jnp.zeros(2), jnp.array([1.0, 2.0])
-    >>> step(params, fnn.sgd(1.0).init(params), batch, jax.random.key(1))[0].tolist()
+    >>> step(params, fnn.sgd(1.0).init(params), batch, jax.random.key(3))[0].tolist()
     [-2.0, -1.0]
     """
     keyed = "key" in inspect.signature(loss).parameters

@@ -108,6 +108,19 @@ def make_step(
     >>> params, state, value = step(params, optimizer.init(params), jnp.array([0.0, 2.0]))
     >>> params.tolist(), float(value)
     ([2.0, 2.0], 16.0)
+
+    A whole run is a scan of steps, and a sweep of its numbers a `jax.vmap` of that:
+
+    >>> def run(rate):
+    ...     optimizer, start = fnn.sgd(rate), jnp.array(8.0)
+    ...     step = fnn.make_step(lambda x, batch: (x - batch) ** 2, optimizer)
+    ...     def body(carry, batch):
+    ...         params, state, value = step(*carry, batch)
+    ...         return (params, state), value
+    ...     return jax.lax.scan(body, (start, optimizer.init(start)), jnp.zeros(3))
+    >>> (params, _), values = jax.vmap(run)(jnp.array([0.25, 0.5]))
+    >>> params.tolist(), values.tolist()
+    ([1.0, 0.0], [[64.0, 16.0, 4.0], [64.0, 0.0, 0.0]])
     """
     plan = make_plan("make_step", loss, optimizer, has_aux=has_aux)
 
