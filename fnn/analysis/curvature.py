@@ -416,8 +416,3 @@ def _critical(
 ) -> tuple[Array, Spectrum]:
     q = quadratic("critical_point", loss, params, *args)
     return global_norm(q.gradient), lanczos(q, key, iterations)
-
-
-def check_count(function: str, argument: str, value: int) -> None:
-    """Raise the error of a public function for a count that is no int of at least 1."""
-    check_int(function, argument, value, 1)

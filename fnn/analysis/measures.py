@@ -89,8 +89,8 @@ def activity(
 
     >>> z = jnp.array([[-1.0, 2.0, 9.0], [-3.0, -1.0, 9.0]])
     >>> layer = fnn.analysis.activity({"hidden": z}, fnn.relu, bins=2)["hidden"]
-    >>> float(layer.mean), float(layer.saturated), layer.edges.tolist()
-    (3.3333332538604736, 0.5, [0.0, 4.5, 9.0])
+    >>> round(float(layer.mean), 3), float(layer.saturated), layer.edges.tolist()
+    (3.333, 0.5, [0.0, 4.5, 9.0])
     """
     function = "analysis.activity"
     check_number(function, "bound", bound, POSITIVE)

@@ -107,8 +107,8 @@ def rate_range(
     ...     return ((w - x) ** 2).mean()
     >>> found = fnn.analysis.rate_range(
     ...     loss, jnp.full((), 5.0), fnn.sgd, data, batch_size=8, key=jax.random.key(0))
-    >>> 0.01 < found.suggestion < 0.1, found.how.startswith("a tenth of ")
-    (True, True)
+    >>> round(found.suggestion, 1), found.how.partition(",")[0]
+    (0.1, 'a tenth of 1')
     """
     function = "analysis.rate_range"
     check_number(function, "low", low, POSITIVE)
