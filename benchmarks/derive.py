@@ -1,10 +1,10 @@
 """From the sweeps' results to the rules of `fnn.conv` and pooling, by one fixed procedure.
 
-The rule of `fnn.conv` names a kernel for each cell of static facts (`fnn.kernels.rules.cell`): the
-kernel whose times, relative to the fastest at each shape, in jit and in scan, have the least
+The rule of `fnn.conv` names a kernel for each cell of static facts (`fnn.kernels.conv.rule.cell`):
+the kernel whose times, relative to the fastest at each shape, in jit and in scan, have the least
 geometric mean among those that can do the whole cell; within `TIE` of it, which is noise, the first
 in the order of the kernels. The rule of pooling has two numbers for a maximum and two for a sum
-(`fnn.kernels.pool_rules`): those with the least mean. The same results always give the same rules.
+(`fnn.kernels.pool.rule`): those with the least mean. The same results always give the same rules.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from benchmarks.session import read
 from benchmarks.shapes import Layer
 from benchmarks.timing import Row, geometric_mean
 
-RULES = HERE.parent / "fnn" / "kernels" / "conv" / "rules.json"
+KERNELS = HERE.parent / "fnn" / "kernels"  # each room there has its rules.json
 TIE = 1.05
 Ranking = dict[str, list[tuple[str, float]]]
 
@@ -82,23 +82,24 @@ def limits(rows: list[Row], kind: str) -> tuple[dict[str, int], float]:
     return {"most": most, "longest": longest}, loss((most, longest))
 
 
-def write(folder: Path, path: Path = RULES) -> str:
+def _update(path: Path, platform: str, rules: Any) -> None:
+    """Write the rules of one platform beside those of others."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | {platform: rules}, indent=2, sort_keys=True) + "\n")
+
+
+def write(folder: Path, kernels: Path = KERNELS) -> str:
     """Write the rules of this platform into fnn, and return them with their losses."""
-    records = read(folder)
-    rules: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    said = []
+    records, said = read(folder), []
     if record := records.get("sweep"):
         ranked = rank(record["rows"])
-        rules[record["platform"]] = {where: first(kernels) for where, kernels in ranked.items()}
-        for where, kernels in ranked.items():
-            said.append(f"{where}: " + ", ".join(f"{k} {loss:.2f}" for k, loss in kernels))
+        chosen = {where: first(found) for where, found in ranked.items()}
+        _update(kernels / "conv" / "rules.json", record["platform"], chosen)
+        for where, found in ranked.items():
+            said.append(f"{where}: " + ", ".join(f"{k} {loss:.2f}" for k, loss in found))
     if record := records.get("sweep_pooling"):
-        found = {kind: limits(record["rows"], kind) for kind in ("max", "sum")}
-        rules.setdefault("pooling", {})[record["platform"]] = {k: v for k, (v, _) in found.items()}
-        said += [
-            f"pooling, {kind}: {numbers} {loss:.2f}" for kind, (numbers, loss) in found.items()
-        ]
-    if not said:
-        return f"no sweep in {folder}: run python -m benchmarks sweep sweep_pooling"
-    path.write_text(json.dumps(rules, indent=2, sort_keys=True) + "\n")
-    return "\n".join(said)
+        pools = {kind: limits(record["rows"], kind) for kind in ("max", "sum")}
+        numbers = {kind: found for kind, (found, _) in pools.items()}
+        _update(kernels / "pool" / "rules.json", record["platform"], numbers)
+        said += [f"pooling, {kind}: {found} {loss:.2f}" for kind, (found, loss) in pools.items()]
+    return "\n".join(said) or f"no sweep in {folder}: run python -m benchmarks sweep sweep_pooling"

@@ -1,6 +1,6 @@
 """The sweep behind the rule of pooling: every kernel on a grid of windows, with the gradient.
 
-`benchmarks.derive` turns the results into the numbers of the rule (`fnn.kernels.pool_rules`).
+`benchmarks.derive` turns the results into the numbers of the rule (`fnn.kernels.pool.rule`).
 """
 
 import functools
@@ -16,7 +16,7 @@ from benchmarks.programs import contestants, with_gradient
 from benchmarks.session import Job, Session
 from benchmarks.shapes import Pool
 from benchmarks.timing import Budget, Contestant, Row, race
-from fnn.kernels.pool.form import Call, PoolKernel, maximum, mean
+from fnn.kernels.pool.form import PoolKernel, maximum, mean
 from fnn.kernels.pool.rule import KERNELS
 
 WINDOWS = [(2, 2), (3, 3), (4, 4), (5, 5), (4,), (9,), (16,), (25,), (40,), (2, 2, 2), (3, 3, 3)]
@@ -40,12 +40,12 @@ def measure(pool: Pool, session: Session) -> list[Row]:
     )
     strides = (pool.stride,) * len(pool.window)
     y, dx = reference.pooling(pool.kind, x, g, pool.window, strides, pool.pads)
-    call = Call(pool.window, pool.stride, pool.padding, 1, False)
+    call = pool.window, pool.stride, pool.padding, 1, False
 
     def pooling(x: jax.Array, kernel: PoolKernel) -> jax.Array:
         if pool.kind == "max":
-            return maximum("max_pool", kernel, x, call)
-        return mean("avg_pool", kernel, x, call, True)
+            return maximum("max_pool", kernel, x, *call)
+        return mean("avg_pool", kernel, x, *call, True)
 
     found = list[Contestant]()
     for name, kernel in KERNELS.items():

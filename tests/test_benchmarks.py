@@ -286,10 +286,11 @@ def test_the_rule_is_deterministic_and_chooses_the_fastest_that_can(tmp_path: Pa
     assert "fft" not in dict(ranked[derive.cell_of(rows[0])])
     assert derive.rank(rows[::-1]) == ranked
     session.write(tmp_path / "sweep.json", record(rows, subject="sweep", platform="cpu"))
-    path = tmp_path / "rules.json"
+    (tmp_path / "conv").mkdir()
+    path = tmp_path / "conv" / "rules.json"
     path.write_text('{"gpu": {"output plane": "lax"}}')
-    first = derive.write(tmp_path, path), path.read_text()
-    assert (derive.write(tmp_path, path), path.read_text()) == first
+    first = derive.write(tmp_path, tmp_path), path.read_text()
+    assert (derive.write(tmp_path, tmp_path), path.read_text()) == first
     rules = json.loads(first[1])
     assert rules["gpu"] == {"output plane": "lax"}
     assert sorted(rules["cpu"].values()) == ["im2col", "taps"]

@@ -2,24 +2,25 @@
 
 ``y[n, o, c] = reduce over k of x[n, o s + k d - lo, c]`` with stride s, dilation d and padding lo:
 the window arithmetic of convolution. Padding never wins a maximum or minimum and adds nothing to a
-sum. A NaN in a window is its result. Every function here is differentiable any number of times, in
-both modes. The forms ``<name>_slices`` and ``<name>_lax`` of `fnn.pooling_forms` are the same
-functions by one fixed algorithm; the functions here pick one by the shape of the window.
+sum. A NaN in a window is its result, and infinities count as numbers do. Every function here is
+differentiable any number of times, in both modes. ``<name>_slices`` and ``<name>_lax`` are the same
+functions by one fixed algorithm; ``<name>`` picks one by the shape of the window.
 """
 
-import functools
-
-import jax
 from jaxtyping import Array, Float, Num
 
-from fnn.kernels.pool.form import Call, maximum, mean, minimum, norm, total
-from fnn.kernels.pool.rule import CHOSEN
+from fnn.functions import jitted, variant
+from fnn.kernels.pool.form import maximum, mean, minimum, norm, total
+from fnn.kernels.pool.library import LIBRARY
+from fnn.kernels.pool.rule import AUTO, SLICES
 from fnn.windows import Ints, Padding
 
 WINDOW = ("window", "stride", "padding", "dilation", "ceil_mode")
+BY_SLICES, BY_LIBRARY = "by shifted slices", "by `lax.reduce_window`"
+EXAMPLE = "jnp.arange(4.0).reshape(1, 4, 1), 2"
 
 
-@functools.partial(jax.jit, static_argnames=WINDOW, inline=True)
+@jitted(static=WINDOW)
 def max_pool(
     x: Num[Array, "n *spatial c"],
     window: Ints,
@@ -54,15 +55,17 @@ def max_pool(
     Source: Y. LeCun et al., Gradient-based learning applied to document recognition (1998), for
     pooling; M. Ranzato et al., Unsupervised learning of invariant feature hierarchies (2007).
 
-    >>> import jax.numpy as jnp
     >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2).squeeze().tolist()
     [[5.0, 7.0], [13.0, 15.0]]
     """
-    call = Call(window, stride, padding, dilation, ceil_mode)
-    return maximum("max_pool", CHOSEN, x, call)
+    return maximum("max_pool", AUTO, x, window, stride, padding, dilation, ceil_mode)
 
 
-@functools.partial(jax.jit, static_argnames=WINDOW, inline=True)
+max_pool_slices = variant(max_pool, maximum, SLICES, BY_SLICES, example=EXAMPLE)
+max_pool_lax = variant(max_pool, maximum, LIBRARY, BY_LIBRARY, example=EXAMPLE)
+
+
+@jitted(static=WINDOW)
 def min_pool(
     x: Num[Array, "n *spatial c"],
     window: Ints,
@@ -89,15 +92,17 @@ def min_pool(
 
     Source: ``min x = -max(-x)``, applied to `max_pool`.
 
-    >>> import jax.numpy as jnp
     >>> min_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2).squeeze().tolist()
     [[0.0, 2.0], [8.0, 10.0]]
     """
-    call = Call(window, stride, padding, dilation, ceil_mode)
-    return minimum("min_pool", CHOSEN, x, call)
+    return minimum("min_pool", AUTO, x, window, stride, padding, dilation, ceil_mode)
 
 
-@functools.partial(jax.jit, static_argnames=WINDOW, inline=True)
+min_pool_slices = variant(min_pool, minimum, SLICES, BY_SLICES, example=EXAMPLE)
+min_pool_lax = variant(min_pool, minimum, LIBRARY, BY_LIBRARY, example=EXAMPLE)
+
+
+@jitted(static=WINDOW)
 def sum_pool(
     x: Num[Array, "n *spatial c"],
     window: Ints,
@@ -124,15 +129,17 @@ def sum_pool(
 
     Source: the convolution of every channel with a window of ones.
 
-    >>> import jax.numpy as jnp
     >>> sum_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2).squeeze().tolist()
     [[10.0, 18.0], [42.0, 50.0]]
     """
-    call = Call(window, stride, padding, dilation, ceil_mode)
-    return total("sum_pool", CHOSEN, x, call)
+    return total("sum_pool", AUTO, x, window, stride, padding, dilation, ceil_mode)
 
 
-@functools.partial(jax.jit, static_argnames=(*WINDOW, "count_include_pad"), inline=True)
+sum_pool_slices = variant(sum_pool, total, SLICES, BY_SLICES, example=EXAMPLE)
+sum_pool_lax = variant(sum_pool, total, LIBRARY, BY_LIBRARY, example=EXAMPLE)
+
+
+@jitted(static=(*WINDOW, "count_include_pad"))
 def avg_pool(
     x: Num[Array, "n *spatial c"],
     window: Ints,
@@ -163,15 +170,19 @@ def avg_pool(
 
     Source: Y. LeCun et al., Gradient-based learning applied to document recognition (1998).
 
-    >>> import jax.numpy as jnp
     >>> avg_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2).squeeze().tolist()
     [[2.5, 4.5], [10.5, 12.5]]
     """
-    call = Call(window, stride, padding, dilation, ceil_mode)
-    return mean("avg_pool", CHOSEN, x, call, count_include_pad)
+    return mean(
+        "avg_pool", AUTO, x, window, stride, padding, dilation, ceil_mode, count_include_pad
+    )
 
 
-@functools.partial(jax.jit, static_argnames=(*WINDOW, "p"), inline=True)
+avg_pool_slices = variant(avg_pool, mean, SLICES, BY_SLICES, example=EXAMPLE)
+avg_pool_lax = variant(avg_pool, mean, LIBRARY, BY_LIBRARY, example=EXAMPLE)
+
+
+@jitted(static=(*WINDOW, "p"))
 def lp_pool(
     x: Num[Array, "n *spatial c"],
     window: Ints,
@@ -203,9 +214,11 @@ def lp_pool(
     Source: P. Sermanet, S. Chintala, Y. LeCun, Convolutional neural networks applied to house
     numbers digit classification (2012).
 
-    >>> import jax.numpy as jnp
     >>> lp_pool(jnp.array([[[3.0], [4.0], [0.0], [-2.0]]]), 2, 2).ravel().tolist()
     [5.0, 2.0]
     """
-    call = Call(window, stride, padding, dilation, ceil_mode)
-    return norm("lp_pool", CHOSEN, x, p, call)
+    return norm("lp_pool", AUTO, x, window, p, stride, padding, dilation, ceil_mode)
+
+
+lp_pool_slices = variant(lp_pool, norm, SLICES, BY_SLICES, example=EXAMPLE + ", 3")
+lp_pool_lax = variant(lp_pool, norm, LIBRARY, BY_LIBRARY, example=EXAMPLE + ", 3")

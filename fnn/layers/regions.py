@@ -8,14 +8,17 @@ gets the whole gradient, and a NaN is the result of its region.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fnn.checks import describe, wrong
-from fnn.kernels.pool.form import check_dtype, check_input, is_float, reverse, widened
+from fnn.checks import check_axis, check_one_of, describe, wrong
+from fnn.dtypes import computed_wide, is_floating, real
+from fnn.functions import jitted
+from fnn.kernels.pool.form import check_dtype, check_input, comparable, reverse
 from fnn.layers.pooling import avg_pool, max_pool
 from fnn.windows import Ints, per_axis
 
@@ -33,31 +36,50 @@ def _first_max_tangent(
     axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
-    winner = jnp.argmax(x, axis, keepdims=True)  # the first; NaN counts as largest
+    winner = jnp.argmax(comparable(x), axis, keepdims=True)  # the first
     return _first_max(x, axis), jnp.take_along_axis(t, winner, axis).squeeze(axis)
 
 
 def _max(x: jax.Array, axis: int) -> jax.Array:
-    return _first_max(x, axis) if is_float(x) else x.max(axis)
+    return _first_max(x, axis) if is_floating(x.dtype) else x.max(axis)
 
 
 def _min(x: jax.Array, axis: int) -> jax.Array:
     return reverse(_max(reverse(x), axis))
 
 
-def _mean(x: jax.Array, axis: int) -> jax.Array:
-    wide, dtype = widened(x)
-    return (wide.sum(axis) / np.asarray(x.shape[axis], wide.dtype)).astype(dtype)
+def _avg(x: jax.Array, axis: int) -> jax.Array:
+    return x.sum(axis) / np.asarray(x.shape[axis], x.dtype)
 
 
-def _global(name: str, x: jax.Array, reduce: Reduce) -> jax.Array:
+def _by_blocks(x: jax.Array, blocks: Blocks, axis: int, reduce: Reduce) -> jax.Array:
+    """Reduce every block of indices of an axis; blocks of one size together."""
+    if not blocks:  # of an axis without entries
+        return x
+    parts, order = [], []
+    for size in sorted({len(block) for block in blocks}):
+        alike = [j for j, block in enumerate(blocks) if len(block) == size]
+        table = np.asarray([blocks[j] for j in alike])
+        parts.append(reduce(jnp.take(x, table, axis, mode="clip"), axis + 1))
+        order += alike
+    y = jnp.concatenate(parts, axis)
+    return y if len(parts) == 1 else jnp.take(y, np.argsort(order), axis, mode="clip")
+
+
+def _check_spatial(name: str, x: jax.Array) -> None:
+    """Raise for an x without a spatial axis, or with an empty one."""
     check_input(name, x)
     if 0 in x.shape[1:-1]:
         raise wrong(name, "x", describe(x), "at least one element along every spatial axis")
-    return reduce(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
 
 
-@jax.jit
+def _global(name: str, x: jax.Array, reduce: Reduce) -> jax.Array:
+    _check_spatial(name, x)
+    flat = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+    return computed_wide(lambda x: reduce(x, 1), flat)
+
+
+@jitted()
 def global_max_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
     """Return the maximum of every channel.
 
@@ -75,14 +97,13 @@ def global_max_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
 
     Source: M. Oquab et al., Is object localization for free? (2015).
 
-    >>> import jax.numpy as jnp
     >>> global_max_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
     [[6.0, 7.0]]
     """
     return _global("global_max_pool", x, _max)
 
 
-@jax.jit
+@jitted()
 def global_min_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
     """Return the minimum of every channel.
 
@@ -92,14 +113,13 @@ def global_min_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
 
     Source: ``min x = -max(-x)``, applied to `global_max_pool`.
 
-    >>> import jax.numpy as jnp
     >>> global_min_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
     [[0.0, 1.0]]
     """
     return _global("global_min_pool", x, _min)
 
 
-@jax.jit
+@jitted()
 def global_avg_pool(x: Num[Array, "n *spatial c"]) -> Float[Array, "n c"]:
     """Return the mean of every channel.
 
@@ -112,45 +132,32 @@ def global_avg_pool(x: Num[Array, "n *spatial c"]) -> Float[Array, "n c"]:
 
     Source: M. Lin, Q. Chen, S. Yan, Network in network (2014).
 
-    >>> import jax.numpy as jnp
     >>> global_avg_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
     [[3.0, 4.0]]
     """
-    return _global("global_avg_pool", x, _mean)
-
-
-def _by_blocks(x: jax.Array, blocks: Blocks, axis: int, reduce: Reduce) -> jax.Array:
-    """Reduce every block of indices of an axis; blocks of one size together."""
-    parts, order = [], []
-    for size in sorted({len(block) for block in blocks}):
-        alike = [j for j, block in enumerate(blocks) if len(block) == size]
-        table = np.asarray([blocks[j] for j in alike])
-        parts.append(reduce(jnp.take(x, table, axis, mode="clip"), axis + 1))
-        order += alike
-    y = jnp.concatenate(parts, axis)
-    return y if len(parts) == 1 else jnp.take(y, np.argsort(order), axis, mode="clip")
+    return _global("global_avg_pool", real(x), _avg)
 
 
 def _adaptive(
     name: str, x: jax.Array, out: Ints, whole: Callable[..., jax.Array], reduce: Reduce
 ) -> jax.Array:
-    """Equal windows by the pooling of `fnn.pooling`, others block by block."""
-    check_input(name, x)
+    """Equal windows by the pooling of `fnn.layers.pooling`, others block by block."""
+    _check_spatial(name, x)
     spatial = x.shape[1:-1]
     sizes = per_axis(name, "out", out, len(spatial), 1)
-    if 0 in spatial:
-        raise wrong(name, "x", describe(x), "at least one element along every spatial axis")
     if all(i % o == 0 for i, o in zip(spatial, sizes, strict=True)):
         return whole(x, tuple(i // o for i, o in zip(spatial, sizes, strict=True)))
-    wide, dtype = (x, x.dtype) if reduce is _max else widened(x)
-    for axis in reversed(range(1, x.ndim - 1)):
-        i, o = x.shape[axis], sizes[axis - 1]
-        blocks = [range(j * i // o, -(-(j + 1) * i // o)) for j in range(o)]
-        wide = _by_blocks(wide, blocks, axis, reduce)
-    return wide.astype(dtype)
+
+    def by_axes(x: jax.Array) -> jax.Array:
+        for axis, (i, o) in reversed([*enumerate(zip(spatial, sizes, strict=True), 1)]):
+            blocks = [range(j * i // o, -(-(j + 1) * i // o)) for j in range(o)]
+            x = _by_blocks(x, blocks, axis, reduce)
+        return x
+
+    return computed_wide(by_axes, x)
 
 
-@functools.partial(jax.jit, static_argnames="out", inline=True)
+@jitted(static=("out",))
 def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Num[Array, "n *out c"]:
     """Return maxima over windows that share each axis out into ``out`` parts.
 
@@ -171,14 +178,13 @@ def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Num[Array, "n
     Source: PyTorch, `AdaptiveMaxPool2d`; K. He et al., Spatial pyramid pooling in deep
     convolutional networks (2014).
 
-    >>> import jax.numpy as jnp
     >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
     [2.0, 4.0]
     """
     return _adaptive("adaptive_max_pool", x, out, max_pool, _max)
 
 
-@functools.partial(jax.jit, static_argnames="out", inline=True)
+@jitted(static=("out",))
 def adaptive_avg_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Float[Array, "n *out c"]:
     """Return means over windows that share each axis out into ``out`` parts.
 
@@ -190,23 +196,22 @@ def adaptive_avg_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Float[Array, 
 
     Source: PyTorch, `AdaptiveAvgPool2d`.
 
-    >>> import jax.numpy as jnp
     >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
     [1.0, 3.0]
     """
-    return _adaptive("adaptive_avg_pool", x, out, avg_pool, _mean)
+    return _adaptive("adaptive_avg_pool", real(x), out, avg_pool, _avg)
 
 
-REDUCTIONS: dict[str, Reduce] = {"max": _max, "min": _min, "mean": _mean}
+REDUCTIONS: dict[str, Reduce] = {"max": _max, "min": _min, "avg": _avg}
 
 
-@functools.partial(jax.jit, static_argnames=("blocks", "reduce", "axis"), inline=True)
+@jitted(static=("blocks", "reduce", "axis"))
 def partition_pool(
     x: Num[Array, "*shape"],
-    blocks: tuple[tuple[int, ...], ...],
+    blocks: Sequence[Sequence[int]],
     reduce: str = "max",
     *,
-    axis: int = 1,
+    axis: int | None = None,
 ) -> Num[Array, "*pooled"]:
     """Return the maximum, minimum or mean over each block of a partition of an axis.
 
@@ -214,10 +219,11 @@ def partition_pool(
 
     Args:
         x: floats or integers, of any shape.
-        blocks: for each output its indices into the axis, as a tuple of tuples; every index of the
-            axis is in exactly one block. Blocks may differ in size and need not be contiguous.
-        reduce: "max", "min" (the first of a tie in the block's order gets the gradient) or "mean".
-        axis: the axis that is partitioned.
+        blocks: for each output its indices into the axis; every index of the axis is in exactly one
+            block. Blocks may differ in size and need not be contiguous.
+        reduce: "max", "min" (the first of a tie in the block's order gets the gradient) or "avg".
+        axis: the axis that is partitioned; None means 1, the first after that of the examples, or
+            the only axis of a vector.
 
     Returns:
         x with ``len(blocks)`` entries along the axis, in the dtype of x; a mean of integers in the
@@ -231,27 +237,33 @@ def partition_pool(
     Source: Y.-L. Boureau, J. Ponce, Y. LeCun, A theoretical analysis of feature pooling in visual
     recognition (2010).
 
-    >>> import jax.numpy as jnp
-    >>> partition_pool(jnp.array([[5.0, 1.0, 2.0]]), ((0, 2), (1,)), "mean").tolist()
+    >>> partition_pool(jnp.array([[5.0, 1.0, 2.0]]), [[0, 2], [1]], "avg").tolist()
     [[3.5, 1.0]]
     """
     name = "partition_pool"
     check_dtype(name, x)
-    if not -x.ndim <= axis < x.ndim:
-        raise wrong(name, "axis", axis, f"an axis of {describe(x)}")
-    if reduce not in REDUCTIONS:
-        raise wrong(name, "reduce", repr(reduce), f"one of {', '.join(map(repr, REDUCTIONS))}")
+    axis = min(1, x.ndim - 1) if axis is None else axis
+    check_axis(name, x, axis)
+    check_one_of(name, "reduce", reduce, tuple(REDUCTIONS))
     axis %= x.ndim
-    counts = dict.fromkeys(range(x.shape[axis]), 0)
+    _check_partition(name, blocks, x.shape[axis])
+    x = real(x) if reduce == "avg" else x
+    return computed_wide(lambda x: _by_blocks(x, blocks, axis, REDUCTIONS[reduce]), x)
+
+
+def _check_partition(name: str, blocks: Any, size: int) -> None:
+    """Raise unless every index of an axis of this size is in exactly one of the blocks."""
+    counts = dict.fromkeys(range(size), 0)
+    if not isinstance(blocks, tuple) or not all(isinstance(b, tuple | range) for b in blocks):
+        raise wrong(name, "blocks", repr(blocks), "one sequence of indices for every output")
     for block in blocks:
         if not block:
             raise wrong(name, "blocks", "an empty block", "at least one index in every block")
         for i in block:
-            if i not in counts:
-                raise wrong(name, "blocks", f"index {i}", f"indices from 0 to {len(counts) - 1}")
+            if not isinstance(i, int) or isinstance(i, bool) or i not in counts:
+                raise wrong(name, "blocks", f"index {i!r}", f"ints from 0 to {size - 1}")
             counts[i] += 1
-    odd = {i: count for i, count in counts.items() if count != 1}
-    if odd:
-        i, count = next(iter(odd.items()))
-        raise wrong(name, "blocks", f"index {i} {count} times", "every index in exactly one block")
-    return _by_blocks(x, blocks, axis, REDUCTIONS[reduce])
+    for i, count in counts.items():
+        if count != 1:
+            got = f"index {i} {count} times"
+            raise wrong(name, "blocks", got, "every index in exactly one block")

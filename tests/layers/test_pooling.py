@@ -112,13 +112,18 @@ def test_padding_never_wins_and_nan_does(form: str) -> None:
     np.testing.assert_array_equal(gradient(pool, x, ct, **config), want)
 
 
-def test_a_nan_and_an_infinity_tie() -> None:
+@both
+def test_a_nan_and_an_infinity_tie(form: str) -> None:
     """The maximum is NaN, and the gradient goes to the first of the two."""
+    pool = getattr(fnn, "max_pool" + form)
     x = np.array([np.inf, np.nan, np.nan, np.inf], np.float32).reshape(1, 4, 1)
-    assert np.isnan(fnn.max_pool_slices(x, 2)).all()
+    assert np.isnan(pool(x, 2)).all()
     ct = np.ones((1, 2, 1), np.float32)
-    got = gradient(fnn.max_pool_slices, x, ct, window=2)
-    np.testing.assert_array_equal(got.ravel(), [1, 0, 1, 0])
+    np.testing.assert_array_equal(gradient(pool, x, ct, window=2).ravel(), [1, 0, 1, 0])
+    for axis, regional in ((1, fnn.partition_pool), (None, fnn.global_max_pool)):
+        config = {} if axis is None else {"blocks": ((0, 1), (2, 3))}
+        got = gradient(regional, x, np.ones(regional(x, **config).shape, np.float32), **config)
+        np.testing.assert_array_equal(got.ravel(), [1, 0, 0, 0] if axis is None else [1, 0, 1, 0])
 
 
 @both
@@ -211,7 +216,7 @@ def test_adaptive(shape: tuple[int, ...], out: Any) -> None:
 
 def test_partition() -> None:
     blocks = ((4, 0), (1,), (6, 2, 3), (5, 7))
-    for reduce, judge in (("max", np.max), ("min", np.min), ("mean", np.mean)):
+    for reduce, judge in (("max", np.max), ("min", np.min), ("avg", np.mean)):
         for axis in (0, 1) if reduce == "max" else (-1,):
             x = distinct((8, 8, 8))
 
@@ -243,7 +248,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("partition_pool", {"blocks": ((0, 1, 2, 3, 4), ())}, "blocks: got an empty block"),
     ("partition_pool", {"blocks": ((0, 1, 2, 3, 5),)}, "blocks: got index 5"),
     ("partition_pool", {"blocks": ((0,),), "axis": 4}, "axis: got 4"),
-    ("partition_pool", {"blocks": ((0, 1, 2, 3, 4),), "reduce": "sum"}, "reduce: got 'sum'"),
+    (
+        "partition_pool",
+        {"blocks": ((0, 1, 2, 3, 4),), "reduce": "mean"},
+        "got 'mean'; needed .*'avg'",
+    ),
 ]
 
 

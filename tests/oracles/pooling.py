@@ -97,7 +97,8 @@ def lp_pool(x: np.ndarray, window: Any, p: float, **config: Any) -> np.ndarray:
 
 
 def max_pool_gradient(x: np.ndarray, window: Any, ct: np.ndarray, **config: Any) -> np.ndarray:
-    """Cotangent of x: each window's cotangent goes to its first maximum (or first NaN)."""
+    """Cotangent of x: each window's goes to its first maximum, a NaN counting as infinity."""
+    x = np.where(np.isnan(x), np.inf, x)
     number = np.arange(x[..., 0].size).reshape(*x.shape[:-1], 1)
     gradient = np.zeros(x.shape)
     for c in range(x.shape[-1]):

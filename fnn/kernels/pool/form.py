@@ -1,9 +1,12 @@
 """Pooling as reductions over windows, and what a pooling kernel is.
 
-A kernel supplies two reductions of ``x (n, *spatial, c)`` over the windows of `fnn.windows`: the
-maximum, where padding never wins, and the sum, where padding adds nothing. Five poolings follow:
-the minimum is the maximum of the reversed order, the mean a sum over a count, the p-norm a sum of
-powers. Both reductions are differentiable any number of times, in both modes.
+A kernel supplies three reductions of ``x (n, *spatial, c)`` over the windows of `fnn.windows`: the
+maximum, where padding never wins, the sum and the p-norm, to which padding adds nothing. Five
+poolings follow: the minimum is the maximum of the reversed order, the mean a sum over a count. All
+reductions are differentiable any number of times, in both modes.
+
+The poolings take the name of the public function, for messages, a kernel, and that function's own
+arguments, which `read` makes windows of.
 """
 
 from collections.abc import Callable
@@ -13,81 +16,115 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator
-from fnn.windows import Ints, Padding, Pads, Windows, resolve
+from fnn.checks import Range, check_number, describe, wrong
+from fnn.dtypes import computed_wide, is_floating, is_real, real
+from fnn.windows import Ints, Padding, Pads, Windows, check_fits, explicit
+
+FROM_ONE = Range(1, high_closed=False)  # infinity is the maximum of |x|
 
 
 class PoolKernel(NamedTuple):
-    """One algorithm for the two reductions.
+    """One algorithm for the three reductions.
 
     Attributes:
-        max: ``(x, windows) -> y``; the gradient goes whole to the first maximum in window order.
+        name: what ends the names of the public functions that use it, ``max_pool_<name>``.
+        max: ``(x, windows) -> y``; the gradient goes whole to the first maximum in window order, a
+            NaN counting as infinity.
         sum: ``(x, windows) -> y``, in the dtype of x.
+        norm: ``(x, windows, p) -> y``, for floats, in the dtype of x.
     """
 
+    name: str
     max: Callable[[jax.Array, Windows], jax.Array]
     sum: Callable[[jax.Array, Windows], jax.Array]
-
-
-class Call(NamedTuple):
-    """The window arguments of one pooling call, in the order of its signature."""
-
-    window: Ints
-    stride: Ints | None
-    padding: Padding
-    dilation: Ints
-    ceil_mode: bool
-
-
-def is_float(x: jax.Array) -> bool:
-    """Return whether x holds floating-point numbers."""
-    return bool(jnp.issubdtype(x.dtype, jnp.floating))
+    norm: Callable[[jax.Array, Windows, int | float], jax.Array]
 
 
 def least(dtype: Any) -> np.ndarray:
     """Return the neutral element of the maximum."""
-    if jnp.issubdtype(dtype, jnp.floating):
+    if is_floating(dtype):
         return np.asarray(-np.inf, dtype)
     return np.asarray(np.iinfo(dtype).min, dtype)
 
 
+def comparable(x: jax.Array) -> jax.Array:
+    """Return x with infinity for NaN, as which it competes for the gradient of the maximum."""
+    return jnp.where(x < jnp.inf, x, jnp.inf) if is_floating(x.dtype) else x
+
+
+def reverse(x: jax.Array) -> jax.Array:
+    """Reverse the order: -x, or for integers ~x, which cannot overflow."""
+    return -x if is_floating(x.dtype) else ~x
+
+
 def check_dtype(name: str, x: jax.Array) -> None:
-    """Refuse what has no order."""
-    if not is_float(x) and not jnp.issubdtype(x.dtype, jnp.integer):
+    """Raise for bools and complex numbers."""
+    if not is_real(x.dtype) or x.dtype == bool:
         raise wrong(name, "x", describe(x), "a floating or integer dtype", TypeError)
 
 
 def check_input(name: str, x: jax.Array) -> None:
-    """Refuse what has no spatial axis or no order."""
+    """Raise for an x without a spatial axis, or whose entries have no order."""
     check_dtype(name, x)
     if x.ndim < 3:
         raise wrong(name, "x", describe(x), "(n, *spatial, c) with at least one spatial axis")
 
 
-def inside(w: Windows, spatial: tuple[int, ...], pads: Pads) -> list[np.ndarray]:
-    """Per axis and stop, how many taps fall into the input enlarged by ``pads``."""
+class Axis(NamedTuple):
+    """One spatial axis: its input and output sizes, the taps, stride, dilation and padding."""
+
+    i: int
+    o: int
+    k: int
+    s: int
+    d: int
+    lo: int
+    hi: int
+
+
+def axes(windows: Windows, spatial: tuple[int, ...]) -> list[Axis]:
+    """Return the axes of windows over an input of these spatial sizes."""
+    out, (size, stride, padding, dilation) = windows.output(spatial), windows
+    each = zip(spatial, out, size, stride, dilation, padding, strict=True)
+    return [Axis(i, o, k, s, d, lo, hi) for i, o, k, s, d, (lo, hi) in each]
+
+
+def along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    """Return the values laid along one of ``rank`` axes; one alone where all are equal."""
+    alike = values[:1] if (values == values[:1]).all() else values
+    return np.expand_dims(alike, [a for a in range(rank) if a != axis])
+
+
+def inside(windows: Windows, spatial: tuple[int, ...], pads: Pads) -> list[np.ndarray]:
+    """Return per axis and stop how many taps fall into the input enlarged by ``pads``."""
     counts = []
-    for i, o, k, s, d, (lo, _), (before, after) in zip(
-        spatial, w.output(spatial), w.size, w.stride, w.dilation, w.padding, pads, strict=True
-    ):
-        place = np.arange(o)[:, None] * s + np.arange(k)[None, :] * d - lo
-        counts.append(((place >= -before) & (place < i + after)).sum(1))
+    for a, (before, after) in zip(axes(windows, spatial), pads, strict=True):
+        place = np.arange(a.o)[:, None] * a.s + np.arange(a.k)[None, :] * a.d - a.lo
+        counts.append(((place >= -before) & (place < a.i + after)).sum(1))
     return counts
 
 
-def _ceil(w: Windows, spatial: tuple[int, ...]) -> Windows:
+def _ceil(windows: Windows, spatial: tuple[int, ...]) -> Windows:
     """Pad the end for one more stop where the stride leaves a rest, if it starts inside."""
     pads = []
-    for i, e, s, (lo, hi) in zip(spatial, w.span, w.stride, w.padding, strict=True):
-        o = -(-(lo + i + hi - e) // s) + 1
-        o -= (o - 1) * s >= lo + i
-        pads.append((lo, max(hi, (o - 1) * s + e - lo - i)))
-    return w._replace(padding=tuple(pads))
+    for a, span in zip(axes(windows, spatial), windows.span, strict=True):
+        o = -(-(a.lo + a.i + a.hi - span) // a.s) + 1
+        o -= (o - 1) * a.s >= a.lo + a.i
+        pads.append((a.lo, max(a.hi, (o - 1) * a.s + span - a.lo - a.i)))
+    return windows._replace(padding=tuple(pads))
 
 
-def read(name: str, x: jax.Array, call: Call, empty: bool) -> tuple[Windows, Pads]:
-    """Return the windows of a call and the padding its caller asked for, `_ceil` apart.
+def read(
+    name: str,
+    x: jax.Array,
+    empty: bool,
+    window: Ints,
+    stride: Ints | None,
+    padding: Padding,
+    dilation: Ints,
+    ceil_mode: bool,
+) -> tuple[Windows, Pads]:
+    """Return the windows of a call, and the padding that its caller asked for, `_ceil` apart.
 
     Raises:
         ValueError: a malformed argument, or, unless ``empty`` windows have a value, a window that
@@ -95,67 +132,67 @@ def read(name: str, x: jax.Array, call: Call, empty: bool) -> tuple[Windows, Pad
     """
     check_input(name, x)
     spatial = x.shape[1:-1]
-    stride = call.window if call.stride is None else call.stride
-    asked = resolve(name, spatial, call.window, stride, call.padding, call.dilation)
-    w = _ceil(asked, spatial) if call.ceil_mode else asked
+    stride = window if stride is None else stride
+    asked = explicit(name, spatial, window, stride, padding, dilation)
+    windows = _ceil(asked, spatial) if ceil_mode else asked
+    if padding != "SAME":
+        check_fits(name, spatial, windows)
     bare = ((0, 0),) * len(spatial)
-    if not empty and any((c == 0).any() for c in inside(w, spatial, bare)):
-        got = f"{call.padding!r} for a window {w.size} with dilation {w.dilation}"
+    if not empty and any((c == 0).any() for c in inside(windows, spatial, bare)):
+        got = f"{padding!r} for a window {windows.size} with dilation {windows.dilation}"
         needed = f"less padding: every window must reach into the input {spatial}"
         raise wrong(name, "padding", got, needed)
-    return w, asked.padding
+    return windows, asked.padding
 
 
-def reverse(x: jax.Array) -> jax.Array:
-    """Reverse the order: -x, or for integers ~x, which cannot overflow."""
-    return -x if is_float(x) else ~x
-
-
-def maximum(name: str, kernel: PoolKernel, x: jax.Array, call: Call) -> jax.Array:
+def maximum(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: Any) -> jax.Array:
     """Maximum of every window."""
-    return kernel.max(x, read(name, x, call, False)[0])
+    return kernel.max(x, read(name, x, False, *config, **named)[0])
 
 
-def minimum(name: str, kernel: PoolKernel, x: jax.Array, call: Call) -> jax.Array:
+def minimum(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: Any) -> jax.Array:
     """Minimum of every window."""
-    return reverse(kernel.max(reverse(x), read(name, x, call, False)[0]))
+    return reverse(kernel.max(reverse(x), read(name, x, False, *config, **named)[0]))
 
 
-def total(name: str, kernel: PoolKernel, x: jax.Array, call: Call) -> jax.Array:
+def total(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: Any) -> jax.Array:
     """Sum of every window."""
-    w, _ = read(name, x, call, True)
-    return kernel.sum(x.astype(accumulator(x.dtype)), w).astype(x.dtype)
-
-
-def widened(x: jax.Array) -> tuple[jax.Array, Any]:
-    """x in the dtype its means are formed in, and the result's dtype; integers become floats."""
-    dtype = x.dtype if is_float(x) else jnp.result_type(float)
-    return x.astype(accumulator(dtype)), dtype
+    windows, _ = read(name, x, True, *config, **named)
+    return computed_wide(lambda wide: kernel.sum(wide, windows), x)
 
 
 def mean(
-    name: str, kernel: PoolKernel, x: jax.Array, call: Call, count_include_pad: bool
+    name: str,
+    kernel: PoolKernel,
+    x: jax.Array,
+    window: Ints,
+    stride: Ints | None,
+    padding: Padding,
+    dilation: Ints,
+    ceil_mode: bool,
+    count_include_pad: bool,
 ) -> jax.Array:
     """Mean of every window, over its taps in the input or over those in the padding too."""
-    w, asked = read(name, x, call, count_include_pad)
+    windows, asked = read(name, x, count_include_pad, window, stride, padding, dilation, ceil_mode)
     spatial = x.shape[1:-1]
     counted = asked if count_include_pad else ((0, 0),) * len(spatial)
-    wide, dtype = widened(x)
     count = np.ones((1,) * x.ndim)
-    for axis, taps in enumerate(inside(w, spatial, counted), 1):
-        alike = taps[:1] if (taps == taps[:1]).all() else taps
-        count = count * np.expand_dims(alike, [a for a in range(x.ndim) if a != axis])
-    return (kernel.sum(wide, w) / count.astype(wide.dtype)).astype(dtype)
+    for axis, taps in enumerate(inside(windows, spatial, counted), 1):
+        count = count * along(taps, axis, x.ndim)
+    return computed_wide(lambda x: kernel.sum(x, windows) / count.astype(x.dtype), real(x))
 
 
-def norm(name: str, kernel: PoolKernel, x: jax.Array, p: float, call: Call) -> jax.Array:
-    """p-norm of every window; where it is 0 its gradient is set to 0."""
-    if isinstance(p, bool) or not isinstance(p, int | float) or not 1 <= p < np.inf:
-        raise wrong(name, "p", repr(p), "a finite number >= 1 (for infinity: max_pool of |x|)")
-    w, _ = read(name, x, call, True)
-    wide, dtype = widened(x)
-    exponent = int(p) if p == int(p) else p
-    s = kernel.sum(wide**exponent if exponent % 2 == 0 else jnp.abs(wide) ** exponent, w)
-    zero = s == 0
-    root = jnp.where(zero, jnp.ones_like(s), s) ** (1 / p)
-    return jnp.where(zero, jnp.zeros_like(s), root).astype(dtype)
+def norm(
+    name: str,
+    kernel: PoolKernel,
+    x: jax.Array,
+    window: Ints,
+    p: int | float,
+    *config: Any,
+    **named: Any,
+) -> jax.Array:
+    """p-norm of every window."""
+    check_number(name, "p", p, FROM_ONE)
+    windows, _ = read(name, x, True, window, *config, **named)
+    exponent = int(p) if p == int(p) else p  # a whole power is a product
+    return computed_wide(lambda wide: kernel.norm(wide, windows, exponent), real(x))

@@ -3,6 +3,8 @@
 The library's own derivative of a maximum fails for dilated windows and lets -inf padding win. Here
 the derivative is one more `reduce_window`, over pairs (value, position) with ties to the earlier
 position, and a gather at the winning positions, whose transpose is a scatter.
+
+A p-norm that is scaled window by window is no such reduction: it goes by halves of the window.
 """
 
 import functools
@@ -15,72 +17,91 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.dtypes import accumulator
-from fnn.kernels.pool.form import PoolKernel, is_float, least
+from fnn.dtypes import is_floating, widen
+from fnn.kernels.pool.form import PoolKernel, axes, comparable, least
+from fnn.kernels.pool.norm import p_norm
 from fnn.windows import Windows
 
 
-def _reduce(x: Any, start: Any, op: Callable[..., Any], w: Windows) -> Any:
+def _reduce(x: Any, start: Any, op: Callable[..., Any], windows: Windows) -> Any:
     return lax.reduce_window(
         x,
         start,
         op,
-        (1, *w.size, 1),
-        (1, *w.stride, 1),
-        ((0, 0), *w.padding, (0, 0)),
-        window_dilation=(1, *w.dilation, 1),
+        (1, *windows.size, 1),
+        (1, *windows.stride, 1),
+        ((0, 0), *windows.padding, (0, 0)),
+        window_dilation=(1, *windows.dilation, 1),
     )
 
 
-def _max_value(x: jax.Array, w: Windows) -> jax.Array:
-    y: jax.Array = _reduce(x, least(x.dtype), lax.max, w)
-    return y
-
-
-def _winner(x: jax.Array, w: Windows) -> jax.Array:
-    """Position, over all spatial axes, of each window's first maximum; a NaN is the maximum."""
+def winner(x: jax.Array, windows: Windows) -> jax.Array:
+    """Position, over all spatial axes, of each window's first maximum."""
     spatial = x.shape[1:-1]
-    place = jnp.arange(math.prod(spatial), dtype=jnp.int32).reshape(1, *spatial, 1)
     nowhere = np.int32(math.prod(spatial))
+    place = jnp.arange(nowhere, dtype=jnp.int32).reshape(1, *spatial, 1)
 
     def better(
         a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         (value_a, place_a), (value_b, place_b) = a, b
-        a_nan, b_nan = value_a != value_a, value_b != value_b
-        tie = (value_a == value_b) | (a_nan & b_nan)
-        keep = (tie & (place_a < place_b)) | (~tie & (a_nan | (value_a > value_b)))
+        keep = (value_a > value_b) | ((value_a == value_b) & (place_a < place_b))
         return jnp.where(keep, value_a, value_b), jnp.where(keep, place_a, place_b)
 
-    pair = x, jnp.broadcast_to(place, x.shape)
-    winner: jax.Array = _reduce(pair, (least(x.dtype), nowhere), better, w)[1]
-    return winner
+    pair = comparable(x), jnp.broadcast_to(place, x.shape)
+    found: jax.Array = _reduce(pair, (least(x.dtype), nowhere), better, windows)[1]
+    return found
+
+
+def _max_value(x: jax.Array, windows: Windows) -> jax.Array:
+    y: jax.Array = _reduce(x, least(x.dtype), lax.max, windows)
+    return y
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _max(x: jax.Array, w: Windows) -> jax.Array:
-    return _max_value(x, w)
+def _max(x: jax.Array, windows: Windows) -> jax.Array:
+    return _max_value(x, windows)
 
 
 @_max.defjvp
 def _max_tangent(
-    w: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+    windows: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
-    y, winner = _max(x, w), _winner(lax.stop_gradient(x), w)
-    n, c = x.shape[0], x.shape[-1]
-    wide = t.astype(accumulator(t.dtype)).reshape(n, -1, c)
-    tangent = jnp.take_along_axis(wide, winner.reshape(n, -1, c), 1, mode="promise_in_bounds")
+    y, place = _max(x, windows), winner(lax.stop_gradient(x), windows)
+    n, outputs, c = len(x), math.prod(y.shape[1:-1]), x.shape[-1]
+    wide = widen(t).reshape(n, math.prod(x.shape[1:-1]), c)
+    tangent = jnp.take_along_axis(wide, place.reshape(n, outputs, c), 1, mode="promise_in_bounds")
     return y, tangent.reshape(y.shape).astype(t.dtype)
 
 
-def _max_library(x: jax.Array, w: Windows) -> jax.Array:
-    return _max(x, w) if is_float(x) else _max_value(x, w)
+def _max_library(x: jax.Array, windows: Windows) -> jax.Array:
+    return (_max if is_floating(x.dtype) else _max_value)(x, windows)
 
 
-def _sum_library(x: jax.Array, w: Windows) -> jax.Array:
-    y: jax.Array = _reduce(x, np.zeros((), x.dtype), lax.add, w)
+def _sum_library(x: jax.Array, windows: Windows) -> jax.Array:
+    y: jax.Array = _reduce(x, np.zeros((), x.dtype), lax.add, windows)
     return y
 
 
-LIBRARY = PoolKernel(_max_library, _sum_library)
+def _running_norm(x: jax.Array, k: int, d: int, axis: int, p: int | float) -> jax.Array:
+    """p-norm of k taps, d apart, from every place on along an axis: of two halves, and a rest."""
+    if k == 1:
+        return x
+    half = _running_norm(x, k // 2, d, axis, p)
+    parts = [(half, 0), (half, k // 2)] + [(x, k - 1)] * (k % 2)
+    length = x.shape[axis] - (k - 1) * d
+    return p_norm([lax.slice_in_dim(y, tap * d, tap * d + length, 1, axis) for y, tap in parts], p)
+
+
+def _norm_library(x: jax.Array, windows: Windows, p: int | float) -> jax.Array:
+    each = axes(windows, x.shape[1:-1])
+    for axis, a in reversed([*enumerate(each, 1)]):
+        edges = [(0, 0, 0)] * x.ndim
+        edges[axis] = (a.lo, a.hi, 0)
+        x = _running_norm(lax.pad(x, np.zeros((), x.dtype), edges), a.k, a.d, axis, p)
+        x = lax.slice_in_dim(x, 0, max(0, (a.o - 1) * a.s + 1), a.s, axis)
+    return p_norm((x,), p)  # |x| where there is one tap
+
+
+LIBRARY = PoolKernel("lax", _max_library, _sum_library, _norm_library)

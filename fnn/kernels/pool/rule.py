@@ -1,42 +1,51 @@
 """The rule by which pooling picks its kernel.
 
 For a maximum or a sum two numbers decide: a window of up to ``most`` taps is pooled at once, a
-larger one axis by axis, and one longer than ``longest`` along an axis by the library.
-``python -m benchmarks derive`` writes them into ``rules.json`` from measurements; a platform that
-was not measured goes by those of the CPU.
+larger one axis by axis, and one longer than ``longest`` along an axis by the library; a norm goes
+as a sum. ``python -m benchmarks derive`` writes the numbers into ``rules.json`` from measurements;
+a platform that was not measured goes by those of the CPU.
 """
 
+import json
 import math
 from collections.abc import Sequence
+from importlib import resources
 
 import jax
 
-from fnn.kernels.conv.rule import POOLING
 from fnn.kernels.pool.form import PoolKernel
 from fnn.kernels.pool.library import LIBRARY
 from fnn.kernels.pool.slices import AT_ONCE, BY_AXES
 from fnn.windows import Windows
 
-KERNELS = {"at once": AT_ONCE, "by axes": BY_AXES, "lax": LIBRARY}
+KERNELS = {kernel.name: kernel for kernel in (AT_ONCE, BY_AXES, LIBRARY)}
+LIMITS: dict[str, dict[str, dict[str, int]]] = json.loads(
+    (resources.files("fnn.kernels.pool") / "rules.json").read_text()
+)
 
 
 def choice(size: Sequence[int], most: float, longest: float) -> str:
-    """The name of the kernel for a window of this size."""
+    """Return the name of the kernel for a window of this size."""
     if max(size) > longest:
         return "lax"
     return "at once" if math.prod(size) <= most else "by axes"
 
 
-def _pick(kind: str, w: Windows, slices: bool = False) -> PoolKernel:
-    limits = POOLING.get(jax.default_backend(), POOLING["cpu"])[kind]
-    return KERNELS[choice(w.size, limits["most"], math.inf if slices else limits["longest"])]
+def _by_rule(name: str, library: bool) -> PoolKernel:
+    """Return the kernel that picks one for each window; ``library`` for whether it may be `lax`."""
+
+    def pick(kind: str, windows: Windows) -> PoolKernel:
+        limits = LIMITS.get(jax.default_backend(), LIMITS["cpu"])[kind]
+        longest = limits["longest"] if library else math.inf
+        return KERNELS[choice(windows.size, limits["most"], longest)]
+
+    return PoolKernel(
+        name,
+        lambda x, windows: pick("max", windows).max(x, windows),
+        lambda x, windows: pick("sum", windows).sum(x, windows),
+        lambda x, windows, p: pick("sum", windows).norm(x, windows, p),
+    )
 
 
-CHOSEN = PoolKernel(
-    lambda x, w: _pick("max", w).max(x, w),
-    lambda x, w: _pick("sum", w).sum(x, w),
-)
-SLICES = PoolKernel(
-    lambda x, w: _pick("max", w, slices=True).max(x, w),
-    lambda x, w: _pick("sum", w, slices=True).sum(x, w),
-)
+AUTO = _by_rule("auto", library=True)
+SLICES = _by_rule("slices", library=False)

@@ -1,241 +1,291 @@
 """Pooling by shifted slices: every tap of the window is one strided slice of the input.
 
-Values are a chain of maxima or sums over the taps, which XLA fuses into one loop. Derivatives go by
-phases: with stride s, input position ``p = s q + r`` has phase r, and the windows over it are those
-at ``q - m`` for a few shifts m, in each of which it is tap ``(p + lo - s (q - m)) / d`` or none. So
-splitting every axis into ``(q, r)``, a reshape, makes the tangent a sum of shifted, masked arrays,
-and its transpose a sum of shifted, masked broadcasts of the cotangent: again one loop, without the
-scatter of `lax.reduce_window`'s gradient.
+Values are a chain of maxima or sums over the taps, which XLA fuses into one loop. The gradient is
+one loop as well, without the scatter of `lax.reduce_window`'s gradient (`_tangent`).
 
-In the gradient every shift is a slice of one padded copy: of the cotangent, and of the numbers of
-the winning taps. Of the input there is one only along axes of stride 1: along others, where a copy
-costs as much as pooling, a tap in the padding reads a tap of its window inside the input again,
-which changes no maximum.
-
-A window of many taps is pooled axis by axis, last axis first: sums of sums, and maxima of maxima,
-whose first maximum is the first of its row in the first such row.
+A window of many taps is pooled axis by axis, last axis first: sums of sums, norms of norms, and
+maxima of maxima, whose first maximum is the first of its row in the first such row.
 """
 
 import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.dtypes import accumulator
-from fnn.kernels.pool.form import PoolKernel, is_float, least
+from fnn.compiler import kept_apart, root_computed_once
+from fnn.dtypes import computed_wide, is_floating, widen
+from fnn.kernels.pool.form import Axis, PoolKernel, along, axes, comparable, least
+from fnn.kernels.pool.norm import p_norm, slope
 from fnn.windows import Windows
 
 
-def _longer(w: Windows, spatial: tuple[int, ...]) -> Windows:
-    """One more stop, for the caller to drop, along every axis that keeps its length.
+def _more(a: Axis) -> bool:
+    """Whether to stop once more along an axis, for the caller to drop: where it keeps its length.
 
-    Without it a tap of each layer, or of its gradient, would be the whole array before it, and XLA,
-    which fuses any chain of operations on equal indices, would repeat in every layer of a stack all
+    Else a tap of each layer, or of its gradient, would be the whole array before it, and XLA, which
+    fuses any chain of operations on equal indices, would repeat in every layer of a stack all
     layers before it.
     """
-    keeps = [
-        s == 1 and k > 1 and o == i
-        for s, k, o, i in zip(w.stride, w.size, w.output(spatial), spatial, strict=True)
-    ]
-    pads = [(lo, hi + more) for (lo, hi), more in zip(w.padding, keeps, strict=True)]
-    return w._replace(padding=tuple(pads))
+    return a.s == 1 and a.k > 1 and a.o == a.i
 
 
-def _drop(y: jax.Array, w: Windows, spatial: tuple[int, ...]) -> jax.Array:
-    return lax.slice(y, (0,) * y.ndim, (len(y), *w.output(spatial), y.shape[-1]))
+def _longer(windows: Windows, spatial: tuple[int, ...]) -> Windows:
+    pads = tuple((a.lo, a.hi + _more(a)) for a in axes(windows, spatial))
+    return windows._replace(padding=pads)
 
 
-def _pad(x: jax.Array, value: np.ndarray, edges: Sequence[tuple[int, int]]) -> jax.Array:
-    return lax.pad(x, value, ((0, 0, 0), *((lo, hi, 0) for lo, hi in edges), (0, 0, 0)))
+def _drop(y: jax.Array, windows: Windows, spatial: tuple[int, ...]) -> jax.Array:
+    return lax.slice(y, (0,) * y.ndim, (len(y), *windows.output(spatial), y.shape[-1]))
 
 
-def _padded_taps(x: jax.Array, w: Windows) -> Iterator[jax.Array]:
+def _pad(x: jax.Array, value: Any, edges: Sequence[tuple[int, int]]) -> jax.Array:
+    config = ((0, 0, 0), *((lo, hi, 0) for lo, hi in edges), (0, 0, 0))
+    return lax.pad(x, np.asarray(value, x.dtype), config)
+
+
+def _at(x: jax.Array, places: np.ndarray, axis: int) -> jax.Array:
+    """x at these ascending places of an axis: a slice if they are evenly spaced."""
+    if not len(places):
+        return lax.slice_in_dim(x, 0, 0, 1, axis)
+    steps = set(np.diff(places).tolist())
+    if len(steps) < 2 and 0 not in steps:
+        step = max(steps, default=1)
+        return lax.slice_in_dim(x, int(places[0]), int(places[-1]) + 1, step, axis)
+    return x.at[(slice(None),) * axis + (places,)].get(mode="promise_in_bounds")
+
+
+def _padded_taps(x: jax.Array, windows: Windows) -> Iterator[jax.Array]:
     """What each tap sees at every stop of the window, in window order; 0 in the padding."""
-    out = w.output(x.shape[1:-1])
-    padded = _pad(x, np.zeros((), x.dtype), w.padding)
-    for place in itertools.product(*map(range, w.size)):
-        start = [k * d for k, d in zip(place, w.dilation, strict=True)]
-        stop = [a + (o - 1) * s + 1 for a, o, s in zip(start, out, w.stride, strict=True)]
-        limits = (x.shape[0], *stop, x.shape[-1])
-        yield lax.slice(padded, (0, *start, 0), limits, (1, *w.stride, 1))
+    x, spatial = _pad(x, 0, windows.padding), x.shape[1:-1]
+    for taps in itertools.product(*map(range, windows.size)):
+        seen = x
+        for axis, (tap, a) in enumerate(zip(taps, axes(windows, spatial), strict=True), 1):
+            seen = _at(seen, np.arange(a.o) * a.s + tap * a.d, axis)
+        yield seen
 
 
-def _read(x: jax.Array, index: np.ndarray, axis: int) -> jax.Array:
-    """x at these positions of an axis: a slice if they are evenly spaced."""
-    steps = set(np.diff(index).tolist())
-    if len(steps) < 2 and min(steps, default=1) > 0:
-        return lax.slice_in_dim(x, int(index[0]), int(index[-1]) + 1, max(steps, default=1), axis)
-    return x.at[(slice(None),) * axis + (index,)].get(mode="promise_in_bounds")
+def _nearest(a: Axis, tap: int) -> np.ndarray:
+    """Return which tap is read for this one at every stop: the nearest that lies inside."""
+    start = np.arange(a.o) * a.s - a.lo
+    first, last = np.maximum(0, -(start // a.d)), np.minimum(a.k - 1, (a.i - 1 - start) // a.d)
+    nearest: np.ndarray = np.clip(tap, first, last)
+    return nearest
 
 
-def _taps(x: jax.Array, w: Windows, nearest: bool) -> Iterator[tuple[jax.Array, np.ndarray]]:
+def _nearest_taps(x: jax.Array, windows: Windows) -> Iterator[tuple[jax.Array, np.ndarray]]:
     """What each tap sees at every stop, in window order, and its number there.
 
-    In padding, along an axis of stride 1, it sees the least value; along others it is taken for the
-    ``nearest`` tap inside, or for the first. XLA would store a gather that two loops share, so the
-    maximum and its winner read differently.
+    A tap in the padding stands for the nearest of its window inside the input, which changes no
+    maximum. It reads that one, and saves a padded copy of the input, which would cost as much as
+    the pooling; only along axes of stride 1, where no such copy is larger than the result, it reads
+    the least value.
     """
-    spatial, out = x.shape[1:-1], w.output(x.shape[1:-1])
-    pads = _longer(w, spatial).padding  # of one length for both, so that they share the copy
-    edges = [p if s == 1 else (0, 0) for p, s in zip(pads, w.stride, strict=True)]
+    spatial = x.shape[1:-1]
+    pads = _longer(windows, spatial).padding  # of one length for both loops, that share the copy
+    edges = [p if s == 1 else (0, 0) for p, s in zip(pads, windows.stride, strict=True)]
     x = _pad(x, least(x.dtype), edges)
-    for place in itertools.product(*map(range, w.size)):
+    for taps in itertools.product(*map(range, windows.size)):
         seen, number = x, np.zeros((1,) * x.ndim, np.int64)
-        for axis, (tap, k, s, d, (lo, _), o, i) in enumerate(
-            zip(place, w.size, w.stride, w.dilation, w.padding, out, spatial, strict=True), 1
-        ):
-            start = np.arange(o) * s - lo
-            first, last = np.maximum(0, -(start // d)), np.minimum(k - 1, (i - 1 - start) // d)
-            other = np.clip(tap, first, last) if nearest else first
-            inside = np.where((first <= tap) & (tap <= last), tap, other)
-            index = np.arange(o) + tap * d if s == 1 else np.clip(start + inside * d, 0, i - 1)
-            seen = _read(seen, index, axis)
-            later = np.maximum(tap, first)
-            later = later[:1] if (later == tap).all() else later
-            number = number * k + np.expand_dims(later, [a for a in range(x.ndim) if a != axis])
+        for axis, (tap, a) in enumerate(zip(taps, axes(windows, spatial), strict=True), 1):
+            read = _nearest(a, tap)
+            offset = tap * a.d if a.s == 1 else read * a.d - a.lo
+            seen = _at(seen, np.arange(a.o) * a.s + offset, axis)
+            number = number * a.k + along(read, axis, x.ndim)
         yield seen, number
 
 
-def _shifts(k: int, s: int, d: int, lo: int) -> list[tuple[int, list[int]]]:
-    """Along one axis: each shift m, and for each phase r which tap it is there, or -1."""
-    taps: dict[int, list[int]] = {}
-    for tap in range(k):
-        m, r = divmod(d * tap - lo, s)
-        taps.setdefault(m, [-1] * s)[r] = tap
-    return sorted(taps.items())
-
-
-def _by_phases(t: jax.Array, w: Windows, winner: jax.Array | None = None) -> jax.Array:
-    """Sum each window's taps, or only the one that has the number ``winner``; linear in t.
-
-    Written for its transpose, the gradient: there the closing crop becomes the padded copy of the
-    cotangent that the shifts read slices of.
-    """
-    spatial, rank = t.shape[1:-1], t.ndim - 2
-    out = w.output(spatial)
-    more = [hi - h for (_, hi), (_, h) in zip(_longer(w, spatial).padding, w.padding, strict=True)]
-    whole = [-(-i // s) + m for i, s, m in zip(spatial, w.stride, more, strict=True)]
-    zero = np.zeros((), t.dtype)
-    t = _pad(t, zero, [(0, q * s - i) for q, s, i in zip(whole, w.stride, spatial, strict=True)])
-    split = itertools.chain.from_iterable(zip(whole, w.stride, strict=True))
-    t = t.reshape(len(t), *split, t.shape[-1])
-    axes = [
-        _shifts(k, s, d, lo)
-        for k, s, d, (lo, _) in zip(w.size, w.stride, w.dilation, w.padding, strict=True)
-    ]
-    edges = [
-        (shifts[-1][0], q - o - shifts[0][0])
-        for shifts, s, q, o in zip(axes, w.stride, whole, out, strict=True)
-    ]
-    phases = tuple(range(2, 2 * rank + 1, 2))
-    if winner is not None:
-        none = np.asarray(math.prod(w.size), winner.dtype)
-        winner = jnp.expand_dims(_pad(winner, none, edges), phases)
-    sizes = [lo + o + hi for o, (lo, hi) in zip(out, edges, strict=True)]
-    y = jnp.zeros((len(t), *sizes, t.shape[-1]), t.dtype)
-    for shifts in itertools.product(*axes):
-        number = np.zeros((), np.int64)
-        for k, (_, taps) in zip(w.size, shifts, strict=True):
-            new = np.asarray(taps)
-            number = np.where((number[..., None] < 0) | (new < 0), -1, number[..., None] * k + new)
-        number = np.expand_dims(number, [0, *range(1, 2 * rank, 2), 2 * rank + 1])
-        move = [
-            edge
-            for (m, _), (lo, _), n, q in zip(shifts, edges, sizes, whole, strict=True)
-            for edge in ((lo - m, n - q - lo + m), (0, 0))
-        ]
-        mask = number >= 0 if winner is None else winner == number.astype(t.dtype)
-        y = y + jnp.where(mask, _pad(t, zero, move), zero).sum(phases)
-    return _pad(y, zero, [(-lo, -hi) for lo, hi in edges])
-
-
-def _winner(x: jax.Array, w: Windows) -> jax.Array:
-    """Number of each window's first tap that holds its maximum; a NaN counts as infinity.
-
-    The square root is exact, and an operation that XLA on CPU will not repeat for every position
-    that reads it, as it would the search, and with it whatever x is computed by.
-    The numbers are floats, as wide as the values compared, to keep the loop in vectors.
-    """
-    inf = np.asarray(np.inf, x.dtype)
-    taps = _taps(x, w, nearest=False)
-    finite = ((jnp.where(seen < inf, seen, inf), number) for seen, number in taps)
-    best, number = next(finite)
-    square = jnp.broadcast_to(jnp.asarray(number**2, x.dtype), best.shape)
-    for seen, number in finite:
-        more = seen > best
-        best = jnp.where(more, seen, best)
-        square = jnp.where(more, jnp.asarray(number**2, x.dtype), square)
-    return jnp.sqrt(square)
-
-
-def _by_axes(w: Windows) -> list[Windows]:
-    """One pass per axis, last axis first."""
-    rank = len(w.size)
-    passes = []
-    for axis in reversed(range(rank)):
-        one = [(1, 1, (0, 0), 1)] * rank
-        one[axis] = (w.size[axis], w.stride[axis], w.padding[axis], w.dilation[axis])
-        passes.append(Windows(*zip(*one, strict=True)))
-    return passes
-
-
-def _max_value(x: jax.Array, w: Windows) -> jax.Array:
+def _max_value(x: jax.Array, windows: Windows) -> jax.Array:
     """Maximum of every window, each tap by one comparison.
 
     A comparison with NaN is false: so a NaN stays the maximum if the chain starts with it.
     """
-    seen = [tap for tap, _ in _taps(x, _longer(w, x.shape[1:-1]), nearest=True)]
+    spatial = x.shape[1:-1]
+    seen = [tap for tap, _ in _nearest_taps(x, _longer(windows, spatial))]
     best = seen[0]
-    if is_float(x):
+    if is_floating(x.dtype):
         nan = functools.reduce(jnp.logical_or, [tap != tap for tap in seen])
         best = jnp.where(nan, jnp.full_like(best, jnp.nan), best)
     for tap in seen[1:]:
         best = jnp.where(tap > best, tap, best)
-    return _drop(best, w, x.shape[1:-1])
+    return _drop(best, windows, spatial)
+
+
+def _winner(x: jax.Array, windows: Windows) -> jax.Array:
+    """Number of each window's first tap that holds its maximum.
+
+    The numbers are floats, as wide as the values compared, to keep the loop in vectors.
+    """
+    taps = ((comparable(seen), number) for seen, number in _nearest_taps(x, windows))
+    best, number = next(taps)
+    square = jnp.broadcast_to(jnp.asarray(number**2, x.dtype), best.shape)
+    for seen, number in taps:
+        more = seen > best
+        best = jnp.where(more, seen, best)
+        square = jnp.where(more, jnp.asarray(number**2, x.dtype), square)
+    return root_computed_once(square)
+
+
+class _Blocks(NamedTuple):
+    """The padded input in blocks of one stride, by which the gradient goes.
+
+    Along an axis of stride s stop o of the window starts at block o, and its tap k lies m blocks
+    further, at phase r of that block: ``(m, r) = divmod(k d, s)``. So for each shift m one pass
+    over whole blocks finds at every phase one tap or none.
+
+    Attributes:
+        axes: the spatial axes.
+        last: shift of the last tap, per axis.
+        blocks: how many there are, per axis.
+    """
+
+    axes: list[Axis]
+    last: list[int]
+    blocks: list[int]
+
+    @classmethod
+    def of(cls, windows: Windows, spatial: tuple[int, ...]) -> "_Blocks":
+        each = axes(windows, spatial)
+        last = [(a.k - 1) * a.d // a.s for a in each]
+        return cls(each, last, [a.o + m + _more(a) for a, m in zip(each, last, strict=True)])
+
+    def cut(self, x: jax.Array) -> jax.Array:
+        """(n, *spatial, c) as (n, block, phase, block, phase, ..., c)."""
+        sizes = [*zip(self.blocks, (a.s for a in self.axes), strict=True)]
+        edges = [(a.lo, q * s - a.lo - a.i) for a, (q, s) in zip(self.axes, sizes, strict=True)]
+        x = _pad(x, 0, edges)
+        for axis, size in reversed([*enumerate(sizes, 1)]):  # one by one, for explicit meshes
+            x = x.reshape(*x.shape[:axis], *size, *x.shape[axis + 1 :])
+        return x
+
+    def shifts(self) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+        """Every shift, with the number of the tap at each phase, or a negative one for none."""
+        rank, weight = 2 * len(self.axes) + 2, math.prod(a.k for a in self.axes)
+        tables, none = [], -weight
+        for axis, a in enumerate(self.axes):
+            weight //= a.k
+            table = np.full((self.last[axis] + 1, a.s), none)
+            table[np.divmod(np.arange(a.k) * a.d, a.s)] = np.arange(a.k) * weight
+            rows = {m: row for m, row in enumerate(table) if row.max() >= 0}
+            tables.append({m: along(row, 2 * axis + 2, rank) for m, row in rows.items()})
+        for shift in itertools.product(*tables):
+            yield shift, sum(table[m] for table, m in zip(tables, shift, strict=True))
+
+    def padded(self, y: jax.Array, value: Any) -> jax.Array:
+        """(n, *out, c) with as many stops around as reach into the blocks, for `before`."""
+        edges = [(m, q - a.o) for a, m, q in zip(self.axes, self.last, self.blocks, strict=True)]
+        return jnp.expand_dims(_pad(y, value, edges), self.phases)
+
+    def before(self, y: jax.Array, shift: tuple[int, ...]) -> jax.Array:
+        """Of padded stops, for every block the one that starts ``shift`` blocks before it."""
+        for axis, (n, m, q) in enumerate(zip(self.last, shift, self.blocks, strict=True)):
+            y = lax.slice_in_dim(y, n - m, n - m + q, 1, 2 * axis + 1)
+        return y
+
+    def summed(self, terms: dict[tuple[int, ...], jax.Array]) -> jax.Array:
+        """Sum cut arrays over all phases, each read ``shift`` blocks after the stop."""
+        moved = []
+        for shift, x in terms.items():
+            edges = [e for n, m in zip(self.last, shift, strict=True) for e in ((n - m, m), (0, 0))]
+            moved.append(_pad(x, 0, edges).sum(self.phases))
+        y = functools.reduce(jnp.add, moved)
+        ends = zip(self.axes, self.last, self.blocks, strict=True)
+        return _pad(y, 0, [(-m, a.o - q) for a, m, q in ends])
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        return tuple(range(2, 2 * len(self.axes) + 1, 2))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _max(x: jax.Array, w: Windows) -> jax.Array:
-    return _max_value(x, w)
+def _max(x: jax.Array, windows: Windows) -> jax.Array:
+    return _max_value(x, windows)
 
 
 @_max.defjvp
 def _max_tangent(
-    w: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+    windows: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
+    """Sum of each window's taps whose number is the winner's; written for its transpose.
+
+    There `summed` pads the cotangent once, of which every shift reads a slice, as of the winners.
+    """
     (x,), (t,) = primals, tangents
-    y = _max(x, w)
-    wide = accumulator(t.dtype)  # the transpose of the tangent adds up the cotangents of a position
-    winner = _winner(lax.stop_gradient(x.astype(wide)), w)
-    tangent = _by_phases(t.astype(wide), w, winner)
-    return y, tangent.astype(t.dtype)
+    blocks = _Blocks.of(windows, x.shape[1:-1])
+    (apart,) = kept_apart(lax.stop_gradient(widen(x)))
+    winner = blocks.padded(_winner(apart, windows), math.prod(windows.size))
+    cut = blocks.cut(widen(t))
+    terms = {
+        shift: jnp.where(blocks.before(winner, shift) == number.astype(cut.dtype), cut, 0)
+        for shift, number in blocks.shifts()
+    }
+    return _max(x, windows), blocks.summed(terms).astype(t.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _sum(x: jax.Array, w: Windows) -> jax.Array:
+def _sum(x: jax.Array, windows: Windows) -> jax.Array:
     spatial = x.shape[1:-1]
-    return _drop(functools.reduce(jnp.add, _padded_taps(x, _longer(w, spatial))), w, spatial)
+    taps = _padded_taps(x, _longer(windows, spatial))
+    return _drop(functools.reduce(jnp.add, taps), windows, spatial)
 
 
 @_sum.defjvp
 def _sum_tangent(
-    w: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+    windows: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
-    return _sum(x, w), _by_phases(t, w)
+    blocks = _Blocks.of(windows, x.shape[1:-1])
+    cut = blocks.cut(t)
+    terms = {shift: jnp.where(number >= 0, cut, 0) for shift, number in blocks.shifts()}
+    return _sum(x, windows), blocks.summed(terms)
 
 
-def _max_at_once(x: jax.Array, w: Windows) -> jax.Array:
-    return _max(x, w) if is_float(x) else _max_value(x, w)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _norm(x: jax.Array, windows: Windows, p: int | float) -> jax.Array:
+    spatial = x.shape[1:-1]
+    taps = _padded_taps(x, _longer(windows, spatial))
+    return _drop(p_norm(tuple(taps), p), windows, spatial)
 
 
-AT_ONCE = PoolKernel(_max_at_once, _sum)
+@_norm.defjvp
+def _norm_tangent(
+    windows: Windows, p: int | float, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (t,) = primals, tangents
+    y, blocks, terms = _norm(x, windows, p), _Blocks.of(windows, x.shape[1:-1]), {}
+    around, cut_x, cut_t = blocks.padded(y, jnp.inf), blocks.cut(x), blocks.cut(t)
+    for shift, number in blocks.shifts():
+        slopes = slope(cut_x, blocks.before(around, shift), p)
+        terms[shift] = jnp.where(number >= 0, slopes, 0) * cut_t
+    return y, blocks.summed(terms)
+
+
+def _max_at_once(x: jax.Array, windows: Windows) -> jax.Array:
+    return (_max if is_floating(x.dtype) else _max_value)(x, windows)
+
+
+def _by_axes(windows: Windows) -> list[Windows]:
+    """One pass per axis, last axis first."""
+    rank = len(windows.size)
+    passes = []
+    for axis in reversed(range(rank)):
+        one: list[Any] = [(1, 1, (0, 0), 1)] * rank
+        one[axis] = tuple(field[axis] for field in windows)
+        passes.append(Windows(*zip(*one, strict=True)))
+    return passes
+
+
+AT_ONCE = PoolKernel("at once", _max_at_once, _sum, _norm)
 BY_AXES = PoolKernel(
-    lambda x, w: functools.reduce(_max_at_once, _by_axes(w), x),
-    lambda x, w: functools.reduce(_sum, _by_axes(w), x),
+    "by axes",
+    lambda x, windows: computed_wide(  # between its passes as well the gradient stays wide
+        lambda x: functools.reduce(_max_at_once, _by_axes(windows), x), x
+    ),
+    lambda x, windows: functools.reduce(_sum, _by_axes(windows), x),
+    lambda x, windows, p: functools.reduce(functools.partial(_norm, p=p), _by_axes(windows), x),
 )

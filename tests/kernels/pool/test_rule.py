@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from benchmarks import derive, session
-from fnn.kernels.conv.rule import POOLING
 from fnn.kernels.pool import rule as pool_rules
 
 
@@ -12,7 +11,7 @@ def test_two_numbers_decide() -> None:
     sizes = [(3, 3), (3, 4), (10, 1), (2, 11)]
     got = [pool_rules.choice(size, most=10, longest=10) for size in sizes]
     assert got == ["at once", "by axes", "at once", "lax"]
-    for platform, kinds in POOLING.items():
+    for platform, kinds in pool_rules.LIMITS.items():
         assert set(kinds) == {"max", "sum"}, platform
 
 
@@ -30,9 +29,9 @@ def test_they_are_those_with_the_least_loss(tmp_path: Path) -> None:
         for name, time in zip(pool_rules.KERNELS, found, strict=True)
     ]
     session.write(tmp_path / "sweep_pooling.json", {"platform": "cpu", "rows": rows})
-    path = tmp_path / "rules.json"
-    path.write_text('{"cpu": {"output plane": "lax"}}')
-    derive.write(tmp_path, path)
-    rules = json.loads(path.read_text())
-    assert rules["cpu"] == {"output plane": "lax"}
-    assert rules["pooling"]["cpu"] == {k: {"most": 9, "longest": 5} for k in ("max", "sum")}
+    (tmp_path / "pool").mkdir()
+    path = tmp_path / "pool" / "rules.json"
+    path.write_text('{"gpu": {}}')
+    derive.write(tmp_path, tmp_path)
+    limits = {"most": 9, "longest": 5}
+    assert json.loads(path.read_text()) == {"gpu": {}, "cpu": {"max": limits, "sum": limits}}
