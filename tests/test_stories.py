@@ -1,0 +1,43 @@
+"""The scripts of the gallery: each runs, and prints what its docstring promises."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+GALLERY = (FOLDER / "README.md").read_text()
+
+
+def parts(path: Path) -> tuple[set[str], list[str]]:
+    """The ids of the systems that a script shows, and the lines that it promises to print."""
+    doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+    systems = re.search(r"^Systems +(.+)$", doc, re.MULTILINE)
+    expected = doc.partition("\nExpected\n")[2]
+    lines = [line.strip() for line in expected.splitlines() if line.strip()]
+    return set(systems[1].split() if systems else ()), lines
+
+
+STORIES = sorted(path for path in FOLDER.glob("*.py") if parts(path)[0])
+
+
+@pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
+def test_it_prints_what_it_promises(path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(path), "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    promised = parts(path)[1]
+    assert promised
+    assert done.stdout.splitlines()[-len(promised) :] == promised
+    assert (tmp_path / f"{path.stem}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
+def test_the_gallery_shows_it(path: Path) -> None:
+    row = next(line for line in GALLERY.splitlines() if f"[{path.name}]" in line)
+    assert set(row.split("|")[2].split()) == parts(path)[0]
+    assert f"(figures/{path.stem}.png)" in GALLERY
+    assert (FOLDER / "figures" / f"{path.stem}.png").exists()
