@@ -61,10 +61,13 @@ def check_one_of(function: str, argument: str, value: Any, allowed: Any) -> None
 
 
 def check_array(function: str, argument: str, x: Any) -> None:
-    """Raise for a list, a string, or whatever else is no array and no number."""
+    """Raise for a list, strings, keys, or whatever else is no number and no array of numbers."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
         needed = "an array, such as jnp.asarray makes of a list"
         raise wrong(function, argument, describe(x), needed, TypeError)
+    dtype = getattr(x, "dtype", np.dtype(float))
+    if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
+        raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
 
 
 def check_key(function: str, argument: str, key: Any) -> None:

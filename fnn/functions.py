@@ -153,12 +153,18 @@ def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: 
     elif kinds and kinds <= {int, float}:
         read = functools.partial(_number, allowed)
     elif arrays := {kind for kind in kinds if hasattr(kind, "array_type")}:
-        read = _real_array if all(_is_float_only(kind) for kind in arrays) else _array
+        of_reals = not any(_admits_complex(kind) for kind in arrays)
+        floats = all(_is_float_only(kind) for kind in arrays)
+        read = _real_array if floats else functools.partial(_array, of_reals)
     else:
         return lambda value: value
     return lambda value: (
         None if value is None and optional else read(function, parameter.name, value)
     )
+
+
+def _admits_complex(kind: Any) -> bool:
+    return not isinstance(kind.dtypes, tuple) or "complex64" in kind.dtypes
 
 
 def _is_float_only(kind: Any) -> bool:
@@ -177,19 +183,19 @@ def _number(allowed: Range, function: str, argument: str, value: Any) -> Any:
     return value.item() if isinstance(value, np.generic | np.ndarray) else value
 
 
-def _array(function: str, argument: str, value: Any) -> Any:
-    if not hasattr(value, "dtype"):  # else an array: the check costs more than the call
-        check_array(function, argument, value)
+def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
+    dtype = getattr(value, "dtype", None)
+    if isinstance(dtype, np.dtype) and is_real(dtype):  # first: the checks cost more than a call
+        return value
+    check_array(function, argument, value)
+    if of_reals and not is_real(jnp.result_type(value)):
+        raise wrong(function, argument, describe(value), "real numbers", TypeError)
     return value
 
 
 def _real_array(function: str, argument: str, value: Any) -> Any:
-    if is_floating(getattr(value, "dtype", None)):
-        return value
-    check_array(function, argument, value)
-    if not is_real(jnp.result_type(value)):
-        raise wrong(function, argument, describe(value), "real numbers", TypeError)
-    return real(value)
+    value = _array(True, function, argument, value)
+    return value if is_floating(getattr(value, "dtype", None)) else real(value)
 
 
 def _known(function: str, argument: str, value: Any) -> Any:

@@ -154,6 +154,9 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
         with jax.enable_x64(x64):
             assert layer(np.array([[1, 2]])).dtype == (np.float64 if x64 else np.float32)
             assert layer(jnp.ones((1, 2), jnp.bfloat16)).dtype == jnp.bfloat16
+    for wrong_x in (np.array(["x"]), np.array([object()]), jax.random.key(0)):
+        with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array of numbers"):
+            layer(wrong_x)
     for wrong_x in (X.tolist(), "x", None, {"x": X}, (X, X)):
         with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array, such"):
             layer(wrong_x)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fnn.checks import wrong
+from fnn.checks import describe, wrong
 from fnn.dtypes import widen
 from fnn.functions import checked
 from fnn.trees import Mask, check_params, paths
@@ -73,6 +73,8 @@ def l2_penalty(
 
 def _sum(function: str, term: Term, params: Any, mask: Mask | None) -> jax.Array:
     """Sum over the leaves that count, chosen here, in Python: a new mask is no new program."""
+    if mask is not None and not callable(mask):
+        raise wrong(function, "mask", describe(mask), "a function of a leaf's path", TypeError)
     named = dict(zip(jax.tree.leaves(paths(params)), jax.tree.leaves(params), strict=True))
     chosen = {path: x for path, x in named.items() if mask is None or mask(path)}
     if not chosen:
