@@ -29,8 +29,10 @@ from fnn.kernels.recurrent.written import WRITTEN
 F = TypeVar("F", bound=Callable[..., Any])
 Sequence = Float[Array, "n time f"]
 Units = Float[Array, "n units"]
-Matrix = Float[Array, "rows columns"]
+Input = Float[Array, "f columns"]
+Recurrent = Float[Array, "units columns"]
 Vector = Float[Array, " columns"]
+PerUnit = Float[Array, " units"]
 Lengths = Int[Array, " n"]
 Activation = Callable[..., jax.Array]  # of one array, number by number
 SIMPLE, PAIR, RESET = (1, "h"), (4, "hc"), (3, "h")  # blocks of columns, parts of the state
@@ -147,8 +149,8 @@ def _rnn(
 @jitted(static=("reverse", "activation", "remat"))
 def rnn(
     x: Sequence,
-    wx: Matrix,
-    wh: Matrix,
+    wx: Input,
+    wh: Recurrent,
     b: Vector | None = None,
     *,
     state: Units | None = None,
@@ -215,8 +217,8 @@ def _lstm(
 @jitted(static=("reverse", "remat"))
 def lstm(
     x: Sequence,
-    wx: Matrix,
-    wh: Matrix,
+    wx: Input,
+    wh: Recurrent,
     b: Vector | None = None,
     peephole: Float[Array, "3 units"] | None = None,
     *,
@@ -290,10 +292,10 @@ def _gru(
 @jitted(static=("reverse", "reset", "remat"))
 def gru(
     x: Sequence,
-    wx: Matrix,
-    wh: Matrix,
+    wx: Input,
+    wh: Recurrent,
     b: Vector | None = None,
-    bh: Vector | None = None,
+    bh: PerUnit | None = None,
     *,
     state: Units | None = None,
     lengths: Lengths | None = None,
@@ -354,8 +356,8 @@ gru_scan = known_lengths(
 @jitted(static=("reverse",))
 def lstm_cudnn(
     x: Sequence,
-    wx: Matrix,
-    wh: Matrix,
+    wx: Input,
+    wh: Recurrent,
     b: Vector | None = None,
     *,
     state: tuple[Units, Units] | None = None,
@@ -393,8 +395,8 @@ def lstm_cudnn(
 @jitted(static=("activation",))
 def rnn_cell(
     x: Float[Array, "n f"],
-    wx: Matrix,
-    wh: Matrix,
+    wx: Input,
+    wh: Recurrent,
     b: Vector | None = None,
     *,
     state: Units | None = None,
@@ -423,8 +425,8 @@ def rnn_cell(
 @jitted()
 def lstm_cell(
     x: Float[Array, "n f"],
-    wx: Matrix,
-    wh: Matrix,
+    wx: Input,
+    wh: Recurrent,
     b: Vector | None = None,
     peephole: Float[Array, "3 units"] | None = None,
     *,
@@ -458,10 +460,10 @@ def lstm_cell(
 @jitted(static=("reset",))
 def gru_cell(
     x: Float[Array, "n f"],
-    wx: Matrix,
-    wh: Matrix,
+    wx: Input,
+    wh: Recurrent,
     b: Vector | None = None,
-    bh: Vector | None = None,
+    bh: PerUnit | None = None,
     *,
     state: Units | None = None,
     reset: str = "after",

@@ -20,8 +20,8 @@ def run(
     time, n, features = x.shape
     lengths = jnp.full(n, time) if left is None else left[:, 0] + (time - 1 if reverse else 0)
     lengths = jnp.clip(lengths.astype(jnp.int32), 0, time)
-    steps = jnp.arange(time)[:, None]
-    turned = jnp.where(steps < lengths, lengths - 1 - steps, steps)[..., None]
+    steps = jnp.arange(time, dtype=jnp.int32)[:, None]
+    turned = jnp.where(steps < lengths[None], lengths[None] - 1 - steps, steps)[..., None]
     if reverse:
         x = jnp.take_along_axis(x, turned, 0)
     sizes = features, weights.wh.shape[0], 1

@@ -89,9 +89,11 @@ def recur(
     """Run a cell over ``x (n, time, f)``: outputs (n, time, units), and the last state."""
     time, dtype, left = x.shape[1], x.dtype, None
     if lengths is not None:
-        real = (jnp.arange(time)[None] < lengths[:, None])[..., None]
+        lengths = lengths.astype(jnp.promote_types(lengths.dtype, jnp.int32))[:, None]
+        wrong, lengths = (lengths < 0) | (lengths > time), lengths.astype(jnp.int32)
+        real = (jnp.arange(time, dtype=jnp.int32)[None] < lengths)[..., None]
         x = jnp.where(real, x, 0)
-        left = lengths[:, None].astype(jnp.int32) - (time - 1 if reverse else 0)
+        left = lengths - (time - 1 if reverse else 0)
     x, weights = jnp.swapaxes(widen(x), 0, 1), jax.tree.map(widen, weights)
     state = tuple(placed(s, x, weights) for s in state)
 
@@ -101,7 +103,6 @@ def recur(
     h, state = in_chunks(run, x, state, left, reverse, remat) if remat else run(x, state, left)
     y = jnp.swapaxes(h, 0, 1).astype(dtype)
     if lengths is not None:
-        wrong = ((lengths < 0) | (lengths > time))[:, None]
         y = jnp.where(wrong[..., None], jnp.nan, jnp.where(real, y, 0))
         state = tuple(jnp.where(wrong, jnp.nan, s) for s in state)
     return y, state

@@ -59,7 +59,7 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
         state, _ = advance(linear, state, going)
         return state, state[0]
 
-    steps = jnp.arange(x.shape[0])[:, None, None]
+    steps = jnp.arange(x.shape[0], dtype=jnp.int32)[:, None, None]
     passed = x.shape[0] - 1 - steps if reverse else steps
     going = None if left is None else left[None] + (passed if reverse else -passed) > 0
     start = jax.tree.map(present, tangents[2], state, is_leaf=is_zero)
@@ -77,7 +77,7 @@ def sums(cell: Cell, h: jax.Array, reverse: bool, primals: Any, tangents: Any) -
         dz = dx @ w[: x.shape[2]]
     if not all(map(is_zero, jax.tree.leaves(dweights, is_leaf=is_zero))):
         first = state[0][None]
-        before = jnp.concatenate([h[1:], first] if reverse else [first, h[:-1]])
+        before = jnp.concatenate([h, first])[1:] if reverse else jnp.concatenate([first, h])[:-1]
         dw, dc = cell.slopes.joint(jax.tree.map(present, dweights, weights, is_leaf=is_zero))
         dz = dz + add_bias(jnp.concatenate([x, widen(before)], 2) @ dw, dc)
     return dz

@@ -1,0 +1,173 @@
+"""The written derivative: that it is one, in every mode and to the second order; what it costs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+import fnn
+from tests.check import close
+
+N, TIME, F, UNITS = 2, 4, 3, 5
+BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+def draw(kind: str, *sizes: int) -> tuple[Any, ...]:
+    n, time, f, units = sizes or (N, TIME, F, UNITS)
+    keys = jax.random.split(jax.random.key(0), 4)
+    columns = BLOCKS[kind] * units
+    shapes = ((n, time, f), (f, columns), (units, columns), (columns,))
+    return tuple(jax.random.normal(k, s) * s[0] ** -0.5 for k, s in zip(keys, shapes, strict=True))
+
+
+def test_second_derivatives_are_those_of_the_scan() -> None:
+    """Forward over reverse; the table of all layers has the other ways, without lengths."""
+    args = draw("lstm")
+    along = tuple(jnp.cos(jnp.arange(float(a.size))).reshape(a.shape) for a in args)
+
+    @jax.jit
+    def both(args: Any) -> Any:
+        def second(f: Any) -> Any:
+            def loss(*args: Any) -> Any:
+                return (f(*args, lengths=jnp.array([4, 2]))[0] ** 2).sum()
+
+            return jax.jvp(jax.grad(loss, (0, 1, 2, 3)), args, along)[1]
+
+        return second(fnn.lstm), second(fnn.lstm_scan)
+
+    got, want = both(args)
+    scale = max(float(jnp.abs(w).max()) for w in want)
+    jax.tree.map(lambda g, w: close(g, w, length=64, scale=scale), got, want)
+
+
+def test_a_derivative_by_one_array_alone() -> None:
+    args, every = draw("gru"), (0, 1, 2, 3)
+
+    @jax.jit
+    def gradients(*args: Any) -> Any:
+        def loss(*args: Any) -> Any:
+            return fnn.gru(*args)[0].sum()
+
+        return [jax.grad(loss, i)(*args) for i in every], jax.grad(loss, every)(*args)
+
+    for got, want in zip(*gradients(*args), strict=True):
+        close(got, want, length=64)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_inside_shard_map_and_on_explicit_axes(kind: str) -> None:
+    """Weights that all devices share get the sum of their gradients."""
+    args, spec = draw(kind), jax.sharding.PartitionSpec
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = (spec("data"), spec(), spec(), spec())
+
+    def gradients(*args: Any, sum_: Any = lambda a: a) -> Any:
+        return jax.grad(lambda *a: sum_((getattr(fnn, kind)(*a)[0] ** 2).sum()), (0, 1, 2, 3))(
+            *args
+        )
+
+    def local(*args: Any) -> Any:
+        return gradients(*args, sum_=lambda a: lax.psum(a, "data"))
+
+    want = jax.jit(gradients)(*args)
+    got = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=specs))(*args)
+    jax.tree.map(lambda g, w: close(g, w, length=64), got, want)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        placed = [
+            jax.device_put(a, jax.NamedSharding(mesh, s)) for a, s in zip(args, specs, strict=True)
+        ]
+        got = jax.jit(gradients)(*placed)
+        assert got[0].sharding.spec[0] == "data"
+        jax.tree.map(lambda g, w: close(g, w, length=64), got, want)
+
+
+def test_inside_scan_and_vmap_over_weights() -> None:
+    """A batch of weights, as of several runs at once, inside an outer scan."""
+    x, *weights = draw("lstm")
+    many = [jnp.stack([w, -w]) for w in weights]
+    each = jax.vmap(lambda *w: fnn.lstm(x, *w)[0])
+
+    def body(total: Any, _: None) -> Any:
+        return total + each(*many), None
+
+    got, _ = jax.jit(lambda: lax.scan(body, jnp.zeros((2, N, TIME, UNITS)), None, length=2))()
+    for i in range(2):
+        close(got[i] / 2, fnn.lstm_scan(x, *(m[i] for m in many))[0], length=F + UNITS)
+
+
+def temporary(time: int, remat: int | None) -> int:
+    """Bytes of temporary memory of the gradient with respect to the weights."""
+    x, *weights = draw("lstm", 4, time, 4, 32)
+
+    def loss(*weights: Any) -> Any:
+        return fnn.lstm(x, *weights, remat=remat)[0].sum()
+
+    compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*weights).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    return int(memory.temp_size_in_bytes)
+
+
+def test_remat_bounds_the_memory() -> None:
+    """The compiled program's own figure, at the root of time."""
+    whole, some = temporary(1024, None), temporary(1024, 32)
+    print(f"temporary bytes for 1024 steps: {whole}; for 32 at a time: {some}")
+    assert some < whole / 4
+
+
+def test_remat_gives_the_same_numbers() -> None:
+    args = draw("gru", 2, 7, 3, 4)
+
+    def gradients(remat: int | None) -> Any:
+        def loss(*args: Any) -> Any:
+            y, h = fnn.gru(*args, lengths=jnp.array([7, 3]), remat=remat, reverse=True)
+            return (y**2).sum() + h.sum()
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(*args)
+
+    want = gradients(None)
+    for remat in (3, 9):
+        jax.tree.map(lambda g, w: close(g, w, length=128), gradients(remat), want)
+
+
+def test_cudnn_gets_the_weights_and_the_order_that_it_reads(monkeypatch: Any) -> None:
+    """JAX's reference of cuDNN's call, in its place: there is no GPU here."""
+    from jax.experimental import rnn
+
+    def stand_in(
+        x: Any, h: Any, c: Any, packed: Any, lengths: Any, *sizes: Any, **rest: Any
+    ) -> Any:
+        parts = rnn.unpack_lstm_weights(packed, *sizes, bidirectional=False)
+        return rnn.lstm_ref(x, h, c, *parts, lengths, *sizes, 0.0, False)
+
+    monkeypatch.setattr(rnn, "lstm", stand_in)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, wx, wh, b = draw("lstm", 3, 5, 2, 4)
+    state = (jnp.ones((3, 4)), -jnp.ones((3, 4)))
+    for reverse in (False, True):
+        for lengths in (None, jnp.array([5, 0, 3])):
+            options: dict[str, Any] = {"state": state, "lengths": lengths, "reverse": reverse}
+            got, want = (f(x, wx, wh, b, **options) for f in (fnn.lstm_cudnn, fnn.lstm_scan))
+            jax.tree.map(lambda g, w: close(g, w, length=16), got, want)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_one_product_per_step_in_the_loop_of_the_gradient(kind: str) -> None:
+    """One product in either loop, those of the weights outside."""
+    gradient = jax.grad(lambda *a: getattr(fnn, kind)(*a)[0].sum(), (0, 1, 2, 3))
+    assert products(jax.make_jaxpr(gradient)(*draw(kind)).jaxpr) == [1, 1]
+
+
+def products(jaxpr: Any) -> list[int]:
+    """The number of products in the body of every loop."""
+    found = []
+    for eqn in jaxpr.eqns:
+        inner = [p.jaxpr for p in eqn.params.values() if hasattr(p, "jaxpr")]
+        if eqn.primitive.name == "scan":
+            found += [str(body).count("dot_general[") for body in inner]
+        else:
+            found += [n for body in inner for n in products(body)]
+    return found

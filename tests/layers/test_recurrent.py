@@ -1,0 +1,254 @@
+"""Recurrent layers against loops over examples and steps, in every option; and wrong calls."""
+
+import functools
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import fnn
+from tests.check import check, close
+from tests.oracles import recurrent as loops
+
+N, TIME, F, UNITS = 3, 5, 2, 4
+BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
+ORACLES: dict[str, Any] = {"rnn": loops.rnn, "lstm": loops.lstm, "gru": loops.gru}
+SOME = np.array([5, 0, 3], np.int32)
+
+
+def arrays(kind: str, extra: bool, rng: np.random.Generator, sizes: Any = None) -> list[Any]:
+    """x, wx, wh, b, and then bh of a GRU or the peepholes of an LSTM; the state's parts last."""
+    n, time, f, units = sizes or (N, TIME, F, UNITS)
+    columns = BLOCKS[kind] * units
+    shapes = [(n, time, f), (f, columns), (units, columns), (columns,)]
+    if extra:
+        shapes.append((units,) if kind == "gru" else (3, units))
+    shapes += [(n, units)] * (2 if kind == "lstm" else 1)
+    scale = [1.0, 1.0, units**-0.5, *[1.0] * 9]
+    return [rng.standard_normal(s) * a for s, a in zip(shapes, scale, strict=False)]
+
+
+def results(kind: str, f: Any) -> Any:
+    """A function of arrays, the state's parts last, whose results are one array."""
+
+    def call(*args: Any, **config: Any) -> Any:
+        parts = 2 if kind == "lstm" else 1
+        state = args[-2:] if parts == 2 else args[-1]
+        found = f(*args[:-parts], state=state, **config)
+        np_or_jnp: Any = jnp if isinstance(found[0], jax.Array) else np
+        return np_or_jnp.concatenate([a.ravel() for a in jax.tree.leaves(found)])
+
+    return call
+
+
+OPTIONS: dict[str, tuple[str, bool, dict[str, Any]]] = {
+    "rnn": ("rnn", False, {"lengths": SOME}),
+    "rnn reverse": ("rnn", False, {"reverse": True}),
+    "lstm": ("lstm", False, {}),
+    "lstm reverse": ("lstm", False, {"lengths": SOME, "reverse": True}),
+    "lstm peephole": ("lstm", True, {"lengths": SOME}),
+    "gru": ("gru", True, {"lengths": SOME}),
+    "gru reverse": ("gru", False, {"reverse": True}),
+    "gru before": ("gru", True, {"lengths": SOME, "reverse": True, "reset": "before"}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_value_and_gradients_against_the_oracle(name: str) -> None:
+    kind, extra, config = OPTIONS[name]
+    args = arrays(kind, extra, np.random.default_rng(zlib.crc32(name.encode())))
+    args = [a.astype(np.float32) for a in args]
+    fn, oracle = results(kind, getattr(fnn, kind)), results(kind, ORACLES[kind])
+    check(fn, oracle, *args, length=TIME * (F + UNITS), batch=False, **config)
+
+
+def test_an_activation_of_ones_own() -> None:
+    x, wx, wh, b, h = (a.astype(np.float32) for a in arrays("rnn", False, np.random.default_rng(0)))
+    y, _ = fnn.rnn(x, wx, wh, b, state=h, activation=lambda z: jnp.sin(z) / 2)
+    want = loops.rnn(*map(np.float64, (x, wx, wh, b)), state=h, activation=lambda z: np.sin(z) / 2)
+    close(y, want[0], length=F + UNITS)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_fuzz(kind: str) -> None:
+    """Sizes, lengths and options at random: value against the loops, gradient against the scan."""
+    rng = np.random.default_rng(zlib.crc32(kind.encode()))
+    for trial in range(4):
+        sizes = tuple(int(s) for s in rng.integers((1, 1, 1, 1), (5, 9, 12, 7)))
+        args = [a.astype(np.float32) for a in arrays(kind, kind == "gru", rng, sizes)]
+        config: dict[str, Any] = {"reverse": bool(rng.integers(2))}
+        if trial % 2:
+            config["lengths"] = rng.integers(0, sizes[1] + 1, sizes[0])
+        if trial > 1:
+            config["remat"] = int(rng.integers(1, sizes[1] + 2))
+        fn, plain = (results(kind, getattr(fnn, kind + s)) for s in ("", "_scan"))
+        want = results(kind, ORACLES[kind])(
+            *map(np.float64, args), **{k: v for k, v in config.items() if k != "remat"}
+        )
+        g = rng.standard_normal(want.shape).astype(np.float32)
+
+        length = sizes[1] * (sizes[2] + sizes[3])
+        y, got, scanned = jax.jit(functools.partial(both, fn, plain, config))(args, g)
+        close(y, want, length=length)
+        scale = max(float(jnp.abs(b).max()) for b in scanned)
+        for a, b in zip(got, scanned, strict=True):
+            close(a, b, length=sizes[0] * length, scale=scale)
+
+
+def both(fn: Any, plain: Any, config: dict[str, Any], args: Any, g: Any) -> tuple[Any, Any, Any]:
+    """The value of fn, and the gradients of fn and of another that should have the same."""
+    y, pull = jax.vjp(functools.partial(fn, **config), *args)
+    _, other = jax.vjp(functools.partial(plain, **config), *args)
+    return y, pull(g), other(g)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_the_cell_is_one_step(kind: str) -> None:
+    x, *rest = (a.astype(np.float32) for a in arrays(kind, kind != "rnn", np.random.default_rng(1)))
+    parts = 2 if kind == "lstm" else 1
+    weights, state = rest[:-parts], tuple(rest[-parts:]) if parts == 2 else rest[-1]
+    cell = getattr(fnn, f"{kind}_cell")
+    want, last = getattr(fnn, f"{kind}_scan")(x, *weights, state=state)
+
+    def step(state: Any, x: Any) -> Any:
+        state = cell(x, *weights, state=state)
+        return state, state[0] if parts == 2 else state
+
+    got, y = lax.scan(step, state, jnp.swapaxes(x, 0, 1))
+    close(jnp.swapaxes(y, 0, 1), want, length=F + UNITS)
+    jax.tree.map(lambda a, b: close(a, b, length=F + UNITS), got, last)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_axes_of_size_zero(kind: str) -> None:
+    fn = getattr(fnn, kind)
+    for n, time, f in ((0, 3, 2), (2, 0, 2), (2, 1, 0)):
+        x, *weights, h = arrays(kind, False, np.random.default_rng(0), (n, time, f, 4))[:5]
+        weights = [jnp.asarray(w, jnp.float32) for w in (*weights, h)][:3]
+
+        def value(x: Any, *weights: Any) -> Any:
+            y, state = fn(x, *weights, lengths=jnp.zeros(x.shape[0], jnp.int32))
+            return y.sum() + sum(s.sum() for s in jax.tree.leaves(state)), (y, state)
+
+        grads, (y, state) = jax.grad(value, (0, 1, 2, 3), has_aux=True)(
+            jnp.asarray(x, jnp.float32), *weights
+        )
+        assert y.shape == (n, time, 4)
+        assert all(s.shape == (n, 4) for s in jax.tree.leaves(state))
+        assert all(np.isfinite(g).all() for g in grads)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_state_in_float32_through_half_precision(kind: str) -> None:
+    """300 steps of a small push: a state in bfloat16 stops, one in float32 goes on."""
+    units, columns = 1, BLOCKS[kind]
+    x = jnp.full((1, 300, 1), 0.001, jnp.bfloat16)
+    wx, wh = jnp.ones((1, columns), jnp.bfloat16), jnp.zeros((1, columns), jnp.bfloat16)
+    if kind == "rnn":
+        wh = jnp.ones_like(wh)
+    state: Any = jnp.zeros((1, units), jnp.float32)
+    state = (state, state) if kind == "lstm" else state
+    half, last = getattr(fnn, kind)(x, wx, wh, state=state)
+    assert half.dtype == jnp.bfloat16
+    assert all(s.dtype == jnp.float32 for s in jax.tree.leaves(last))
+    wide, _ = getattr(fnn, kind)(*(a.astype(jnp.float32) for a in (x, wx, wh)))
+    close(half, wide)
+    _, narrow = getattr(fnn, kind)(x, wx, wh)
+    assert all(s.dtype == jnp.bfloat16 for s in jax.tree.leaves(narrow))
+    if kind == "rnn":
+        assert abs(narrow.item() - last.item()) > 0.01
+
+
+def test_bidirectional_runs_both_ways() -> None:
+    rng = np.random.default_rng(2)
+    x, *there = (jnp.asarray(a, jnp.float32) for a in arrays("lstm", False, rng))
+    _, *back = (jnp.asarray(a, jnp.float32) for a in arrays("lstm", False, rng))
+    names = ("wx", "wh", "b")
+    params = [dict(zip(names, p, strict=False)) for p in (there, back)]
+    state = ((there[3], there[4]), (back[3], back[4]))
+    y, states = fnn.bidirectional(fnn.lstm, *params, x, state=state, lengths=SOME)
+    for i, (p, s) in enumerate(zip(params, state, strict=True)):
+        want, last = fnn.lstm(x, **p, state=s, lengths=SOME, reverse=i == 1)
+        close(y[..., i * UNITS : (i + 1) * UNITS], want)
+        jax.tree.map(close, states[i], last)
+
+
+def test_truncated_back_propagation_stops_where_the_state_is_cut() -> None:
+    params = fnn.init_rnn(jax.random.key(0), F, UNITS)
+    x = jax.random.normal(jax.random.key(1), (N, 6, F))
+
+    def loss(x: Any, cut: bool) -> Any:
+        _, state = fnn.rnn(x[:, :3], **params)
+        state = lax.stop_gradient(state) if cut else state
+        return fnn.rnn(x[:, 3:], **params, state=state)[0].sum()
+
+    whole, cut = (jax.grad(loss)(x, c) for c in (False, True))
+    assert (cut[:, :3] == 0).all()
+    assert (whole[:, :3] != 0).all()
+    close(cut[:, 3:], whole[:, 3:], length=F + UNITS)
+
+
+@pytest.mark.parametrize("a_shape", [(N, TIME, F), (F,)])
+def test_linear_recurrence(a_shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    shapes = (a_shape, (N, TIME, F), (N, F))
+    args = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    check(
+        lambda a, x, state, **c: fnn.linear_recurrence(a, x, state=state, **c),
+        loops.linear,
+        *args,
+        length=TIME,
+        batch=False,
+        reverse=len(a_shape) == 1,
+    )
+
+
+X, H = jnp.zeros((N, TIME, F)), jnp.zeros((N, UNITS))
+WRONG: dict[str, tuple[str, Any, dict[str, Any], type[Exception], str]] = {
+    "rank": ("lstm", X[0], {}, ValueError, r"x: got float32\[5,2\]; needed shape \(n, time, f\)"),
+    "features": ("gru", X[..., :1], {}, ValueError, r"wx: .* needed shape \(1, 12\)"),
+    "blocks": ("lstm", X, {"wh": jnp.zeros((4, 12))}, ValueError, r"wh: .*\(units, 4 units\)"),
+    "bias": ("rnn", X, {"b": jnp.zeros(3)}, ValueError, r"b: .* needed shape \(4,\)"),
+    "bh": ("gru", X, {"bh": jnp.zeros(12)}, ValueError, r"bh: .* needed shape \(4,\)"),
+    "dtype": ("rnn", X, {"b": jnp.zeros(4, jnp.float16)}, TypeError, "b: .* the dtype of x"),
+    "peephole": ("gru", X, {"peephole": jnp.zeros((3, 4))}, TypeError, "peephole: .* arguments"),
+    "peephole shape": ("lstm", X, {"peephole": H[:2]}, ValueError, r"peephole: .* \(3, 4\)"),
+    "state": ("rnn", X, {"state": H[:2]}, ValueError, r"state: .* needed shape \(3, 4\)"),
+    "state dtype": ("gru", X, {"state": H.astype(jnp.float16)}, TypeError, "state: .* float32"),
+    "no pair": ("lstm", X, {"state": H}, TypeError, r"state: .* the pair \(h, c\)"),
+    "lengths dtype": ("rnn", X, {"lengths": jnp.ones(N)}, TypeError, "lengths: .* integer"),
+    "lengths shape": ("rnn", X, {"lengths": SOME[:2]}, ValueError, r"lengths: .* shape \(3,\)"),
+    "too long": ("lstm", X, {"lengths": SOME + 1}, ValueError, "lengths: .* from 1 to 6; .* 0 to"),
+    "negative": ("gru", X, {"lengths": SOME - 1}, ValueError, "lengths: .* from -1 to 4"),
+    "remat": ("lstm", X, {"remat": 0}, ValueError, "remat: .* an int >= 1"),
+    "reset": ("gru", X, {"reset": "never"}, ValueError, "reset: .* 'after' or 'before'"),
+    "kernel": ("lstm_scan", X, {"lengths": SOME + 1}, ValueError, "lengths: .* to 6"),
+    "no GPU": ("lstm_cudnn", X, {}, ValueError, "x: .* on the cpu; .* GPU"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_calls(name: str) -> None:
+    fn, x, given, kind, message = WRONG[name]
+    columns = BLOCKS[fn.split("_")[0]] * UNITS
+    weights = {"wx": jnp.zeros((F, columns)), "wh": jnp.zeros((UNITS, columns))}
+    with pytest.raises(kind, match=rf"^fnn\.{fn}: {message}"):
+        getattr(fnn, fn)(x, **{**weights, **given})
+
+
+def test_wrong_calls_of_a_cell_and_of_the_linear_recurrence() -> None:
+    w = jnp.zeros((UNITS, 4 * UNITS))
+    with pytest.raises(ValueError, match=r"lstm_cell: x: .* needed shape \(n, f\)"):
+        fnn.lstm_cell(X, w, w)
+    with pytest.raises(TypeError, match=r"lstm_cell: state: .* pair"):
+        fnn.lstm_cell(H, w, w, state=H)
+    with pytest.raises(ValueError, match=r"linear_recurrence: a: .* \(3, 5, 2\) or \(2,\)"):
+        fnn.linear_recurrence(jnp.zeros(3), X)
+    with pytest.raises(ValueError, match=r"linear_recurrence: state: .* \(3, 2\)"):
+        fnn.linear_recurrence(jnp.zeros(F), X, state=H)
+    with pytest.raises(TypeError, match=r"linear_recurrence: a: .* dtype of x"):
+        fnn.linear_recurrence(jnp.zeros(F, jnp.float16), X)

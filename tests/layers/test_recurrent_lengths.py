@@ -1,0 +1,82 @@
+"""Lengths: what is padded is not there, to the last bit, in values and in gradients."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import close
+
+N, TIME, F, UNITS = 4, 6, 3, 5
+LENGTHS = np.array([6, 0, 1, 4], np.int32)
+REAL = (np.arange(TIME) < LENGTHS[:, None])[..., None]
+LAYERS: dict[str, tuple[Any, int, dict[str, Any]]] = {
+    "rnn": (fnn.rnn, 1, {}),
+    "lstm": (fnn.lstm, 4, {}),
+    "lstm remat": (fnn.lstm, 4, {"remat": 4}),
+    "lstm peephole": (fnn.lstm, 4, {"peephole": jnp.ones((3, UNITS))}),
+    "lstm_scan": (fnn.lstm_scan, 4, {}),
+    "gru": (fnn.gru, 3, {}),
+    "gru before": (fnn.gru, 3, {"reset": "before"}),
+}
+
+
+def draw(name: str) -> tuple[Any, ...]:
+    keys = jax.random.split(jax.random.key(len(name)), 4)
+    columns = LAYERS[name][1] * UNITS
+    shapes = ((N, TIME, F), (F, columns), (UNITS, columns), (N, UNITS))
+    return tuple(jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_padding_changes_no_bit(name: str, reverse: bool) -> None:
+    """Other numbers, infinities and NaN behind the lengths: everything is bitwise the same."""
+    fn, _, config = LAYERS[name]
+    x, wx, wh, h = draw(name)
+    state = (h, h) if name.startswith("lstm") else h
+
+    @jax.jit
+    def everything(x: Any, wx: Any, wh: Any, state: Any, lengths: Any) -> Any:
+        def loss(*args: Any) -> Any:
+            y, last = fn(*args[:3], state=args[3], lengths=lengths, reverse=reverse, **config)
+            return sum(jnp.sin(a).sum() for a in jax.tree.leaves((y, last))), (y, last)
+
+        return jax.grad(loss, (0, 1, 2, 3), has_aux=True)(x, wx, wh, state)
+
+    gradients, (y, last) = want = everything(x, wx, wh, state, LENGTHS)
+    for bad in (1e30, jnp.inf, jnp.nan):
+        got = everything(jnp.where(REAL, x, bad), wx, wh, state, LENGTHS)
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+    assert (np.asarray(y)[~REAL[..., 0]] == 0).all()
+    assert (np.asarray(gradients[0])[~REAL[..., 0]] == 0).all()
+    assert all((s[1] == h[1]).all() for s in jax.tree.leaves(last))
+    assert all((g[1] != 0).any() for g in jax.tree.leaves(gradients[3]))
+    for i in (2, 3):  # as the sequence alone, without lengths
+        alone = jax.tree.map(lambda a, i=i: a[i : i + 1], (x[:, : LENGTHS[i]], state))
+        y_alone, last_alone = fn(alone[0], wx, wh, state=alone[1], reverse=reverse, **config)
+        close(y[i, : LENGTHS[i]], y_alone[0], length=F + UNITS)
+        jax.tree.map(lambda a, b, i=i: close(a[i], b[0], length=F + UNITS), last, last_alone)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_length_out_of_range_inside_jit_gives_nan(reverse: bool) -> None:
+    x, wx, wh, _ = draw("gru")
+    lengths = jnp.array([7, -1, 6, 2])
+    y, h = jax.jit(lambda n: fnn.gru(x, wx, wh, lengths=n, reverse=reverse))(lengths)
+    for a in (y, h):
+        assert np.isnan(a[:2]).all()
+        assert np.isfinite(a[2:]).all()
+
+
+def test_every_integer_dtype_and_no_list() -> None:
+    x, wx, wh, _ = draw("rnn")
+    want, _ = fnn.rnn(x, wx, wh, lengths=jnp.asarray(LENGTHS))
+    for dtype in (np.int8, np.uint8, np.uint32, np.int64):
+        got, _ = fnn.rnn(x, wx, wh, lengths=LENGTHS.astype(dtype))
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(TypeError, match=r"lengths: .* jnp\.asarray"):
+        fnn.rnn(x, wx, wh, lengths=[6, 0, 1, 4])
