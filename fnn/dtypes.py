@@ -2,8 +2,8 @@
 
 - Half precision is stored and returned; sums and statistics are formed in float32, the gradients of
   parameters that are broadcast included.
-- Integers where real numbers are needed are read in the default float dtype: float32, or float64
-  with x64 on.
+- Integers and bools where real numbers are needed are read in the default float dtype: float32, or
+  float64 with x64 on. Complex numbers are refused.
 - A number that configures a function never changes a dtype.
 """
 
@@ -84,6 +84,32 @@ def add_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
     return y if bias is None else (widen(y) + spread(bias, y.ndim)).astype(y.dtype)
 
 
+def magnitude(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Return a power of two, 6 to 12 times below the largest |x| over the axes, which are kept.
+
+    Dividing by it rounds nothing, and squares of what results neither overflow nor vanish. It is a
+    constant to the gradient.
+
+    >>> magnitude(jnp.array([3e-30, 1e20])) == 2.0**63
+    Array([ True], dtype=bool)
+    """
+    info = jnp.finfo(x.dtype)
+    top = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
+    near = jax.lax.reduce_precision(top / 8, info.nexp, 0)  # its inverse is a normal number too
+    return jax.lax.stop_gradient(jnp.maximum(near, info.tiny))
+
+
 def number_like(value: Any, x: Any) -> jax.Array:
     """Return a number, traced or not, in the dtype of an array, which it then cannot change."""
     return jnp.asarray(value, x.dtype)
+
+
+def nan_where(bad: jax.Array, x: jax.Array) -> jax.Array:
+    """Return x, and NaN where it is ``bad``.
+
+    No NaN exists but there, so that ``jax_debug_nans`` stops at a user's NaN and not at a constant.
+
+    >>> nan_where(jnp.array([True, False]), jnp.ones(2)).tolist()
+    [nan, 1.0]
+    """
+    return x + 0 / jnp.where(bad, 0, 1).astype(x.dtype)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, Real
 
 from fnn.checks import FRACTION, check_int, describe, wrong
-from fnn.dtypes import number_like, spread, widen
+from fnn.dtypes import nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.activations import softplus
 from fnn.layers.softmax import check_where, shift
@@ -150,7 +150,7 @@ def kl_divergence(
     q = labels.astype(shifted.x.dtype)
     log_q = jnp.log(jnp.where(q == 0, 1, q))
     cost = log_q + jnp.log(shifted.total) - shifted.x
-    return _expected(q, cost, shifted.present, True).astype(logits.dtype)
+    return _expected(q, cost, shifted.present, jnp.array(True)).astype(logits.dtype)
 
 
 @jitted()
@@ -192,7 +192,7 @@ def binary_cross_entropy(
         raise wrong("binary_cross_entropy", "pos_weight", describe(w), needed)
     w = spread(w, x.ndim)
     loss = weighted(w * y, softplus(-x)) + weighted(1 - y, softplus(x))
-    loss = jnp.where((y >= 0) & (y <= 1), loss, jnp.nan)
+    loss = nan_where(~((y >= 0) & (y <= 1)), loss)
     return kept(loss, where).astype(logits.dtype)
 
 
@@ -222,7 +222,7 @@ def hinge(
     [0.5, 0.0, 3.0]
     """
     s, y = entries("hinge", "labels", scores, labels, where)
-    loss = jnp.where(jnp.abs(y) == 1, jax.nn.relu(1 - y * s), jnp.nan)
+    loss = nan_where(jnp.abs(y) != 1, jax.nn.relu(1 - y * s))
     return kept(loss, where).astype(scores.dtype)
 
 
@@ -250,12 +250,12 @@ def _heeded(function: str, labels: Any, ignore: int) -> jax.Array:
     return labels != number_like(ignore, labels) if held else jnp.ones(labels.shape, bool)
 
 
-def _targets(function: str, labels: jax.Array, logits: jax.Array) -> tuple[jax.Array, Any]:
+def _targets(function: str, labels: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What the labels ask for, (*n, classes): bool or probabilities; and who has a label."""
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         return one_hot(function, labels, logits)
     check_beside(function, "labels", labels, logits)
-    return widen(labels), True
+    return widen(labels), jnp.array(True)
 
 
 def _class_weighted(function: str, weights: jax.Array | None, cost: jax.Array) -> jax.Array:
@@ -266,11 +266,11 @@ def _class_weighted(function: str, weights: jax.Array | None, cost: jax.Array) -
     return weighted(spread(weights, cost.ndim).astype(cost.dtype), cost)
 
 
-def _expected(q: jax.Array, cost: jax.Array, present: jax.Array, valid: Any) -> jax.Array:
+def _expected(q: jax.Array, cost: jax.Array, present: jax.Array, valid: jax.Array) -> jax.Array:
     """Sum ``q cost`` over the classes; NaN where no label is valid, 0 where no class is present."""
     if q.dtype == jnp.bool_:
         costs = jnp.where(q, cost, 0)
     else:
         costs = weighted(jnp.where(present, q, 0), cost)
-    loss = jnp.where(valid, jnp.sum(costs, -1), jnp.nan)
+    loss = nan_where(~valid, jnp.sum(costs, -1))
     return jnp.where(jnp.squeeze(present, -1), loss, 0)

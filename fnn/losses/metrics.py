@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from fnn.checks import check_int, describe, wrong
-from fnn.dtypes import accumulator, widen
+from fnn.dtypes import accumulator, nan_where, widen
 from fnn.functions import jitted
 from fnn.layers.softmax import check_where
 from fnn.losses.classification import cross_entropy
@@ -95,12 +95,13 @@ def confusion_matrix(
     """
     check_classes("confusion_matrix", "logits", logits)
     classes, label = aligned("confusion_matrix", labels, logits)
-    valid = jnp.all(jnp.any(classes == label, -1)) & ~jnp.any(jnp.isnan(logits))
+    wrong_label = ~jnp.all(jnp.any(classes == label, -1))
     size = logits.shape[-1]
     first = jnp.argmax(logits, -1, keepdims=True).astype(label.dtype) if size else label
     places = label.reshape(-1), first.reshape(-1)
     counts = jnp.zeros((size, size), jnp.int32).at[places].add(1)
-    return jnp.where(valid, counts.astype(accumulator(logits.dtype)), jnp.nan)
+    unknown = wrong_label | jnp.any(jnp.isnan(logits))
+    return nan_where(unknown, counts.astype(accumulator(logits.dtype)))
 
 
 @jitted()
@@ -151,4 +152,4 @@ def _among_first(function: str, logits: jax.Array, labels: jax.Array, k: int) ->
     own = jnp.sum(jnp.where(hit, logits, 0), -1, keepdims=True)
     before = ~(logits <= own) | ((logits == own) & (classes < label))
     right = (jnp.sum(before, -1) < k).astype(logits.dtype)
-    return jnp.where(jnp.any(hit, -1), right, jnp.nan)
+    return nan_where(~jnp.any(hit, -1), right)

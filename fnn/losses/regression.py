@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
 from fnn.checks import POSITIVE, describe, wrong
-from fnn.dtypes import number_like
+from fnn.dtypes import magnitude, number_like
 from fnn.functions import jitted
 from fnn.losses.targets import entries
 
@@ -127,7 +127,8 @@ def cosine_distance(
         where: bool, the shape of x or 1 along some axes: the entries to keep.
 
     Returns:
-        (*n), of x's dtype, in [0, 2]; 1 with gradient 0 where x or y is zero.
+        (*n), of x's dtype, in [0, 2]; 1 with gradient 0 where x or y is zero. Infinite entries
+        outweigh all others, and each other equally.
 
     Raises:
         ValueError, TypeError: shapes or dtypes differ, or there is no axis.
@@ -149,8 +150,9 @@ def cosine_distance(
 
 def _unit(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Vectors of length 1 along the last axis, and which were not zero; nothing overflows."""
-    size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True, initial=0))
-    some = size > 0
-    x = x / jnp.where(some, size, 1)
+    size = magnitude(x, -1)
+    infinite = jnp.where(jnp.isfinite(x), 0, jnp.sign(x))
+    x = jnp.where(jnp.isinf(size), infinite, x / size)
     square = jnp.sum(jnp.square(x), -1, keepdims=True)
+    some = square != 0
     return x / jnp.sqrt(jnp.where(some, square, 1)), jnp.squeeze(some, -1)

@@ -352,9 +352,7 @@ def test_positive_weight() -> None:
         lambda w: fnn.binary_cross_entropy(many, many + 1, pos_weight=w).astype(jnp.float32).sum()
     )
     np.testing.assert_allclose(float(slope(jnp.ones(1, jnp.bfloat16))[0]), 8192 * np.log(2), 1e-2)
-    with pytest.raises(
-        ValueError, match=r"pos_weight: got float32\[4\]; needed a number"
-    ):
+    with pytest.raises(ValueError, match=r"pos_weight: got float32\[4\]; needed a number"):
         fnn.binary_cross_entropy(x, y, pos_weight=jnp.ones(4))
     with pytest.raises(TypeError, match=r"fnn.binary_cross_entropy: pos_weight: got list \[1, 2"):
         fnn.binary_cross_entropy(x, y, pos_weight=[1, 2, 3, 4, 5])  # type: ignore[arg-type]
