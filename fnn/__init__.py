@@ -202,8 +202,8 @@ from fnn.optimizers.transforms import (
     clip_by_value as clip_by_value,
     l2 as l2,
     add_weight_decay as add_weight_decay,
-    freeze as freeze,
 )
+from fnn.optimizers.parts import freeze as freeze, partition as partition
 from fnn.optimizers.wrappers import (
     accumulate as accumulate,
     average as average,

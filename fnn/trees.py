@@ -16,9 +16,9 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from fnn.checks import describe, wrong
-from fnn.dtypes import widen
+from fnn.dtypes import is_floating, widen
 
-Mask = Callable[[str], bool]
+Mask = Callable[[str], bool]  # of a path, whether the leaf there is meant
 
 
 def count(params: PyTree[Shaped[Array, "..."]]) -> int:
@@ -30,8 +30,7 @@ def count(params: PyTree[Shaped[Array, "..."]]) -> int:
     Returns:
         The sum of the leaves' sizes.
 
-    >>> import jax.numpy as jnp
-    >>> count({"w": jnp.zeros((3, 4)), "b": jnp.zeros(4)})
+    >>> fnn.count({"w": jnp.zeros((3, 4)), "b": jnp.zeros(4)})
     16
     """
     return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(params))
@@ -48,8 +47,7 @@ def paths(params: PyTree[Any]) -> PyTree[str]:
     Returns:
         The same structure with strings for leaves.
 
-    >>> import jax.numpy as jnp
-    >>> paths({"conv1": {"w": jnp.zeros(2), "b": jnp.zeros(1)}, "scales": [jnp.zeros(1)]})
+    >>> fnn.paths({"conv1": {"w": jnp.zeros(2), "b": jnp.zeros(1)}, "scales": [jnp.zeros(1)]})
     {'conv1': {'b': 'conv1/b', 'w': 'conv1/w'}, 'scales': ['scales/0']}
     """
     return jax.tree_util.tree_map_with_path(
@@ -57,11 +55,43 @@ def paths(params: PyTree[Any]) -> PyTree[str]:
     )
 
 
-def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
-    """Return the Euclidean norm of all numbers of a pytree together, at least in float32.
+def chosen(function: str, mask: Mask | None, tree: PyTree[Any]) -> PyTree[bool]:
+    """Return whether the mask selects each leaf; None selects all.
 
-    ``m sqrt(sum over leaves and entries of (x / m)^2)``, with m the largest magnitude, so that no
-    square overflows or vanishes where the norm does not. At 0 its derivative is 0.
+    Raises:
+        ValueError: a mask that selects no leaf.
+    """
+    names = paths(tree)
+    if mask is None:
+        return jax.tree.map(lambda path: True, names)
+    found = jax.tree.map(lambda path: bool(mask(path)), names)
+    if jax.tree.leaves(names) and not any(jax.tree.leaves(found)):
+        needed = f"true for one or more of {jax.tree.leaves(names)}"
+        raise wrong(function, "mask", "no leaf selected", needed)
+    return found
+
+
+def select(tree: PyTree[Any], mask: Mask) -> PyTree[Any]:
+    """Return the tree with the leaves that the mask selects, and None in place of the others.
+
+    Args:
+        tree: any pytree.
+        mask: a function of a leaf's path, true for the leaves to keep.
+
+    Returns:
+        A pytree whose leaves have the paths that they had.
+
+    >>> fnn.trees.select({"conv": {"w": 1.0, "b": 2.0}, "head": 3.0}, lambda path: "w" in path)
+    {'conv': {'b': None, 'w': 1.0}, 'head': None}
+    """
+    return jax.tree.map(lambda path, x: x if mask(path) else None, paths(tree), tree)
+
+
+def scaled_norm(tree: PyTree[Float[Array, "..."]]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return the largest magnitude m, and the Euclidean norm of all numbers divided by it.
+
+    Their product is the norm of the tree. No square overflows, or vanishes where the norm does not;
+    at zero the derivative is zero. Where all numbers are zero, or one is infinite, m is 1.
     """
     leaves = [widen(jnp.asarray(x)) for x in jax.tree.leaves(tree)]
     widest = max((x.dtype for x in leaves), key=lambda d: d.itemsize, default=jnp.float32)
@@ -72,7 +102,25 @@ def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
     scale = jnp.where((largest > 0) & (largest < jnp.inf), jnp.minimum(largest, most), 1)
     squares = [jnp.sum(jnp.square(x.astype(widest) / scale)) for x in leaves]
     total = sum(squares, zero)
-    return scale * jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total)
+    return scale, jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total)
+
+
+def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
+    """Return the Euclidean norm of all numbers of a pytree together, at least in float32.
+
+    ``sqrt(sum over leaves and entries of x^2)``, with the derivative 0 at zero.
+
+    Args:
+        tree: any pytree of floating-point arrays.
+
+    Returns:
+        A scalar; 0 for an empty tree.
+
+    >>> float(fnn.trees.global_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])}))
+    5e+30
+    """
+    scale, norm = scaled_norm(tree)
+    return scale * norm
 
 
 def check_like(function: str, argument: str, tree: Any, like: Any) -> None:
@@ -82,6 +130,8 @@ def check_like(function: str, argument: str, tree: Any, like: Any) -> None:
         ValueError: a leaf too many, too few, or of another shape; another kind of node.
         TypeError: a leaf that is no floating-point array.
     """
+    if _alike(tree, like):
+        return
     got, needed = (dict(jax.tree_util.tree_leaves_with_path(t)) for t in (tree, like))
     for path in {**needed, **got}:
         place = argument + jax.tree_util.keystr(path)
@@ -98,6 +148,15 @@ def check_like(function: str, argument: str, tree: Any, like: Any) -> None:
     if structures[0] != structures[1]:
         place, a, b = _other_node(argument, tree, like)
         raise wrong(function, place, f"a {type(a).__name__}", f"a {type(b).__name__}")
+
+
+def _alike(tree: Any, like: Any) -> bool:
+    """Whether there is nothing to complain of: what is looked for first, as paths take long."""
+    structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=False)
+    return structures[0] == structures[1] and all(
+        jnp.shape(a) == jnp.shape(b) and is_floating(jnp.result_type(a)) for a, b in pairs
+    )
 
 
 def check_params(name: str, params: Any) -> None:

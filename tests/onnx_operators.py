@@ -275,8 +275,8 @@ def momentum(node: Node, rate: float) -> fnn.Optimizer:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "Adagrad": optimizer(adagrad, "s"),
-    "Adam": optimizer(adam, "m", "v"),
+    "Adagrad": optimizer(adagrad, "sum_of_squares"),
+    "Adam": optimizer(adam, "mu", "nu"),
     "AveragePool": avg_pool,
     "BatchNormalization": batch_norm,
     "Celu": plain(fnn.celu, alpha=1.0),
@@ -302,7 +302,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "MaxPool": max_pool,
     "MeanVarianceNormalization": mean_variance_norm,
     "Mish": plain(fnn.mish),
-    "Momentum": optimizer(momentum, "v"),
+    "Momentum": optimizer(momentum, "trace"),
     "NegativeLogLikelihoodLoss": reduced(fnn.nll),
     "PRelu": prelu,
     "RMSNormalization": rms_norm,

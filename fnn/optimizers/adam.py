@@ -1,15 +1,27 @@
 """Adam and its family: decoupled decay, other denominators, Nesterov's mean, signs.
 
-Each is one rule, the formula for one leaf, in the notation of `adam`. Defaults are optax's; what
-PyTorch and the papers write differently is an argument.
+Each is one rule, the formula for one leaf, in the notation of `adam`; the state calls m ``mu`` and
+v ``nu``, as optax does. Defaults are optax's; what PyTorch and the papers write differently is an
+argument.
 """
 
 from typing import Any
 
 import jax.numpy as jnp
 
-from fnn.checks import wrong
-from fnn.optimizers.base import Now, Optimizer, Rate, leafwise, mean_hat, moving_mean, total_weight
+from fnn.checks import NOT_NEGATIVE, check_number, check_one_of
+from fnn.dtypes import accumulator
+from fnn.optimizers.base import (
+    Now,
+    Optimizer,
+    Rate,
+    bounded,
+    leafwise,
+    mean_hat,
+    moving_mean,
+    root,
+    total_weight,
+)
 from fnn.optimizers.transforms import add_weight_decay
 from fnn.trees import Mask
 
@@ -23,6 +35,7 @@ def adam(
     eps_root: float = 0.0,
     eps_before_correction: bool = False,
     nesterov: bool = False,
+    half_moments: bool = False,
 ) -> Optimizer:
     """Adam: the gradient's mean over the root of its mean square, both corrected for their start.
 
@@ -38,28 +51,40 @@ def adam(
         eps_before_correction: the paper's second form, of ONNX and TensorFlow:
             ``(sqrt(v + eps_root) + eps) / sqrt(1 - b2^t)`` for the denominator.
         nesterov: as `nadam`.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`.
 
     Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization (2015).
 
-    >>> opt = adam(0.25)
+    >>> opt = fnn.adam(0.25)
     >>> updates, state = opt.update(jnp.array([3.0, -5.0]), opt.init(jnp.zeros(2)))
     >>> updates.round(3).tolist()
     [-0.25, 0.25]
     """
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
-        m = moving_mean(m, g, b1)
-        v = moving_mean(v, g**2, b2)
-        if eps_before_correction:
-            root = (jnp.sqrt(v + eps_root) + eps) / jnp.sqrt(total_weight(b2, now.t))
-        else:
-            root = jnp.sqrt(v / total_weight(b2, now.t) + eps_root) + eps
-        return -now.rate * mean_hat(m, g, now.t, b1, nesterov=nesterov) / root, m, v
+        g, m, v = moments(now, g, m, v)
+        m_hat = mean_hat(m, g, now.t, now.b1, nesterov=nesterov)
+        below = denominator(now, v, total_weight(now.b2, now.t), eps_before_correction)
+        return -now.rate * m_hat / below, m, v
 
-    return leafwise("adam", rule, learning_rate, m=0.0, v=0.0)
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    return leafwise("adam", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=0.0)
+
+
+def moments(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, Any, Any]:
+    """Return the gradient within bounds, and the means of it and of its square."""
+    g = bounded(g)
+    return g, moving_mean(m, g, now.b1), moving_mean(v, g**2, now.b2)
+
+
+def denominator(now: Now, v: Any, weight: Any, eps_before_correction: bool = False) -> Any:
+    """Return the root of the mean square, corrected for its start by ``weight``."""
+    if eps_before_correction:
+        return (root(v + now.eps_root) + now.eps) / jnp.sqrt(weight)
+    return root(v / weight + now.eps_root) + now.eps
 
 
 def adamw(
@@ -72,6 +97,7 @@ def adamw(
     nesterov: bool = False,
     weight_decay: float = 1e-4,
     mask: Mask | None = None,
+    half_moments: bool = False,
 ) -> Optimizer:
     """AdamW: `fnn.adam` with decoupled weight decay.
 
@@ -79,7 +105,7 @@ def adamw(
 
     Args:
         learning_rate: a number or a schedule, any `Rate`.
-        b1, b2, eps, eps_root, nesterov: as in `fnn.adam`.
+        b1, b2, eps, eps_root, nesterov, half_moments: as in `fnn.adam`.
         weight_decay: the factor lambda; PyTorch sets 0.01.
         mask: a function of a leaf's path, true for the leaves to shrink; default all.
 
@@ -88,11 +114,20 @@ def adamw(
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
-    >>> opt, params = adamw(0.5, eps=0.0, weight_decay=0.25), jnp.array([8.0])
+    >>> opt, params = fnn.adamw(0.5, eps=0.0, weight_decay=0.25), jnp.array([8.0])
     >>> round(opt.update(jnp.array([1.0]), opt.init(params), params)[0].item(), 3)
     -1.5
     """
-    base = adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov)
+    check_number("adamw", "weight_decay", weight_decay, NOT_NEGATIVE)
+    base = adam(
+        learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        nesterov=nesterov,
+        half_moments=half_moments,
+    )
     return add_weight_decay(base, weight_decay, mask=mask)
 
 
@@ -105,11 +140,12 @@ def amsgrad(
     eps_root: float = 0.0,
     correct_mean: bool = True,
     correct_square: str = "before",
+    half_moments: bool = False,
 ) -> Optimizer:
     """AMSGrad: Adam whose denominator never shrinks.
 
     m, v, m^ and v^ as in `fnn.adam`, and ``w <- max(w, v^)``,
-    ``x <- x - rate m^ / (sqrt(w + eps_root) + eps)``.
+    ``x <- x - rate m^ / (sqrt(w + eps_root) + eps)``; the state calls w ``nu_max``.
 
     Args:
         learning_rate: a number or a schedule, any `Rate`.
@@ -117,6 +153,7 @@ def amsgrad(
         correct_mean: whether ``m^ = m / (1 - b1^t)``, or plain m, as in the paper.
         correct_square: when v is divided by ``1 - b2^t``: "before" the maximum is taken, "after"
             it, as in PyTorch, or "never", as in the paper.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`.
@@ -126,55 +163,64 @@ def amsgrad(
 
     Source: S. Reddi, S. Kale, S. Kumar, On the convergence of Adam and beyond (2018).
 
-    >>> opt = amsgrad(0.25)
+    >>> opt = fnn.amsgrad(0.25)
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.25
     """
-    words = ("before", "after", "never")
-    if correct_square not in words:
-        raise wrong("amsgrad", "correct_square", repr(correct_square), f"one of {words}")
+    check_one_of("amsgrad", "correct_square", correct_square, ("before", "after", "never"))
 
     def rule(now: Now, g: Any, m: Any, v: Any, w: Any) -> tuple[Any, ...]:
-        m = moving_mean(m, g, b1)
-        v = moving_mean(v, g**2, b2)
-        correction = total_weight(b2, now.t)
-        w = jnp.maximum(w, v / correction if correct_square == "before" else v)
-        square = w / correction if correct_square == "after" else w
-        m_hat = mean_hat(m, g, now.t, b1) if correct_mean else m
-        return -now.rate * m_hat / (jnp.sqrt(square + eps_root) + eps), m, v, w
+        g, m, v = moments(now, g, m, v)
+        weight = total_weight(now.b2, now.t)
+        w = jnp.maximum(w, v / weight if correct_square == "before" else v)
+        below = denominator(now, w, weight if correct_square == "after" else 1.0)
+        m_hat = mean_hat(m, g, now.t, now.b1) if correct_mean else m
+        return -now.rate * m_hat / below, m, v, w
 
-    return leafwise("amsgrad", rule, learning_rate, m=0.0, v=0.0, w=0.0)
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    initial = {"mu": 0.0, "nu": 0.0, "nu_max": 0.0}
+    return leafwise("amsgrad", rule, learning_rate, numbers, half_moments=half_moments, **initial)
 
 
 def adamax(
-    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+    learning_rate: Rate,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    half_moments: bool = False,
 ) -> Optimizer:
     """Adamax: Adam with the largest recent magnitude in the place of the root mean square.
 
-    m as in `fnn.adam`; ``u <- max(b2 u, |g| + eps)``, ``x <- x - rate m^ / u``.
+    m as in `fnn.adam`; ``u <- max(b2 u, |g| + eps)``, ``x <- x - rate m^ / u``. The state calls u
+    ``nu``.
 
     Args:
         learning_rate: a number or a schedule, any `Rate`.
         b1: decay of the mean.
         b2: decay of the maximum.
         eps: added to the magnitude; PyTorch does the same.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`.
 
     Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, section 7.1 (2015).
 
-    >>> opt = adamax(0.25)
+    >>> opt = fnn.adamax(0.25)
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.25
     """
 
     def rule(now: Now, g: Any, m: Any, u: Any) -> tuple[Any, ...]:
-        m = moving_mean(m, g, b1)
-        u = jnp.maximum(b2 * u, jnp.abs(g) + eps)
-        return -now.rate * mean_hat(m, g, now.t, b1) / u, m, u
+        m = moving_mean(m, g, now.b1)
+        u = jnp.maximum(now.b2 * u, jnp.abs(g) + now.eps)
+        return -now.rate * mean_hat(m, g, now.t, now.b1) / u, m, u
 
-    return leafwise("adamax", rule, learning_rate, m=0.0, u=0.0)
+    numbers = {"b1": b1, "b2": b2, "eps": eps}
+    return leafwise(
+        "adamax", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=0.0
+    )
 
 
 def nadam(
@@ -185,6 +231,7 @@ def nadam(
     eps: float = 1e-8,
     eps_root: float = 0.0,
     momentum_decay: float | None = None,
+    half_moments: bool = False,
 ) -> Optimizer:
     """NAdam: Adam with Nesterov's look one step ahead.
 
@@ -196,31 +243,49 @@ def nadam(
         learning_rate: a number or a schedule, any `Rate`.
         b1, b2, eps, eps_root: as in `fnn.adam`.
         momentum_decay: psi; PyTorch sets 0.004. None for the constant b1.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`.
 
     Source: T. Dozat, Incorporating Nesterov momentum into Adam (2016).
 
-    >>> opt = nadam(0.5, b1=0.5)
+    >>> opt = fnn.nadam(0.5, b1=0.5)
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.667
     """
     if momentum_decay is None:
-        return adam(learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=True)
-
-    def warm(t: Any) -> Any:
-        return b1 * (1 - 0.5 * 0.96 ** (momentum_decay * t))
+        return adam(
+            learning_rate,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            nesterov=True,
+            half_moments=half_moments,
+        )
 
     def rule(now: Now, g: Any, m: Any, v: Any, q: Any) -> tuple[Any, ...]:
-        m = moving_mean(m, g, b1)
-        v = moving_mean(v, g**2, b2)
+        def warm(t: Any) -> Any:
+            return now.b1 * (1 - 0.5 * 0.96 ** (now.momentum_decay * t))
+
+        g, m, v = moments(now, g, m, v)
         mu, following = warm(now.t), warm(now.t + 1)
         q = q * mu
         m_hat = following * m / (1 - q * following) + (1 - mu) * g / (1 - q)
-        return -now.rate * m_hat / (jnp.sqrt(v / total_weight(b2, now.t) + eps_root) + eps), m, v, q
+        return -now.rate * m_hat / denominator(now, v, total_weight(now.b2, now.t)), m, v, q
 
-    return leafwise("nadam", rule, learning_rate, m=0.0, v=0.0, q=lambda x: jnp.ones((), x.dtype))
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    return leafwise(
+        "nadam",
+        rule,
+        learning_rate,
+        numbers | {"momentum_decay": momentum_decay},
+        half_moments=half_moments,
+        mu=0.0,
+        nu=0.0,
+        product=lambda zeros: jnp.ones((), accumulator(zeros.dtype)),
+    )
 
 
 def radam(
@@ -233,6 +298,7 @@ def radam(
     threshold: float = 5.0,
     eps_before_correction: bool = False,
     nesterov: bool = False,
+    half_moments: bool = False,
 ) -> Optimizer:
     """RAdam: Adam that steps by the plain mean until its mean square can be trusted.
 
@@ -244,37 +310,42 @@ def radam(
     Args:
         learning_rate: a number or a schedule, any `Rate`.
         b1, b2, eps, eps_root: as in `fnn.adam`.
-        threshold: the length p from which the mean square is trusted.
+        threshold: the length p, at least 4, from which the mean square is trusted.
         eps_before_correction: as in `fnn.adam`; PyTorch does so here.
-        nesterov: as in `fnn.adam`.
+        nesterov, half_moments: as in `fnn.adam`.
 
     Returns:
         An `Optimizer`.
 
     Source: L. Liu et al., On the variance of the adaptive learning rate and beyond (2020).
 
-    >>> opt = radam(0.25)
+    >>> opt = fnn.radam(0.25)
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.75
     """
-    p_inf = 2 / (1 - b2) - 1
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
-        m = moving_mean(m, g, b1)
-        v = moving_mean(v, g**2, b2)
-        m_hat = mean_hat(m, g, now.t, b1, nesterov=nesterov)
-        correction = total_weight(b2, now.t)
-        if eps_before_correction:
-            root = (jnp.sqrt(v + eps_root) + eps) / jnp.sqrt(correction)
-        else:
-            root = jnp.sqrt(v / correction + eps_root) + eps
-        p = p_inf - 2 * now.t * b2**now.t / correction
-        trusted = p >= threshold
-        safe = jnp.where(trusted, p, threshold)
-        r = jnp.sqrt((safe - 4) * (safe - 2) * p_inf / ((p_inf - 4) * (p_inf - 2) * safe))
-        return -now.rate * jnp.where(trusted, r * m_hat / root, m_hat), m, v
+        g, m, v = moments(now, g, m, v)
+        m_hat = mean_hat(m, g, now.t, now.b1, nesterov=nesterov)
+        weight = total_weight(now.b2, now.t)
+        trusted, r = _rectification(now, weight)
+        below = denominator(now, v, weight, eps_before_correction)
+        return -now.rate * jnp.where(trusted, r * m_hat / below, m_hat), m, v
 
-    return leafwise("radam", rule, learning_rate, m=0.0, v=0.0)
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "threshold": threshold}
+    return leafwise(
+        "radam", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=0.0
+    )
+
+
+def _rectification(now: Now, weight: Any) -> tuple[Any, Any]:
+    """Return whether the mean square is trusted, and the factor r of the step where it is."""
+    p_inf = 2 / (1 - now.b2) - 1
+    p = p_inf - 2 * now.t * (1 - weight) / weight
+    trusted = p >= now.threshold
+    above = (p - 4) * (p - 2) * p_inf
+    below = (p_inf - 4) * (p_inf - 2) * p
+    return trusted, jnp.sqrt(jnp.where(trusted, above, 1) / jnp.where(trusted, below, 1))
 
 
 def lion(
@@ -284,6 +355,7 @@ def lion(
     b2: float = 0.99,
     weight_decay: float = 1e-3,
     mask: Mask | None = None,
+    half_moments: bool = False,
 ) -> Optimizer:
     """Lion: the sign of an interpolated mean, and decoupled weight decay.
 
@@ -295,19 +367,23 @@ def lion(
         b2: decay of the mean.
         weight_decay: the factor lambda.
         mask: a function of a leaf's path, true for the leaves to shrink; default all.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`; its update needs params.
 
     Source: X. Chen et al., Symbolic discovery of optimization algorithms (2023).
 
-    >>> opt, params = lion(0.5, weight_decay=0.25), jnp.array([8.0])
+    >>> opt, params = fnn.lion(0.5, weight_decay=0.25), jnp.array([8.0])
     >>> opt.update(jnp.array([-3.0]), opt.init(params), params)[0].tolist()
     [-0.5]
     """
 
-    def rule(now: Now, g: Any, m: Any) -> tuple[Any, ...]:
-        u = jnp.sign(b1 * m + (1 - b1) * g)
-        return -now.rate * u, b2 * m + (1 - b2) * g
+    check_number("lion", "weight_decay", weight_decay, NOT_NEGATIVE)
 
-    return add_weight_decay(leafwise("lion", rule, learning_rate, m=0.0), weight_decay, mask=mask)
+    def rule(now: Now, g: Any, m: Any) -> tuple[Any, ...]:
+        return -now.rate * jnp.sign(moving_mean(m, g, now.b1)), moving_mean(m, g, now.b2)
+
+    numbers = {"b1": b1, "b2": b2}
+    base = leafwise("lion", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0)
+    return add_weight_decay(base, weight_decay, mask=mask)

@@ -8,7 +8,18 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnn.optimizers.base import Now, Optimizer, Rate, leafwise, moving_mean, total_weight
+from fnn.checks import NOT_NEGATIVE, check_number
+from fnn.optimizers.base import (
+    Now,
+    Optimizer,
+    Rate,
+    bounded,
+    is_zero,
+    leafwise,
+    moving_mean,
+    root,
+    total_weight,
+)
 
 
 def adagrad(
@@ -17,33 +28,48 @@ def adagrad(
     initial: float = 0.1,
     eps: float = 1e-7,
     eps_in_root: bool = True,
+    half_moments: bool = False,
 ) -> Optimizer:
     """Adagrad: each number's rate falls with the root of the squares it has summed.
 
-    ``s <- s + g^2``, ``x <- x - rate g / sqrt(s + eps)``.
+    ``s <- s + g^2``, ``x <- x - rate g / sqrt(s + eps)``. The sum s is the state's
+    ``sum_of_squares``.
 
     Args:
         learning_rate: a number or a schedule, any `Rate`.
         initial: s before the first step; PyTorch and the texts start from 0.
         eps: keeps the denominator from zero.
         eps_in_root: False for ``sqrt(s) + eps``, as in PyTorch and the texts.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`.
 
     Source: J. Duchi, E. Hazan, Y. Singer, Adaptive subgradient methods (2011).
 
-    >>> opt = adagrad(0.5, initial=0.0, eps=0.0)
+    >>> opt = fnn.adagrad(0.5, initial=0.0, eps=0.0)
     >>> opt.update(jnp.array([4.0]), opt.init(jnp.zeros(1)))[0].tolist()
     [-0.5]
     """
+    check_number("adagrad", "initial", initial, NOT_NEGATIVE)
 
     def rule(now: Now, g: Any, s: Any) -> tuple[Any, ...]:
+        g = bounded(g)
         s = s + g**2
-        root = jnp.sqrt(s + eps) if eps_in_root else jnp.sqrt(s) + eps
-        return -now.rate * jnp.where(s > 0, g / jnp.where(s > 0, root, 1), 0), s
+        return -now.rate * g / _denominator(now, s, eps_in_root), s
 
-    return leafwise("adagrad", rule, learning_rate, s=initial)
+    return leafwise(
+        "adagrad",
+        rule,
+        learning_rate,
+        {"eps": eps},
+        half_moments=half_moments,
+        sum_of_squares=initial,
+    )
+
+
+def _denominator(now: Now, square: Any, eps_in_root: bool) -> Any:
+    return root(square + now.eps) if eps_in_root else root(square) + now.eps
 
 
 def rmsprop(
@@ -58,12 +84,13 @@ def rmsprop(
     momentum: float = 0.0,
     nesterov: bool = False,
     rate_inside: bool = True,
+    half_moments: bool = False,
 ) -> Optimizer:
     """RMSProp: the gradient over the root of its recent mean square.
 
     ``v <- decay v + (1 - decay) g^2``, ``u = g / sqrt(v + eps)``, ``x <- x - rate u``. Centered:
-    ``v - m^2`` in the place of v, with ``m <- decay m + (1 - decay) g``. With momentum mu:
-    ``p <- mu p + rate u``, ``x <- x - p``.
+    ``max(v - m^2, 0)`` in the place of v, with ``m <- decay m + (1 - decay) g``. With momentum mu:
+    ``p <- mu p + rate u``, ``x <- x - p``. The state calls v ``nu``, m ``mu`` and p ``trace``.
 
     Args:
         learning_rate: a number or a schedule, any `Rate`.
@@ -76,6 +103,7 @@ def rmsprop(
         momentum: mu, in [0, 1).
         nesterov: whether to step by ``mu p + rate u``.
         rate_inside: False for ``p <- mu p + u``, ``x <- x - rate p``, as in PyTorch.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`.
@@ -83,57 +111,73 @@ def rmsprop(
     Source: T. Tieleman, G. Hinton, Lecture 6.5 (2012); A. Graves, Generating sequences with
     recurrent neural networks (2013).
 
-    >>> opt = rmsprop(0.5, decay=0.75, eps=0.0)
+    >>> opt = fnn.rmsprop(0.5, decay=0.75, eps=0.0)
     >>> opt.update(jnp.array([4.0]), opt.init(jnp.zeros(1)))[0].tolist()
     [-1.0]
     """
+    check_number("rmsprop", "initial", initial, NOT_NEGATIVE)
+    moments = {"nu": initial} | ({"mu": 0.0} if centered else {})
+    if not is_zero(momentum):
+        moments["trace"] = 0.0
 
-    def direction(now: Now, g: Any, v: Any, m: Any) -> Any:
-        correction = total_weight(decay, now.t) if bias_correction else 1.0
-        square = v / correction - (m / correction) ** 2
-        return g / (jnp.sqrt(square + eps) if eps_in_root else jnp.sqrt(square) + eps)
-
-    def rule(now: Now, g: Any, v: Any, *more: Any) -> tuple[Any, ...]:
-        own = dict(zip(moments, more, strict=True))
-        v = moving_mean(v, g**2, decay)
+    def rule(now: Now, g: Any, *old: Any) -> tuple[Any, ...]:
+        g = bounded(g)
+        new = dict(zip(moments, old, strict=True))
+        weight = total_weight(now.decay, now.t) if bias_correction else 1.0
+        new["nu"] = moving_mean(new["nu"], g**2, now.decay)
+        square = new["nu"] / weight
         if centered:
-            own["m"] = moving_mean(own["m"], g, decay)
-        u = direction(now, g, v, own.get("m", 0.0))
-        if not momentum:
-            return (-now.rate * u, v, *own.values())
-        u, rate = (now.rate * u, 1.0) if rate_inside else (u, now.rate)
-        own["p"] = momentum * own["p"] + u
-        return -rate * (momentum * own["p"] + u if nesterov else own["p"]), v, *own.values()
+            new["mu"] = moving_mean(new["mu"], g, now.decay)
+            square = jnp.maximum(square - (new["mu"] / weight) ** 2, 0)
+        u = g / _denominator(now, square, eps_in_root)
+        rate = now.rate
+        if "trace" in moments:
+            u, rate = (rate * u, 1.0) if rate_inside else (u, rate)
+            new["trace"] = now.momentum * new["trace"] + u
+            u = now.momentum * new["trace"] + u if nesterov else new["trace"]
+        return -rate * u, *new.values()
 
-    moments = {name: 0.0 for name, used in (("m", centered), ("p", momentum)) if used}
-    return leafwise("rmsprop", rule, learning_rate, v=initial, **moments)
+    numbers = {"decay": decay, "eps": eps, "momentum": momentum}
+    return leafwise("rmsprop", rule, learning_rate, numbers, half_moments=half_moments, **moments)
 
 
-def adadelta(learning_rate: Rate = 1.0, *, decay: float = 0.9, eps: float = 1e-6) -> Optimizer:
+def adadelta(
+    learning_rate: Rate = 1.0,
+    *,
+    decay: float = 0.9,
+    eps: float = 1e-6,
+    half_moments: bool = False,
+) -> Optimizer:
     """Adadelta: steps measured by the steps before, so that no rate needs choosing.
 
     ``s <- decay s + (1 - decay) g^2``, ``g' = sqrt((d + eps) / (s + eps)) g``,
-    ``d <- decay d + (1 - decay) g'^2``, ``x <- x - rate g'``.
+    ``d <- decay d + (1 - decay) g'^2``, ``x <- x - rate g'``. The state calls s ``e_g`` and d
+    ``e_x``.
 
     Args:
         learning_rate: a number or a schedule, any `Rate`.
         decay: of both mean squares.
         eps: inside both roots, as everywhere; it sets the size of the first steps.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`.
 
     Source: M. Zeiler, ADADELTA: an adaptive learning rate method (2012).
 
-    >>> opt = adadelta(decay=0.75, eps=1.0)
+    >>> opt = fnn.adadelta(decay=0.75, eps=1.0)
     >>> round(opt.update(jnp.array([2.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -1.414
     """
 
     def rule(now: Now, g: Any, s: Any, d: Any) -> tuple[Any, ...]:
-        s = moving_mean(s, g**2, decay)
-        scaled = jnp.sqrt(d + eps) / jnp.sqrt(s + eps) * g
-        d = moving_mean(d, scaled**2, decay)
+        g = bounded(g)
+        s = moving_mean(s, g**2, now.decay)
+        scaled = root(d + now.eps) / root(s + now.eps) * g
+        d = moving_mean(d, scaled**2, now.decay)
         return -now.rate * scaled, s, d
 
-    return leafwise("adadelta", rule, learning_rate, s=0.0, d=0.0)
+    numbers = {"decay": decay, "eps": eps}
+    return leafwise(
+        "adadelta", rule, learning_rate, numbers, half_moments=half_moments, e_g=0.0, e_x=0.0
+    )

@@ -2,29 +2,53 @@
 
 ``state = init(params)``, then ``updates, state = update(grads, state, params)``, as in optax; the
 updates are added to the params. An optimizer of fnn is one rule, the formula for one leaf, and
-`leafwise` carries it over a pytree. Half-precision leaves are computed in float32 and stored in
-their own dtype.
+`leafwise` carries it over a pytree. What holds for all of them:
 
-A learning rate is a `Rate`: a number, a scalar array, or a schedule, a function of the step number
-(0 is the first step). The state's leaf ``learning_rate`` holds the rate of the next step and is
-what the next step uses: `learning_rate` reads it and `with_learning_rate` replaces it, which
-recompiles nothing.
+Learning rate. A `Rate` is a number, a scalar array, or a schedule: a function of the number of
+steps taken, 0 at the first. The state's leaf ``learning_rate`` is the rate of the next step;
+`learning_rate` reads it and `with_learning_rate` replaces it, which recompiles nothing. Whatever
+was set last counts: the rate in the state, or the array that the optimizer is made with, as
+`optax.inject_hyperparams` makes it with another at every step.
+
+Numbers. Every ``float`` argument may also be a traced array, so that `jax.vmap` runs a sweep.
+
+Precision. Half-precision leaves are computed in float32 and their moments kept in float32; the
+updates have the dtype of the params. ``half_moments=True`` keeps moments in the dtype of the
+params, as optax does. It halves the memory, but in float16 a mean square below 6e-8 is zero, and in
+bfloat16 changes of less than 1/256 are lost.
+
+Range. Where gradients are squared, those beyond 1e18 (1e152 in float64) count as 1e18, so that no
+square overflows; infinities and NaN stay what they are.
+
+Derivatives. Updates can be differentiated, also where the gradient is zero.
 """
 
+import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+import math
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from fnn.checks import wrong
+from fnn.checks import ANY, BELOW_ONE, NOT_NEGATIVE, Range, check_number, wrong
 from fnn.dtypes import accumulator
 from fnn.trees import check_like
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""] | float]
 Rate = float | Float[Array, ""] | Schedule
+Numbers = dict[str, Any]
+
+# Which numbers an argument of a rule may be, by its name, which means the same in every optimizer.
+RANGES = {
+    **dict.fromkeys(("b1", "b2", "beta", "decay", "momentum"), BELOW_ONE),
+    **dict.fromkeys(("eps", "eps_root", "damping", "momentum_decay", "rest_rate"), NOT_NEGATIVE),
+    "threshold": Range(4),
+}
+LAST = 2**31 - 1  # of int32
 
 
 class Transform(Protocol):
@@ -33,21 +57,29 @@ class Transform(Protocol):
     @property
     def init(self) -> Callable[[Any], Any]:
         """``init(params) -> state``."""
+        ...
 
     @property
     def update(self) -> Callable[..., tuple[Any, Any]]:
         """``update(grads, state, params=None) -> (updates, state)``, with any extra arguments."""
+        ...
 
 
-class Update(Protocol):
-    """``update(grads, state, params=None, **extra) -> (updates, state)``."""
+if TYPE_CHECKING:  # for checkers an optax transform too: optax asks for its own class by name
+    from optax import GradientTransformationExtraArgs  # type: ignore[import-untyped]
 
-    def __call__(self, grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        """Return the updates, to be added to params, and the new state."""
+    class _Pair(GradientTransformationExtraArgs):
+        def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Self: ...
+
+else:
+
+    class _Pair(NamedTuple):
+        init: Callable[[Any], Any]
+        update: Callable[..., tuple[Any, Any]]
 
 
-class Optimizer(NamedTuple):
-    """A pair of pure functions that any optax chain accepts.
+class Optimizer(_Pair):
+    """A pair of pure functions, which any optax chain accepts.
 
     Attributes:
         init: ``init(params) -> state``.
@@ -55,8 +87,7 @@ class Optimizer(NamedTuple):
             are to be added to the params.
     """
 
-    init: Callable[[Any], Any]
-    update: Update
+    __slots__ = ()
 
 
 class State(NamedTuple):
@@ -65,85 +96,182 @@ class State(NamedTuple):
     Attributes:
         step: int32[], steps taken.
         learning_rate: float[], the rate of the next step.
-        moments: by their name in the formula, pytrees like the params.
+        moments: pytrees like the params, by their names in optax: ``mu``, ``nu``.
+        given: float[], the array that the optimizer was made with as its rate; or None, if that was
+            a number or a schedule.
     """
 
     step: Int[Array, ""]
     learning_rate: Float[Array, ""]
     moments: dict[str, Any]
+    given: Float[Array, ""] | None = None
 
 
-class Now(NamedTuple):
-    """What a rule knows besides its leaf: the learning rate, and the step number from 1."""
+class Now(SimpleNamespace):
+    """What a rule knows besides its leaf, so that it changes no array of the leaf's dtype.
 
-    rate: Any
-    t: Any
+    Attributes:
+        rate: the learning rate.
+        t: the step number, from 1.
+        others: the optimizer's numbers, by their names. Those that are known stay Python's:
+            ``1 - b2`` is then exact to double precision.
+    """
 
 
 def leafwise(
     name: str,
     rule: Callable[..., tuple[Any, ...]],
     learning_rate: Rate,
+    numbers: Numbers,
+    *,
+    half_moments: bool = False,
     **initial: float | Callable[[Any], Any],
 ) -> Optimizer:
     """Carry ``rule(now, g, *moments) -> (update, *moments)`` over a pytree.
 
-    ``initial`` names the moments; each starts from a number everywhere, or from a function of the
-    leaf, where it has a shape of its own.
+    ``numbers`` are what else the rule needs to know. ``initial`` names the moments; each starts
+    from a number everywhere or, where it has a shape of its own, from a function of zeros like the
+    leaf.
     """
+    check_rate(name, learning_rate)
+    numbers = read_numbers(name, **numbers)
 
     def init(params: Any) -> State:
+        def start(x0: Any, x: Any) -> Any:
+            dtype = x.dtype if half_moments else accumulator(x.dtype)
+            return x0(jnp.zeros_like(x, dtype)) if callable(x0) else jnp.full_like(x, x0, dtype)
+
         moments = {
-            key: jax.tree.map(x0 if callable(x0) else lambda x, x0=x0: jnp.full_like(x, x0), params)
-            for key, x0 in initial.items()
+            key: jax.tree.map(functools.partial(start, x0), params) for key, x0 in initial.items()
         }
         return first_state(learning_rate, moments)
 
     def update(grads: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
         del extra
+        _check_leafwise(name, state, initial, grads, params)
+        rate = rate_of_step(learning_rate, state)
+        known = {"rate": rate, "t": state.step + 1} | numbers
         moments = [state.moments[key] for key in initial]  # a jit returns the dict sorted
-        check_like(name, "grads", grads, [*moments, grads][0] if params is None else params)
-        structure = jax.tree.structure(grads)
+        leaves, structure = jax.tree.flatten(grads)
+        like = leaves if params is None else jax.tree.leaves(params)
         columns: list[list[Any]] = [[] for _ in range(1 + len(initial))]
-        for leaf in zip(*[jax.tree.leaves(x) for x in (grads, *moments)], strict=True):
-            dtype = accumulator(leaf[0].dtype)
-            now = Now(state.learning_rate.astype(dtype), (state.step + 1).astype(dtype))
-            new = rule(now, *[x.astype(dtype) for x in leaf])
-            for column, value, old in zip(columns, new, leaf, strict=True):
+        for x, *leaf in zip(like, leaves, *map(jax.tree.leaves, moments), strict=True):
+            dtype = accumulator(x.dtype)
+            now = Now(**in_dtype(dtype, known))
+            new = rule(now, *[y.astype(dtype) for y in leaf])
+            for column, value, old in zip(columns, new, [x, *leaf[1:]], strict=True):
                 column.append(value.astype(old.dtype))
         updates, *trees = [jax.tree.unflatten(structure, column) for column in columns]
-        return updates, next_state(learning_rate, state, dict(zip(initial, trees, strict=True)))
+        named = dict(zip(initial, trees, strict=True))
+        return updates, next_state(learning_rate, rate, state, named)
 
     return Optimizer(init, update)
+
+
+def _check_leafwise(name: str, state: Any, initial: Numbers, grads: Any, params: Any) -> None:
+    check_state(name, state, State, initial)
+    full = [key for key, x0 in initial.items() if not callable(x0)]
+    if params is None:
+        params = state.moments[full[0]] if full else grads
+    check_like(name, "grads", grads, params)
+    for key in full:
+        check_like(name, f"state.moments[{key!r}]", state.moments[key], grads)
+
+
+def check_state(name: str, state: Any, kind: type, moments: Iterable[str] = ()) -> None:
+    """Raise unless this is a state of the kind that the optimizer's init returns."""
+    if not isinstance(state, kind):
+        raise wrong(name, "state", f"a {type(state).__name__}", f"the {kind.__name__} of its init")
+    if isinstance(state, State) and set(state.moments) != set(moments):
+        got = f"a State with moments {sorted(state.moments)}"
+        raise wrong(name, "state", got, f"that of its init, with moments {sorted(moments)}")
+
+
+def check_rate(name: str, rate: Rate) -> None:
+    """Raise unless this is a number, a scalar array or a schedule."""
+    if not callable(rate):
+        check_number(name, "learning_rate", rate)
+
+
+def read_numbers(name: str, **numbers: Any) -> Numbers:
+    """Check numbers against their ranges; bring those that are known into Python's form."""
+    for argument, value in numbers.items():
+        check_number(name, argument, value, RANGES.get(argument, ANY))
+    return {k: v if isinstance(v, jax.Array) else float(v) for k, v in numbers.items()}
+
+
+def in_dtype(dtype: Any, numbers: Numbers) -> Numbers:
+    """Return the numbers so that they change no array of this dtype."""
+    return {k: v.astype(dtype) if isinstance(v, jax.Array) else v for k, v in numbers.items()}
+
+
+def is_zero(number: Any) -> bool:
+    """Whether a number is known to be zero; a traced one is not."""
+    return not isinstance(number, jax.Array) and number == 0
 
 
 def first_state(rate: Rate, moments: dict[str, Any]) -> State:
     """Return the state before the first step."""
     start = jnp.zeros((), jnp.int32)
-    return State(start, _rate_at(rate, start), moments)
+    given = _rate_at(rate, start) if isinstance(rate, jax.Array) else None
+    return State(start, _rate_at(rate, start), moments, given)
 
 
-def next_state(rate: Rate, state: State, moments: dict[str, Any]) -> State:
-    """Return the state one step later."""
-    step = state.step + 1
-    return State(step, _rate_at(rate, step) if callable(rate) else state.learning_rate, moments)
+def rate_of_step(rate: Rate, state: State) -> Array:
+    """Return the rate of the next step: that of the state, or a newer array."""
+    if not isinstance(rate, jax.Array):
+        return state.learning_rate
+    own = rate.astype(state.learning_rate.dtype)
+    if state.given is None:
+        return own
+    replaced = (state.learning_rate != state.given) & (own == state.given)
+    return jnp.where(replaced, state.learning_rate, own)
 
 
-def _rate_at(rate: Rate, step: Any) -> jax.Array:
-    return jnp.asarray(rate(step) if callable(rate) else rate, float)
+def next_step(step: Array) -> Array:
+    """Return the step counted, which stays at the largest int32."""
+    return jnp.minimum(step, LAST - 1) + 1
 
 
-def moving_mean(mean: Any, x: Any, decay: float) -> Any:
+def next_state(rate: Rate, used: Array, state: State, moments: dict[str, Any]) -> State:
+    """Return the state after a step with the rate ``used``."""
+    step = next_step(state.step)
+    following = _rate_at(rate, step) if callable(rate) else used
+    given = state.given
+    if given is not None and isinstance(rate, jax.Array):
+        given = jnp.array(rate, given.dtype)
+    return State(step, following, moments, given)
+
+
+def _rate_at(rate: Rate, step: Any) -> Array:
+    """Return the rate, or the schedule's value, in an array of its own, which may be donated."""
+    return jnp.array(rate(step) if callable(rate) else rate, float)
+
+
+def rate_used(before: Any, after: Any) -> Array:
+    """Return the rate of the step between two states that hold one learning rate each."""
+    rate = learning_rate(after)
+    return rate if _rate_states(after)[0].given is not None else learning_rate(before)
+
+
+def moving_mean(mean: Any, x: Any, decay: Any) -> Any:
     """Return the exponential moving mean with one more value."""
     return decay * mean + (1 - decay) * x
 
 
-def total_weight(decay: float, t: Any) -> Any:
-    """Return ``1 - decay^t``: what the weights of t values in a moving mean add up to."""
-    return 1 - decay**t
+def total_weight(decay: Any, t: Any) -> Any:
+    """Return ``1 - decay^t``, what the weights of t values in a moving mean add up to.
+
+    As ``-expm1(t log decay)``: in float32, 1 - 0.999999 is 1 % off.
+    """
+    if not isinstance(decay, jax.Array):
+        return -jnp.expm1(t * (math.log(decay) if decay else -math.inf))
+    high = decay > 0.5
+    logarithm = jnp.log1p(jnp.where(high, decay, 1) - 1)
+    return jnp.where(high, -jnp.expm1(t * logarithm), 1 - jnp.where(high, 0, decay) ** t)
 
 
-def mean_hat(m: Any, g: Any, t: Any, decay: float, *, nesterov: bool = False) -> Any:
+def mean_hat(m: Any, g: Any, t: Any, decay: Any, *, nesterov: bool = False) -> Any:
     """Return a moving mean without its bias to the zero it starts from.
 
     With ``nesterov``, what it will be after one more step with the same gradient.
@@ -152,6 +280,17 @@ def mean_hat(m: Any, g: Any, t: Any, decay: float, *, nesterov: bool = False) ->
         ahead = decay * m / total_weight(decay, t + 1)
         return ahead + (1 - decay) * g / total_weight(decay, t)
     return m / total_weight(decay, t)
+
+
+def bounded(g: Array) -> Array:
+    """Return the gradient with numbers whose squares would overflow brought to the largest kept."""
+    limit = 2.0 ** (jnp.finfo(g.dtype).maxexp // 2 - 4)
+    return jnp.where(jnp.abs(g) < jnp.inf, jnp.clip(g, -limit, limit), g)
+
+
+def root(x: Array) -> Array:
+    """Return the square root, with a finite slope at 0, where it is 1e-19 (1e-154 in float64)."""
+    return jnp.sqrt(x + jnp.finfo(x.dtype).tiny)
 
 
 def run_update(
@@ -171,8 +310,12 @@ def need_params(name: str, grads: Any, params: Any) -> None:
     check_like(name, "grads", grads, params)
 
 
-def _is_rate(path: tuple[Any, ...]) -> bool:
-    return getattr(path[-1] if path else None, "name", None) == "learning_rate"
+def _is_state(x: Any) -> bool:
+    return isinstance(x, State)
+
+
+def _rate_states(state: Any) -> list[State]:
+    return [x for x in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(x)]
 
 
 def learning_rate(state: PyTree[Any]) -> Float[Array, ""]:
@@ -190,12 +333,11 @@ def learning_rate(state: PyTree[Any]) -> Float[Array, ""]:
     >>> float(fnn.learning_rate(fnn.sgd(0.5).init(jnp.zeros(3))))
     0.5
     """
-    rates = [x for path, x in jax.tree_util.tree_leaves_with_path(state) if _is_rate(path)]
-    if len(rates) != 1:
+    found = _rate_states(state)
+    if len(found) != 1:
         needed = "exactly one; read the leaf `learning_rate` of the part that you mean"
-        raise wrong("learning_rate", "state", f"{len(rates)} leaves `learning_rate`", needed)
-    rate: Array = rates[0]
-    return rate
+        raise wrong("learning_rate", "state", f"{len(found)} leaves `learning_rate`", needed)
+    return found[0].learning_rate
 
 
 def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> PyTree[Any]:
@@ -212,13 +354,17 @@ def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> Py
 
     Raises:
         ValueError: as `learning_rate`.
+        TypeError: rate is no number.
 
     >>> opt = fnn.sgd(0.5)
     >>> state = fnn.with_learning_rate(opt.init(jnp.zeros(1)), 0.25)
     >>> opt.update(jnp.ones(1), state)[0].tolist()
     [-0.25]
     """
-    dtype = learning_rate(state).dtype
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: jnp.asarray(rate, dtype) if _is_rate(path) else x, state
+    old = learning_rate(state)
+    if old.shape == ():  # else of a batch of states, as jax.vmap returns
+        check_number("with_learning_rate", "rate", rate)
+    new = jnp.broadcast_to(jnp.array(rate, old.dtype), old.shape)
+    return jax.tree.map(
+        lambda x: x._replace(learning_rate=new) if _is_state(x) else x, state, is_leaf=_is_state
     )

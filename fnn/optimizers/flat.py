@@ -17,7 +17,7 @@ from jaxtyping import Array, UInt32
 
 from fnn.checks import wrong
 from fnn.compiler import place_read_at_run_time
-from fnn.optimizers.base import Optimizer, Transform, run_update
+from fnn.optimizers.base import Optimizer, Transform, check_state, run_update
 from fnn.trees import check_like
 
 SMALL = 2**14  # numbers; larger leaves amortise their kernels, and copying them would cost more
@@ -110,7 +110,7 @@ def flat(optimizer: Transform) -> Optimizer:
     Raises:
         ValueError: params that are sharded over devices; gradients shaped otherwise than params.
 
-    >>> opt, params = flat(fnn.sgd(0.5)), {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}
+    >>> opt, params = fnn.flat(fnn.sgd(0.5)), {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}
     >>> updates, state = opt.update(params, opt.init(params))
     >>> updates["w"].tolist(), updates["b"].tolist()
     ([[-0.5, -0.5], [-0.5, -0.5]], [-0.0, -0.0])
@@ -121,6 +121,7 @@ def flat(optimizer: Transform) -> Optimizer:
         return Flat(optimizer.init(_pack(params, params)), jnp.zeros((), jnp.uint32))
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        check_state("flat", state, Flat)
         like = grads if params is None else params
         check_like("flat", "grads", grads, like)
         packed = None if params is None else _pack(params, params)

@@ -2,10 +2,23 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.optimizers.base import Now, Optimizer, Rate, leafwise, mean_hat, moving_mean, total_weight
+from fnn.checks import NOT_NEGATIVE, check_int, check_number
+from fnn.optimizers.adam import denominator, moments
+from fnn.optimizers.base import (
+    Now,
+    Optimizer,
+    Rate,
+    leafwise,
+    mean_hat,
+    moving_mean,
+    root,
+    total_weight,
+)
 from fnn.optimizers.transforms import add_weight_decay
 from fnn.trees import Mask
 
@@ -13,19 +26,25 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at 0 among those that keep 
 
 
 def orthogonalise(
-    m: Float[Array, "rows columns"], iterations: int, eps: float
+    m: Float[Array, "rows columns"], iterations: Any, eps: Any
 ) -> Float[Array, "rows columns"]:
     """Return nearly ``U V^T`` of ``m = U S V^T``: singular values in about [0.7, 1.2].
 
     From ``x = m / |m|``, Newton-Schulz: ``x <- a x + (b x x^T + c (x x^T)^2) x``.
     """
     a, b, c = COEFFICIENTS
-    x = m.T if m.shape[0] > m.shape[1] else m  # the smaller of both products
-    x = x / (jnp.sqrt(jnp.sum(x**2)) + eps)
-    for _ in range(iterations):
+
+    def iterate(_: Any, x: Any) -> Any:
         square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return x.T if m.shape[0] > m.shape[1] else x
+        return a * x + (b * square + c * square @ square) @ x
+
+    largest = lax.stop_gradient(jnp.max(jnp.abs(m), initial=0))
+    x = m / jnp.where(largest > 0, largest, 1)  # so that no square overflows or vanishes
+    x = x.T if m.shape[0] > m.shape[1] else x  # the smaller of both products
+    x = x / (root(jnp.sum(x**2)) + eps)
+    known = not isinstance(iterations, jax.Array)
+    u: Array = lax.fori_loop(0, iterations, iterate, x, unroll=known or None)
+    return u.T if m.shape[0] > m.shape[1] else u
 
 
 def muon(
@@ -40,6 +59,7 @@ def muon(
     b1: float = 0.9,
     b2: float = 0.999,
     rest_rate: float = 1.0,
+    half_moments: bool = False,
 ) -> Optimizer:
     """Muon for the matrices among the params, AdamW for the rest.
 
@@ -49,38 +69,48 @@ def muon(
     Args:
         learning_rate: a number or a schedule, any `Rate`.
         beta: decay of the matrices' mean.
-        iterations: of Newton-Schulz.
-        eps: in the norm that starts it, and AdamW's outside the root.
+        iterations: of Newton-Schulz; an int, or an integer array.
+        eps: AdamW's outside the root; and beside the norm that starts Newton-Schulz, there relative
+            to the largest number of m^, so that its size does not matter.
         nesterov: whether m^ looks one step ahead, as in `nadam`, for matrices and rest.
         weight_decay: decoupled, of all leaves or those of the mask.
         mask: a function of a leaf's path, true for the leaves to shrink; default all.
         b1, b2: AdamW's decays.
         rest_rate: AdamW's learning rate as a multiple of learning_rate.
+        half_moments: as in `fnn.sgd`.
 
     Returns:
         An `Optimizer`; its update needs params.
 
     Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024).
 
-    >>> opt, params = muon(0.5), jnp.eye(2)
+    >>> opt, params = fnn.muon(0.5), jnp.eye(2)
     >>> updates, _ = opt.update(jnp.array([[0.0, 9.0], [1.0, 0.0]]), opt.init(params), params)
     >>> bool(abs(jnp.linalg.svd(updates)[1] - 0.5).max() < 0.5 * 0.3)
     True
     """
 
+    check_number("muon", "weight_decay", weight_decay, NOT_NEGATIVE)
+    if not isinstance(iterations, jax.Array):
+        check_int("muon", "iterations", iterations, 1)
+
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
-        decay = beta if g.ndim == 2 else b1
-        m = moving_mean(m, g, decay)
-        m_hat = mean_hat(m, g, now.t, decay, nesterov=nesterov)
         if g.ndim == 2:
-            scale = max(1.0, g.shape[1] / g.shape[0]) ** 0.5
-            return -now.rate * scale * orthogonalise(m_hat, iterations, eps), m, v
-        v = moving_mean(v, g**2, b2)
-        root = jnp.sqrt(v / total_weight(b2, now.t)) + eps
-        return -now.rate * rest_rate * m_hat / root, m, v
+            m = moving_mean(m, g, now.beta)
+            m_hat = mean_hat(m, g, now.t, now.beta, nesterov=nesterov)
+            scale = max(1.0, g.shape[1] / max(g.shape[0], 1)) ** 0.5
+            return -now.rate * scale * orthogonalise(m_hat, iterations, now.eps), m, v
+        g, m, v = moments(now, g, m, v)
+        m_hat = mean_hat(m, g, now.t, now.b1, nesterov=nesterov)
+        below = denominator(now, v, total_weight(now.b2, now.t))
+        return -now.rate * now.rest_rate * m_hat / below, m, v
 
-    def no_square(x: Any) -> Any:
-        return jnp.zeros(() if x.ndim == 2 else x.shape, x.dtype)
+    def square(zeros: Any) -> Any:
+        return jnp.zeros((), zeros.dtype) if zeros.ndim == 2 else zeros
 
-    base = leafwise("muon", rule, learning_rate, m=0.0, v=no_square)
+    numbers = {"beta": beta, "b1": b1, "b2": b2, "eps": eps, "eps_root": 0.0}
+    numbers["rest_rate"] = rest_rate
+    base = leafwise(
+        "muon", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=square
+    )
     return add_weight_decay(base, weight_decay, mask=mask)

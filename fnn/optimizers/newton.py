@@ -23,9 +23,21 @@ from fnn.analysis.curvature import (
     quadratic,
     sampled_diagonal,
 )
-from fnn.checks import check_int, wrong
-from fnn.optimizers.base import Optimizer, Rate, State, first_state, next_state
-from fnn.trees import check_like
+from fnn.checks import check_int, describe, wrong
+from fnn.dtypes import number_like
+from fnn.optimizers.base import (
+    Optimizer,
+    Rate,
+    State,
+    check_rate,
+    check_state,
+    first_state,
+    in_dtype,
+    next_state,
+    rate_of_step,
+    read_numbers,
+)
+from fnn.trees import check_like, count
 
 
 def newton(
@@ -60,21 +72,25 @@ def newton(
     high-dimensional non-convex optimization (2014); S. Nash, A survey of truncated-Newton methods
     (2000).
 
-    >>> optimizer, x = newton(), jnp.array([5.0, -3.0])
+    >>> optimizer, x = fnn.newton(), jnp.array([5.0, -3.0])
     >>> step = fnn.make_step(lambda x, batch: ((x - batch) ** 2).sum() / 2, optimizer)
     >>> x, _, _ = step(x, optimizer.init(x), jnp.array([1.0, 2.0]))
     >>> x.tolist()
     [1.0, 2.0]
     """
-    _check_damping("newton", damping)
-    check_int("newton", "iterations", iterations, 1)
+    if isinstance(dense_up_to, jax.core.Tracer):
+        needed = "a Python int; to `optax.inject_hyperparams` name it among static_args"
+        raise wrong("newton", "dense_up_to", describe(dense_up_to), needed, TypeError)
+    if not isinstance(iterations, jax.Array):
+        check_int("newton", "iterations", iterations, 1)
 
-    def solve(q: Quadratic, step: Array) -> Array:
+    def solve(q: Quadratic, step: Array, damping: Any) -> Array:
         if q.gradient.size <= dense_up_to:
-            return _dense(q, damping)
+            hessian = jax.vmap(q.product)(jnp.eye(q.gradient.size, dtype=q.gradient.dtype))
+            return _solve_by_magnitudes(hessian, q.gradient, number_like(damping, hessian))
         return _conjugate_gradients(q, damping, iterations)
 
-    return _second_order("newton", solve, learning_rate)
+    return _second_order("newton", solve, learning_rate, damping)
 
 
 def diagonal_newton(
@@ -105,33 +121,34 @@ def diagonal_newton(
 
     Source: EE628, lecture 6, preconditioning (2019); Z. Yao et al., ADAHESSIAN (2021).
 
-    >>> optimizer, x = diagonal_newton(), jnp.array([-5.0, -2.0])
+    >>> optimizer, x = fnn.diagonal_newton(), jnp.array([-5.0, -2.0])
     >>> step = fnn.make_step(lambda x, batch: x[0] ** 2 + 2 * x[1] ** 2, optimizer)
     >>> x, _, _ = step(x, optimizer.init(x), None)
     >>> x.tolist()
     [0.0, 0.0]
     """
-    _check_damping("diagonal_newton", damping)
     if samples is not None:
         check_int("diagonal_newton", "samples", samples, 1)
     if (samples is None) != (key is None):
         needed = "both, or neither for the exact diagonal"
         raise wrong("diagonal_newton", "samples, key", f"{samples}, {key}", needed)
 
-    def solve(q: Quadratic, step: Array) -> Array:
+    def solve(q: Quadratic, step: Array, damping: Any) -> Array:
         if samples is None or key is None:
             h = diagonal(q)
         else:
             h = sampled_diagonal(q, jax.random.fold_in(key, step), samples)
         return _divide(q.gradient, jnp.abs(h) + damping)
 
-    return _second_order("diagonal_newton", solve, learning_rate)
+    return _second_order("diagonal_newton", solve, learning_rate, damping)
 
 
 def _second_order(
-    name: str, solve: Callable[[Quadratic, Array], Array], learning_rate: Rate
+    name: str, solve: Callable[..., Array], learning_rate: Rate, damping: float
 ) -> Optimizer:
-    """Carry ``solve(quadratic model, step number) -> direction`` over a pytree."""
+    """Carry ``solve(quadratic model, steps taken, damping) -> direction`` over a pytree."""
+    check_rate(name, learning_rate)
+    numbers = read_numbers(name, damping=damping)
 
     def init(params: Any) -> State:
         return first_state(learning_rate, {})
@@ -143,11 +160,16 @@ def _second_order(
             if given is None:
                 needed = "update(grads, state, params, value_fn=<the loss of params>)"
                 raise wrong(name, argument, "None", needed)
+        check_state(name, state, State)
         check_like(name, "grads", grads, params)
+        rate = rate_of_step(learning_rate, state)
+        following = next_state(learning_rate, rate, state, {})
+        if not count(params):
+            return grads, following
         q = quadratic(name, value_fn, params)
-        direction = solve(q._replace(gradient=q.pack(grads)), state.step)
-        updates = q.unpack(-state.learning_rate.astype(direction.dtype) * direction)
-        return updates, next_state(learning_rate, state, {})
+        known = in_dtype(q.gradient.dtype, {"rate": rate} | numbers)
+        direction = solve(q._replace(gradient=q.pack(grads)), state.step, known["damping"])
+        return q.unpack(-known["rate"] * direction), following
 
     return Optimizer(init, update)
 
@@ -158,14 +180,50 @@ def _divide(g: Array, h: Array) -> Array:
     return jnp.where(real, g / jnp.where(real, h, 1), 0)
 
 
-def _dense(q: Quadratic, damping: float) -> Array:
-    hessian = jax.vmap(q.product)(jnp.eye(q.gradient.size, dtype=q.gradient.dtype))
+@jax.custom_jvp
+def _solve_by_magnitudes(hessian: Array, g: Array, damping: Array) -> Array:
+    """Return ``(|H| + damping)^-1 g``."""
     values, vectors = jnp.linalg.eigh(hessian)
-    return dot(vectors, _divide(dot(q.gradient, vectors), jnp.abs(values) + damping))
+    return dot(vectors, _divide(dot(g, vectors), jnp.abs(values) + damping))
 
 
-def _conjugate_gradients(q: Quadratic, damping: float, iterations: int) -> Array:
-    g = q.gradient
+@_solve_by_magnitudes.defjvp
+def _derivative(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """Differentiate ``A x = g``: ``A x' = g' - A' x`` with ``A = |H| + damping``.
+
+    In the basis of the eigenvectors of H, ``|H|'`` is H' with each entry times the quotient
+    ``(|a| - |b|) / (a - b)`` of its two eigenvalues. That of `jnp.linalg.eigh` itself is NaN where
+    two eigenvalues are equal.
+    """
+    (hessian, g, damping), (hessian_dot, g_dot, damping_dot) = primals, tangents
+    values, vectors = jnp.linalg.eigh(hessian)
+    size = jnp.abs(values) + damping
+    x = _divide(dot(g, vectors), size)
+    a, b = values[:, None], values[None, :]
+    apart = jnp.where(a == b, 1, a - b)
+    quotient = jnp.where(a == b, jnp.sign(a), (jnp.abs(a) - jnp.abs(b)) / apart)
+    change = quotient * dot(vectors.T, dot(hessian_dot, vectors))
+    x_dot = _divide(dot(g_dot, vectors) - dot(change, x) - damping_dot * x, size)
+    return dot(vectors, x), dot(vectors, x_dot)
+
+
+def _conjugate_gradients(q: Quadratic, damping: Any, iterations: Any) -> Array:
+    """Return nearly ``(H + damping)^-1 g``; the derivative is that of the exact solution."""
+
+    def product(v: Array) -> Any:
+        return q.product(v) + damping * v
+
+    def solve(product: Callable[[Array], Array], g: Array) -> Array:
+        largest = jnp.max(jnp.abs(g))
+        scale = jnp.where(largest > 0, largest, 1)  # so that no square overflows or vanishes
+        return scale * _iterate(product, g / scale, iterations)
+
+    direction: Array = lax.custom_linear_solve(product, q.gradient, solve, symmetric=True)
+    return direction
+
+
+def _iterate(product: Callable[[Array], Array], g: Array, iterations: Any) -> Array:
+    """Return the direction after conjugate gradients from zero on ``product(d) = g``."""
     eps = np.finfo(g.dtype).eps
 
     def unfinished(carry: Any) -> Any:
@@ -174,7 +232,7 @@ def _conjugate_gradients(q: Quadratic, damping: float, iterations: int) -> Array
 
     def advance(carry: Any) -> Any:
         i, _, d, r, p, largest = carry
-        a_p = q.product(p) + damping * p
+        a_p = product(p)
         bend, square = p @ a_p, r @ r
         curvature = bend / (p @ p)
         largest = jnp.maximum(largest, jnp.abs(curvature))
@@ -189,8 +247,3 @@ def _conjugate_gradients(q: Quadratic, damping: float, iterations: int) -> Array
     start = jnp.zeros((), jnp.int32), jnp.array(True), jnp.zeros_like(g), g, g, jnp.zeros_like(g[0])
     d: Array = lax.while_loop(unfinished, advance, start)[2]
     return d
-
-
-def _check_damping(name: str, damping: float) -> None:
-    if not damping >= 0:
-        raise wrong(name, "damping", damping, "a number >= 0")

@@ -1,7 +1,8 @@
 """Learning-rate schedules: functions from the number of steps taken to a rate.
 
-``schedule(0)`` is the rate of the first step. A schedule takes an int or an integer array and
-returns a scalar array, under `jax.jit` too, and stands wherever an optimizer takes a learning rate.
+``schedule(0)`` is the rate of the first step. A schedule takes an int of any size or an integer
+array, under `jax.jit` too, and returns a scalar array; it stands wherever an optimizer takes a
+learning rate. Rates, and every other ``float`` argument, may be traced.
 """
 
 import math
@@ -10,28 +11,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from fnn.checks import check_int, wrong
-from fnn.optimizers.base import Schedule
-
-
-def _of_float(formula: Callable[[Any], Any]) -> Schedule:
-    """Make a schedule of a formula in a floating-point step number."""
-
-    def schedule(step: Any) -> Float[Array, ""]:
-        return jnp.asarray(formula(jnp.asarray(step).astype(float)), float)
-
-    return schedule
+from fnn.checks import NOT_NEGATIVE, POSITIVE, check_int, check_number, wrong
+from fnn.optimizers.base import Schedule, in_dtype, read_numbers
 
 
 def constant(rate: float) -> Schedule:
     """Return the schedule ``rate``.
 
-    >>> float(constant(0.5)(100))
+    >>> float(fnn.schedules.constant(0.5)(100))
     0.5
     """
-    return _of_float(lambda step: rate)
+    return _of_float("constant", lambda step, rate: rate, rate=rate)
 
 
 def power(rate: float, exponent: float) -> Schedule:
@@ -39,25 +32,34 @@ def power(rate: float, exponent: float) -> Schedule:
 
     Source: H. Robbins, S. Monro, A stochastic approximation method (1951).
 
-    >>> float(power(1.0, -0.5)(3))
+    >>> float(fnn.schedules.power(1.0, -0.5)(3))
     0.5
     """
-    return _of_float(lambda step: rate * (step + 1) ** exponent)
+
+    def formula(step: Any, rate: Any, exponent: Any) -> Any:
+        return rate * (step + 1) ** exponent
+
+    return _of_float("power", formula, rate=rate, exponent=exponent)
 
 
-def exponential(rate: float, base: float, *, steps: int = 1, staircase: bool = False) -> Schedule:
-    """Return ``rate base^(step / steps)``; ``staircase`` rounds the exponent down.
+def exponential(
+    rate: float, base: float, *, steps: int = 1, staircase: bool = False, floor: float = 0.0
+) -> Schedule:
+    """Return ``max(rate base^(step / steps), floor)``; ``staircase`` rounds the exponent down.
 
-    >>> float(exponential(1.0, 0.5)(2)), float(exponential(1.0, 0.5, steps=4, staircase=True)(7))
-    (0.25, 0.5)
+    >>> schedule = fnn.schedules.exponential(1.0, 0.5, floor=0.2)
+    >>> [round(float(schedule(step)), 2) for step in (0, 1, 2, 3)]
+    [1.0, 0.5, 0.25, 0.2]
     """
     check_int("schedules.exponential", "steps", steps, 1)
+    check_number("schedules.exponential", "base", base, NOT_NEGATIVE)
 
-    def formula(step: Any) -> Any:
-        exponent = step / steps
-        return rate * base ** (jnp.floor(exponent) if staircase else exponent)
+    def formula(step: Any, rate: Any, base: Any, floor: Any) -> Any:
+        exponent = step / float(steps)
+        value = rate * base ** (jnp.floor(exponent) if staircase else exponent)
+        return jnp.maximum(value, floor)
 
-    return _of_float(formula)
+    return _of_float("exponential", formula, rate=rate, base=base, floor=floor)
 
 
 def linear(start: float, end: float, steps: int) -> Schedule:
@@ -65,35 +67,43 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 
     ``linear(0.0, rate, steps)`` is the linear warm-up.
 
-    >>> [float(linear(0.0, 1.0, 4)(step)) for step in (0, 1, 4, 9)]
+    >>> [float(fnn.schedules.linear(0.0, 1.0, 4)(step)) for step in (0, 1, 4, 9)]
     [0.0, 0.25, 1.0, 1.0]
     """
     check_int("schedules.linear", "steps", steps, 1)
-    return _of_float(lambda step: start + (end - start) * jnp.minimum(step / steps, 1.0))
+
+    def formula(step: Any, start: Any, end: Any) -> Any:
+        return start + (end - start) * jnp.minimum(step / float(steps), 1.0)
+
+    return _of_float("linear", formula, start=start, end=end)
 
 
-def _wave(start: float, end: float, part: Any) -> Any:
-    """Half a cosine from ``start`` at part 0 to ``end`` at part 1."""
-    near = (1 + jnp.cos(math.pi * jnp.clip(part, 0.0, 1.0))) / 2
-    return start * near + end * (1 - near)
-
-
-def cosine(rate: float, steps: int, *, end: float = 0.0) -> Schedule:
+def cosine(rate: float, steps: int, *, end: float = 0.0, exponent: float = 1.0) -> Schedule:
     """Return half a cosine wave from ``rate`` at step 0 to ``end`` at ``steps`` and afterwards.
 
-    ``end + (rate - end) (1 + cos(pi step / steps)) / 2``.
+    ``end + (rate - end) ((1 + cos(pi step / steps)) / 2)^exponent``.
 
     Source: I. Loshchilov, F. Hutter, SGDR: stochastic gradient descent with warm restarts (2017).
 
-    >>> [round(float(cosine(1.0, 4)(step)), 3) for step in (0, 2, 4, 9)]
+    >>> [round(float(fnn.schedules.cosine(1.0, 4)(step)), 3) for step in (0, 2, 4, 9)]
     [1.0, 0.5, 0.0, 0.0]
     """
     check_int("schedules.cosine", "steps", steps, 1)
-    return _of_float(lambda step: _wave(rate, end, step / steps))
+
+    def formula(step: Any, rate: Any, end: Any, exponent: Any) -> Any:
+        return _wave(rate, end, step / float(steps), exponent)
+
+    return _of_float("cosine", formula, rate=rate, end=end, exponent=exponent)
 
 
 def warmup_cosine(
-    rate: float, steps: int, *, warmup: int, start: float = 0.0, end: float = 0.0
+    rate: float,
+    steps: int,
+    *,
+    warmup: int,
+    start: float = 0.0,
+    end: float = 0.0,
+    exponent: float = 1.0,
 ) -> Schedule:
     """Return a line from ``start`` to ``rate`` over ``warmup`` steps, then a cosine to ``end``.
 
@@ -103,19 +113,22 @@ def warmup_cosine(
         warmup: steps of the line, fewer than ``steps``.
         start: the rate of step 0; as the first step is lost with 0, ``rate / warmup`` is an idea.
         end: the rate from ``steps`` on.
+        exponent: of the wave, as in `cosine`.
 
-    >>> schedule = warmup_cosine(1.0, 6, warmup=2)
+    >>> schedule = fnn.schedules.warmup_cosine(1.0, 6, warmup=2)
     >>> [round(float(schedule(step)), 3) for step in (0, 1, 2, 4, 6)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     check_int("schedules.warmup_cosine", "warmup", warmup, 1)
     check_int("schedules.warmup_cosine", "steps", steps, warmup + 1)
 
-    def formula(step: Any) -> Any:
-        line = start + (rate - start) * step / warmup
-        return jnp.where(step < warmup, line, _wave(rate, end, (step - warmup) / (steps - warmup)))
+    def formula(step: Any, rate: Any, start: Any, end: Any, exponent: Any) -> Any:
+        line = start + (rate - start) * step / float(warmup)
+        wave = _wave(rate, end, (step - float(warmup)) / float(steps - warmup), exponent)
+        return jnp.where(step < float(warmup), line, wave)
 
-    return _of_float(formula)
+    numbers = {"rate": rate, "start": start, "end": end, "exponent": exponent}
+    return _of_float("warmup_cosine", formula, **numbers)
 
 
 def piecewise(rate: float, factors: Mapping[int, float]) -> Schedule:
@@ -125,19 +138,21 @@ def piecewise(rate: float, factors: Mapping[int, float]) -> Schedule:
         rate: the rate until the first factor.
         factors: step to factor, such as ``{3000: 0.1, 6000: 0.1}``; from that step on it counts.
 
-    >>> [round(float(piecewise(1.0, {2: 0.5, 4: 0.1})(step)), 3) for step in (1, 2, 4)]
+    >>> schedule = fnn.schedules.piecewise(1.0, {2: 0.5, 4: 0.1})
+    >>> [round(float(schedule(step)), 3) for step in (1, 2, 4)]
     [1.0, 0.5, 0.05]
     """
     for step in factors:
         check_int("schedules.piecewise", "factors", step, 0)
 
-    def formula(step: Any) -> Any:
+    def formula(step: Any, rate: Any, **factors: Any) -> Any:
         value = jnp.full_like(step, rate)
         for start, factor in factors.items():
-            value = value * jnp.where(step >= start, factor, 1.0).astype(value.dtype)
+            value = value * jnp.where(step >= float(start), factor, 1.0).astype(value.dtype)
         return value
 
-    return _of_float(formula)
+    named = {str(step): factor for step, factor in factors.items()}
+    return _of_float("piecewise", formula, rate=rate, **named)
 
 
 def one_cycle(
@@ -154,17 +169,67 @@ def one_cycle(
 
     Source: L. Smith, N. Topin, Super-convergence (2018).
 
-    >>> [round(float(one_cycle(1.0, 10)(step)), 3) for step in (0, 3, 10)]
+    >>> [round(float(fnn.schedules.one_cycle(1.0, 10)(step)), 3) for step in (0, 3, 10)]
     [0.04, 1.0, 0.0]
     """
     check_int("schedules.one_cycle", "steps", steps, 1)
-    peak = int(rise * steps)
-    if not 0 < peak < steps:
-        raise wrong("schedules.one_cycle", "rise", rise, f"a peak within the {steps} steps")
-    first, last = rate / start, rate / start / end
+    check_number("schedules.one_cycle", "rise", rise)
+    check_number("schedules.one_cycle", "start", start, POSITIVE)
+    check_number("schedules.one_cycle", "end", end, POSITIVE)
+    if isinstance(rise, jax.Array):
+        peak: Any = jnp.clip(jnp.floor(rise * float(steps)), 1.0, float(steps - 1))
+    else:
+        peak = int(rise * steps)
+        if not 0 < peak < steps:
+            raise wrong("schedules.one_cycle", "rise", rise, f"a peak within the {steps} steps")
 
-    def formula(step: Any) -> jax.Array:
-        up, down = step / peak, (step - peak) / (steps - peak)
-        return jnp.where(step < peak, _wave(first, rate, up), _wave(rate, last, down))
+    def formula(step: Any, rate: Any, peak: Any, start: Any, end: Any) -> Any:
+        first = rate / start
+        up = _wave(first, rate, step / peak)
+        down = _wave(rate, first / end, (step - peak) / (float(steps) - peak))
+        return jnp.where(step < peak, up, down)
 
-    return _of_float(formula)
+    return _of_float("one_cycle", formula, rate=rate, peak=peak, start=start, end=end)
+
+
+def delay(schedule: Schedule, steps: int) -> Schedule:
+    """Return the schedule begun ``steps`` later; until then, its first rate.
+
+    Args:
+        schedule: any function of the number of steps taken, fnn's, optax's or your own.
+        steps: how long to wait.
+
+    >>> schedule = fnn.schedules.delay(fnn.schedules.linear(1.0, 0.0, 4), 10)
+    >>> [float(schedule(step)) for step in (0, 10, 12, 14)]
+    [1.0, 1.0, 0.5, 0.0]
+    """
+    check_int("schedules.delay", "steps", steps, 0)
+    if not callable(schedule):
+        raise wrong("schedules.delay", "schedule", schedule, "a schedule", TypeError)
+
+    def delayed(step: Any) -> Any:
+        if isinstance(step, int | np.integer):
+            return schedule(jnp.asarray(max(int(step) - steps, 0)))
+        first = min(steps, jnp.iinfo(step.dtype).max)
+        return schedule(jnp.where(step > first, step - first, 0))
+
+    return delayed
+
+
+def _of_float(name: str, formula: Callable[..., Any], **numbers: Any) -> Schedule:
+    """Make a schedule of a formula in a floating-point step number and other numbers."""
+    numbers = read_numbers(f"schedules.{name}", **numbers)
+
+    def schedule(step: Any) -> Float[Array, ""]:
+        if isinstance(step, int | np.integer):  # of any size: float32 holds 1e10, int32 does not
+            step = float(step)
+        known = in_dtype(jnp.result_type(float), numbers)
+        return jnp.asarray(formula(jnp.asarray(step).astype(float), **known), float)
+
+    return schedule
+
+
+def _wave(start: Any, end: Any, part: Any, exponent: Any = 1.0) -> Any:
+    """Half a cosine from ``start`` at part 0 to ``end`` at part 1."""
+    near = ((1 + jnp.cos(math.pi * jnp.clip(part, 0.0, 1.0))) / 2) ** exponent
+    return start * near + end * (1 - near)

@@ -1,31 +1,38 @@
-"""What goes before and after an optimizer: chains, clipping, penalties, frozen parameters.
+"""What goes before and after an optimizer: chains, clipping, penalties, weight decay.
 
 A transform is an `Optimizer` too, ``update(grads, state, params) -> (grads, state)``: `chain` hands
 what one returns to the next, fnn's and optax's alike. Masks are functions of a leaf's path, as
 `fnn.paths` writes it: ``lambda path: path.endswith("/w")``.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import wrong
-from fnn.dtypes import accumulator
-from fnn.optimizers.base import Optimizer, Transform, learning_rate, need_params, run_update
-from fnn.trees import Mask, global_norm, paths
+from fnn.checks import NOT_NEGATIVE, check_number, wrong
+from fnn.dtypes import computed_wide, number_like
+from fnn.optimizers.base import (
+    Optimizer,
+    Transform,
+    need_params,
+    rate_used,
+    run_update,
+)
+from fnn.trees import Mask, chosen, scaled_norm
 
 
-def where_mask(name: str, mask: Mask | None, fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """Map fn over the leaves whose path the mask selects; the others stay as in tree."""
-    if mask is None:
-        return jax.tree.map(fn, tree, *rest)
-    names = paths(tree)
-    chosen = {path: bool(mask(path)) for path in jax.tree.leaves(names)}
-    if chosen and not any(chosen.values()):
-        raise wrong(name, "mask", "no leaf selected", f"true for one or more of {list(chosen)}")
-    return jax.tree.map(lambda path, x, *xs: fn(x, *xs) if chosen[path] else x, names, tree, *rest)
+def where_chosen(
+    name: str, mask: Mask | None, fn: Callable[..., Any], tree: Any, *rest: Any
+) -> Any:
+    """Map fn over the leaves that the mask selects; the others stay as in tree."""
+
+    def leaf(selected: bool, x: Any, *others: Any) -> Any:
+        return computed_wide(fn, x, *others) if selected else x
+
+    return jax.tree.map(leaf, chosen(name, mask, tree), tree, *rest)
 
 
 def stateless(fn: Callable[[Any, Any], Any]) -> Optimizer:
@@ -51,7 +58,7 @@ def chain(*transforms: Transform) -> Optimizer:
     Raises:
         ValueError: update's state is not one state per transform.
 
-    >>> opt = chain(clip_by_value(1.0), fnn.sgd(0.5))
+    >>> opt = fnn.chain(fnn.clip_by_value(1.0), fnn.sgd(0.5))
     >>> opt.update(jnp.array([0.5, -8.0]), opt.init(jnp.zeros(2)))[0].tolist()
     [-0.25, 0.5]
     """
@@ -61,7 +68,7 @@ def chain(*transforms: Transform) -> Optimizer:
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if not isinstance(state, tuple) or len(state) != len(transforms):
-            got = f"{len(state)} parts" if isinstance(state, tuple) else type(state).__name__
+            got = f"{len(state)} parts" if type(state) is tuple else f"a {type(state).__name__}"
             needed = f"the {len(transforms)} that init returns, one per transform"
             raise wrong("chain", "state", got, needed)
         states = []
@@ -87,19 +94,22 @@ def clip_by_global_norm(max_norm: float) -> Optimizer:
     Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural
     networks (2013).
 
-    >>> clip_by_global_norm(2.5).update(jnp.array([3.0, 4.0]), ())[0].tolist()
+    >>> fnn.clip_by_global_norm(2.5).update(jnp.array([3.0, 4.0]), ())[0].tolist()
     [1.5, 2.0]
     """
 
+    check_number("clip_by_global_norm", "max_norm", max_norm, NOT_NEGATIVE)
+
     def clip(grads: Any, params: Any) -> Any:
-        norm = global_norm(grads)
-        scale = jnp.where(norm > max_norm, max_norm / norm, 1.0).astype(norm.dtype)
+        scale, norm = scaled_norm(grads)
+        limit = number_like(max_norm, norm)
+        over = scale * norm > limit
+        factor = limit / jnp.where(over, norm, 1)
 
         def shrink(g: Any) -> Any:
-            dtype = accumulator(g.dtype)
-            return (g.astype(dtype) * scale.astype(dtype)).astype(g.dtype)
+            return jnp.where(over, g / scale.astype(g.dtype) * factor.astype(g.dtype), g)
 
-        return jax.tree.map(shrink, grads)
+        return jax.tree.map(functools.partial(computed_wide, shrink), grads)
 
     return stateless(clip)
 
@@ -113,12 +123,16 @@ def clip_by_value(limit: float) -> Optimizer:
     Returns:
         An `Optimizer` without state, for a `chain`.
 
-    >>> clip_by_value(1.0).update(jnp.array([0.5, -8.0]), ())[0].tolist()
+    >>> fnn.clip_by_value(1.0).update(jnp.array([0.5, -8.0]), ())[0].tolist()
     [0.5, -1.0]
     """
-    return stateless(
-        lambda grads, params: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads)
-    )
+    check_number("clip_by_value", "limit", limit, NOT_NEGATIVE)
+
+    def clip(g: Any) -> Any:
+        most = number_like(limit, g)
+        return jnp.clip(g, -most, most)
+
+    return stateless(lambda grads, params: jax.tree.map(clip, grads))
 
 
 def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
@@ -139,39 +153,21 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
             mask that selects no leaf.
 
     >>> params = grads = {"w": jnp.array(4.0), "b": jnp.array(4.0)}
-    >>> updates, _ = l2(0.5, mask=lambda path: path == "w").update(grads, (), params)
+    >>> updates, _ = fnn.l2(0.5, mask=lambda path: path == "w").update(grads, (), params)
     >>> updates["w"].item(), updates["b"].item()
     (6.0, 4.0)
     """
 
-    def penalise(grads: Any, params: Any) -> Any:
+    check_number("l2", "strength", strength, NOT_NEGATIVE)
+
+    def penalise(g: Any, x: Any) -> Any:
+        return g + number_like(strength, x) * x
+
+    def update(grads: Any, params: Any) -> Any:
         need_params("l2", grads, params)
-        return where_mask(
-            "l2", mask, lambda g, x: g + (strength * x).astype(g.dtype), grads, params
-        )
+        return where_chosen("l2", mask, penalise, grads, params)
 
-    return stateless(penalise)
-
-
-def freeze(mask: Mask) -> Optimizer:
-    """Keep the masked leaves as they are: their updates become zero.
-
-    Put it last in a `chain`, behind everything that changes parameters.
-
-    Args:
-        mask: a function of a leaf's path, true for the leaves to freeze.
-
-    Returns:
-        An `Optimizer` without state, for a `chain`.
-
-    Raises:
-        ValueError: from update, a mask that selects no leaf.
-
-    >>> updates = {"features": jnp.ones(1), "head": jnp.ones(1)}
-    >>> freeze(lambda path: path == "features").update(updates, ())[0]["features"].tolist()
-    [0.0]
-    """
-    return stateless(lambda grads, params: where_mask("freeze", mask, jnp.zeros_like, grads))
+    return stateless(update)
 
 
 def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = None) -> Optimizer:
@@ -194,21 +190,22 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
-    >>> opt = add_weight_decay(fnn.sgd(0.5), 0.25)
+    >>> opt = fnn.add_weight_decay(fnn.sgd(0.5), 0.25)
     >>> params = jnp.array([8.0])
     >>> opt.update(jnp.array([1.0]), opt.init(params), params)[0].tolist()
     [-1.5]
     """
 
+    check_number("add_weight_decay", "decay", decay, NOT_NEGATIVE)
+
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         need_params("add_weight_decay", grads, params)
-        rate = learning_rate(state)
+        updates, following = run_update(optimizer, grads, state, params, extra)
+        rate = rate_used(state, following)
 
         def shrink(u: Any, x: Any) -> Any:
-            dtype = accumulator(u.dtype)
-            return (u.astype(dtype) - rate.astype(dtype) * decay * x.astype(dtype)).astype(u.dtype)
+            return u - number_like(rate, x) * number_like(decay, x) * x
 
-        updates, state = run_update(optimizer, grads, state, params, extra)
-        return where_mask("add_weight_decay", mask, shrink, updates, params), state
+        return where_chosen("add_weight_decay", mask, shrink, updates, params), following
 
     return Optimizer(optimizer.init, update)

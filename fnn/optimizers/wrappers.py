@@ -8,9 +8,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from fnn.checks import check_int, wrong
-from fnn.dtypes import computed_wide, widen
-from fnn.optimizers.base import Optimizer, Transform, need_params, run_update
+from fnn.checks import BELOW_ONE, Range, check_int, check_number, wrong
+from fnn.dtypes import computed_wide, number_like, widen
+from fnn.optimizers.base import (
+    Optimizer,
+    Transform,
+    check_state,
+    in_dtype,
+    need_params,
+    next_step,
+    run_update,
+    total_weight,
+)
 from fnn.trees import check_like
 
 
@@ -51,7 +60,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
     Raises:
         ValueError: k < 1; gradients shaped otherwise than the params.
 
-    >>> opt = accumulate(fnn.sgd(0.5), 2)
+    >>> opt = fnn.accumulate(fnn.sgd(0.5), 2)
     >>> first, state = opt.update(jnp.array([1.0]), opt.init(jnp.zeros(1)))
     >>> second, state = opt.update(jnp.array([3.0]), state)
     >>> first.tolist(), second.tolist()
@@ -64,6 +73,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
         return Accumulated(optimizer.init(params), jnp.zeros((), jnp.int32), mean)
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        check_state("accumulate", state, Accumulated)
         check_like("accumulate", "grads", grads, state.mean)
         mean = _map(lambda m, g: m + g / k, state.mean, grads)
 
@@ -95,25 +105,27 @@ class Averaged(NamedTuple):
     average: Any
 
 
-def average(decay: float | None = None) -> Optimizer:
+def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
     """Average the iterates on the side; put it last in a `chain`.
 
     Polyak (the default): ``a <- a + (x - a) / t``, the mean of the iterates ``x`` after the steps
-    1 to t. Exponential: ``a <- decay a + (1 - decay) x``, from the initial parameters on. The
-    updates pass unchanged; the averaged parameters are ``state[-1].average``.
+    1 to t. Exponential: ``a <- decay a + (1 - decay) x``, from the initial parameters on or, with
+    debias, from zero and divided by ``1 - decay^t``, so that the initial parameters count for
+    nothing. The updates pass unchanged; the averaged parameters are ``state[-1].average``.
 
     Args:
         decay: None for the mean of all iterates, or the share of the old average that a step keeps.
+        debias: whether an exponential average forgets the initial parameters.
 
     Returns:
         An `Optimizer` for the end of a `chain`; its update needs params.
 
     Raises:
-        ValueError: decay not in [0, 1); update without params.
+        ValueError: decay not in [0, 1), debias without decay; update without params.
 
     Source: B. Polyak, A. Juditsky, Acceleration of stochastic approximation by averaging (1992).
 
-    >>> opt, x = fnn.chain(fnn.sgd(1.0), average()), jnp.array([3.0])
+    >>> opt, x = fnn.chain(fnn.sgd(1.0), fnn.average()), jnp.array([3.0])
     >>> state = opt.init(x)
     >>> for _ in range(3):
     ...     updates, state = opt.update(jnp.array([1.0]), state, x)
@@ -121,19 +133,29 @@ def average(decay: float | None = None) -> Optimizer:
     >>> state[-1].average.tolist()
     [1.0]
     """
-    if decay is not None and not 0 <= decay < 1:
-        raise wrong("average", "decay", decay, "None or a number in [0, 1)")
+    if decay is not None:
+        check_number("average", "decay", decay, BELOW_ONE)
+    elif debias:
+        raise wrong("average", "debias", debias, "a decay with it: the mean of all has no bias")
 
     def init(params: Any) -> Averaged:
         return Averaged(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, _widened(params)))
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         del extra
+        check_state("average", state, Averaged)
         need_params("average", grads, params)
-        step = state.step + 1
+        step = next_step(state.step)
+
+        def share(dtype: Any) -> Any:
+            """What a new iterate weighs."""
+            if decay is None:
+                return 1 / step.astype(dtype)
+            kept = in_dtype(dtype, {"decay": decay})["decay"]
+            return (1 - kept) / (total_weight(kept, step.astype(dtype)) if debias else 1)
 
         def mix(a: Any, x: Any, u: Any) -> Any:
-            return a + (x + u - a) * (1 / step.astype(a.dtype) if decay is None else 1 - decay)
+            return a + (x + u - a) * share(a.dtype)
 
         return grads, Averaged(step, _map(mix, state.average, params, grads))
 
@@ -146,7 +168,7 @@ class Ahead(NamedTuple):
     Attributes:
         inner: the state of the fast optimizer.
         step: int32[], fast steps since the slow parameters moved.
-        slow: the slow parameters, to evaluate with between the synchronisations.
+        slow: the slow parameters, to evaluate with between the synchronisations, at least float32.
     """
 
     inner: Any
@@ -169,11 +191,11 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
         An `Optimizer`; its update needs params, and nothing may change its updates.
 
     Raises:
-        ValueError: k < 1; update without params.
+        ValueError: k < 1, slow_rate not in (0, 1]; update without params.
 
     Source: M. Zhang et al., Lookahead optimizer: k steps forward, 1 step back (2019).
 
-    >>> opt, x = lookahead(fnn.sgd(1.0), 2, slow_rate=0.5), jnp.array([8.0])
+    >>> opt, x = fnn.lookahead(fnn.sgd(1.0), 2, slow_rate=0.5), jnp.array([8.0])
     >>> state = opt.init(x)
     >>> for _ in range(2):
     ...     updates, state = opt.update(jnp.array([2.0]), state, x)
@@ -182,18 +204,20 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
     [6.0]
     """
     check_int("lookahead", "k", k, 1)
+    check_number("lookahead", "slow_rate", slow_rate, Range(0, 1, low_closed=False))
 
     def init(params: Any) -> Ahead:
-        slow = jax.tree.map(jnp.copy, params)
+        slow = jax.tree.map(jnp.copy, _widened(params))
         return Ahead(optimizer.init(params), jnp.zeros((), jnp.int32), slow)
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        check_state("lookahead", state, Ahead)
         need_params("lookahead", grads, params)
         updates, inner = run_update(optimizer, grads, state.inner, params, extra)
         ready = state.step == k - 1
 
         def advance(s: Any, x: Any, u: Any) -> Any:
-            return jnp.where(ready, s + slow_rate * (x + u - s), s)
+            return jnp.where(ready, s + number_like(slow_rate, s) * (x + u - s), s)
 
         slow = _map(advance, state.slow, params, updates)
         back = _map(lambda u, x, s: jnp.where(ready, s - x, u), updates, params, slow)
@@ -232,7 +256,7 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
 
     Source: P. Micikevicius et al., Mixed precision training (2018).
 
-    >>> opt, x = with_master_weights(fnn.sgd(2.0**-10)), jnp.ones(1, jnp.bfloat16)
+    >>> opt, x = fnn.with_master_weights(fnn.sgd(2.0**-10)), jnp.ones(1, jnp.bfloat16)
     >>> state = opt.init(x)
     >>> for _ in range(8):                         # each step is below half a unit of bfloat16
     ...     updates, state = opt.update(jnp.ones(1, jnp.bfloat16), state, x)
@@ -246,6 +270,7 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
         return Mastered(optimizer.init(master), master)
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        check_state("with_master_weights", state, Mastered)
         need_params("with_master_weights", grads, params)
         updates, inner = run_update(optimizer, _widened(grads), state.inner, state.master, extra)
         master = _map(lambda m, u: m + u, state.master, updates)

@@ -53,7 +53,7 @@ def test_flat_gathers_small_leaves_alone() -> None:
     """Of its 16,384 numbers at most; a larger leaf stays one, and so does a single number."""
     params = [jnp.zeros(shape) for shape in [(2**14,), (2**14 + 1,), (), (2, 1), (2, 1)]]
     state = jax.eval_shape(fnn.flat(fnn.adam(0.1)).init, params)
-    assert [m.shape for m in state.inner.moments["m"]] == [(2**14 + 1,), (), (2**14 + 4,)]
+    assert [m.shape for m in state.inner.moments["mu"]] == [(2**14 + 1,), (), (2**14 + 4,)]
 
 
 def test_flat_compiles_one_kernel_for_leaves_of_one_size() -> None:

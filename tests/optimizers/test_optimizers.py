@@ -74,14 +74,18 @@ PAIRS: dict[str, tuple[Any, Any]] = {
                        optax.radam(1e-3, 0.8, 0.99, 1e-3, 1e-2, 7.0, nesterov=True)),
     "lion": (fnn.lion(1e-3, b1=0.8, b2=0.9, weight_decay=0.1),
              optax.lion(1e-3, 0.8, 0.9, weight_decay=0.1)),
-    "muon": (fnn.muon(1e-2, weight_decay=0.1, rest_rate=0.5),
-             optax.contrib.muon(1e-2, weight_decay=0.1, adam_weight_decay=0.2,
+    "muon": (fnn.muon(1e-2, weight_decay=0.1, rest_rate=0.5, eps=1e-12),
+             optax.contrib.muon(1e-2, weight_decay=0.1, adam_weight_decay=0.2, eps=1e-12,
                                 adam_learning_rate=5e-3)),
-    "muon, options": (fnn.muon(1e-2, beta=0.8, iterations=3, eps=1e-3, nesterov=False, b1=0.8,
-                               b2=0.9),
-                      optax.contrib.muon(1e-2, ns_steps=3, beta=0.8, eps=1e-3, nesterov=False,
+    "muon, options": (fnn.muon(1e-2, beta=0.8, iterations=3, nesterov=False, b1=0.8, b2=0.9,
+                               eps=1e-12),
+                      optax.contrib.muon(1e-2, ns_steps=3, beta=0.8, nesterov=False, eps=1e-12,
                                          adam_b1=0.8, adam_b2=0.9)),
 }  # fmt: skip
+# What is the same for vectors alone: for matrices, eps is relative to the largest number.
+VECTORS = {
+    "muon, eps": (fnn.muon(1e-2, eps=1e-3), optax.contrib.muon(1e-2, eps=1e-3)),
+}
 
 
 def run(optimizers: list[Any], params: Any, gradient: Any, keep: int = 1) -> list[Any]:
@@ -156,10 +160,11 @@ def test_defaults_are_those_of_optax() -> None:
 
 def test_optax_on_the_reference_systems() -> None:
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # which optax relies on
-        mine, theirs = zip(*PAIRS.values(), strict=True)
+        pairs = PAIRS | VECTORS
+        mine, theirs = zip(*pairs.values(), strict=True)
         paths = run([*mine, *theirs], jnp.asarray(oracle.START), reference)
         assert all(np.isfinite(path).all() and np.ptp(path, 0).min() > 1e-3 for path in paths)
-        assert_same(PAIRS, paths[: len(PAIRS)], paths[len(PAIRS) :])
+        assert_same(pairs, paths[: len(pairs)], paths[len(pairs) :])
 
 
 def test_optax_on_a_cnn() -> None:
@@ -316,7 +321,7 @@ def test_terminal_velocity_and_weights_of_the_past() -> None:
     for g in past:
         _, state = opt.update(jnp.array([g]), state)
     want = sum(0.9**i * g for i, g in enumerate(reversed(past)))
-    np.testing.assert_allclose(state.moments["v"], [want], rtol=1e-6)
+    np.testing.assert_allclose(state.moments["trace"], [want], rtol=1e-6)
 
 
 def test_descent_on_a_quadratic() -> None:
@@ -348,18 +353,18 @@ def test_onnx() -> None:
     for t in (1, 7):
         want = onnx_adam.apply_adam(0.1, t, x, g, v, h, 0.001, 0.0, 0.95, 0.85, 1e-2)
         adam = fnn.adam(0.1, b1=0.95, b2=0.85, eps=1e-2, eps_before_correction=True)
-        got, moments = onnx_step(fnn.chain(l2, adam), x, g, {"m": v, "v": h}, t)
-        for a, b in zip((got, moments["m"], moments["v"]), want, strict=True):
+        got, moments = onnx_step(fnn.chain(l2, adam), x, g, {"mu": v, "nu": h}, t)
+        for a, b in zip((got, moments["mu"], moments["nu"]), want, strict=True):
             close(a, b)
         want = onnx_adagrad.apply_adagrad(0.1, t - 1, x, g, h, 0.001, 1e-5, 0.1)
         adagrad = fnn.adagrad(0.1 / (1 + 0.1 * (t - 1)), eps=1e-5, eps_in_root=False)
-        got, moments = onnx_step(fnn.chain(l2, adagrad), x, g, {"s": h}, t)
+        got, moments = onnx_step(fnn.chain(l2, adagrad), x, g, {"sum_of_squares": h}, t)
         close(got, want[0])
-        close(moments["s"], want[1])
+        close(moments["sum_of_squares"], want[1])
     for nesterov, apply in ((False, onnx_momentum.apply_momentum),
                             (True, onnx_momentum.apply_nesterov)):  # fmt: skip
         want = apply(0.1, 0, x, g, v, 0.001, 0.95, 1.0)
         sgd = fnn.sgd(0.1, momentum=0.95, nesterov=nesterov)
-        got, moments = onnx_step(fnn.chain(l2, sgd), x, g, {"v": v}, 1)
+        got, moments = onnx_step(fnn.chain(l2, sgd), x, g, {"trace": v}, 1)
         close(got, want[0])
-        close(moments["v"], want[1])
+        close(moments["trace"], want[1])
