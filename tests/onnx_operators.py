@@ -12,6 +12,7 @@ import numpy as np
 
 import fnn
 from fnn.windows import same_pads
+from tests.onnx_recurrent import RECURRENT
 
 
 class NotSupported(Exception):
@@ -275,6 +276,7 @@ def momentum(node: Node, rate: float) -> fnn.Optimizer:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
+    **RECURRENT,
     "Adagrad": optimizer(adagrad, "sum_of_squares"),
     "Adam": optimizer(adam, "mu", "nu"),
     "AveragePool": avg_pool,

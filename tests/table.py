@@ -138,7 +138,21 @@ LAYERS: list[Row] = [  # linear, normalization, dropout
     Row(fnn.fit_standardize, normal((4, 3, 2)), half=False),  # gives float32 for them
 ]
 
-ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS]
+ENDS = {"lengths": np.int32([3, 1])}
+RECURRENT: list[Row] = [
+    Row(fnn.rnn, normal((2, 3, 2), (2, 4), (4, 4), (4,)), ENDS),
+    Row(fnn.lstm, normal((2, 3, 2), (2, 12), (3, 12), (12,)), ENDS),
+    Row(fnn.gru, normal((2, 3, 2), (2, 9), (3, 9), (9,), (3,)), ENDS),
+    Row(fnn.rnn_scan, normal((2, 3, 2), (2, 4), (4, 4), (4,)), ENDS, smooth=1),
+    Row(fnn.lstm_scan, normal((2, 3, 2), (2, 12), (3, 12), (12,)), ENDS, smooth=1),
+    Row(fnn.gru_scan, normal((2, 3, 2), (2, 9), (3, 9), (9,), (3,)), ENDS, smooth=1),
+    Row(fnn.rnn_cell, normal((2, 2), (2, 4), (4, 4), (4,)), smooth=1),
+    Row(fnn.lstm_cell, normal((2, 2), (2, 12), (3, 12), (12,)), smooth=1),
+    Row(fnn.gru_cell, normal((2, 2), (2, 9), (3, 9), (9,), (3,)), smooth=1),
+    Row(fnn.linear_recurrence, normal((2, 3, 2), (2, 3, 2))),
+]
+
+ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS, *RECURRENT]
 
 # Public names that are no array functions, each with its reason and where it is tested instead.
 EXEMPT: dict[str, str] = {
@@ -186,6 +200,11 @@ EXEMPT: dict[str, str] = {
     "init_dense": "a key and sizes: test_initializers.py",
     "init_embed": "a key and sizes: test_initializers.py",
     "init_norm": "sizes only: test_normalization.py",
+    "bidirectional": "takes a function: test_recurrent.py",
+    "init_gru": "a key and sizes: test_recurrent_init.py",
+    "init_lstm": "a key and sizes: test_recurrent_init.py",
+    "init_rnn": "a key and sizes: test_recurrent_init.py",
+    "lstm_cudnn": "on a GPU only: kernels/recurrent/test_written.py",
     "running_stats": "takes pairs of arrays: test_normalization.py",
     "load": "reads a file: test_checkpoint.py",
     "save": "writes a file: test_checkpoint.py",

@@ -8,8 +8,8 @@ missing from it, or listed though it passes, fails. All the others are covered.
 ``python -m tests.test_onnx_conformance`` prints covered, passed and not supported.
 
 Left out are the ``_expanded`` cases, which repeat a case's data on the operator's own definition in
-terms of simpler ones, and operators of ONNX that fnn does not have: RNN, LSTM and GRU,
-DeformConv, CausalConvWithState, integer and quantised operators, LRN, LpNormalization, Hardmax,
+terms of simpler ones, and operators of ONNX that fnn does not have: DeformConv,
+CausalConvWithState, integer and quantised operators, LRN, LpNormalization, Hardmax,
 ThresholdedRelu, SwiGLU, attention, and everything that is an array function of jax.numpy.
 """
 

@@ -14,6 +14,7 @@ from fnn.analysis.noise import gradient_noise_scale as gradient_noise_scale
 from fnn.analysis.rates import rate_range as rate_range
 from fnn.analysis.sizes import summary as summary
 from fnn.analysis.spectrum import spectral_density as spectral_density
+from fnn.analysis.time import gradient_by_time as gradient_by_time
 from fnn.analysis.watching import gradients_at as gradients_at
 from fnn.analysis.watching import watch as watch
 from fnn.analysis.watching import watched as watched
