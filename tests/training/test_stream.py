@@ -1,6 +1,5 @@
 """Data in batches: every batch once and in order, from whatever yields them; clean ends."""
 
-import gc
 import itertools
 import threading
 import time
@@ -209,19 +208,18 @@ def test_stopping_early_ends_the_thread_and_the_producer() -> None:
     def endless() -> Iterator[np.ndarray]:
         try:
             for i in itertools.count():
+                time.sleep(0.05)  # so that it is reading when the loop is left
                 read.append(i)
                 yield np.array([i % N])
         finally:
             ends.append("closed")
 
     for report in fnn.train(marks, jnp.zeros(N), SGD, endless(), epochs=1, key=KEY, report_every=5):
-        if report.step == 20:
+        if report.step == 10:
             break
-    del report
-    gc.collect()
     assert not reading()
     assert ends == ["closed"]
-    assert len(read) < 20 + 5 * (stream.AHEAD + 2), "reads further ahead than it may"
+    assert len(read) < 10 + 5 * (stream.AHEAD + 2), "reads further ahead than it may"
 
 
 def test_nothing_is_read_before_the_first_report_is_asked_for() -> None:
