@@ -297,7 +297,7 @@ def conv_transpose(
     _check_bias(name, b, sizes, w.shape[-2] * groups)
     y = _adjoint(x, w, form)
     if any(map(any, pads)):
-        like = jax.ShapeDtypeStruct((y.shape[0], *sizes, y.shape[-1]), y.dtype)
+        like = y[(slice(None), *map(slice, sizes))]  # in shape and sharding
         (y,) = jax.linear_transpose(lambda u: _pad(u, pads, padding_mode), like)(y)
     return add_bias(y, b)
 

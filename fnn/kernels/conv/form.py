@@ -88,8 +88,29 @@ def _shape(a: Shape, b: Shape, slot: str, form: Form) -> Shape:
 
 def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
     """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w."""
-    out: jax.Array = conv_p.bind(*varying(a, b), slot=slot, form=form, kernel=kernel)
-    return out
+    run: Any = functools.partial(conv_p.bind, slot=slot, form=form, kernel=kernel)
+    axes = jax.sharding.get_abstract_mesh().explicit_axes
+    if axes:
+        run = _by_examples(run, axes, slot)
+    result: jax.Array = run(*varying(a, b))
+    return result
+
+
+def _by_examples(run: Any, axes: tuple[str, ...], slot: str) -> Any:
+    """Let a map run on a mesh with explicit axes: sharded over examples, and over nothing else.
+
+    Inside, the axes are automatic: no kernel need know of them. Gradients are brought back to the
+    sharding of what they are gradients to, as the transpose of `reshard` does.
+    """
+
+    def sharded(a: jax.Array, b: jax.Array) -> Any:
+        whole = jax.sharding.PartitionSpec()
+        examples = jax.sharding.PartitionSpec(jax.typeof(a).sharding.spec[0])
+        out, right = (whole, examples) if slot == WINDOW else (examples, whole)
+        a, b = jax.sharding.reshard(a, examples), jax.sharding.reshard(b, right)
+        return jax.sharding.auto_axes(run, axes=axes, out_sharding=out)(a, b)
+
+    return sharded
 
 
 def varying(*arrays: jax.Array) -> list[jax.Array]:

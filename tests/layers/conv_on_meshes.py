@@ -1,0 +1,131 @@
+"""Convolution on eight devices against one; `test_conv_mesh.py` runs this in a process of its own.
+
+One line a case: its name, and the error of value and gradients relative to the largest entry.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import fnn
+
+X, W = (16, 5, 6, 2), (3, 3, 2, 8)
+ALGORITHMS = ("", "_lax", "_im2col", "_taps", "_winograd", "_winograd2", "_fft")
+Function = Callable[..., Any]
+
+
+def normal(*shapes: tuple[int, ...]) -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(s).astype(np.float32) for s in shapes]
+
+
+def run(fn: Function, g: Any, *args: Any) -> Any:
+    """Value, gradients, and the value's derivative along the arguments."""
+    y, pull = jax.vjp(fn, *args)
+    return y, pull(g), jax.jvp(fn, args, args)[1]
+
+
+def transposed(x: Any, w: Any, b: Any) -> Any:
+    return fnn.conv_transpose(x, w, b, stride=2, padding=1, padding_mode="circular")
+
+
+def second(x: Any, w: Any, b: Any) -> Any:
+    """A gradient step, so that its derivative is a second one."""
+    return w - jax.grad(lambda w: (fnn.conv(x, w, b) ** 2).sum())(w)
+
+
+def calls() -> Iterator[tuple[str, Function, list[Any]]]:
+    """Name, function and arguments: examples are the first axis of the first."""
+    for name in ALGORITHMS:
+        yield f"conv{name}", getattr(fnn, f"conv{name}"), normal(X, W, (8,))
+    grouped = functools.partial(fnn.conv, groups=2, stride=2)
+    yield "groups, untied bias", grouped, normal(X, (3, 3, 1, 8), (3, 3, 8))
+    yield "reflect", functools.partial(fnn.conv, padding_mode="reflect"), normal(X, W, (8,))
+    yield "transposed", transposed, normal(X, (3, 3, 8, 2), (8,))
+    yield "second derivative", second, normal(X, W, (8,))
+
+
+def sharded(mesh: Any, arrays: list[Any], *specs: P) -> list[Any]:
+    return [jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip(arrays, specs, strict=True)]
+
+
+def error(got: Any, want: Any) -> float:
+    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+    return max(float(np.abs(np.asarray(a) - b).max() / np.abs(b).max()) for a, b in pairs)
+
+
+def reference(fn: Function, args: list[Any]) -> tuple[Any, Any]:
+    """A cotangent, and everything on one device."""
+    g = normal(jax.eval_shape(fn, *args).shape)[0]
+    return g, jax.tree.map(np.asarray, jax.jit(functools.partial(run, fn))(g, *args))
+
+
+def compare(kind: AxisType, name: str, fn: Function, args: list[Any]) -> None:
+    g, want = reference(fn, args)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    by_example = P("data") if g.shape[0] == X[0] else P()
+    weights = {"replicated": (P(), P()), "sharded": (P(None, None, None, "data"), P())}
+    if name in ("transposed", "second derivative"):
+        weights.pop("sharded")  # whose window has other axes than eight devices divide
+    for how, specs in weights.items():
+        with jax.set_mesh(mesh):
+            placed = sharded(mesh, [g, *args], by_example, P("data"), *specs)
+            got = jax.jit(functools.partial(run, fn))(*placed)
+        if kind == AxisType.Explicit:
+            assert jax.typeof(got[0]).sharding.spec[0] == (by_example[0] if by_example else None)
+            for gradient, a in zip(got[1], placed[1:], strict=True):
+                assert gradient.sharding.is_equivalent_to(a.sharding, a.ndim), (name, how)
+        print(f"{kind.name}, {name}, weights {how}: {error(got, want):.1e}", flush=True)
+
+
+def compare_manual(name: str, fn: Function, args: list[Any]) -> None:
+    """Every device convolves its own examples; what all share gets the sum of the gradients."""
+    g, want = reference(fn, args)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    specs = (P("data"), P("data"), P(), P())
+    outs = (P("data"), (P("data"), P(), P()), P("data"))
+    program = jax.shard_map(functools.partial(run, fn), mesh=mesh, in_specs=specs, out_specs=outs)
+    print(f"Manual, {name}: {error(jax.jit(program)(g, *args), want):.1e}", flush=True)
+
+
+def compare_mixed() -> None:
+    """An explicit axis beside an automatic one; vmap over an axis that is sharded; eagerly."""
+    x, w, b = normal(X, W, (8,))
+    types = (AxisType.Explicit, AxisType.Auto)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=types)
+    g, want = reference(fnn.conv, [x, w, b])
+    with jax.set_mesh(mesh):
+        placed = sharded(mesh, [g, x, w, b], P("data"), P("data"), P(), P())
+        got = jax.jit(functools.partial(run, fnn.conv))(*placed)
+    print(f"mixed, conv: {error(got, want):.1e}", flush=True)
+    mesh = jax.make_mesh((8,), ("data",))
+    mapped = jax.vmap(lambda x: fnn.conv(x[None], w, b))
+    g, want = reference(mapped, [x])
+    with jax.set_mesh(mesh):
+        got = jax.jit(functools.partial(run, mapped))(*sharded(mesh, [g, x], P("data"), P("data")))
+    print(f"Explicit, vmap over the sharded axis: {error(got, want):.1e}", flush=True)
+    placed = sharded(mesh, [x, w, b], P("data"), P(), P())
+    got = fnn.conv(*placed)
+    assert got.sharding.spec[0] == "data"
+    print(f"Explicit, no mesh set: {error(got, want[0][:, 0]):.1e}", flush=True)
+
+
+def main() -> None:
+    assert jax.device_count() == 8
+    for name, fn, args in calls():
+        compare(AxisType.Explicit, name, fn, args)
+        if name in ("conv", "transposed", "conv_im2col", "conv_winograd"):
+            compare(AxisType.Auto, name, fn, args)
+            compare_manual(name, fn, args)
+    compare_mixed()
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    main()
