@@ -1,7 +1,7 @@
 """Comparison entry by entry, each relative to itself: for functions of one number at its extremes.
 
 `tests.check.close` measures against the largest entry, which hides a derivative of 1e-9 that should
-be 2e-9 beside one of 1. Here every entry is held to its own size.
+be 2e-9 beside one of 1. Here every entry is held to its own size, in extended precision.
 """
 
 from collections.abc import Callable
@@ -28,23 +28,24 @@ def assert_rounded(
     """Assert that every entry is the oracle's, rounded.
 
     Allowed are ``FACTOR`` roundings of the result, and what it changes when x moves by as many,
-    except across the kinks. What is larger than the dtype's largest number is infinite.
+    except across the kinks. What is larger than the dtype's largest number is infinite; a subnormal
+    x, or result, may count as 0.
     """
     info = jnp.finfo(got.dtype)
-    eps = FACTOR * float(info.eps)
-    at = np.asarray(x, np.float64)
+    eps, tiny = FACTOR * float(info.eps), float(info.tiny)
+    at = np.asarray(np.asarray(x, np.float64), np.longdouble)
     want = oracle(at)
     moved = np.maximum(*(np.abs(oracle(at * (1 + s * eps)) - want) for s in (1, -1)))
     moved = np.where(np.isin(at, kinks), 0, moved)
-    # Factors below the smallest normal number are flushed to 0: at most |x|^2 of it is lost.
-    floor = float(info.tiny) * np.clip(np.abs(at), 1, 50) ** 2
-    want = np.where(np.abs(want) > float(info.max), np.copysign(np.inf, want), want)
-    got64 = np.asarray(got, np.float64)
+    moved = np.where(np.abs(at) < tiny, np.maximum(moved, np.abs(oracle(0 * at) - want)), moved)
+    top = float(info.max) * (1 + float(info.eps) / 4)  # what is beyond it rounds to infinity
+    want = np.where(np.abs(want) > top, np.copysign(np.inf, want), want)
+    wide = np.asarray(np.asarray(got, np.float64), np.longdouble)
     with np.errstate(invalid="ignore"):
-        near = np.abs(got64 - want) <= eps * np.abs(want) + moved + floor
-    bad = ~np.where(np.isinf(want), got64 == want, near)
+        near = np.abs(wide - want) <= eps * np.abs(want) + moved + tiny
+    bad = ~np.where(np.isinf(want), wide == want, near)
     assert not bad.any(), [
-        f"{got.dtype}: {got64[i]} at {at[i]}, oracle {want[i]}" for i in np.flatnonzero(bad)
+        f"{got.dtype}: {wide[i]} at {at[i]}, oracle {want[i]}" for i in np.flatnonzero(bad)
     ]
 
 

@@ -1,21 +1,24 @@
 """Activation functions, from the simplest to the most curved.
 
-At a corner the derivative is that of the flat or negative side, as ReLU'(0) = 0. Value and
-derivatives keep their relative accuracy where the textbook formula cancels: the derivative of
-`sigmoid` is ``sigmoid(x) sigmoid(-x)`` and not ``y (1 - y)``, and that of ``exp(x) - 1`` is
-``exp(x)`` and not the value plus 1.
+Value and derivatives are right to rounding wherever they are normal numbers of the dtype, and at
+the infinities: the textbook formula subtracts nearly equal numbers, multiplies 0 by infinity, or
+loses a factor that is too small alone. At a corner the derivative is that of the flat or negative
+side, as ReLU'(0) = 0. NaN gives NaN. Half precision is computed in float32 and rounded once. On a
+CPU, XLA takes subnormal numbers for 0.
 """
+
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.checks import POSITIVE, describe, wrong
-from fnn.dtypes import number_like
+from fnn.checks import POSITIVE, check_axis, describe, wrong
+from fnn.dtypes import accumulator, computed_wide, number_like, spread, widen
 from fnn.functions import jitted
 
-# Beyond it sigmoid and erfc are flat in every dtype; its cube is finite in float16.
-FAR = 40.0
+FAR = 40.0  # the normal distribution function is 0 or 1 beyond it, in every dtype
 FLAT = 800.0  # exp(-FLAT) is 0 in every dtype
 
 
@@ -110,7 +113,7 @@ def leaky_relu(
     >>> leaky_relu(jnp.array([-200.0, 3.0])).tolist()
     [-2.0, 3.0]
     """
-    return jnp.where(x > 0, x, number_like(negative_slope, x) * x)
+    return computed_wide(lambda x: _leaky(x, number_like(negative_slope, x)), x)
 
 
 @jitted()
@@ -119,23 +122,32 @@ def prelu(x: Float[Array, "*shape"], slope: Float[Array, "*trailing"]) -> Float[
 
     Args:
         x: any shape, float.
-        slope: the shape of the trailing axes of x, as (channels,) or (), of x's dtype.
+        slope: the shape of the trailing axes of x, as (channels,) or (); of x's dtype, or float32
+            for half-precision x.
 
     Returns:
         The shape and dtype of x; the derivative at 0 is the slope.
 
     Raises:
         ValueError: the shape of slope is not that of trailing axes of x.
+        TypeError: the dtype of slope does not fit.
 
     Source: K. He, X. Zhang, S. Ren, J. Sun, Delving deep into rectifiers (2015).
 
     >>> prelu(jnp.array([[-2.0, -2.0], [3.0, 3.0]]), jnp.array([0.5, 0.0])).tolist()
     [[-1.0, -0.0], [3.0, 3.0]]
     """
-    lead = x.ndim - slope.ndim
-    if lead < 0 or slope.shape != x.shape[lead:]:
+    if slope.ndim > x.ndim or slope.shape != x.shape[x.ndim - slope.ndim :]:
         raise wrong("prelu", "slope", describe(slope), f"the trailing axes of x {describe(x)}")
-    return jnp.where(x > 0, x, slope.reshape((1,) * lead + slope.shape) * x)
+    if slope.dtype not in (x.dtype, accumulator(x.dtype)):
+        raise wrong("prelu", "slope", describe(slope), f"the dtype of x {describe(x)}", TypeError)
+    return computed_wide(lambda x: _leaky(x, spread(slope, x.ndim)), x)
+
+
+def _leaky(x: jax.Array, slope: jax.Array) -> jax.Array:
+    # Slope 0 is `relu`: 0 at -infinity. The slope's derivative is 0 at +infinity.
+    low = jnp.where((x > 0) | (jnp.isinf(x) & (slope == 0)), 0, x)
+    return jnp.where(x > 0, x, slope * low)
 
 
 @jitted()
@@ -157,11 +169,14 @@ def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return x clipped to [-1, 1].
+def hard_tanh(
+    x: Float[Array, "*shape"], *, low: float = -1.0, high: float = 1.0
+) -> Float[Array, "*shape"]:
+    """Return x clipped to [low, high].
 
     Args:
         x: any shape, float.
+        low, high: the values at the infinities, low < high.
 
     Returns:
         The shape and dtype of x; the derivative is 1 inside, 0 at the corners and beyond (that of
@@ -172,7 +187,12 @@ def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     >>> hard_tanh(jnp.array([-2.0, 0.25, 3.0])).tolist()
     [-1.0, 0.25, 1.0]
     """
-    return jnp.where(jnp.abs(x) < 1, x, jnp.sign(x))
+
+    def clipped(x: jax.Array) -> jax.Array:
+        bottom, top = number_like(low, x), number_like(high, x)
+        return jnp.where(x <= bottom, bottom, jnp.where(x >= top, top, x))
+
+    return computed_wide(clipped, x)
 
 
 @jitted()
@@ -209,7 +229,7 @@ def hard_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     >>> hard_sigmoid(jnp.array([-4.0, 0.0, 4.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return jax.nn.hard_sigmoid(x)
+    return computed_wide(jax.nn.hard_sigmoid, x)
 
 
 @jitted()
@@ -226,18 +246,38 @@ def hard_swish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Source: A. Howard et al., Searching for MobileNetV3 (2019).
 
     >>> hard_swish(jnp.array([-4.0, -1.5, 4.0])).tolist()
-    [-0.0, -0.375, 4.0]
+    [0.0, -0.375, 4.0]
     """
-    return jax.nn.hard_swish(x)
+
+    def formula(x: jax.Array) -> jax.Array:
+        inside = jnp.abs(x) < 3
+        near = jnp.where(inside, x, 0)
+        return jnp.where(inside, near * (near + 3) / 6, jax.nn.relu(x))
+
+    return computed_wide(formula, x)
 
 
-@jax.custom_jvp
-def _softsign(x: jax.Array) -> jax.Array:
-    return x / (1 + jnp.abs(x))
+Three = tuple[jax.Array, jax.Array, jax.Array]
 
 
-# |x| as x sign(x), whose derivative at 0 is 0; that of jnp.abs is 1.
-_softsign.defjvps(lambda t, y, x: t * (1 / (1 + x * jnp.sign(x))) ** 2)
+def _smooth(formulas: Callable[[jax.Array], Three]) -> Callable[[jax.Array], jax.Array]:
+    """Make a function of its value, its first and its second derivative, given as formulas.
+
+    Differentiation then never meets what the formulas of the value would: a difference that
+    cancels, or 0 times infinity.
+    """
+
+    def rounded(order: int) -> Callable[[jax.Array], jax.Array]:
+        return lambda x: formulas(widen(x))[order].astype(x.dtype)
+
+    value, slope = jax.custom_jvp(rounded(0)), jax.custom_jvp(rounded(1))
+    value.defjvps(lambda t, y, x: t * slope(x))
+    slope.defjvps(lambda t, y, x: t * rounded(2)(x))
+    return value
+
+
+def _negative(x: jax.Array) -> jax.Array:
+    return jnp.where(x < 0, x, -x)  # -|x|, whose derivative at 0 is that of one side
 
 
 @jitted()
@@ -261,12 +301,11 @@ def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return _softsign(x)
 
 
-@jax.custom_jvp
-def _sigmoid(x: jax.Array) -> jax.Array:
-    return jax.lax.logistic(x)
-
-
-_sigmoid.defjvps(lambda t, y, x: t * (y * _sigmoid(-x)))
+@_smooth
+def _softsign(x: jax.Array) -> Three:
+    near = jnp.clip(x, -jnp.finfo(x.dtype).max, jnp.finfo(x.dtype).max)
+    share = 1 / (1 + jnp.abs(near))
+    return near / (1 + jnp.abs(near)), share**2, -2 * jnp.sign(x) * share**3
 
 
 @jitted()
@@ -290,19 +329,18 @@ def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return _sigmoid(x)
 
 
-@jax.custom_jvp
-def _tanh(x: jax.Array) -> jax.Array:
-    return jnp.tanh(x)
-
-
-_tanh.defjvps(lambda t, y, x: t * (4 * _sigmoid(2 * x) * _sigmoid(-2 * x)))
+@_smooth
+def _sigmoid(x: jax.Array) -> Three:
+    e = jnp.exp(_negative(x))
+    slope = e / (1 + e) ** 2
+    return jax.lax.logistic(x), slope, -slope * jnp.tanh(x / 2)
 
 
 @jitted()
 def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return the hyperbolic tangent, ``2 sigmoid(2 x) - 1``.
 
-    Its derivative is ``4 sigmoid(2 x) sigmoid(-2 x)``; that of `jnp.tanh`, ``1 - y^2``, is 0 from
+    Its derivative is ``1 / cosh(x)^2``; that of `jnp.tanh`, ``1 - y^2``, is 0 from
     |x| = 9 in float32 and from |x| = 19 in float64.
 
     Args:
@@ -319,33 +357,42 @@ def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return _tanh(x)
 
 
-@jax.custom_jvp
-def _softplus(x: jax.Array) -> jax.Array:
-    return jnp.logaddexp(x, 0)
+@_smooth
+def _tanh(x: jax.Array) -> Three:
+    e = jnp.exp(_negative(x))
+    sech = 2 * e / (1 + e * e)
+    y = jnp.tanh(x)
+    return y, sech * sech, -2 * y * sech * sech
 
 
-_softplus.defjvps(lambda t, y, x: t * _sigmoid(x))
+@jitted(ranges={"beta": POSITIVE})
+def softplus(x: Float[Array, "*shape"], *, beta: float = 1.0) -> Float[Array, "*shape"]:
+    """Return ``log(1 + exp(beta x)) / beta``, a smooth ReLU.
 
-
-@jitted()
-def softplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return ``log(1 + exp(x))``, a smooth ReLU.
-
-    Its derivative is `sigmoid`, whose own does not vanish early, as the second derivative of
-    `jax.nn.softplus` does from x = 15 in float32.
+    Its derivative is ``sigmoid(beta x)``, whose own does not vanish early, as the second derivative
+    of `jax.nn.softplus` does from x = 15 in float32.
 
     Args:
         x: any shape, float.
+        beta: positive, the sharpness of the bend; the value at 0 is ``log(2) / beta``.
 
     Returns:
         The shape and dtype of x, not negative.
+
+    Raises:
+        ValueError: beta is not positive.
 
     Source: C. Dugas et al., Incorporating second-order functional knowledge (2000).
 
     >>> softplus(jnp.array([-1e4, 0.0, 1e4]))
     Array([0.000000e+00, 6.931472e-01, 1.000000e+04], dtype=float32)
     """
-    return _softplus(x)
+    return computed_wide(lambda x: _softplus(x, number_like(beta, x)), x)
+
+
+def _softplus(x: jax.Array, beta: jax.Array) -> jax.Array:
+    bend = jnp.log1p(jnp.exp(beta * _negative(x)))
+    return jnp.where(x < 0, 0, x) + bend / beta
 
 
 @jitted()
@@ -363,17 +410,7 @@ def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     >>> log_sigmoid(jnp.array([-1e4, 0.0]))
     Array([-1.000000e+04, -6.931472e-01], dtype=float32)
     """
-    return -_softplus(-x)
-
-
-@jax.custom_jvp
-def _squareplus(z: jax.Array) -> jax.Array:
-    root = jnp.hypot(z, jnp.ones_like(z))
-    return jnp.where(z > 0, z / 2 + root / 2, 0.5 / (root - z))
-
-
-# (1 + z / sqrt(z^2 + 1)) / 2 = sigmoid(2 asinh z), which does not cancel.
-_squareplus.defjvps(lambda t, y, z: t * sigmoid(2 * jnp.arcsinh(z)))
+    return -softplus(-x)
 
 
 @jitted(ranges={"b": POSITIVE})
@@ -398,16 +435,21 @@ def squareplus(x: Float[Array, "*shape"], *, b: float = 4.0) -> Float[Array, "*s
     >>> squareplus(jnp.array([-1.5, 0.0, 1.5])).tolist()
     [0.5, 1.0, 2.0]
     """
-    root = jnp.sqrt(number_like(b, x))
-    return root * _squareplus(x / root)
+    return computed_wide(lambda x: _squareplus(x, jnp.sqrt(number_like(b, x))), x)
 
 
-@jax.custom_jvp
-def _expm1(x: jax.Array) -> jax.Array:
-    return jnp.expm1(x)
+def _squareplus(x: jax.Array, root: jax.Array) -> jax.Array:
+    z = x / root
+    far = jnp.isinf(z)
+    return jnp.where(far, jax.nn.relu(x), root * _unit_squareplus(jnp.where(far, 0, z)))
 
 
-_expm1.defjvps(lambda t, y, x: t * jnp.exp(x))
+@_smooth
+def _unit_squareplus(z: jax.Array) -> Three:
+    """``(z + sqrt(z^2 + 1)) / 2``, halved before it is added, for the largest z."""
+    root = jnp.hypot(z, jnp.ones_like(z))
+    value = jnp.where(z > 0, z / 2 + root / 2, 0.25 / (root / 2 - z / 2))
+    return value, value / root, 0.5 * (1 / root) ** 3
 
 
 @jitted()
@@ -426,8 +468,27 @@ def elu(x: Float[Array, "*shape"], *, alpha: float = 1.0) -> Float[Array, "*shap
     >>> elu(jnp.array([-1e4, 0.0, 3.0])).tolist()
     [-1.0, 0.0, 3.0]
     """
-    low = jnp.where(x > 0, 0, x)
-    return jnp.where(x > 0, x, number_like(alpha, x) * _expm1(low))
+
+    return computed_wide(lambda x: _elu(x, 1, number_like(alpha, x), 1), x)
+
+
+def _elu(x: jax.Array, slope: float, depth: jax.Array, width: jax.Array | float) -> jax.Array:
+    """``slope x`` above 0, ``depth (exp(x / width) - 1)`` below."""
+    low = jnp.where(x > 0, 0, x) / width
+    return jnp.where(x > 0, slope * x, _times_expm1(depth, low))
+
+
+@jax.custom_jvp
+def _times_expm1(a: jax.Array, x: jax.Array) -> jax.Array:
+    return a * jnp.expm1(x)
+
+
+def _times_exp(a: jax.Array, x: jax.Array) -> jax.Array:
+    root = jnp.exp(x / 2)  # exp(x) may be 0 where a exp(x) is not
+    return a * root * root
+
+
+_times_expm1.defjvps(lambda t, y, a, x: t * jnp.expm1(x), lambda t, y, a, x: t * _times_exp(a, x))
 
 
 @jitted(ranges={"alpha": POSITIVE})
@@ -449,8 +510,8 @@ def celu(x: Float[Array, "*shape"], *, alpha: float = 1.0) -> Float[Array, "*sha
     >>> celu(jnp.array([-1e4, 0.0, 3.0]), alpha=2.0).tolist()
     [-2.0, 0.0, 3.0]
     """
-    width = number_like(alpha, x)
-    return jnp.where(x > 0, x, width * _expm1(jnp.where(x > 0, 0, x) / width))
+
+    return computed_wide(lambda x: _elu(x, 1, number_like(alpha, x), number_like(alpha, x)), x)
 
 
 @jitted()
@@ -468,8 +529,9 @@ def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     >>> selu(jnp.array([-1e4, 0.0]))
     Array([-1.7580993,  0.       ], dtype=float32)
     """
-    negative = 1.6732632423543772 * _expm1(jnp.where(x > 0, 0, x))
-    return 1.0507009873554805 * jnp.where(x > 0, x, negative)
+
+    alpha, scale = 1.6732632423543772, 1.0507009873554805
+    return computed_wide(lambda x: _elu(x, scale, number_like(scale * alpha, x), 1), x)
 
 
 @jitted()
@@ -487,7 +549,28 @@ def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     >>> silu(jnp.array([-1e4, 0.0, 1e4])).tolist()
     [-0.0, 0.0, 10000.0]
     """
-    return x * _sigmoid(x)
+    return _silu(x)
+
+
+@_smooth
+def _silu(x: jax.Array) -> Three:
+    return _gated(x, x, jnp.ones_like(x), jnp.zeros_like(x))
+
+
+def _gated(x: jax.Array, z: jax.Array, slope: jax.Array, curve: jax.Array) -> Three:
+    """``x sigmoid(z)`` and its derivatives, z being a function of x with this slope and curvature.
+
+    exp(-|z|) may be 0 where its product with x is not: its root is multiplied twice.
+    """
+    root = jnp.exp(_negative(z) / 2)
+    low, high = jnp.where(z < 0, root, 1), jnp.where(z < 0, 1, root)
+    both = 1 + root * root
+    a, b = low * low / both, high * high / both  # sigmoid(z) and sigmoid(-z)
+    near = jnp.clip(x, -FLAT, FLAT)
+    value = jnp.maximum(x, -FLAT) * low * low / both
+    first = low * (low * (1 + near * slope * b)) / both
+    inner = 2 * slope + near * curve + near * slope**2 * (b - a)
+    return value, first, root * (root * inner) / both**2
 
 
 @jitted(static=("approximate",))
@@ -510,10 +593,30 @@ def gelu(x: Float[Array, "*shape"], *, approximate: bool = True) -> Float[Array,
     >>> [round(float(gelu(1.0, approximate=a)), 4) for a in (True, False)]
     [0.8412, 0.8413]
     """
+    return _gelu_tanh(x) if approximate else _gelu(x)
+
+
+@_smooth
+def _gelu_tanh(x: jax.Array) -> Three:
+    near, c, k = jnp.clip(x, -FAR, FAR), math.sqrt(8 / math.pi), 0.044715
+    z, slope, curve = near + k * near**3, 1 + 3 * k * near**2, 6 * k * near
+    return _gated(x, c * z, c * slope, c * curve)
+
+
+@_smooth
+def _gelu(x: jax.Array) -> Three:
     near = jnp.clip(x, -FAR, FAR)
-    if approximate:
-        return x * _sigmoid((8 / jnp.pi) ** 0.5 * (near + 0.044715 * near**3))
-    return x * (jax.lax.erfc(-near * 0.5**0.5) / 2)
+    root = jnp.exp(-(near**2) / 4) / (2 * math.pi) ** 0.25  # of the density, which may vanish
+    below = jax.lax.erfc(-near * 0.5**0.5) / 2
+    # Below this edge erfc may vanish: -density/x (1 - 1/x^2 + 3/x^4 - 15/x^6 ...) does not.
+    edge = 1 - math.sqrt(-2 * math.log(jnp.finfo(x.dtype).tiny))
+    far = near < edge
+    q = 1 / jnp.square(jnp.minimum(near, edge))
+    series = 1 - q * (1 - 3 * q * (1 - 5 * q * (1 - 7 * q * (1 - 9 * q * (1 - 11 * q)))))
+    value = jnp.where(far, -root * (root * series), jnp.maximum(x, -FAR) * below)
+    tail = root * (root * (near - series / jnp.minimum(near, edge)))
+    first = jnp.where(far, tail, below + root * (root * near))
+    return value, first, root * (root * (2 - near**2))
 
 
 @jitted()
@@ -531,8 +634,21 @@ def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     >>> mish(jnp.array([-1e4, 0.0, 1e4])).tolist()
     [-0.0, 0.0, 10000.0]
     """
+    return _mish(x)
+
+
+@_smooth
+def _mish(x: jax.Array) -> Three:
+    # With exp(x) = p / q: tanh(softplus(x)) = p (p + 2 q) / d, and p, q and d never overflow.
+    root = jnp.exp(_negative(x) / 2)
+    low, high = jnp.where(x < 0, root, 1), jnp.where(x < 0, 1, root)
+    p, q = low * low, high * high
+    d = p * p + 2 * p * q + 2 * q * q
     near = jnp.clip(x, -FLAT, FLAT)
-    return jnp.where(x > FLAT, x, near * _tanh(_softplus(near)))
+    value = jnp.maximum(x, -FLAT) * low * low * (p + 2 * q) / d
+    first = low * (low * (p + 2 * q + 4 * near * (p + q) * q * q / d)) / d
+    inner = 2 * (p + q) + near * (2 * q**3 + 2 * p * q * q - 3 * p * p * q - 2 * p**3) / d
+    return value, first, 4 * (low * q) * (low * q * inner) / d**2
 
 
 @jitted(static=("axis",))
@@ -554,7 +670,13 @@ def glu(x: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     >>> glu(jnp.array([3.0, 5.0, 1e4, 0.0])).tolist()
     [3.0, 2.5]
     """
-    if not -x.ndim <= axis < x.ndim or x.shape[axis] % 2:
+    check_axis("glu", x, axis)
+    if x.shape[axis] % 2:
         raise wrong("glu", "x", f"{describe(x)} with axis {axis}", "an axis of even size")
-    a, b = jnp.split(x, 2, axis)
-    return a * _sigmoid(b)
+    return computed_wide(_times_sigmoid, *jnp.split(x, 2, axis))
+
+
+def _times_sigmoid(a: jax.Array, b: jax.Array) -> jax.Array:
+    root = jnp.exp(_negative(b) / 2)  # exp(-|b|) may be 0 where a exp(-|b|) is not
+    low = jnp.where(b < 0, root, 1)
+    return a * low * low / (1 + root * root)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import BELOW_ONE
-from fnn.dtypes import number_like
+from fnn.dtypes import computed_wide, number_like
 from fnn.functions import jitted
 
 
@@ -37,5 +37,6 @@ def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Flo
     """
     if key is None:
         return x
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(kept, x * number_like(1 / (1 - rate), x), 0)
+    share = jnp.asarray(1 - rate, jnp.float32)  # the same draws, whatever the dtypes are
+    kept = jax.random.bernoulli(key, share, x.shape)
+    return computed_wide(lambda x: jnp.where(kept, x * number_like(1 / (1 - rate), x), 0), x)

@@ -9,6 +9,7 @@ arrays of one layer, under the names that the layer's function gives them; biase
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +32,24 @@ from jax.nn.initializers import zeros as zeros
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import check_int, wrong
+from fnn.checks import check_int, describe, wrong
+from fnn.dtypes import is_floating
 from fnn.functions import jitted
 
 XAVIER = glorot_normal()
+
+
+def draw(
+    function: str, weights: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike
+) -> jax.Array:
+    """Draw an array by an initializer, or raise the error of the public function."""
+    if not is_floating(jnp.dtype(dtype)):
+        raise wrong(function, "dtype", dtype, "one of floating-point numbers", TypeError)
+    array: Any = weights(key, shape, dtype) if callable(weights) else weights
+    if getattr(array, "shape", None) != shape:
+        needed = f"an initializer of shape {shape}, such as fnn.initializers.he_normal()"
+        raise wrong(function, "weights", describe(array), needed)
+    return jnp.asarray(array, dtype)
 
 
 @jitted(static=("window", "c_in", "c_out", "groups", "weights", "bias", "dtype"))
@@ -67,7 +82,9 @@ def init_conv(
         ``{"w": (*window, c_in // groups, c_out), "b": (c_out,)}``, without "b" for ``bias=False``.
 
     Raises:
-        ValueError: a size is below 1, or groups does not divide the channels.
+        ValueError: a size is below 1, groups does not divide the channels, or the weights are none
+            of their shape.
+        TypeError: dtype is none of floating-point numbers.
 
     Source: X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural
     networks (AISTATS 2010).
@@ -87,7 +104,8 @@ def init_conv(
         needed = f"a divisor of c_in = {c_in} and of c_out = {c_out}"
         raise wrong("init_conv", "groups", groups, needed)
     shape = (*window, c_in // groups, c_out // groups)
-    w = jax.vmap(lambda k: weights(k, shape, dtype))(jax.random.split(key, groups))
+    keys = jax.random.split(key, groups)
+    w = jax.vmap(lambda k: draw("init_conv", weights, k, shape, dtype))(keys)
     params = {"w": jnp.moveaxis(w, 0, -2).reshape(*shape[:-1], c_out)}
     if bias:
         params["b"] = jnp.zeros(c_out, dtype)

@@ -6,6 +6,7 @@ turns what a convolution gives into what a dense layer takes.
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 from fnn.checks import check_int, describe, wrong
 from fnn.dtypes import add_bias, widen
 from fnn.functions import jitted
-from fnn.layers.initializers import XAVIER, Initializer, normal
+from fnn.layers.initializers import XAVIER, Initializer, draw, normal
 
 UNIT = normal(1.0)
 
@@ -78,7 +79,8 @@ def init_dense(
         ``{"w": (d_in, d_out), "b": (d_out,)}``, without "b" for ``bias=False``.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or the weights are none of their shape.
+        TypeError: dtype is none of floating-point numbers.
 
     Source: X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural
     networks (AISTATS 2010).
@@ -89,14 +91,19 @@ def init_dense(
     """
     check_int("init_dense", "d_in", d_in, 1)
     check_int("init_dense", "d_out", d_out, 1)
-    params = {"w": weights(key, (d_in, d_out), dtype)}
+    params = {"w": draw("init_dense", weights, key, (d_in, d_out), dtype)}
     if bias:
         params["b"] = jnp.zeros(d_out, dtype)
     return params
 
 
-@jitted()
-def embed(ids: Int[Array, "*n"], table: Float[Array, "vocabulary d"]) -> Float[Array, "*n d"]:
+@jitted(static=("padding_idx",))
+def embed(
+    ids: Int[Array, "*n"],
+    table: Float[Array, "vocabulary d"],
+    *,
+    padding_idx: int | None = None,
+) -> Float[Array, "*n d"]:
     """Return the row of the table for every id, ``y = table[ids]``.
 
     An id outside [0, vocabulary) gives a row of NaN: a value inside a compiled program cannot
@@ -105,18 +112,23 @@ def embed(ids: Int[Array, "*n"], table: Float[Array, "vocabulary d"]) -> Float[A
     Args:
         ids: (*n) integers.
         table: (vocabulary, d).
+        padding_idx: the id of padding, as in PyTorch: its row is returned as any other, but gets no
+            gradient and stays what it is; zeros are ``table.at[padding_idx].set(0)``.
 
     Returns:
         (*n, d), of the table's dtype.
 
     Raises:
-        ValueError: table has not two axes.
+        ValueError: table has not two axes, or no row of the id of padding.
         TypeError: ids are no integers.
 
     Source: Introduction to Deep Learning (2020), inputs of recurrent networks.
 
-    >>> embed(jnp.array([1, 0, 1]), jnp.array([[0., 1.], [2., 3.]])).tolist()
+    >>> table = jnp.array([[0., 1.], [2., 3.]])
+    >>> embed(jnp.array([1, 0, 1]), table).tolist()
     [[2.0, 3.0], [0.0, 1.0], [2.0, 3.0]]
+    >>> jax.grad(lambda table: embed(jnp.array([1, 0]), table, padding_idx=0).sum())(table).tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
     """
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise wrong("embed", "ids", describe(ids), "an integer dtype", TypeError)
@@ -124,6 +136,11 @@ def embed(ids: Int[Array, "*n"], table: Float[Array, "vocabulary d"]) -> Float[A
         raise wrong("embed", "table", describe(table), "shape (vocabulary, d)")
     # Widened, so that the gradient of a frequent id is summed in float32.
     rows = widen(table).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    if padding_idx is not None:
+        check_int("embed", "padding_idx", padding_idx, 0)
+        if padding_idx >= table.shape[0]:
+            raise wrong("embed", "padding_idx", padding_idx, f"a row of table {describe(table)}")
+        rows = jnp.where((ids == padding_idx)[..., None], jax.lax.stop_gradient(rows), rows)
     return rows.astype(table.dtype)
 
 
@@ -149,14 +166,15 @@ def init_embed(
         ``{"table": (vocabulary, d)}``.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or the weights are none of their shape.
+        TypeError: dtype is none of floating-point numbers.
 
     >>> init_embed(jax.random.key(0), 100, 8)["table"].shape
     (100, 8)
     """
     check_int("init_embed", "vocabulary", vocabulary, 1)
     check_int("init_embed", "d", d, 1)
-    return {"table": weights(key, (vocabulary, d), dtype)}
+    return {"table": draw("init_embed", weights, key, (vocabulary, d), dtype)}
 
 
 @jitted()

@@ -7,6 +7,11 @@ train flag: `batch_norm` takes the statistics it is given, those of the batch (`
 those collected over batches (`running_stats`).
 
 Statistics of half-precision inputs, and everything up to the result, are in float32.
+
+The square of a deviation must be a number of the dtype: in float32 and bfloat16 the layers end at
+deviations of 1e19, where the result becomes 0, and with ``eps = 0`` at 1e-19 too; in float64 at
+1e154 and 1e-154. To scale the inputs first would add a pass over them. An entry that is not finite
+makes all that it is normalized with NaN.
 """
 
 import math
@@ -18,16 +23,25 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fnn.checks import NOT_NEGATIVE, check_int, describe, wrong
-from fnn.dtypes import number_like, spread, widen
+from fnn.dtypes import magnitude, number_like, spread, widen
 from fnn.functions import jitted
-from fnn.layers.statistics import centre, check_arrays, mean_over
+from fnn.layers.statistics import Mean, centre, check_arrays, check_channels, mean_over
+
+
+@jax.custom_jvp
+def _inverse_root(x: jax.Array) -> jax.Array:
+    return lax.rsqrt(x)
+
+
+# x^(-3/2) alone vanishes from x = 1e25 in float32.
+_inverse_root.defjvps(lambda t, y, x: t * y * (-0.5 / x))
 
 
 def _rescale(
-    d: jax.Array, square: jax.Array, scale: jax.Array, bias: jax.Array | None, eps: float
+    d: jax.Array, square: jax.Array, eps: float, scale: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
     """``d / sqrt(square + eps) * scale + bias``, scale and bias along d's last axes."""
-    y = d * (lax.rsqrt(square + number_like(eps, square)) * spread(scale, d.ndim))
+    y = d * (_inverse_root(square + number_like(eps, square)) * spread(scale, d.ndim))
     return y if bias is None else y + spread(bias, d.ndim)
 
 
@@ -64,11 +78,10 @@ def batch_norm(
     >>> batch_norm(x, jnp.ones(1), jnp.zeros(1), jnp.array([2.0]), jnp.ones(1), eps=0.0).tolist()
     [[-1.0], [1.0]]
     """
-    if x.ndim < 2:
-        raise wrong("batch_norm", "x", describe(x), "shape (n, *spatial, c)")
+    check_channels("batch_norm", x)
     check_arrays("batch_norm", x, x.shape[-1:], scale=scale, bias=bias, mean=mean, var=var)
     scale, bias, mean, var = (widen(a) for a in (scale, bias, mean, var))
-    slope = scale * lax.rsqrt(var + number_like(eps, var))
+    slope = scale * _inverse_root(var + number_like(eps, var))
     # The mean's gradient flows through the offset, where it needs no third sum over all of x; the
     # value is subtracted from x, where it does not cancel.
     about = lax.stop_gradient(mean)
@@ -108,8 +121,14 @@ def layer_norm(
     [[-1.0, 1.0], [1.0, -1.0]]
     """
     axes = _trailing("layer_norm", x, scale, bias=bias)
-    _, d, var = centre(widen(x), mean_over(axes))
-    return _rescale(d, var, scale, bias, eps).astype(x.dtype)
+    return _normalize(x, mean_over(axes), eps, scale, bias)
+
+
+def _normalize(
+    x: jax.Array, mean: Mean, eps: float, scale: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    _, d, var = centre(widen(x), mean)
+    return _rescale(d, var, eps, scale, bias).astype(x.dtype)
 
 
 @jitted(ranges={"eps": NOT_NEGATIVE})
@@ -140,7 +159,7 @@ def rms_norm(
     axes = _trailing("rms_norm", x, scale)
     wide = widen(x)
     square = mean_over(axes)(jnp.square(wide))
-    return _rescale(wide, square, scale, None, eps).astype(x.dtype)
+    return _rescale(wide, square, eps, scale, None).astype(x.dtype)
 
 
 def _trailing(
@@ -187,18 +206,11 @@ def group_norm(
     >>> group_norm(x, jnp.ones(4), groups=2, eps=0.0).tolist()
     [[-1.0, 1.0, -1.0, 1.0]]
     """
-    if x.ndim < 2:
-        raise wrong("group_norm", "x", describe(x), "shape (n, *spatial, c)")
+    check_channels("group_norm", x)
     check_arrays("group_norm", x, x.shape[-1:], scale=scale, bias=bias)
     check_int("group_norm", "groups", groups, 1)
     if x.shape[-1] % groups:
         raise wrong("group_norm", "groups", groups, f"a divisor of the {x.shape[-1]} channels")
-    return _group_norm(x, scale, bias, groups, eps)
-
-
-def _group_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array | None, groups: int, eps: float
-) -> jax.Array:
     n, c = x.shape[0], x.shape[-1]
 
     def mean(rows: jax.Array) -> jax.Array:
@@ -207,8 +219,17 @@ def _group_norm(
         blocks = rows.mean(1).reshape(n, 1, groups, c // groups)
         return jnp.broadcast_to(blocks.mean(3, keepdims=True), blocks.shape).reshape(n, 1, c)
 
-    _, d, var = centre(widen(x).reshape(n, math.prod(x.shape[1:-1]), c), mean)
-    return _rescale(d, var, scale, bias, eps).reshape(x.shape).astype(x.dtype)
+    return _normalize_rows(x, mean, eps, scale, bias)
+
+
+def _normalize_rows(
+    x: jax.Array, mean: Mean, eps: float, scale: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    """Normalize x with its positions along one axis."""
+    if x.size == 0:
+        return x  # the mean over no positions is NaN, and so would be the gradient of scale
+    rows = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+    return _normalize(rows, mean, eps, scale, bias).reshape(x.shape)
 
 
 @jitted(ranges={"eps": NOT_NEGATIVE})
@@ -243,7 +264,7 @@ def instance_norm(
     if x.ndim < 3:
         raise wrong("instance_norm", "x", describe(x), "shape (n, *spatial, c), a spatial axis")
     check_arrays("instance_norm", x, x.shape[-1:], scale=scale, bias=bias)
-    return _group_norm(x, scale, bias, x.shape[-1], eps)
+    return _normalize_rows(x, mean_over((1,)), eps, scale, bias)
 
 
 @jitted(static=("shape", "bias", "dtype"))
@@ -315,6 +336,7 @@ def spectral_norm(
     if u.dtype != w.dtype:
         raise wrong("spectral_norm", "u", describe(u), f"the dtype of w, {w.dtype}", TypeError)
     matrix = widen(w).reshape(math.prod(w.shape[:-1]), w.shape[-1])
+    matrix = matrix / magnitude(matrix)
     fixed = lax.stop_gradient(matrix)
     right = _unit(lax.stop_gradient(widen(u)))
     right = lax.fori_loop(0, iterations, lambda _, u: _unit(_unit(fixed @ u) @ fixed), right)
@@ -326,5 +348,6 @@ def spectral_norm(
 
 def _unit(v: jax.Array) -> jax.Array:
     """The vector at length 1; the zero vector stays zero."""
+    v = v / magnitude(v)
     length = jnp.sqrt(jnp.square(v).sum())
     return v / jnp.where(length > 0, length, 1.0)

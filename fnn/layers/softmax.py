@@ -3,8 +3,10 @@
 ``softmax(x)_i = exp(x_i) / sum_j exp(x_j)``; `log_softmax` is its logarithm and `logsumexp` the
 logarithm of the denominator, after a shift by the largest x. An entry is absent when it is -inf or
 where the mask ``where=`` is False: its exponential is 0, and no gradient flows to it. When all are
-absent, the sum is 0: logsumexp is -inf, softmax 0, and the gradient 0; `jax.nn` gives NaN. Half
-precision is computed in float32: a float16 sum of 65,520 ones is infinite.
+absent, the sum is 0: logsumexp is -inf, softmax 0, and the gradient 0. Entries of +inf outweigh all
+others and share equally, which is the limit: softmax of (inf, 0) is (1, 0), logsumexp is inf. In
+both cases `jax.nn` gives NaN. Half precision is computed in float32: a float16 sum of 65,520 ones
+is infinite.
 """
 
 from typing import NamedTuple
@@ -13,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fnn.checks import describe, wrong
+from fnn.checks import check_axis, describe, wrong
 from fnn.dtypes import widen
 from fnn.functions import jitted
 
@@ -49,16 +51,35 @@ def check_where(function: str, x: jax.Array, where: jax.Array | None) -> None:
         raise wrong(function, "where", describe(where), needed)
 
 
+def check_axes(function: str, x: jax.Array, axis: Axes) -> None:
+    """Raise unless these are axes of x, each once."""
+    axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    for one in axes:
+        check_axis(function, x, one)
+    if len({one % x.ndim for one in axes}) < len(axes):
+        raise wrong(function, "axis", axis, f"axes of x {describe(x)}, each once")
+
+
+@jax.custom_jvp
+def _less(x: jax.Array, top: jax.Array) -> jax.Array:
+    """``x - top``, which is 0 where both are infinite, as its limit is."""
+    return jnp.where(x == top, 0, x - top)
+
+
+_less.defjvps(lambda t, y, x, top: t, None)
+
+
 def shift(function: str, x: jax.Array, axis: Axes, where: jax.Array | None) -> Shifted:
     """Subtract the largest present entry and sum the exponentials."""
+    check_axes(function, x, axis)
     check_where(function, x, where)
     x = widen(x)
     x = x if where is None else jnp.where(where, x, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True, initial=-jnp.inf))
-    present = top != -jnp.inf
-    top = jnp.where(present, top, 0)
-    shifted = x - top
+    top = jnp.where(top == -jnp.inf, 0, top)
+    shifted = _less(x, top)
     total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
+    present = total != 0  # not by the top: XLA's maximum on a CPU passes over a NaN
     return Shifted(shifted, top, jnp.where(present, total, 1), present)
 
 
@@ -77,7 +98,8 @@ def softmax(
         The shape and dtype of x; 0 for absent entries, and all 0 where all are absent.
 
     Raises:
-        ValueError, TypeError: the mask has another shape or dtype.
+        ValueError: the axis is not one of x, or there twice; the mask has another shape.
+        TypeError: the mask is not bool.
 
     Source: J. Bridle, Probabilistic interpretation of classification network outputs (1990).
 
@@ -103,7 +125,8 @@ def log_softmax(
         The shape and dtype of x, not positive; -inf for absent entries.
 
     Raises:
-        ValueError, TypeError: the mask has another shape or dtype.
+        ValueError: the axis is not one of x, or there twice; the mask has another shape.
+        TypeError: the mask is not bool.
 
     Source: as `softmax`.
 
@@ -114,22 +137,29 @@ def log_softmax(
     return (shifted.x - jnp.log(shifted.total)).astype(x.dtype)
 
 
-@jitted(static=("axis",))
+@jitted(static=("axis", "keepdims"))
 def logsumexp(
-    x: Float[Array, "..."], *, axis: Axes = None, where: Bool[Array, "..."] | None = None
+    x: Float[Array, "..."],
+    *,
+    axis: Axes = None,
+    keepdims: bool = False,
+    where: Bool[Array, "..."] | None = None,
 ) -> Float[Array, "..."]:
     """Return ``log(sum(exp(x)))``, the sum over the axis; its gradient is `softmax`.
 
     Args:
         x: any shape, float; an entry of -inf is absent.
         axis: one axis, several, or None for all, as in `jax.nn.logsumexp`.
+        keepdims: whether the axis stays, with size 1.
         where: bool, the shape of x or 1 along some axes; False entries are absent.
 
     Returns:
-        The shape of x without the axis, of x's dtype; -inf where all entries are absent.
+        The shape of x without the axis, of x's dtype; -inf where all entries are absent, or none
+        are there.
 
     Raises:
-        ValueError, TypeError: the mask has another shape or dtype.
+        ValueError: the axis is not one of x, or there twice; the mask has another shape.
+        TypeError: the mask is not bool.
 
     Source: P. Blanchard, D. Higham, N. Higham, Accurately computing the log-sum-exp (2021).
 
@@ -138,4 +168,4 @@ def logsumexp(
     """
     shifted = shift("logsumexp", x, axis, where)
     value = jnp.where(shifted.present, jnp.log(shifted.total) + shifted.top, -jnp.inf)
-    return jnp.squeeze(value, axis).astype(x.dtype)
+    return (value if keepdims else jnp.squeeze(value, axis)).astype(x.dtype)

@@ -6,6 +6,7 @@ of half-precision inputs are formed in float32. Plain sums over the leading axes
 does fastest on a CPU: a product with a vector of ones takes two to ten times as long.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,8 +16,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.checks import FRACTION, Range, describe, wrong
-from fnn.dtypes import accumulator, number_like, spread, widen
+from fnn.dtypes import accumulator, magnitude, number_like, spread, widen
 from fnn.functions import jitted
+
+Mean = Callable[[jax.Array], jax.Array]
 
 
 class BatchStats(NamedTuple):
@@ -46,9 +49,13 @@ def check_arrays(
             raise wrong(function, argument, describe(array), needed, TypeError)
 
 
-def centre(
-    x: jax.Array, mean: Callable[[jax.Array], jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def check_channels(function: str, x: jax.Array) -> None:
+    """Raise unless x has examples in front and channels last."""
+    if x.ndim < 2:
+        raise wrong(function, "x", describe(x), "shape (n, *spatial, c)")
+
+
+def centre(x: jax.Array, mean: Mean) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean, deviation from the mean, and biased variance.
 
     ``mean`` averages over the right entries and gives an array that subtracts from x. The first
@@ -61,7 +68,7 @@ def centre(
     return about + rest, d - rest, var - lax.stop_gradient(jnp.minimum(var, 0.0))
 
 
-def mean_over(axes: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
+def mean_over(axes: tuple[int, ...]) -> Mean:
     """The average over these axes, which are kept with size 1."""
     return lambda x: x.mean(axes, keepdims=True)
 
@@ -76,10 +83,12 @@ def batch_stats(x: Float[Array, "n *spatial c"]) -> BatchStats:
         x: (n, *spatial, c).
 
     Returns:
-        `BatchStats`: mean (c,) and var (c,), float32 for half-precision x, else of x's dtype.
+        `BatchStats`: mean (c,) and var (c,), float32 for half-precision x, else of x's dtype; var
+        is infinite where it is too large for that, from deviations of 2e19 in float32.
 
     Raises:
-        ValueError: x has fewer than two axes.
+        ValueError: x has fewer than two axes, or no examples or positions: the mean of nothing,
+            NaN, would stay in a running average for ever.
 
     Source: S. Ioffe, C. Szegedy, Batch normalization (ICML 2015), algorithm 1.
 
@@ -87,10 +96,15 @@ def batch_stats(x: Float[Array, "n *spatial c"]) -> BatchStats:
     >>> mean.tolist(), var.tolist()
     ([2.0, 10000.5], [1.0, 0.25])
     """
-    if x.ndim < 2:
-        raise wrong("batch_stats", "x", describe(x), "shape (n, *spatial, c)")
+    check_channels("batch_stats", x)
+    _check_some("batch_stats", x)
     mean, _, var = centre(widen(x), mean_over(tuple(range(x.ndim - 1))))
     return BatchStats(mean.reshape(-1), var.reshape(-1))
+
+
+def _check_some(function: str, x: jax.Array) -> None:
+    if 0 in x.shape[:-1]:
+        raise wrong(function, "x", describe(x), "at least one example and position")
 
 
 @jitted(ranges={"decay": FRACTION, "count": Range(2)})
@@ -107,7 +121,8 @@ def running_stats(
         running: the average so far.
         batch: the statistics of the new batch.
         decay: in [0, 1], the weight of the past.
-        count: values per channel behind ``batch``, ``x.size // c``, for the unbiased variance.
+        count: values per channel behind ``batch``, ``x.size // c``, for the unbiased variance;
+            at least 2.
 
     Returns:
         `BatchStats`, the new average.
@@ -143,7 +158,7 @@ def fit_standardize(x: Float[Array, "n *spatial c"]) -> dict[str, Float[Array, "
         ``{"mean": (c,), "std": (c,)}``, float32 for half-precision x, else of x's dtype.
 
     Raises:
-        ValueError: x has fewer than two axes.
+        ValueError: x has fewer than two axes, or no examples or positions.
 
     Source: CSC413 (2020), input normalisation.
 
@@ -151,12 +166,14 @@ def fit_standardize(x: Float[Array, "n *spatial c"]) -> dict[str, Float[Array, "
     >>> fitted["mean"].tolist(), fitted["std"].tolist()
     ([2.0, 5.0], [1.0, 1.0])
     """
-    if x.ndim < 2:
-        raise wrong("fit_standardize", "x", describe(x), "shape (n, *spatial, c)")
-    rows = x.reshape(-1, x.shape[-1])
-    mean, var = batch_stats(rows)
-    constant = (rows == rows[:1]).all(0)
-    return {"mean": mean, "std": jnp.sqrt(jnp.where(constant, 1.0, var))}
+    check_channels("fit_standardize", x)
+    _check_some("fit_standardize", x)
+    rows = widen(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    unit = magnitude(rows, 0)  # the variance may be too large, or small, where its root is not
+    mean, var = batch_stats(rows / unit)
+    constant, unit = (rows == rows[:1]).all(0), unit[0]
+    std = jnp.where(constant, 1, unit * jnp.sqrt(jnp.where(constant, 1, var)))
+    return {"mean": unit * mean, "std": std}
 
 
 @jitted()
@@ -184,7 +201,6 @@ def standardize(
     >>> standardize(test, **fit_standardize(train)).tolist()
     [[3.0]]
     """
-    if x.ndim < 2:
-        raise wrong("standardize", "x", describe(x), "shape (n, *spatial, c)")
+    check_channels("standardize", x)
     check_arrays("standardize", x, x.shape[-1:], mean=mean, std=std)
     return ((widen(x) - spread(mean, x.ndim)) / spread(std, x.ndim)).astype(x.dtype)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.check import check
+from tests.check import check, close
 from tests.entries import DTYPES, assert_rounded, part, three
-from tests.oracles.activations import ORACLES, log_softmax
+from tests.oracles.activations import LIMITS, ORACLES, log_softmax
 
 CONFIGURED = {
     "gelu_tanh": functools.partial(fnn.gelu, approximate=True),
@@ -20,7 +20,7 @@ CONFIGURED = {
     "celu": functools.partial(fnn.celu, alpha=2.0),
 }
 CORNERS = [0.0, 0.5, 1.0, 3.0, 6.0]
-PLACES = [0.1, 0.7, 2.0, 4.0, 8.0, 12.0, 15.0, 20.0, 37.0, 40.0, 80.0, 300.0, 1e4, 6e4]
+PLACES = [1e-6, 1e-3, 0.1, 0.7, 2.0, 4.0, 8.0, 12.0, 15.0, 20.0, 37.0, 40.0, 80.0, 300.0, 1e4, 6e4]
 KINKS: dict[str, tuple[float, ...]] = {  # where the slope jumps
     **dict.fromkeys(("unit_step", "sign", "relu", "leaky_relu"), (0.0,)),
     **dict.fromkeys(("hard_sigmoid", "hard_swish"), (-3.0, 3.0)),
@@ -28,24 +28,51 @@ KINKS: dict[str, tuple[float, ...]] = {  # where the slope jumps
     **dict.fromkeys(("piecewise_linear",), (-0.5, 0.5)),
     **dict.fromkeys(("hard_tanh",), (-1.0, 1.0)),
 }
-GRID = np.array([s * x for x in CORNERS + PLACES for s in (1, -1)])
+TAILS = [  # where exponentials, densities and their products with x vanish, in one of the dtypes
+    x
+    for low, high in ((8, 15), (20, 23), (36, 46), (80, 106), (350, 360), (700, 750))
+    for x in np.linspace(low, high, 6 * (high - low) + 1)
+]
+SIZES = np.array([*CORNERS, *PLACES, *TAILS])
+STRAIGHT = {*KINKS, "identity"}  # of straight pieces; hard_swish of pieces of parabolas
+
+
+def extremes(dtype: Any) -> list[float]:
+    """The numbers at the ends of a dtype: subnormal, smallest normal, and largest."""
+    info = jnp.finfo(dtype)
+    return [float(info.smallest_subnormal), float(info.tiny) / 2, float(info.tiny), float(info.max)]
 
 
 @pytest.mark.parametrize("name", ORACLES)
 def test_value_and_two_derivatives(name: str) -> None:
     fn = CONFIGURED.get(name) or getattr(fnn, name)
     with jax.enable_x64(True):
-        ends = {dtype: float(jnp.finfo(dtype).max) for dtype in DTYPES}
-        points = [jnp.asarray([*GRID, top, -top], dtype) for dtype, top in ends.items()]
+        sizes = [np.array([*SIZES, *extremes(dtype), np.inf, np.nan]) for dtype in DTYPES]
+        points = [jnp.asarray([*a, *-a], d) for a, d in zip(sizes, DTYPES, strict=True)]
         results = jax.jit(lambda xs: [three(fn, x) for x in xs])(points)
     for x, parts in zip(points, results, strict=True):
-        for order, got in enumerate(parts):
+        at = np.asarray(x, np.float64)
+        for order, got in enumerate(map(np.asarray, parts)):
             assert (got.dtype, got.shape) == (x.dtype, x.shape)
-            finite = jnp.isfinite(got) | ((name == "selu") & (order == 0))  # 1.05 max is infinite
-            assert bool(finite.all()), (order, got)
-            inner = slice(len(GRID))
             oracle = functools.partial(part, ORACLES[name], order)
-            assert_rounded(got[inner], oracle, x[inner], kinks=KINKS.get(name, ()))
+            finite = np.isfinite(at)
+            assert_rounded(got[finite], oracle, at[finite], kinks=KINKS.get(name, ()))
+            for end, limit in zip((-np.inf, np.inf), LIMITS[name], strict=True):
+                close(got[at == end], [limit[order]])
+            assert (name in STRAIGHT and order) or np.isnan(got[np.isnan(at)]).all()
+
+
+def test_third_derivatives() -> None:
+    x = np.array([-3.1, 0.0, 0.7])
+    step = 1e-5
+    names = [n for n in ORACLES if n not in (*STRAIGHT, "hard_swish", "softsign", "elu", "selu")]
+    with jax.enable_x64(True):
+        fns = [CONFIGURED.get(name) or getattr(fnn, name) for name in names if name != "celu"]
+        third = [jax.vmap(jax.grad(jax.grad(jax.grad(fn)))) for fn in fns]
+        got = jax.jit(lambda x: [f(x) for f in third])(jnp.asarray(x))
+    for name, values in zip(names, got, strict=False):
+        slope = (ORACLES[name](x + step)[2] - ORACLES[name](x - step)[2]) / (2 * step)
+        np.testing.assert_allclose(values, slope, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ORACLES)
@@ -111,6 +138,47 @@ def test_prelu_and_glu() -> None:
     assert float(jax.grad(fnn.prelu)(jnp.float32(0.0), jnp.float32(0.5))) == 0.5
 
 
+def test_slope_zero_is_relu_and_infinities_leave_the_slopes_gradient_alone() -> None:
+    x = jnp.array([-jnp.inf, -2.0, 0.0, 3.0, jnp.inf])
+    for fn in (functools.partial(fnn.leaky_relu, negative_slope=0.0),
+               lambda x: fnn.prelu(x, jnp.zeros_like(x))):  # fmt: skip
+        np.testing.assert_array_equal(fn(x), fnn.relu(x))
+        np.testing.assert_array_equal(jax.vmap(jax.grad(fn))(x), [0, 0, 0, 1, 1])
+    slope = jax.grad(lambda s: fnn.prelu(x[1:], s)[-1])(jnp.full(4, 0.1))
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_bounds_of_hard_tanh_and_sharpness_of_softplus() -> None:
+    x = np.array([-3, -2, 0.1, 0.5, 0.7], np.float32)
+    check(
+        functools.partial(fnn.hard_tanh, low=-2.0, high=0.5),
+        lambda a: np.clip(a, -2, 0.5),
+        np.delete(x, [1, 3]),
+        batch=False,
+    )
+    corners = jax.vmap(jax.grad(lambda a: fnn.hard_tanh(a, low=-2.0, high=0.5)))(jnp.asarray(x))
+    np.testing.assert_array_equal(corners, [0, 0, 1, 0, 0])
+    check(
+        functools.partial(fnn.softplus, beta=5.0),
+        lambda a: ORACLES["softplus"](5 * a)[0] / 5,
+        x,
+        batch=False,
+    )
+    top = jnp.finfo(jnp.float32).max
+    assert fnn.softplus(top, beta=5.0) == top
+    assert fnn.squareplus(top, b=0.01) == top
+    assert jax.grad(lambda a: fnn.squareplus(a, b=0.01))(top) == 1
+
+
+def test_gates_that_vanish_alone() -> None:
+    pairs = jnp.array([[1e30, -100.0], [3.0, -jnp.inf], [jnp.inf, -2.0], [2.0, jnp.inf]])
+    want = [1e30 * np.exp(-100.0), 0, np.inf, 2]
+    np.testing.assert_allclose(fnn.glu(pairs)[:, 0], want, rtol=1e-5)
+    gradient = jax.grad(lambda x: fnn.glu(x).sum())(pairs[:2])
+    slopes = [[np.exp(-100.0), 1e30 * np.exp(-100.0)], [0, 0]]
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-38)
+
+
 def test_softmax_against_its_oracle() -> None:
     rng = np.random.default_rng(1)
     x = 3 * rng.standard_normal((3, 5), np.float32)
@@ -159,6 +227,32 @@ def test_absent_entries() -> None:
     assert bool(jnp.isnan(fnn.softmax(hidden)).all()), "a NaN that is not masked shows"
     np.testing.assert_allclose(fnn.logsumexp(jnp.zeros((2, 3))), np.log(6), rtol=1e-6)
     np.testing.assert_allclose(fnn.softmax(jnp.zeros((2, 3)), axis=(0, 1)), np.full((2, 3), 1 / 6))
+    kept = fnn.logsumexp(jnp.zeros((2, 3)), axis=1, keepdims=True)
+    np.testing.assert_allclose(kept, np.log([[3], [3]]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_at_the_ends_is_its_limit(dtype: Any) -> None:
+    top, inf = float(jnp.finfo(dtype).max), np.inf
+    ends = [[inf, 0, -inf], [inf, top, inf], [top, 0, -top], [-top, -top, -inf], [-inf, -inf, -inf]]
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def results(x: Any) -> Any:
+            total, slope = jax.vmap(jax.value_and_grad(fnn.logsumexp))(x)
+            curve = jax.vmap(jax.jacobian(fnn.softmax))(x)
+            return fnn.log_softmax(x), fnn.softmax(x), total, slope, curve
+
+        log_p, *shares, total, slope, curve = results(jnp.asarray(ends, dtype))
+    want = log_softmax(np.array(ends))
+    p = np.exp(want)
+    close(log_p[:2], want[:2])
+    np.testing.assert_array_equal(np.asarray(log_p[2], float), [0, -top, -inf])
+    for got in (*shares, slope):
+        close(got, p)
+    close(curve, [np.diag(row) - np.outer(row, row) for row in p])
+    np.testing.assert_array_equal(np.asarray(total, float), [inf, inf, top, -top, -inf])
+    assert np.isnan(fnn.softmax(jnp.array([jnp.nan, jnp.inf], jnp.float32))).all()
 
 
 def test_seventy_thousand_classes_in_half_precision() -> None:
@@ -174,7 +268,18 @@ def test_wrong_calls() -> None:
             lambda: fnn.glu(x),
             r"fnn.glu: x: got float32\[2,3\] with axis -1; needed an axis of even",
         ),
-        (lambda: fnn.glu(x, axis=2), "with axis 2"),
+        (lambda: fnn.glu(x, axis=2), r"fnn.glu: axis: got 2; needed an axis of x float32\[2,3\]"),
+        (lambda: fnn.glu(x, axis=(0,)), r"fnn.glu: axis: got \(0,\); needed an axis"),
+        (
+            lambda: fnn.softmax(x[0, 0]),
+            r"fnn.softmax: axis: got -1; needed an axis of x float32\[\]",
+        ),
+        (lambda: fnn.log_softmax(x, axis=1.0), "fnn.log_softmax: axis: got 1.0; needed an axis"),
+        (
+            lambda: fnn.logsumexp(x, axis=[0, -2]),
+            r"fnn.logsumexp: axis: got \(0, -2\); needed axes of x float32\[2,3\], each once",
+        ),
+        (lambda: fnn.softplus(x, beta=0.0), "fnn.softplus: beta: got 0.0; needed a number > 0"),
         (
             lambda: fnn.prelu(x, jnp.ones(2)),
             r"fnn.prelu: slope: got float32\[2\]; needed the trail",
@@ -189,5 +294,12 @@ def test_wrong_calls() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(TypeError, match=r"fnn.log_softmax: where: got float32\[2,3\]; needed bool"):
-        fnn.log_softmax(x, where=x)
+    for call, message in [
+        (lambda: fnn.log_softmax(x, where=x), r"where: got float32\[2,3\]; needed bool"),
+        (lambda: fnn.softmax([1.0, 2.0]), "fnn.softmax: x: got list .*; needed an array"),
+        (lambda: fnn.prelu(x, jnp.ones(3, jnp.float16)), r"fnn.prelu: slope: got float16\[3\]"),
+        (lambda: fnn.leaky_relu(x, negative_slope="a"), "negative_slope: got str 'a'"),
+        (lambda: fnn.leaky_relu(x, negative_slope=x), r"negative_slope: got float32\[2,3\]"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            call()

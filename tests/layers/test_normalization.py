@@ -1,5 +1,6 @@
 """Normalization, its statistics and standardisation against oracles; edges; messages."""
 
+import functools
 from typing import Any
 
 import jax
@@ -130,6 +131,45 @@ def test_statistics_have_the_gradient_of_their_formula() -> None:
         close(gradient, 2 / 6 * (x - x.mean(0)), length=6, slack=1e-11)
 
 
+NORMS: list[Any] = [
+    fnn.layer_norm,
+    lambda x, scale, bias, eps=1e-5: fnn.rms_norm(x, scale, eps=eps) + bias.reshape(1, 1, -1),
+    lambda x, scale, bias, eps=1e-5: fnn.group_norm(x, scale, bias, groups=2, eps=eps),
+    fnn.instance_norm,
+]
+POWERS = [(0, (13, -10)), (1, (60, -90)), (2, (60, -20, -90)), (3, (500, -500))]
+
+
+@pytest.mark.parametrize(("place", "powers"), POWERS, ids=lambda p: str(p) if p != 4 else "")
+def test_squares_neither_overflow_nor_vanish(place: int, powers: tuple[int, ...]) -> None:
+    """A norm of ``size z`` is that of z with ``eps / size^2``, its gradient that over size."""
+    dtype = DTYPES[place]
+    args = draw(dtype, 3, 5, 4), draw(dtype, 4), np.zeros(4, dtype)
+
+    def three(norm: Any, eps: Any, size: Any, z: Any, *rest: Any) -> Any:
+        y, pullback = jax.vjp(lambda x, s, b: norm(x, s, b, eps=eps), z * size, *rest)
+        x_gradient, scale_gradient, _ = pullback(jnp.asarray(z[::-1]))
+        return y, x_gradient, scale_gradient
+
+    @jax.jit
+    def results(args: Any, wide: Any) -> Any:
+        def pair(norm: Any, power: int) -> Any:
+            size = 2.0**power
+            narrow = three(norm, 1e-5, jnp.asarray(size, dtype), *args)
+            return narrow, three(norm, 1e-5 / size / size, 1.0, *wide)
+
+        return [[pair(norm, power) for norm in NORMS] for power in powers]
+
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(a, float) for a in args]
+        found = results([jnp.asarray(a) for a in args], wide)
+        for power, pairs in zip(powers, found, strict=True):
+            for (y, x_gradient, scale_gradient), want in pairs:
+                close(y, want[0], length=20)
+                close(x_gradient, np.asarray(want[1]) / 2.0**power, length=20)
+                close(scale_gradient, want[2], length=60)
+
+
 @jax.jit
 def all_norms_and_gradients(x: Any, scale: Any, bias: Any) -> Any:
     layers = [
@@ -187,6 +227,55 @@ def test_standardize_by_the_training_set(mean: float) -> None:
     close(fnn.standardize(test, **fitted), wide, length=200, slack=1e-3 if mean else 0)
 
 
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_deviations_whose_squares_are_no_float32(size: float) -> None:
+    x = (size * (3 + rng.standard_normal((50, 3)))).astype(np.float32)
+    fitted = fnn.fit_standardize(x)
+    want = oracle.mean_and_std(x.astype(np.float64))
+    close(fitted["mean"], want[0], length=50)
+    close(fitted["std"], want[1], length=50)
+    gradient = jax.grad(lambda x: fnn.fit_standardize(x)["std"].sum())(x)
+    close(gradient, (x - want[0]) / want[1] / 50, length=50)
+
+
+@pytest.mark.parametrize("size", [2.0**43, 2.0**60])
+def test_batch_norm_of_large_inputs_has_its_gradient(size: float) -> None:
+    x, ct = draw(np.float32, 5, 2, 3), draw(np.float32, 5, 2, 3)
+
+    @jax.jit
+    def gradient(x: Any, eps: Any) -> Any:
+        def normed(x: Any) -> Any:
+            return fnn.batch_norm(x, jnp.ones(3), jnp.zeros(3), *fnn.batch_stats(x), eps=eps)
+
+        return jax.vjp(normed, x)[1](jnp.asarray(ct))[0]
+
+    close(gradient(x * np.float32(size), 1e-5) * np.float32(size), gradient(x, 0.0), length=10)
+
+
+def test_an_empty_batch_is_refused() -> None:
+    for fn in (fnn.batch_stats, fnn.fit_standardize):
+        for shape in ((0, 3), (2, 0, 3)):
+            with pytest.raises(ValueError, match="needed at least one example and position"):
+                fn(jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_stays_in_what_it_is_normalized_with(bad: float) -> None:
+    x = draw(np.float32, 3, 5, 4)
+    spoiled = x.copy()
+    spoiled[1, 2, 3] = bad
+    one, zero = jnp.ones(4), jnp.zeros(4)
+    layers = [*(functools.partial(n, scale=one, bias=zero) for n in NORMS),
+              lambda x: trained_batch_norm(x, one, zero)]  # fmt: skip
+    reach = [np.s_[1, 2, :], np.s_[1, 2, :], np.s_[1, :, 2:], np.s_[1, :, 3], np.s_[:, :, 3]]
+    got, want = jax.jit(lambda xs: [[f(x) for f in layers] for x in xs])([spoiled, x])
+    for a, b, place in zip(got, want, reach, strict=True):
+        clean = np.ones(x.shape, bool)
+        clean[place] = False
+        np.testing.assert_allclose(a[clean], b[clean], rtol=1e-6, atol=1e-6)
+        assert np.isnan(a[1, 2, 3])
+
+
 def test_standardize_half_precision_with_float32_statistics() -> None:
     x = (rng.standard_normal((64, 3)) * 4 + 100).astype(np.float16)
     fitted = fnn.fit_standardize(x)
@@ -237,6 +326,20 @@ def test_spectral_norm_converges_through_its_state() -> None:
         errors.append(abs(np.linalg.svd(normed, compute_uv=False)[0] - 1))
     assert errors[0] > 1e-3
     assert errors[-1] < 1e-5
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_spectral_norm_of_large_and_small_weights(size: float) -> None:
+    w, u = draw(np.float32, 5, 3), draw(np.float32, 3)
+    want, want_u = fnn.spectral_norm(w, u, iterations=3)
+    got, got_u = fnn.spectral_norm(w * np.float32(size), u * np.float32(size), iterations=3)
+    close(got, want, length=5)
+    close(got_u, want_u, length=5)
+
+    def slope(w: Any) -> Any:
+        return jax.grad(lambda w: (fnn.spectral_norm(w, u)[0] ** 2).sum())(w)
+
+    close(slope(w * np.float32(size)) * np.float32(size), slope(w), length=15)
 
 
 def test_spectral_norm_of_zero_is_zero() -> None:

@@ -1,8 +1,9 @@
-"""Activations in plain float64 NumPy: each returns its value, first and second derivative at x.
+"""Activations in plain NumPy: each returns its value, first and second derivative at x.
 
 Written so that nothing cancels, with the logistic function s(x) as the only building block:
 s'(x) = s(x) s(-x) and s''(x) = s(x) s(-x) (s(-x) - s(x)). At corners, the derivative is the
-one that fnn documents.
+one that fnn documents. Given extended precision, whose exponents reach 4932, nothing vanishes or
+overflows at any finite float64; LIMITS says what holds at the infinities.
 """
 
 import math
@@ -97,15 +98,21 @@ def mish(x: np.ndarray) -> Three:
 
 
 def gelu_tanh(x: np.ndarray) -> Three:
-    c = math.sqrt(8 / math.pi)
+    c = np.sqrt(8 / np.longdouble(math.pi))
     s, g, h = sigmoid(c * (x + 0.044715 * x**3))
     u, v = c * (1 + 3 * 0.044715 * x**2), c * 6 * 0.044715 * x
     return x * s, s + x * g * u, 2 * g * u + x * (h * u**2 + g * v)
 
 
 def gelu_exact(x: np.ndarray) -> Three:
-    below = np.array([math.erfc(-z * math.sqrt(0.5)) / 2 for z in x])
-    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.longdouble(math.pi))
+    z = np.maximum(np.abs(x), 4)
+    ratio = z  # Laplace's continued fraction of the tail, z + 1 / (z + 2 / (z + 3 / ...))
+    for k in range(200, 0, -1):
+        ratio = z + k / ratio
+    near = np.array([math.erfc(a * math.sqrt(0.5)) / 2 for a in np.abs(x)])
+    tail = np.where(np.abs(x) < 4, near, density / ratio)
+    below = np.where(x < 0, tail, 1 - tail)
     return x * below, below + x * density, (2 - x**2) * density
 
 
@@ -153,16 +160,34 @@ ORACLES: dict[str, Callable[[np.ndarray], Three]] = {
     )
 }
 
+STEP, RAMP = ((0, 0, 0), (1, 0, 0)), ((0, 0, 0), (np.inf, 1, 0))
+LIMITS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # at -inf and at +inf
+    **dict.fromkeys(("unit_step", "piecewise_linear", "hard_sigmoid", "sigmoid"), STEP),
+    **dict.fromkeys(("sign", "hard_tanh", "tanh", "softsign"), ((-1, 0, 0), (1, 0, 0))),
+    **dict.fromkeys(("relu", "hard_swish", "softplus", "squareplus"), RAMP),
+    **dict.fromkeys(("silu", "mish", "gelu_tanh", "gelu_exact"), RAMP),
+    "relu6": ((0, 0, 0), (6, 0, 0)),
+    "identity": ((-np.inf, 1, 0), (np.inf, 1, 0)),
+    "leaky_relu": ((-np.inf, 0.01, 0), (np.inf, 1, 0)),
+    "log_sigmoid": ((-np.inf, 1, 0), (0, 0, 0)),
+    "elu": ((-1, 0, 0), (np.inf, 1, 0)),
+    "celu": ((-2, 0, 0), (np.inf, 1, 0)),
+    "selu": ((-1.7580993408473766, 0, 0), (np.inf, 1.0507009873554805, 0)),
+}
+
 
 def log_softmax(x: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-    """Along the last axis, row by row; -inf for what is absent."""
+    """Along the last axis, row by row; -inf for what is absent; +inf outweighs what is not."""
     x = np.asarray(x, float)
-    keep = np.isfinite(x) if where is None else np.isfinite(x) & np.broadcast_to(where, x.shape)
+    keep = (x != -np.inf) & np.broadcast_to(True if where is None else where, x.shape)
+    highest = np.max(x, -1, keepdims=True, where=keep, initial=-np.inf)
+    keep, x = keep & ((highest < np.inf) | (x == np.inf)), np.where(x == np.inf, 0, x)
     out = np.full(x.shape, -np.inf)
     for place in np.ndindex(x.shape[:-1]):
         row, here = x[place], keep[place]
         if here.any():
             top = row[here].max()
-            total = np.exp(row[here] - top).sum()
-            out[place][here] = row[here] - top - np.log(total)
+            with np.errstate(over="ignore"):
+                below = row[here] - top
+            out[place][here] = below - np.log(np.exp(below).sum())
     return out
