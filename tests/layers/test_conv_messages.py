@@ -59,7 +59,10 @@ WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
         {"x": np.ones((2, 5, 6, 4), bool)},
         "x: got bool[2,5,6,4]; needed a floating or integer dtype",
     ),
-    ({"x": np.ones((2, 5, 6, 4), np.complex64)}, "needed a floating or integer dtype"),
+    ({"x": np.ones((2, 5, 6, 4), np.complex64)}, "x: got complex64[2,5,6,4]; needed real numbers"),
+    ({"b": [0.0] * 6}, "b: got list [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]; needed an array"),
+    ({"stride": jax.numpy.int32(2)}, "stride: got int32[]; needed a Python value, known before"),
+    ({"dilation": {"height": 2}}, "dilation: got dict {'height': 2}; needed numbers, strings, tup"),
 ]
 
 

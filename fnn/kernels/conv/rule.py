@@ -35,7 +35,6 @@ SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows,
 CHOICES: dict[str, Any] = json.loads(
     (resources.files("fnn.kernels.conv") / "rules.json").read_text()
 )
-POOLING: dict[str, dict[str, dict[str, int]]] = CHOICES.pop("pooling", {})
 
 
 def cache_file() -> Path | None:
