@@ -22,6 +22,7 @@ from fnn.trees import check_like, check_params
 
 Loss = Callable[..., Any]
 Observer = Callable[[Any, Any, Any, Any], Any]
+BUFFER = "unsafe_buffer_pointer"  # what arrays on a device have, and NumPy's have not
 
 
 class Plan(NamedTuple):
@@ -211,19 +212,23 @@ def _add(p: Array, u: Array) -> Array:
 
 def _apart(donated: Any, kept: Any) -> Any:
     """Copy what is to be donated where another argument, or another of its leaves, is the same."""
-    held = {_buffer(x) for x in jax.tree.leaves(kept)}
+    leaves, structure = jax.tree.flatten(donated)
+    others = jax.tree.leaves(kept)
+    try:  # the usual case, in a few microseconds
+        places = [x.unsafe_buffer_pointer() for x in leaves + others if hasattr(x, BUFFER)]
+    except (TypeError, jax.errors.JaxRuntimeError):
+        places = [_place(x) for x in leaves + others]
+    if len(set(places)) == len(places):
+        return donated
+    held = set(map(_place, others))
+    for i, x in enumerate(leaves):
+        if _place(x) in held and isinstance(x, jax.Array):
+            leaves[i] = jnp.copy(x)
+        held.add(_place(x))
+    return jax.tree.unflatten(structure, leaves)
 
-    def own(x: Any) -> Any:
-        buffer = _buffer(x)
-        if buffer in held and isinstance(x, jax.Array):
-            return jnp.copy(x)
-        held.add(buffer)
-        return x
 
-    return jax.tree.map(own, donated)
-
-
-def _buffer(x: Any) -> int:
+def _place(x: Any) -> int:
     """Return what two arrays share that are one: their place in memory, if it is one."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
         return id(x)
