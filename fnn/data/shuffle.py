@@ -1,0 +1,60 @@
+"""Batches of arrays that stay where they are, in memory or in files, for `fnn.train`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from fnn.checks import check_int, describe, wrong
+
+
+def batches(
+    data: PyTree[np.ndarray], size: int, *, seed: int = 0
+) -> Callable[[int], Iterator[PyTree[np.ndarray]]]:
+    """Return shuffled batches of arrays too large for the device, such as memory maps.
+
+    Each epoch is read once, in an order that only seed and epoch decide, so that a run over it can
+    be resumed. Arrays that fit on the device train faster as `fnn.train`'s data themselves.
+
+    Args:
+        data: any pytree of NumPy arrays with one common leading axis, the examples.
+        size: examples in a batch; the last batch of an epoch has the rest.
+        seed: of the orders.
+
+    Returns:
+        A function of the epoch that returns an iterator of batches, as `fnn.train` takes it.
+
+    Raises:
+        ValueError: arrays of unequal lengths, or size < 1.
+        TypeError: a leaf that is no NumPy array.
+
+    >>> epoch = fnn.data.batches({"x": np.arange(5), "y": np.arange(5) * 10}, 2)
+    >>> [batch["x"].tolist() for batch in epoch(0)]
+    [[2, 4], [0, 3], [1]]
+    >>> [batch["y"].tolist() for batch in epoch(1)]
+    [[10, 40], [0, 30], [20]]
+    """
+    check_int("data.batches", "size", size, 1)
+    lengths = set()
+    for path, leaf in jax.tree.leaves_with_path(data):
+        place = "data" + jax.tree_util.keystr(path)
+        if not isinstance(leaf, np.ndarray) or leaf.ndim == 0:
+            needed = "a NumPy array with the examples first"
+            raise wrong("data.batches", place, describe(leaf), needed, TypeError)
+        lengths.add(len(leaf))
+        if len(lengths) > 1 or 0 in lengths:
+            needed = "one common number of examples, at least one"
+            raise wrong("data.batches", place, describe(leaf), needed)
+    if not lengths:
+        raise wrong("data.batches", "data", "no array", "at least one")
+    (n,) = lengths
+
+    def epoch(number: int) -> Iterator[Any]:
+        order = np.random.default_rng((seed, number)).permutation(n)
+        for start in range(0, n, size):
+            rows = np.sort(order[start : start + size])  # a file is read forwards
+            yield jax.tree.map(lambda x, rows=rows: np.asarray(x[rows]), data)
+
+    return epoch
