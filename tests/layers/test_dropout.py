@@ -51,9 +51,35 @@ def test_half_precision(dtype: Any) -> None:
     assert set(np.asarray(y, np.float32).tolist()) == {0.0, 2.0}
 
 
+def test_half_precision_scales_by_the_rate_itself() -> None:
+    """1 - rate is no bfloat16: rounded to one, the mean would be off by 0.2 %."""
+    y = np.asarray(fnn.dropout(jnp.full(10, 243.0, jnp.bfloat16), 0.1, KEY), np.float32)
+    assert set(y.tolist()) <= {0.0, 270.0}
+
+
+def test_the_draws_depend_on_key_and_rate_alone() -> None:
+    x = np.ones(200, np.float32)
+    want = fnn.dropout(x, 0.3, KEY) > 0
+    with jax.enable_x64(True):
+        for dtype in (jnp.bfloat16, jnp.float64):
+            for rate in (0.3, np.float64(0.3), jnp.float32(0.3)):
+                got = fnn.dropout(jnp.asarray(x, dtype), rate, KEY) > 0
+                np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
 def test_messages(rate: float) -> None:
     with pytest.raises(ValueError, match="rate") as error:
         fnn.dropout(jnp.ones(3), rate, KEY)
     wanted = f"fnn.dropout: rate: got {rate}; needed a number in [0, 1)"
     assert str(error.value) == wanted
+
+
+def test_a_seed_is_no_key() -> None:
+    for key in (0, np.uint32(3), jax.random.split(KEY)):
+        with pytest.raises(TypeError, match=r"dropout: key: got .*; needed one random key, such as"):
+            fnn.dropout(jnp.ones(3), 0.5, key)
+    with pytest.raises(TypeError, match=r"fnn.dropout: rate: got str 'a'; needed a number in \[0"):
+        fnn.dropout(jnp.ones(3), "a", KEY)
+    with pytest.raises(TypeError, match=r"fnn.dropout: x: got list"):
+        fnn.dropout([1.0], 0.5, KEY)

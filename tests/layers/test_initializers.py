@@ -145,6 +145,32 @@ def test_what_jax_has_is_its_own() -> None:
         assert getattr(init, name) is getattr(jax.nn.initializers, name)
 
 
+def test_equal_initializers_written_anew_compile_once(caplog: pytest.LogCaptureFixture) -> None:
+    fresh = [
+        lambda: fnn.init_dense(KEY, 3, 7, weights=lambda k, s, d: 0.5 * init.ones(k, s, d)),
+        lambda: fnn.init_embed(KEY, 3, 7, weights=init.he_normal()),
+        lambda: fnn.init_conv(KEY, (3,), 3, 7, weights=init.normal(0.3)),
+    ]
+    for call in fresh:
+        caplog.clear()
+        with jax.log_compiles():
+            first, second = call(), call()
+        assert sum("Compiling" in record.getMessage() for record in caplog.records) == 1
+        jax.tree.map(np.testing.assert_array_equal, first, second)
+    other = fnn.init_dense(KEY, 3, 7, weights=lambda k, s, d: 0.25 * init.ones(k, s, d))
+    assert (other["w"] == 0.25).all()
+
+
+def test_recurrent_weights_start_orthogonal_and_can_be_normalized() -> None:
+    w = fnn.init_dense(KEY, 64, 64, weights=init.orthogonal())["w"]
+    np.testing.assert_allclose(w.T @ w, np.eye(64), atol=1e-5)
+    gates = jax.vmap(lambda k: init.orthogonal(0.5)(k, (16, 16)))(jax.random.split(KEY, 4))
+    for gate in gates:
+        np.testing.assert_allclose(gate.T @ gate, 0.25 * np.eye(16), atol=1e-6)
+    normed, _ = jax.vmap(lambda w, u: fnn.spectral_norm(w, u))(gates, jnp.ones((4, 16)))
+    np.testing.assert_allclose(normed, 2 * gates, rtol=1e-4, atol=1e-6)
+
+
 WRONG = [
     (lambda: fnn.init_dense(KEY, 0, 4), "init_dense: d_in: got 0; needed an int >= 1"),
     (lambda: fnn.init_dense(KEY, 3, 2.5), "init_dense: d_out: got 2.5; needed an int >= 1"),
@@ -154,6 +180,15 @@ WRONG = [
     (lambda: fnn.init_conv(KEY, (3, 0), 4, 4), "init_conv: window: got 0; needed an int >= 1"),
     (lambda: fnn.init_conv(KEY, (3,), 4, 6, groups=4),
      "init_conv: groups: got 4; needed a divisor of c_in = 4 and of c_out = 6"),
+    (lambda: fnn.init_dense(KEY, 2, 3, weights=1.0),
+     "init_dense: weights: got float 1.0; needed an initializer of shape (2, 3), such as "
+     "fnn.initializers.he_normal()"),
+    (lambda: fnn.init_embed(KEY, 2, 3, weights=lambda k, s, d: jnp.zeros(s[::-1], d)),
+     "init_embed: weights: got float32[3,2]; needed an initializer of shape (2, 3), such as "
+     "fnn.initializers.he_normal()"),
+    (lambda: fnn.init_conv(KEY, (3,), 2, 3, weights=lambda k, s, d: jnp.zeros(3, d)),
+     "init_conv: weights: got float32[3]; needed an initializer of shape (3, 2, 3), such as "
+     "fnn.initializers.he_normal()"),
 ]  # fmt: skip
 
 
@@ -162,3 +197,23 @@ def test_messages(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match="needed") as error:
         call()
     assert str(error.value) == "fnn." + message
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda key: fnn.init_dense(key, 2, 3),
+        lambda key: fnn.init_embed(key, 2, 3),
+        lambda key: fnn.init_conv(key, (3,), 2, 3),
+    ],
+)
+@pytest.mark.parametrize("key", [0, None, np.float32(1), [0, 1], jax.random.split(KEY)])
+def test_a_seed_is_no_key(call: Any, key: Any) -> None:
+    with pytest.raises(TypeError, match=r"key: got .*; needed one random key, such as jax.random"):
+        call(key)
+
+
+@pytest.mark.parametrize("dtype", [int, jnp.int32, bool, jnp.complex64])
+def test_weights_are_floats(dtype: Any) -> None:
+    with pytest.raises(TypeError, match=r"fnn.init_dense: dtype: got .*; needed one of floating"):
+        fnn.init_dense(KEY, 2, 3, dtype=dtype)

@@ -1,5 +1,6 @@
 """dense, embed and flatten against their index sums; their messages."""
 
+import functools
 from typing import Any
 
 import jax
@@ -53,6 +54,19 @@ def test_embed_sums_the_gradient_of_a_frequent_id_in_float32(dtype: Any) -> None
     assert gradient.tolist() == [[4096.0], [0.0]]
 
 
+def test_the_row_of_padding_is_returned_and_gets_no_gradient() -> None:
+    ids, table = jnp.array([[3, 0, 3], [0, 3, 1]]), jnp.asarray(draw(np.float32, 6, 4))
+    ct = jnp.asarray(draw(np.float32, 2, 3, 4))
+
+    def loss(table: Any, **config: Any) -> Any:
+        return (fnn.embed(ids, table, **config) * ct).sum()
+
+    plain, padded = jax.grad(loss)(table), jax.grad(functools.partial(loss, padding_idx=3))(table)
+    np.testing.assert_array_equal(fnn.embed(ids, table, padding_idx=3), fnn.embed(ids, table))
+    np.testing.assert_array_equal(padded, plain.at[3].set(0))
+    assert (plain[3] != 0).all()
+
+
 def test_embed_is_dense_on_one_hot_rows() -> None:
     ids, table = rng.integers(0, 6, (4, 3)), jnp.asarray(draw(np.float32, 6, 5))
     hot = jax.nn.one_hot(ids, 6)
@@ -84,6 +98,16 @@ WRONG: list[tuple[Any, ...]] = [
      "fnn.embed: ids: got float32[3]; needed an integer dtype"),
     (fnn.embed, (np.ones(3, np.int32), np.ones(4, f32)), ValueError,
      "fnn.embed: table: got float32[4]; needed shape (vocabulary, d)"),
+    (functools.partial(fnn.embed, padding_idx=4), (np.ones(3, np.int32), np.ones((4, 2), f32)),
+     ValueError, "fnn.embed: padding_idx: got 4; needed a row of table float32[4,2]"),
+    (functools.partial(fnn.embed, padding_idx=-1), (np.ones(3, np.int32), np.ones((4, 2), f32)),
+     ValueError, "fnn.embed: padding_idx: got -1; needed an int >= 0"),
+    (fnn.dense, ([1.0], np.ones((1, 1), f32)), TypeError,
+     "fnn.dense: x: got list [1.0]; needed an array, such as jnp.asarray makes of a list"),
+    (fnn.embed, ([1], np.ones((1, 1), f32)), TypeError,
+     "fnn.embed: ids: got list [1]; needed an array, such as jnp.asarray makes of a list"),
+    (fnn.flatten, ([1.0],), TypeError,
+     "fnn.flatten: x: got list [1.0]; needed an array, such as jnp.asarray makes of a list"),
     (fnn.flatten, (f32(1),), ValueError,
      "fnn.flatten: x: got float32[]; needed at least one axis, the examples first"),
 ]  # fmt: skip
