@@ -38,7 +38,7 @@ from fnn.checks import ANY, BELOW_ONE, NOT_NEGATIVE, Range, check_number, wrong
 from fnn.dtypes import accumulator
 from fnn.trees import check_like
 
-Schedule = Callable[[Int[Array, ""]], Float[Array, ""] | float]
+Schedule = Callable[[Any], Float[Array, ""] | float]  # of the number of steps taken
 Rate = float | Float[Array, ""] | Schedule
 Numbers = dict[str, Any]
 

@@ -209,7 +209,7 @@ def delay(schedule: Schedule, steps: int) -> Schedule:
 
     def delayed(step: Any) -> Any:
         if isinstance(step, int | np.integer):
-            return schedule(jnp.asarray(max(int(step) - steps, 0)))
+            return schedule(max(int(step) - steps, 0))
         first = min(steps, jnp.iinfo(step.dtype).max)
         return schedule(jnp.where(step > first, step - first, 0))
 

@@ -153,6 +153,47 @@ def test_gradients_are_checked_against_the_state_without_params() -> None:
         fnn.adam(0.1).update({"w": jnp.ones(3)}, fnn.adam(0.1).init({"w": jnp.ones(2)}))
 
 
+def test_numbers_out_of_their_range() -> None:
+    """Each is named, with the function that was called."""
+    for make, argument, bad in [
+        (fnn.sgd, "momentum", 1.0),
+        (fnn.momentum, "decay", -0.1),
+        (fnn.nesterov, "decay", 1.0),
+        (fnn.adagrad, "initial", -1.0),
+        (fnn.rmsprop, "decay", 1.0),
+        (fnn.rmsprop, "initial", -1.0),
+        (fnn.adadelta, "eps", -1e-6),
+        (fnn.adam, "b1", 1.0),
+        (fnn.adam, "b2", float("nan")),
+        (fnn.amsgrad, "eps_root", -1.0),
+        (fnn.adamax, "eps", -1.0),
+        (fnn.nadam, "momentum_decay", -1.0),
+        (fnn.radam, "threshold", 3.0),
+        (fnn.lion, "weight_decay", -1.0),
+        (fnn.adamw, "weight_decay", -1.0),
+        (fnn.muon, "beta", 1.0),
+        (fnn.muon, "iterations", 0),
+        (fnn.newton, "damping", -1.0),
+    ]:
+        with pytest.raises(ValueError, match=rf"fnn.{make.__name__}: {argument}: got {bad}"):
+            make(0.1, **{argument: bad})
+        with pytest.raises((TypeError, ValueError), match=rf"{make.__name__}: {argument}: got "):
+            make(0.1, **{argument: "much"})
+    for make in (fnn.sgd, fnn.adam, fnn.muon, fnn.newton):
+        for rate in ("much", None, jnp.ones(2)):
+            with pytest.raises(TypeError, match=rf"fnn.{make.__name__}: learning_rate: got "):
+                make(rate)
+    for call, message in {
+        lambda: fnn.clip_by_global_norm(-1.0): "clip_by_global_norm: max_norm: got -1.0",
+        lambda: fnn.clip_by_value(-1.0): "clip_by_value: limit: got -1.0",
+        lambda: fnn.l2(-1.0): "l2: strength: got -1.0",
+        lambda: fnn.add_weight_decay(fnn.sgd(0.1), -1.0): "add_weight_decay: decay: got -1.0",
+        lambda: fnn.lookahead(fnn.sgd(0.1), slow_rate=0.0): "lookahead: slow_rate: got 0.0",
+    }.items():
+        with pytest.raises(ValueError, match=f"fnn.{message}"):
+            call()
+
+
 def test_amsgrad_refuses_another_word() -> None:
     with pytest.raises(ValueError, match=r"fnn.amsgrad: correct_square: got 'later'"):
         fnn.amsgrad(0.1, correct_square="later")

@@ -1,5 +1,6 @@
 """Schedules: optax's, the texts' formulas, and their first step."""
 
+import functools
 from typing import Any
 
 import jax
@@ -19,8 +20,24 @@ CASES: dict[str, tuple[Any, Any]] = {
         s.exponential(0.3, 0.5, steps=7, staircase=True),
         optax.exponential_decay(0.3, 7, 0.5, staircase=True),
     ),
+    "exponential, floor": (
+        s.exponential(0.3, 0.9, floor=0.05),
+        optax.exponential_decay(0.3, 1, 0.9, end_value=0.05),
+    ),
     "linear": (s.linear(0.1, 0.7, 40), optax.linear_schedule(0.1, 0.7, 40)),
     "cosine": (s.cosine(0.3, 40, end=0.03), optax.cosine_decay_schedule(0.3, 40, 0.1)),
+    "cosine, exponent": (
+        s.cosine(0.3, 40, end=0.03, exponent=1.5),
+        optax.cosine_decay_schedule(0.3, 40, 0.1, 1.5),
+    ),
+    "delay": (
+        s.delay(s.exponential(0.3, 0.9, steps=3), 7),
+        optax.exponential_decay(0.3, 3, 0.9, transition_begin=7),
+    ),
+    "warmup_cosine, exponent": (
+        s.warmup_cosine(0.5, 45, warmup=9, start=0.1, end=0.05, exponent=2.0),
+        optax.warmup_cosine_decay_schedule(0.1, 0.5, 9, 45, 0.05, 2.0),
+    ),
     "warmup_cosine": (
         s.warmup_cosine(0.5, 45, warmup=9, start=0.1, end=0.05),
         optax.warmup_cosine_decay_schedule(0.1, 0.5, 9, 45, 0.05),
@@ -52,8 +69,15 @@ def test_every_step(name: str) -> None:
 
 def test_the_first_step_is_schedule_0() -> None:
     first = {name: float(mine(0)) for name, (mine, _) in CASES.items()}
-    want = {"linear": 0.1, "warmup_cosine": 0.1, "one_cycle": 0.3 / 25}
+    want = {"linear": 0.1, "one_cycle": 0.3 / 25}
+    want |= dict.fromkeys(("warmup_cosine", "warmup_cosine, exponent"), 0.1)
     assert first == pytest.approx({name: want.get(name, 0.3) for name in CASES})
+
+
+def test_a_schedule_of_another_library_is_delayed_too() -> None:
+    mine = s.delay(optax.linear_schedule(0.3, 0.7, 40), 7)
+    got = jax.jit(jax.vmap(mine))(STEPS)
+    np.testing.assert_allclose(got, optax.linear_schedule(0.3, 0.7, 40, 7)(STEPS), rtol=1e-6)
 
 
 def test_one_trace_for_all_steps() -> None:
@@ -69,6 +93,54 @@ def test_one_trace_for_all_steps() -> None:
     assert len(traces) == 1
 
 
+HUGE = int(1e10)
+LONG = {
+    "constant": (s.constant(0.3), 0.3),
+    "power": (s.power(1e3, -0.5), 1e3 * (1e9 + 1) ** -0.5),
+    "exponential": (s.exponential(0.3, 0.5, steps=HUGE), 0.3 * 0.5**0.1),
+    "linear": (s.linear(0.0, 1.0, HUGE), 0.1),
+    "cosine": (s.cosine(1000.0, HUGE), 975.52826),
+    "warmup_cosine": (s.warmup_cosine(1.0, 2 * HUGE, warmup=HUGE), 0.1),
+    "piecewise": (s.piecewise(1.0, {10**9: 0.5, HUGE: 0.5}), 0.5),
+    "one_cycle": (s.one_cycle(1.0, HUGE, rise=0.1), 1.0),
+    "delay": (s.delay(s.linear(0.0, 1.0, 10), HUGE), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_counts_above_int32(name: str) -> None:
+    """As lengths and, from Python, as steps: the last rate of each is that of an endless run."""
+    schedule, want = LONG[name]
+    assert float(schedule(10**9)) == pytest.approx(want, rel=1e-6)
+    assert float(schedule(np.int32(10**9))) == pytest.approx(want, rel=1e-6)
+    assert float(jax.jit(schedule)(jnp.int32(10**9))) == pytest.approx(want, rel=1e-6)
+    end = {"power": 1e-3, "exponential": 0.0, "cosine": 0.0, "warmup_cosine": 0.0,
+           "constant": 0.3, "piecewise": 0.25, "one_cycle": 4e-6}.get(name, 1.0)  # fmt: skip
+    assert float(schedule(10**12)) == pytest.approx(end, rel=1e-5, abs=1e-6)
+
+
+def test_every_number_may_be_traced() -> None:
+    """As arguments of one program, the values with Python's numbers; no kind changes a dtype."""
+    cases = {
+        s.constant: {"rate": 0.3},
+        s.power: {"rate": 0.3, "exponent": -0.5},
+        s.exponential: {"rate": 0.3, "base": 0.9, "floor": 0.05},
+        functools.partial(s.linear, steps=40): {"start": 0.1, "end": 0.7},
+        functools.partial(s.cosine, steps=40): {"rate": 0.3, "end": 0.03, "exponent": 1.5},
+        functools.partial(s.warmup_cosine, steps=45, warmup=9): {
+            "rate": 0.5, "start": 0.1, "end": 0.05, "exponent": 2.0},
+        functools.partial(s.one_cycle, steps=50): {
+            "rate": 0.3, "rise": 0.3, "start": 25.0, "end": 1e3},
+    }  # fmt: skip
+    for make, numbers in cases.items():
+        traced = jax.jit(lambda numbers, make=make: jax.vmap(make(**numbers))(STEPS))(numbers)
+        np.testing.assert_allclose(traced, jax.vmap(make(**numbers))(STEPS), rtol=1e-5)
+        for kind in (np.float64, np.float32):
+            assert make(**{k: kind(v) for k, v in numbers.items()})(7).dtype == jnp.float32
+    rate = jax.jit(lambda rate, factor: s.piecewise(rate, {3: factor})(5))(0.5, 0.1)
+    assert float(rate) == pytest.approx(0.05)
+
+
 def test_errors() -> None:
     for call, message in {
         lambda: s.cosine(0.1, 0): r"fnn.schedules.cosine: steps: got 0; needed an int >= 1",
@@ -79,7 +151,14 @@ def test_errors() -> None:
         ): r"warmup_cosine: steps: got 5; needed an int >= 6",
         lambda: s.warmup_cosine(0.1, 5, warmup=0): r"warmup_cosine: warmup: got 0",
         lambda: s.piecewise(0.1, {-1: 0.1}): r"fnn.schedules.piecewise: factors: got -1",
+        lambda: s.delay(s.constant(0.1), -1): r"fnn.schedules.delay: steps: got -1",
+        lambda: s.exponential(0.1, -1.0): r"fnn.schedules.exponential: base: got -1.0",
+        lambda: s.one_cycle(0.1, 9, end=0.0): r"fnn.schedules.one_cycle: end: got 0.0",
         lambda: s.one_cycle(0.1, 3, rise=0.1): r"fnn.schedules.one_cycle: rise: got 0.1",
     }.items():
         with pytest.raises(ValueError, match=message):
             call()
+    with pytest.raises(TypeError, match=r"fnn.schedules.cosine: rate: got str"):
+        s.cosine("0.1", 5)  # type: ignore[arg-type]  # which is the mistake
+    with pytest.raises(TypeError, match=r"fnn.schedules.delay: schedule: got 0.1"):
+        s.delay(0.1, 5)  # type: ignore[arg-type]  # which is the mistake
