@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import check_int
+from fnn.dtypes import accumulator
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, orthogonal
 
@@ -32,10 +33,11 @@ def _draw(
     """Draw wx and wh for public function ``name``, and a bias of zeros."""
     check_int(name, "d_in", d_in, 1)
     check_int(name, "units", units, 1)
+    wide = accumulator(jnp.result_type(dtype))  # no orthogonal matrix is found in half precision
 
     def columns(draw: Initializer, key: jax.Array, rows: int) -> jax.Array:
-        parts = jax.vmap(lambda k: draw(k, (rows, units), dtype))(jax.random.split(key, blocks))
-        return jnp.moveaxis(parts, 0, 1).reshape(rows, blocks * units)
+        parts = jax.vmap(lambda k: draw(k, (rows, units), wide))(jax.random.split(key, blocks))
+        return jnp.moveaxis(parts, 0, 1).reshape(rows, blocks * units).astype(dtype)
 
     first, second = jax.random.split(key)
     params = {"wx": columns(weights, first, d_in), "wh": columns(recurrent, second, units)}

@@ -22,24 +22,30 @@ def draw(kind: str, *sizes: int) -> tuple[Any, ...]:
     return tuple(jax.random.normal(k, s) * s[0] ** -0.5 for k, s in zip(keys, shapes, strict=True))
 
 
-def test_second_derivatives_are_those_of_the_scan() -> None:
-    """Forward over reverse; the table of all layers has the other ways, without lengths."""
-    args = draw("lstm")
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_second_derivatives_are_those_of_the_scan(kind: str) -> None:
+    """Forward over reverse, and reverse over reverse."""
+    args, every = draw(kind, 2, 3, 2, 3), (0, 1, 2, 3)
     along = tuple(jnp.cos(jnp.arange(float(a.size))).reshape(a.shape) for a in args)
 
+    def loss(f: Any) -> Any:
+        return lambda *args: (f(*args, lengths=jnp.array([3, 2]))[0] ** 2).sum()
+
     @jax.jit
-    def both(args: Any) -> Any:
-        def second(f: Any) -> Any:
-            def loss(*args: Any) -> Any:
-                return (f(*args, lengths=jnp.array([4, 2]))[0] ** 2).sum()
+    def both(*args: Any) -> Any:
+        gradient = jax.grad(loss(getattr(fnn, kind)), every)
 
-            return jax.jvp(jax.grad(loss, (0, 1, 2, 3)), args, along)[1]
+        def slope(*args: Any) -> Any:
+            return sum((g * t).sum() for g, t in zip(gradient(*args), along, strict=True))
 
-        return second(fnn.lstm), second(fnn.lstm_scan)
+        plain = jax.grad(loss(getattr(fnn, f"{kind}_scan")), every)
+        forward, want = (jax.jvp(g, args, along)[1] for g in (gradient, plain))
+        return forward, jax.grad(slope, every)(*args), want
 
-    got, want = both(args)
+    forward, backward, want = both(*args)
     scale = max(float(jnp.abs(w).max()) for w in want)
-    jax.tree.map(lambda g, w: close(g, w, length=64, scale=scale), got, want)
+    for got in (forward, backward):
+        jax.tree.map(lambda g, w: close(g, w, length=64, scale=scale), got, want)
 
 
 def test_a_derivative_by_one_array_alone() -> None:

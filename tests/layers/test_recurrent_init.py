@@ -1,0 +1,60 @@
+"""Where recurrent arrays start: the arguments' names, shapes, variances, and what is orthogonal."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import close
+
+D_IN, UNITS = 30, 50
+LAYERS: dict[str, tuple[Any, Any, int]] = {
+    "rnn": (fnn.rnn, fnn.init_rnn, 1),
+    "lstm": (fnn.lstm, fnn.init_lstm, 4),
+    "gru": (fnn.gru, fnn.init_gru, 3),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_C7_the_start_of_every_block(name: str) -> None:
+    """Recurrent blocks are orthogonal, so ``||W|| = 1``; input blocks have Xavier's variance."""
+    layer, init, blocks = LAYERS[name]
+    params = init(jax.random.key(0), D_IN, UNITS)
+    y, _ = layer(jnp.ones((2, 3, D_IN)), **params)
+    assert y.shape == (2, 3, UNITS)
+    for block in np.split(np.asarray(params["wh"]), blocks, axis=1):
+        close(block @ block.T, np.eye(UNITS), length=UNITS)
+        assert abs(np.linalg.norm(block, 2) - 1) < 1e-5
+    for block in np.split(np.asarray(params["wx"]), blocks, axis=1):
+        assert abs(block.var() * (D_IN + UNITS) / 2 - 1) < 0.15
+    if blocks > 1:
+        first, second, *_ = np.split(np.asarray(params["wh"]), blocks, axis=1)
+        assert np.abs(first - second).max() > 0.1  # each is drawn by itself
+
+
+def test_biases_peepholes_and_dtype() -> None:
+    key = jax.random.key(0)
+    lstm = fnn.init_lstm(key, 2, 3, forget=2.5, peephole=True, dtype=jnp.bfloat16)
+    assert lstm["b"].tolist() == [0.0] * 3 + [2.5] * 3 + [0.0] * 6
+    assert lstm["peephole"].shape == (3, 3)
+    assert {a.dtype for a in lstm.values()} == {jnp.dtype(jnp.bfloat16)}
+    for _, init, _ in LAYERS.values():
+        assert set(init(key, 2, 3, bias=False)) == {"wx", "wh"}
+    assert set(fnn.init_gru(key, 2, 3)) == {"wx", "wh", "b", "bh"}
+
+
+def test_every_initializer_can_be_replaced() -> None:
+    ones, half = fnn.initializers.ones, fnn.initializers.constant(0.5)
+    for _, init, _ in LAYERS.values():
+        params = init(jax.random.key(0), 2, 3, weights=ones, recurrent=half)
+        assert (params["wx"] == 1).all()
+        assert (params["wh"] == 0.5).all()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_wrong_sizes(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"init_{name}: units: got 0; needed an int >= 1"):
+        LAYERS[name][1](jax.random.key(0), 2, 0)

@@ -1,0 +1,117 @@
+"""The reference systems of recurrence: the use cases of a recurrent layer, and its remedies."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+from tests.check import close
+
+N, TIME, F, UNITS, OUT = 3, 5, 2, 4, 3
+KEYS = jax.random.split(jax.random.key(0), 4)
+PARAMS = fnn.init_rnn(KEYS[0], F, UNITS)
+P = jax.random.normal(KEYS[1], (UNITS, OUT))
+X = jax.random.normal(KEYS[2], (N, TIME, F))
+
+
+def steps(x: Any, h: Any = None, wx: Any = None) -> list[np.ndarray]:
+    """h_t = tanh(W h_{t-1} + U x_t + b) of one sequence in float64, step by step."""
+    wide = {k: np.asarray(a, np.float64) for k, a in PARAMS.items()}
+    h, found = np.zeros(UNITS) if h is None else h, []
+    for x_t in np.asarray(x, np.float64):
+        h = np.tanh(wide["wh"].T @ h + wide["wx"].T @ x_t + wide["b"])
+        found.append(h)
+    return found
+
+
+def test_C5_the_use_cases() -> None:
+    """One or many inputs to one or many outputs ``y_t = P h_t``."""
+    y, h = fnn.rnn(X, **PARAMS)
+    outputs, p = y @ P, np.asarray(P, np.float64)
+    hs = [steps(x) for x in X]
+    close(outputs, np.array([[p.T @ h for h in one] for one in hs]), length=TIME * UNITS)
+    close(h @ P, np.array([p.T @ one[-1] for one in hs]), length=TIME * UNITS)  # many to one
+    one, _ = fnn.rnn(X[:, :1], **PARAMS)
+    close(one[:, 0], np.array([one[0] for one in hs]), length=UNITS)  # one to one
+
+    first = X[:, :1]  # one to many: a single input, then nothing
+    padded = jnp.concatenate([first, jnp.zeros((N, TIME - 1, F))], 1)
+    many, _ = fnn.rnn(padded, **PARAMS)
+    close(many, np.array([steps(x) for x in padded]), length=TIME * UNITS)
+
+    decoder, _ = fnn.rnn(jnp.zeros((N, 2, F)), **PARAMS, state=h)  # many to many: encode, decode
+    want = [steps(np.zeros((2, F)), h=one[-1]) for one in hs]
+    close(decoder, np.array(want), length=TIME * UNITS)
+
+
+def test_C5_loss_over_sequences_of_different_lengths() -> None:
+    """Summed over the time that a sequence has, averaged over samples: as each sequence alone."""
+    lengths = jnp.array([5, 2, 3])
+    targets = jax.random.normal(KEYS[3], (N, TIME, OUT))
+
+    def loss(params: Any, x: Any, targets: Any, lengths: Any) -> Any:
+        y, _ = fnn.rnn(x, **params, lengths=lengths)
+        errors = fnn.squared_error(y @ P, targets).sum(-1)
+        real = jnp.arange(x.shape[1])[None] < lengths[:, None]
+        return jnp.where(real, errors, 0).sum(1).mean()
+
+    step = jax.jit(jax.value_and_grad(loss))
+    value, gradients = step(PARAMS, X, targets, lengths)
+    alone = [
+        step(PARAMS, X[i : i + 1, :n], targets[i : i + 1, :n], lengths[i : i + 1])
+        for i, n in enumerate([5, 2, 3])
+    ]
+    close(value, np.mean([v for v, _ in alone]), length=TIME * UNITS)
+    for name, got in gradients.items():
+        close(got, np.mean([g[name] for _, g in alone], 0), length=N * TIME * UNITS)
+
+
+def reach(w: Any, steps: int = 100) -> Any:
+    """The gradient by distance of a linear recurrence with these weights."""
+    return fnn.analysis.gradient_by_time(
+        lambda h, x: fnn.rnn_cell(x, PARAMS["wx"], w, state=h, activation=fnn.identity),
+        lambda h: h.sum(),
+        jnp.zeros((1, UNITS)),
+        jnp.zeros((1, steps, F)),
+    )
+
+
+def test_C7_weights_of_norm_one_let_the_gradient_through() -> None:
+    """An orthogonal start keeps it over 100 steps; spectral normalisation never lets it grow."""
+    np.testing.assert_allclose(reach(PARAMS["wh"]), float(np.sqrt(UNITS)), rtol=1e-4)
+    wild = 3 * jax.random.normal(KEYS[1], (UNITS, UNITS))
+    assert reach(wild, 20)[-1] > 1e8
+    tame, _ = fnn.spectral_norm(wild, jnp.ones(UNITS), iterations=50)
+    norms = np.asarray(reach(tame))
+    assert (norms[1:] <= norms[:-1] * (1 + 1e-4)).all()
+
+
+def test_C7_clipping_bounds_an_exploding_step() -> None:
+    wild = {**PARAMS, "wh": 5 * PARAMS["wh"]}
+
+    def loss(params: Any) -> Any:
+        return fnn.rnn(jnp.ones((1, 30, F)), **params, activation=fnn.identity)[1].sum()
+
+    gradients = jax.grad(loss)(wild)
+    clip = fnn.clip_by_global_norm(1.0)
+    clipped, _ = clip.update(gradients, clip.init(wild))
+    length = [float(jnp.sqrt(sum((a**2).sum() for a in t.values()))) for t in (gradients, clipped)]
+    assert length[0] > 1e10
+    assert abs(length[1] - 1) < 1e-4
+
+
+def test_C7_an_open_memory_lets_the_gradient_through() -> None:
+    """With its forget gate open, an LSTM's memory passes 100 steps that a small W does not."""
+    lstm = fnn.init_lstm(KEYS[0], F, UNITS, recurrent=fnn.initializers.zeros, forget=8.0)
+    zeros = jnp.zeros((1, UNITS))
+    norms = fnn.analysis.gradient_by_time(
+        lambda s, x: fnn.lstm_cell(x, **lstm, state=s),
+        lambda s: s[1].sum(),
+        (zeros, zeros),
+        jnp.zeros((1, 100, F)),
+    )
+    kept = 1 / (1 + np.exp(-8.0))
+    np.testing.assert_allclose(norms[-1], np.sqrt(UNITS) * kept**100, rtol=1e-3)
+    assert reach(0.9 * PARAMS["wh"])[-1] < 1e-4
