@@ -14,7 +14,7 @@ analysis    what a network does: hvp, extreme_eigenvalues, critical_point, max_s
 optimizers  sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging; `fnn.schedules`
 training    make_step, one compiled step; train, a whole run, its Report and its Run; augmented;
             evaluate, predict; trajectory
-data        `fnn.data`: the packaged digits, readers of image files
+data        `fnn.data`: the packaged digits, readers of image files, batches of large arrays
 weights     save, load; `fnn.weights`: the latest file, PyTorch's weights in and out
 tools       output_size, receptive_field; count, paths of parameters; tune, for convolutions
 
@@ -55,6 +55,8 @@ from fnn.layers.pooling import (
     max_pool as max_pool,
     max_pool_slices as max_pool_slices,
     max_pool_lax as max_pool_lax,
+    max_pool_indices as max_pool_indices,
+    max_unpool as max_unpool,
     min_pool as min_pool,
     min_pool_slices as min_pool_slices,
     min_pool_lax as min_pool_lax,

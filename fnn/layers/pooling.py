@@ -2,18 +2,23 @@
 
 ``y[n, o, c] = reduce over k of x[n, o s + k d - lo, c]`` with stride s, dilation d and padding lo:
 the window arithmetic of convolution. Padding never wins a maximum or minimum and adds nothing to a
-sum. A NaN in a window is its result, and infinities count as numbers do. Every function here is
+sum. A NaN in a window is its result, and infinities count as numbers do. Every pool here is
 differentiable any number of times, in both modes. ``<name>_slices`` and ``<name>_lax`` are the same
 functions by one fixed algorithm; ``<name>`` picks one by the shape of the window.
 """
 
-from jaxtyping import Array, Float, Num
+import math
 
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
+
+from fnn.checks import describe, wrong
 from fnn.functions import jitted, variant
-from fnn.kernels.pool.form import maximum, mean, minimum, norm, total
-from fnn.kernels.pool.library import LIBRARY
+from fnn.kernels.pool.form import check_input, maximum, mean, minimum, norm, read, total
+from fnn.kernels.pool.library import LIBRARY, winner
 from fnn.kernels.pool.rule import AUTO, SLICES
-from fnn.windows import Ints, Padding
+from fnn.windows import Ints, Padding, per_axis
 
 WINDOW = ("window", "stride", "padding", "dilation", "ceil_mode")
 BY_SLICES, BY_LIBRARY = "by shifted slices", "by `lax.reduce_window`"
@@ -33,7 +38,7 @@ def max_pool(
     """Return the maximum of every window.
 
     ``y[n, o, c] = max_k x[n, o s + k d - lo, c]``; of tied maxima the first in window order (row by
-    row) gets the whole gradient; a NaN counts as the maximum.
+    row) gets the whole gradient. A NaN is the maximum, and for the gradient counts as infinity.
 
     Args:
         x: (n, *spatial, c), floats or integers.
@@ -42,7 +47,7 @@ def max_pool(
         padding: "VALID", "SAME", an int, one int per axis, or one pair (lo, hi) per axis.
         dilation: elements from one tap to the next.
         ceil_mode: whether a last window that starts inside the input or its low padding counts
-            though it does not fit.
+            though it does not fit. So one larger than the input by less than a stride stops once.
 
     Returns:
         (n, *out, c) in the dtype of x.
@@ -66,6 +71,89 @@ max_pool_lax = variant(max_pool, maximum, LIBRARY, BY_LIBRARY, example=EXAMPLE)
 
 
 @jitted(static=WINDOW)
+def max_pool_indices(
+    x: Num[Array, "n *spatial c"],
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+) -> Int[Array, "n *out c"]:
+    """Return where in its plane the maximum of every window lies.
+
+    With ``i = max_pool_indices(x, ...)``, ``max_pool(x, ...)[n, o, c]`` is entry ``i[n, o, c]`` of
+    the flattened ``x[n, ..., c]``: the first of tied maxima, a NaN counting as infinity. A function
+    of its own, so that the result of `max_pool` is one array whatever its arguments.
+
+    Args:
+        x: (n, *spatial, c), floats or integers.
+        window, stride, padding, dilation, ceil_mode: as in `max_pool`.
+
+    Returns:
+        (n, *out, c), int32: indices into the flattened spatial axes, as `max_unpool` takes them.
+
+    Raises:
+        ValueError, TypeError: as `max_pool`.
+
+    Source: PyTorch, `MaxPool2d` with ``return_indices``.
+
+    >>> max_pool_indices(jnp.array([3.0, 1.0, 2.0, 5.0]).reshape(1, 2, 2, 1), (1, 2)).ravel()
+    Array([0, 3], dtype=int32)
+    """
+    name = "max_pool_indices"
+    windows, _ = read(name, x, False, window, stride, padding, dilation, ceil_mode)
+    return winner(x, windows)
+
+
+@jitted(static=("spatial",))
+def max_unpool(
+    y: Num[Array, "n *out c"], indices: Int[Array, "n *out c"], spatial: Ints
+) -> Num[Array, "n *spatial c"]:
+    """Put every maximum back where it was, and 0 everywhere else.
+
+    ``x[n, indices[n, o, c], c] = y[n, o, c]``, x with its spatial axes flattened. Where windows
+    overlap and have one maximum, the last of them in order writes it and gets the gradient.
+
+    Args:
+        y: (n, *out, c), floats or integers, such as `max_pool` returns.
+        indices: (n, *out, c), such as `max_pool_indices` returns; what lies outside is left out.
+        spatial: sizes of the result, an int for all axes or one per axis.
+
+    Returns:
+        (n, *spatial, c) in the dtype of y.
+
+    Raises:
+        ValueError: ``spatial`` is malformed, or the shapes of y and ``indices`` differ.
+        TypeError: ``indices`` are no integers, or y is neither floating nor integer.
+
+    Source: M. Zeiler, R. Fergus, Visualizing and understanding convolutional networks (2014).
+
+    >>> y, i = jnp.array([3.0, 5.0]).reshape(1, 2, 1), jnp.array([0, 3]).reshape(1, 2, 1)
+    >>> max_unpool(y, i, 4).ravel().tolist()
+    [3.0, 0.0, 0.0, 5.0]
+    """
+    name = "max_unpool"
+    check_input(name, y, "y")
+    if not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise wrong(name, "indices", describe(indices), "integers", TypeError)
+    if indices.shape != y.shape:
+        raise wrong(name, "indices", describe(indices), f"the shape of y {describe(y)}")
+    sizes = per_axis(name, "spatial", spatial, y.ndim - 2, 0)
+    n, size, c = len(y), math.prod(sizes), y.shape[-1]
+
+    def plane(y: jax.Array, place: jax.Array) -> jax.Array:
+        place, number = jnp.where(place < 0, size, place), jnp.arange(len(y))
+        last = jnp.full(size, -1).at[place].max(number, mode="drop")
+        wins = last.at[place].get(mode="fill", fill_value=-1) == number
+        return jnp.zeros(size, y.dtype).at[jnp.where(wins, place, size)].add(y, mode="drop")
+
+    channels = jax.vmap(plane, in_axes=-1, out_axes=-1)
+    flat = (n, math.prod(y.shape[1:-1]), c)
+    return jax.vmap(channels)(y.reshape(flat), indices.reshape(flat)).reshape(n, *sizes, c)
+
+
+@jitted(static=WINDOW)
 def min_pool(
     x: Num[Array, "n *spatial c"],
     window: Ints,
@@ -78,7 +166,7 @@ def min_pool(
     """Return the minimum of every window.
 
     ``y[n, o, c] = min_k x[n, o s + k d - lo, c]``; of tied minima the first in window order gets
-    the whole gradient; a NaN counts as the minimum.
+    the whole gradient. A NaN is the minimum, and for the gradient counts as -infinity.
 
     Args:
         x: (n, *spatial, c), floats or integers.
@@ -114,7 +202,8 @@ def sum_pool(
 ) -> Num[Array, "n *out c"]:
     """Return the sum of every window.
 
-    ``y[n, o, c] = sum_k x[n, o s + k d - lo, c]``; half precision is summed in float32.
+    ``y[n, o, c] = sum_k x[n, o s + k d - lo, c]``; half precision is summed in float32, in the
+    gradient too.
 
     Args:
         x: (n, *spatial, c), floats or integers; integers wrap as their dtype does.
@@ -152,7 +241,8 @@ def avg_pool(
 ) -> Float[Array, "n *out c"]:
     """Return the mean of every window.
 
-    ``y[n, o, c] = sum_k x[n, o s + k d - lo, c] / count[o]``; half precision is summed in float32.
+    ``y[n, o, c] = sum_k x[n, o s + k d - lo, c] / count[o]``; half precision is summed in float32,
+    in the gradient too. Where the sum overflows the mean is infinite.
 
     Args:
         x: (n, *spatial, c), floats or integers.
@@ -195,13 +285,16 @@ def lp_pool(
 ) -> Float[Array, "n *out c"]:
     """Return the p-norm of every window.
 
-    ``y[n, o, c] = (sum_k |x[n, o s + k d - lo, c]|^p)^(1 / p)``; its gradient at 0 is set to 0;
-    half precision is summed in float32.
+    ``y[n, o, c] = (sum_k |x[n, o s + k d - lo, c]|^p)^(1 / p)``, summed relative to the largest, so
+    that no power overflows or vanishes unless the norm does; half precision in float32. The
+    gradient ``sign(x_k) |x_k / y|^(p - 1)`` is set to 0 where x_k is 0. An infinite entry makes the
+    norm infinite and has its sign for gradient; finite ones beside it have 0, unless p is 1.
 
     Args:
         x: (n, *spatial, c), floats or integers.
         window: as in `max_pool`.
-        p: a finite number >= 1.
+        p: a finite number >= 1, known before compilation, as whole powers are products; infinity is
+            `max_pool` of ``abs(x)``.
         stride, padding, dilation, ceil_mode: as in `max_pool`.
 
     Returns:

@@ -66,6 +66,11 @@ def _by_blocks(x: jax.Array, blocks: Blocks, axis: int, reduce: Reduce) -> jax.A
     return y if len(parts) == 1 else jnp.take(y, np.argsort(order), axis, mode="clip")
 
 
+def _computed(reduce: Reduce, formula: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Compute in float32 at least; a mean of integers is a float."""
+    return computed_wide(formula, real(x) if reduce is _avg else x)
+
+
 def _check_spatial(name: str, x: jax.Array) -> None:
     """Raise for an x without a spatial axis, or with an empty one."""
     check_input(name, x)
@@ -76,7 +81,7 @@ def _check_spatial(name: str, x: jax.Array) -> None:
 def _global(name: str, x: jax.Array, reduce: Reduce) -> jax.Array:
     _check_spatial(name, x)
     flat = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-    return computed_wide(lambda x: reduce(x, 1), flat)
+    return _computed(reduce, lambda x: reduce(x, 1), flat)
 
 
 @jitted()
@@ -135,7 +140,7 @@ def global_avg_pool(x: Num[Array, "n *spatial c"]) -> Float[Array, "n c"]:
     >>> global_avg_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
     [[3.0, 4.0]]
     """
-    return _global("global_avg_pool", real(x), _avg)
+    return _global("global_avg_pool", x, _avg)
 
 
 def _adaptive(
@@ -154,7 +159,7 @@ def _adaptive(
             x = _by_blocks(x, blocks, axis, reduce)
         return x
 
-    return computed_wide(by_axes, x)
+    return _computed(reduce, by_axes, x)
 
 
 @jitted(static=("out",))
@@ -199,7 +204,7 @@ def adaptive_avg_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Float[Array, 
     >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
     [1.0, 3.0]
     """
-    return _adaptive("adaptive_avg_pool", real(x), out, avg_pool, _avg)
+    return _adaptive("adaptive_avg_pool", x, out, avg_pool, _avg)
 
 
 REDUCTIONS: dict[str, Reduce] = {"max": _max, "min": _min, "avg": _avg}
@@ -247,8 +252,8 @@ def partition_pool(
     check_one_of(name, "reduce", reduce, tuple(REDUCTIONS))
     axis %= x.ndim
     _check_partition(name, blocks, x.shape[axis])
-    x = real(x) if reduce == "avg" else x
-    return computed_wide(lambda x: _by_blocks(x, blocks, axis, REDUCTIONS[reduce]), x)
+    chosen = REDUCTIONS[reduce]
+    return _computed(chosen, lambda x: _by_blocks(x, blocks, axis, chosen), x)
 
 
 def _check_partition(name: str, blocks: Any, size: int) -> None:

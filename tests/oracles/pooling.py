@@ -93,26 +93,63 @@ def avg_pool(
 
 
 def lp_pool(x: np.ndarray, window: Any, p: float, **config: Any) -> np.ndarray:
-    return pool(x, window, lambda seen, _: (np.abs(seen) ** p).sum(0) ** (1 / p), **config)
+    def norm(seen: np.ndarray, _: int) -> np.ndarray:
+        most = np.abs(seen).max(0, initial=0)
+        scale = np.where((most > 0) & np.isfinite(most), most, 1)
+        return scale * ((np.abs(seen) / scale) ** p).sum(0) ** (1 / p)
+
+    return pool(x, window, norm, **config)
+
+
+def _places_of(x: np.ndarray, window: Any, **config: Any) -> np.ndarray:
+    """For every stop, as objects, the places of its taps among the flattened spatial axes."""
+    number = np.arange(x[0, ..., 0].size).reshape(1, *x.shape[1:-1], 1)
+
+    def seen(places: np.ndarray, _: int) -> np.ndarray:
+        found = np.empty(1, object)
+        found[0] = places[:, 0].astype(int)
+        return found
+
+    return pool(number, window, seen, **config)[0, ..., 0]
+
+
+def max_pool_indices(x: np.ndarray, window: Any, **config: Any) -> np.ndarray:
+    """Place of each window's first maximum, a NaN counting as infinity."""
+    values = np.where(np.isnan(x), np.inf, x).reshape(len(x), -1, x.shape[-1])
+    stops = _places_of(x, window, **config)
+    first = [taps[np.argmax(values[:, taps], 1)] for taps in stops.ravel()]
+    return np.stack(first, 1).reshape(len(x), *stops.shape, x.shape[-1])
+
+
+def max_unpool(y: np.ndarray, indices: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Every value at its place, later ones over earlier ones."""
+    flat = np.zeros((len(y), int(np.prod(sizes)), y.shape[-1]), y.dtype)
+    for n, *stop, c in np.ndindex(y.shape):
+        flat[n, indices[(n, *stop, c)], c] = y[(n, *stop, c)]
+    return flat.reshape(len(y), *sizes, y.shape[-1])
 
 
 def max_pool_gradient(x: np.ndarray, window: Any, ct: np.ndarray, **config: Any) -> np.ndarray:
-    """Cotangent of x: each window's goes to its first maximum, a NaN counting as infinity."""
-    x = np.where(np.isnan(x), np.inf, x)
-    number = np.arange(x[..., 0].size).reshape(*x.shape[:-1], 1)
-    gradient = np.zeros(x.shape)
-    for c in range(x.shape[-1]):
-        flat = gradient[..., c].reshape(-1)  # a copy
-        values = x[..., c].reshape(-1)
+    """Cotangent of x: each window's goes to its first maximum."""
+    indices = max_pool_indices(x, window, **config)
+    flat = np.zeros((len(x), x[0, ..., 0].size, x.shape[-1]))
+    for n, *stop, c in np.ndindex(ct.shape):
+        flat[n, indices[(n, *stop, c)], c] += ct[(n, *stop, c)]
+    return flat.reshape(x.shape)
 
-        def first(seen: np.ndarray, _: int, values: np.ndarray = values) -> np.ndarray:
-            places = seen[:, 0].astype(int)
-            return places[[np.argmax(values[places])]]
 
-        winners = pool(number, window, first, **config)[..., 0].reshape(-1)
-        np.add.at(flat, winners, ct[..., c].reshape(-1))
-        gradient[..., c] = flat.reshape(gradient.shape[:-1])
-    return gradient
+def lp_pool_gradient(
+    x: np.ndarray, window: Any, p: float, ct: np.ndarray, **config: Any
+) -> np.ndarray:
+    """Cotangent of x by ``sign(x) |x / y|^(p - 1)``, 0 at 0."""
+    y = lp_pool(x, window, p, **config).reshape(len(x), -1, x.shape[-1])
+    values, slopes = x.reshape(len(x), -1, x.shape[-1]), np.zeros_like(x)
+    flat = slopes.reshape(values.shape)
+    for stop, taps in enumerate(_places_of(x, window, **config).ravel()):
+        scale = np.where(y[:, stop] > 0, y[:, stop], 1)[:, None]
+        power = np.abs(values[:, taps] / scale) ** (p - 1)
+        flat[:, taps] += np.sign(values[:, taps]) * power * ct.reshape(y.shape)[:, stop][:, None]
+    return slopes
 
 
 def by_blocks(

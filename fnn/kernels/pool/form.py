@@ -57,17 +57,18 @@ def reverse(x: jax.Array) -> jax.Array:
     return -x if is_floating(x.dtype) else ~x
 
 
-def check_dtype(name: str, x: jax.Array) -> None:
+def check_dtype(name: str, x: jax.Array, argument: str = "x") -> None:
     """Raise for bools and complex numbers."""
     if not is_real(x.dtype) or x.dtype == bool:
-        raise wrong(name, "x", describe(x), "a floating or integer dtype", TypeError)
+        raise wrong(name, argument, describe(x), "a floating or integer dtype", TypeError)
 
 
-def check_input(name: str, x: jax.Array) -> None:
+def check_input(name: str, x: jax.Array, argument: str = "x") -> None:
     """Raise for an x without a spatial axis, or whose entries have no order."""
-    check_dtype(name, x)
+    check_dtype(name, x, argument)
     if x.ndim < 3:
-        raise wrong(name, "x", describe(x), "(n, *spatial, c) with at least one spatial axis")
+        needed = "(n, *spatial, c) with at least one spatial axis"
+        raise wrong(name, argument, describe(x), needed)
 
 
 class Axis(NamedTuple):

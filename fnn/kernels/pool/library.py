@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 
 from fnn.dtypes import is_floating, widen
-from fnn.kernels.pool.form import PoolKernel, axes, comparable, least
+from fnn.kernels.pool.form import PoolKernel, along, axes, comparable, least
 from fnn.kernels.pool.norm import p_norm
 from fnn.windows import Windows
 
@@ -84,23 +84,32 @@ def _sum_library(x: jax.Array, windows: Windows) -> jax.Array:
     return y
 
 
-def _running_norm(x: jax.Array, k: int, d: int, axis: int, p: int | float) -> jax.Array:
-    """p-norm of k taps, d apart, from every place on along an axis: of two halves, and a rest."""
+def _running_norm(
+    x: jax.Array, starts: np.ndarray, k: int, d: int, axis: int, p: int | float
+) -> jax.Array:
+    """p-norm of k taps, d apart, from these places on along an axis: of two halves, and a rest.
+
+    From other places on it is 0, so that no NaN there meets the gradient, which is 0 there too.
+    """
     if k == 1:
         return x
-    half = _running_norm(x, k // 2, d, axis, p)
-    parts = [(half, 0), (half, k // 2)] + [(x, k - 1)] * (k % 2)
-    length = x.shape[axis] - (k - 1) * d
-    return p_norm([lax.slice_in_dim(y, tap * d, tap * d + length, 1, axis) for y, tap in parts], p)
+    offset, length = k // 2 * d, x.shape[axis] - (k - 1) * d
+    half = _running_norm(x, np.union1d(starts, starts + offset), k // 2, d, axis, p)
+    parts = [(half, 0), (half, offset)] + [(x, (k - 1) * d)] * (k % 2)
+    wanted = along(np.isin(np.arange(length), starts), axis, x.ndim)
+    seen = [lax.slice_in_dim(y, place, place + length, 1, axis) for y, place in parts]
+    return p_norm(tuple(jnp.where(wanted, y, 0) for y in seen), p)
 
 
 def _norm_library(x: jax.Array, windows: Windows, p: int | float) -> jax.Array:
     each = axes(windows, x.shape[1:-1])
+    if not all(a.o for a in each):
+        return jnp.zeros((len(x), *(a.o for a in each), x.shape[-1]), x.dtype)
     for axis, a in reversed([*enumerate(each, 1)]):
-        edges = [(0, 0, 0)] * x.ndim
+        edges, starts = [(0, 0, 0)] * x.ndim, np.arange(a.o) * a.s
         edges[axis] = (a.lo, a.hi, 0)
-        x = _running_norm(lax.pad(x, np.zeros((), x.dtype), edges), a.k, a.d, axis, p)
-        x = lax.slice_in_dim(x, 0, max(0, (a.o - 1) * a.s + 1), a.s, axis)
+        x = _running_norm(lax.pad(x, np.zeros((), x.dtype), edges), starts, a.k, a.d, axis, p)
+        x = lax.slice_in_dim(x, 0, (a.o - 1) * a.s + 1, a.s, axis)
     return p_norm((x,), p)  # |x| where there is one tap
 
 

@@ -1,0 +1,308 @@
+"""Pooling at its edges: infinities, NaN, extreme numbers, half precision, zero sizes, wrong calls.
+
+Every test crosses all functions of pooling, by every algorithm.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import close
+from tests.oracles import pooling as oracle
+
+RNG = np.random.default_rng(0)
+KINDS = ("max", "min", "sum", "avg", "lp")
+FORMS = ("_slices", "_lax")
+forms = pytest.mark.parametrize("form", FORMS)
+BLOCKS = ((0, 2), (1,), (3, 4, 5))
+REGIONS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "global max": (fnn.global_max_pool, {}),
+    "global min": (fnn.global_min_pool, {}),
+    "global avg": (fnn.global_avg_pool, {}),
+    "adaptive max": (fnn.adaptive_max_pool, {"out": 4}),
+    "adaptive avg": (fnn.adaptive_avg_pool, {"out": 4}),
+    "adaptive max, equal": (fnn.adaptive_max_pool, {"out": 3}),
+    "adaptive avg, equal": (fnn.adaptive_avg_pool, {"out": 3}),
+    "partition max": (fnn.partition_pool, {"blocks": BLOCKS}),
+    "partition min": (fnn.partition_pool, {"blocks": BLOCKS, "reduce": "min"}),
+    "partition avg": (fnn.partition_pool, {"blocks": BLOCKS, "reduce": "avg"}),
+}
+
+
+def pools(**config: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Every pool by every algorithm, with these arguments."""
+    return {
+        kind + form: (
+            getattr(fnn, f"{kind}_pool{form}"),
+            config | ({"p": 3} if kind == "lp" else {}),
+        )
+        for kind in KINDS
+        for form in FORMS
+    }
+
+
+def both(pool: Any, x: Any, ct: Any = None, **config: Any) -> tuple[Any, Any]:
+    """The value, and the gradient for this cotangent, by default ones."""
+    y, back = jax.vjp(lambda x: pool(x, **config), jnp.asarray(x))
+    return y, jax.jit(back)(jnp.ones_like(y) if ct is None else jnp.asarray(ct))[0]
+
+
+def test_gradients_in_half_precision_are_summed_in_float32() -> None:
+    """Where windows overlap, small cotangents under a large one: in half they would be lost."""
+    by_axes = pools(window=(5, 4), stride=1, padding="SAME")
+    at_once = pools(window=3, stride=1, padding=1)
+    cases = [(case, jnp.bfloat16) for case in by_axes.values()]
+    cases += [(at_once[name], jnp.float16) for name in ("max_slices", "avg_slices", "lp_slices")]
+    cases += [((fnn.adaptive_max_pool, {"out": 11}), jnp.bfloat16)]
+    for (pool, config), dtype in cases:
+        x = jnp.ones((1, 12, 12, 1), dtype).at[0, 5, 5].set(2)
+        ct = jnp.full(pool(x, **config).shape, 2.0**-9, dtype).at[0, 5, 5].set(1)
+        _, got = both(pool, x, ct, **config)
+        assert got.dtype == dtype
+        _, want = both(pool, np.asarray(x, np.float32), np.asarray(ct, np.float32), **config)
+        np.testing.assert_array_equal(got, want.astype(dtype))
+
+
+SPECIAL = [-np.inf, -np.inf, np.inf, 2.0, np.nan, 1.0, -np.inf, 3.0, 3.0, np.inf, np.inf, 0.0]
+
+
+@forms
+@pytest.mark.parametrize("config", [{"window": 2}, {"window": 3, "stride": 1, "padding": 1}])
+def test_infinities_and_nan(form: str, config: dict[str, Any]) -> None:
+    """Values by the oracle; of a maximum the gradient as well, which no padding ever gets."""
+    x = np.array(SPECIAL, np.float32).reshape(1, 12, 1)
+    for kind in KINDS:
+        pool, named = pools(**config)[kind + form]
+        with np.errstate(invalid="ignore"):
+            want = getattr(oracle, f"{kind}_pool")(x.astype(np.float64), **named)
+        close(pool(x, **named), want)
+    for value in (x, np.full_like(x, -np.inf)):
+        ct = RNG.integers(1, 9, want.shape).astype(np.float32)
+        wanted = oracle.max_pool_gradient(value, ct=ct, **config)
+        for kind, sign in (("max", 1), ("min", -1)):
+            pool, named = pools(**config)[kind + form]
+            np.testing.assert_array_equal(both(pool, sign * value, ct, **named)[1], wanted)
+    for kind, each in (("sum", 1.0), ("avg", 0.5)):  # linear: the entries do not matter
+        pool, _ = pools()[kind + form]
+        np.testing.assert_array_equal(both(pool, x, window=2)[1], np.full(x.shape, each))
+
+
+@forms
+def test_a_norm_of_infinities(form: str) -> None:
+    pool = getattr(fnn, "lp_pool" + form)
+    x = np.array([np.inf, 2, -np.inf, np.inf, np.nan, 1, 1, 0], np.float32).reshape(1, 8, 1)
+    for p, beside in ((1, 1), (1.5, 0), (2, 0), (3, 0)):
+        y, got = both(pool, x, window=2, p=p)
+        np.testing.assert_array_equal(y.ravel(), [np.inf, np.inf, np.nan, 1])
+        np.testing.assert_array_equal(got.ravel()[:4], [1, beside, -1, 1])
+        np.testing.assert_array_equal(got.ravel()[6:], [1, 0])
+        assert np.isnan(got.ravel()[4])
+
+
+EXTREME = np.array(
+    [
+        *[3e38, 1e38, 0, 2e38],
+        *[1.5e-38, -3e-38, 0, 2e-38],
+        *[1e20, 1e-20, -1e10, 5],
+        *[2e30, -1e30, 1e-30, -2e-30],
+        *[0, 0, 0, -1],
+        *[0, 0, 0, 0],
+    ],
+    np.float32,
+).reshape(6, 4, 1)
+
+
+@forms
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 7.5, 100])
+@pytest.mark.parametrize("config", [{"window": 2}, {"window": 3, "stride": 1, "padding": 1}])
+def test_a_norm_neither_overflows_nor_vanishes(form: str, p: float, config: dict[str, Any]) -> None:
+    """Value and gradient over 76 decades; a power of a rounded number has p times its error."""
+    x, pool = EXTREME, getattr(fnn, "lp_pool" + form)
+    wide = x.astype(np.longdouble)
+    want = oracle.lp_pool(wide, p=p, **config)
+    fits = want < np.finfo(np.float32).max
+    y, got = both(pool, x, fits.astype(np.float32), p=p, **config)
+    np.testing.assert_allclose(np.asarray(y)[fits], want[fits].astype(float), rtol=1e-6)
+    slopes = oracle.lp_pool_gradient(wide, p=p, ct=fits.astype(np.longdouble), **config)
+    np.testing.assert_allclose(got, slopes.astype(float), rtol=0, atol=3e-7 * max(4, p))
+
+
+@forms
+def test_the_norm_has_gradient_0_at_0(form: str) -> None:
+    x = np.array([0, 3, 0, 0], np.float32).reshape(1, 4, 1)
+    for p in (1, 1.5, 2, 3):
+        _, got = both(getattr(fnn, "lp_pool" + form), x, window=2, p=p)
+        np.testing.assert_array_equal(got.ravel(), [0, 1, 0, 0])
+    second = jax.hessian(lambda x: getattr(fnn, "lp_pool" + form)(x, 2, 2).sum())(x[:, :2])
+    np.testing.assert_allclose(second.reshape(2, 2), [[1 / 3, 0], [0, 0]], atol=1e-6)
+
+
+SIZES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "no examples": ((0, 6, 6, 2), {"window": 2}),
+    "no examples, by axes": ((0, 6, 6, 2), {"window": (4, 5), "padding": "SAME"}),
+    "no channels": ((2, 6, 6, 0), {"window": 3, "stride": 2, "padding": 1}),
+    "no places": ((2, 0, 6, 2), {"window": 3, "stride": 2, "padding": "SAME"}),
+}
+
+
+@pytest.mark.parametrize(("shape", "config"), SIZES.values(), ids=SIZES.keys())
+def test_zero_sizes(shape: tuple[int, ...], config: dict[str, Any]) -> None:
+    named = pools(**config) | (REGIONS if 0 not in shape[1:-1] else {})
+    for pool, told in named.values():
+        y, got = both(pool, np.zeros(shape, np.float32), **told)
+        assert y.size == 0
+        assert got.shape == shape
+    indices = fnn.max_pool_indices(jnp.zeros(shape), **config)
+    restored = fnn.max_unpool(fnn.max_pool(jnp.zeros(shape), **config), indices, shape[1:-1])
+    assert restored.shape == shape
+    if config == {"window": 2}:
+        for pool, told in named.values():
+
+            def gradient(x: jax.Array, pool: Any = pool, told: Any = told) -> jax.Array:
+                return jax.grad(lambda x: pool(x, **told).sum())(x)
+
+            assert jax.vmap(gradient)(jnp.zeros((0, 2, *shape[1:]))).shape == (0, 2, *shape[1:])
+
+
+def test_an_axis_of_nothing_has_a_partition_of_nothing() -> None:
+    assert fnn.partition_pool(jnp.zeros((2, 0, 3)), ()).shape == (2, 0, 3)
+
+
+def test_an_input_of_padding_alone_sums_to_0() -> None:
+    for form in FORMS:
+        for kind in ("sum", "avg", "lp"):
+            pool, told = pools(window=2, stride=1, padding=2)[kind + form]
+            y, got = both(pool, np.zeros((2, 0, 1), np.float32), **told)
+            np.testing.assert_array_equal(y, np.zeros((2, 3, 1)))
+            assert got.shape == (2, 0, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@forms
+def test_ceil_mode_of_a_window_larger_than_the_input(kind: str, form: str) -> None:
+    """PyTorch's rule, ``ceil((i + lo + hi - span) / s) + 1``, gives one stop of the default stride.
+
+    Of 3 elements with 5 taps: ceil(-2 / 5) + 1 = 1, but with stride 2: ceil(-2 / 2) + 1 = 0.
+    """
+    x = RNG.standard_normal((1, 3, 2)).astype(np.float32)
+    pool, told = pools(window=5, ceil_mode=True)[kind + form]
+    want = getattr(oracle, f"{kind}_pool")(x.astype(np.float64), **told)
+    assert want.shape == (1, 1, 2)
+    close(pool(x, **told), want, length=3)
+    if kind == "avg":  # what ceil_mode adds does not count
+        close(pool(x, **told), x.astype(np.float64).mean(1, keepdims=True), length=3)
+    with pytest.raises(ValueError, match=rf"fnn.{kind}_pool{form}: window: got \(5,\)"):
+        pool(x, **told, stride=2)
+
+
+INDEXED: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "tiles": ((2, 6, 4, 3), {"window": 2}),
+    "overlap": ((1, 8, 7, 2), {"window": 3, "stride": 2, "padding": "SAME"}),
+    "dilated": ((1, 9, 2), {"window": 2, "stride": 1, "padding": 2, "dilation": 3}),
+    "ceil": ((1, 3, 4, 3, 1), {"window": 2, "ceil_mode": True}),
+}
+
+
+@pytest.mark.parametrize(("shape", "config"), INDEXED.values(), ids=INDEXED.keys())
+def test_indices_lead_to_the_maxima_and_back(
+    shape: tuple[int, ...], config: dict[str, Any]
+) -> None:
+    x = RNG.integers(0, 9, shape).astype(np.float32)
+    x[0, 1, 1] = np.inf
+    y, indices = fnn.max_pool(x, **config), np.asarray(fnn.max_pool_indices(x, **config))
+    np.testing.assert_array_equal(indices, oracle.max_pool_indices(x, **config))
+    flat = x.reshape(len(x), -1, shape[-1])
+    taken = np.take_along_axis(flat, indices.reshape(len(x), -1, shape[-1]), 1)
+    np.testing.assert_array_equal(taken.reshape(y.shape), y)
+    values = RNG.standard_normal(y.shape).astype(np.float32)  # not equal where windows overlap
+    sizes = shape[1:-1]
+    got, back = jax.vjp(lambda v: fnn.max_unpool(v, jnp.asarray(indices), sizes), values)
+    np.testing.assert_array_equal(got, oracle.max_unpool(values, indices, sizes))
+    ct = RNG.standard_normal(shape).astype(np.float32)
+    basis = np.eye(values.size, dtype=np.float32).reshape(-1, *values.shape)
+    want = [(oracle.max_unpool(e, indices, sizes) * ct).sum() for e in basis]
+    np.testing.assert_allclose(back(ct)[0].ravel(), want, rtol=1e-6)
+
+
+def test_indices_outside_are_left_out() -> None:
+    y, indices = jnp.ones((1, 3, 1)), jnp.array([-1, 4, 2]).reshape(1, 3, 1)
+    assert fnn.max_unpool(y, indices, 4).ravel().tolist() == [0, 0, 1, 0]
+
+
+def test_lists_and_numpy_numbers() -> None:
+    x = RNG.standard_normal((1, 6, 6, 1)).astype(np.float32)
+    want = fnn.avg_pool(x, (3, 2), stride=2, padding=((1, 0), (0, 1)), dilation=1)
+    two, pads = np.int64(2), [[1, 0], np.array([0, 1])]
+    got = fnn.avg_pool(x, [3, two], stride=two, padding=pads, dilation=np.array([1, 1]))
+    np.testing.assert_array_equal(got, want)
+    half = jnp.asarray(x, jnp.bfloat16)
+    norm = fnn.lp_pool(half, np.int8(2), np.float64(3))
+    assert norm.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(norm, fnn.lp_pool(half, 2, 3))
+    equal = fnn.partition_pool(x, [[0, 1], np.array([2, 4]), range(3, 6, 2)], axis=np.int64(1))
+    np.testing.assert_array_equal(equal, fnn.partition_pool(x, ((0, 1), (2, 4), (3, 5))))
+    assert fnn.adaptive_max_pool(x, [np.int32(2), 3]).shape == (1, 2, 3, 1)
+
+
+def test_the_axis_of_a_partition() -> None:
+    """None is axis 1, and of a vector the only one."""
+    x = jnp.arange(6.0)
+    assert fnn.partition_pool(x, BLOCKS).tolist() == [2, 1, 5]
+    np.testing.assert_array_equal(fnn.partition_pool(x[None], BLOCKS), [[2, 1, 5]])
+
+
+X = jnp.zeros((1, 5, 5, 1))
+INDICES = jnp.zeros((1, 2, 2, 1), jnp.int32)
+WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
+    ("max_pool", {"window": X}, TypeError, "fnn.max_pool: window: got .*known before compilation"),
+    ("max_pool", {"window": True}, ValueError, "fnn.max_pool: window: got True"),
+    ("max_pool", {"window": 2.0}, ValueError, "fnn.max_pool: window: got 2.0"),
+    ("max_pool", {"window": {2: 2}}, TypeError, "fnn.max_pool: window: got dict"),
+    ("sum_pool", {"window": 2, "padding": -1}, ValueError, "fnn.sum_pool: padding: got -1"),
+    ("sum_pool", {"window": 2, "padding": "same"}, ValueError, "fnn.sum_pool: padding: got 'same'"),
+    ("avg_pool", {"window": 2, "dilation": [1]}, ValueError, r"fnn.avg_pool: dilation: got \(1,\)"),
+    ("lp_pool_lax", {"window": 2, "p": "2"}, TypeError, "fnn.lp_pool_lax: p: got str '2'"),
+    ("lp_pool", {"window": 2, "p": True}, TypeError, "fnn.lp_pool: p: got bool True"),
+    ("lp_pool", {"window": 2, "p": float("nan")}, ValueError, "fnn.lp_pool: p: got nan"),
+    ("lp_pool", {"window": 2, "p": jnp.ones(())}, TypeError, "fnn.lp_pool: p: .*known before"),
+    ("adaptive_avg_pool", {"out": [2, 2, 2]}, ValueError, "fnn.adaptive_avg_pool: out"),
+    ("partition_pool", {"blocks": 3}, ValueError, "fnn.partition_pool: blocks: got 3"),
+    ("partition_pool", {"blocks": [0, 1]}, ValueError, "fnn.partition_pool: blocks: got"),
+    (
+        "partition_pool",
+        {"blocks": [[0.0]]},
+        ValueError,
+        "fnn.partition_pool: blocks: got index 0.0",
+    ),
+    ("partition_pool", {"blocks": BLOCKS, "axis": 1.0}, ValueError, "fnn.partition_pool: axis"),
+    ("max_unpool", {"indices": INDICES, "spatial": 4}, ValueError, "fnn.max_unpool: indices: .*y"),
+    ("max_unpool", {"indices": X, "spatial": 4}, TypeError, "fnn.max_unpool: indices: .*integers"),
+    ("max_unpool", {"indices": X.astype(int), "spatial": -1}, ValueError, "max_unpool: spatial"),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "kind", "message"), WRONG)
+def test_wrong_calls(
+    name: str, config: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        getattr(fnn, name)(X, **config)
+
+
+@pytest.mark.parametrize(
+    "name", ["max_pool", "lp_pool_slices", "global_avg_pool", "partition_pool"]
+)
+def test_what_is_no_input(name: str) -> None:
+    config = {"window": 2} if name.startswith(("max", "lp")) else {}
+    config |= {"p": 2} if name.startswith("lp") else {}
+    config |= {"blocks": ((0,),)} if name.startswith("part") else {}
+    for x in ([[[[1.0]]]], "x", None):
+        with pytest.raises(TypeError, match=f"fnn.{name}: x: got"):
+            getattr(fnn, name)(x, **config)
+    for x in (jnp.ones((1, 4, 1), bool), jnp.ones((1, 4, 1), complex)):
+        with pytest.raises(TypeError, match=f"fnn.{name}: x: got"):
+            getattr(fnn, name)(x, **config)
