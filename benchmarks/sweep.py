@@ -1,7 +1,7 @@
 """The sweep behind the rule of `fnn.conv`: every kernel on a grid of shapes, in jit and in scan.
 
-A rule chooses for two maps, the output and the gradient to the window (`fnn.kernels.rules`). Both
-are timed alone over a grid of static facts; `benchmarks.derive` turns the results into the rule.
+The rule chooses for two maps, the output and the gradient to the window. Both are timed alone over
+a grid of static facts; `benchmarks.derive` turns the results into the rule.
 """
 
 import functools

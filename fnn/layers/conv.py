@@ -303,21 +303,22 @@ def conv_transpose(
 
 
 def _adjoint(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    """The adjoint of a convolution, for as many of its outputs as x has.
+    """The adjoint of a convolution, of which x holds the first outputs.
 
-    There may be fewer than the form has, with output padding of a stride or more. The end of the
-    image that only the others reach is padding if there is some, and otherwise zeros.
+    With output padding of a stride or more the form has further outputs. The tail of the image that
+    only they reach is taken off its padding, and where that does not suffice it is zero.
     """
-    win, spatial, ends, zeros = form.windows, [], [], []
-    for i, all_, o, s, (lo, hi) in zip(
-        form.spatial, form.out, x.shape[1:-1], win.stride, win.padding, strict=True
-    ):
-        end = (all_ - o) * s
-        zeros.append((0, max(0, end - hi)))
-        ends.append((lo, max(0, hi - end)))
-        spatial.append(i - zeros[-1][1])
-    form = form._replace(spatial=tuple(spatial), windows=win._replace(padding=tuple(ends)))
-    return _pad(apply(x, w, slot=INPUT, form=form, kernel=AUTO), tuple(zeros), "zeros")
+    win = form.windows
+    counts = zip(form.out, x.shape[1:-1], win.stride, strict=True)
+    tails = [(every - here) * s for every, here, s in counts]
+    ends = [(lo, hi - t) for t, (lo, hi) in zip(tails, win.padding, strict=True)]
+    zeros = [max(0, -hi) for _, hi in ends]
+    form = form._replace(
+        spatial=tuple(i - z for i, z in zip(form.spatial, zeros, strict=True)),
+        windows=win._replace(padding=tuple((lo, max(0, hi)) for lo, hi in ends)),
+    )
+    y = apply(x, w, slot=INPUT, form=form, kernel=AUTO)
+    return _pad(y, tuple((0, z) for z in zeros), "zeros")
 
 
 @jitted(static=("spatial", *STATIC))

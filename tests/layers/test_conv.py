@@ -201,7 +201,7 @@ def test_agreement(fn: Any) -> None:
 def test_second_derivatives(fn: Any) -> None:
     """Reverse and forward over reverse are the library kernel's.
 
-    That one is checked against finite differences in test_layers.py.
+    That one is checked against finite differences in test_table.py.
     """
 
     def second(fn: Any, *arrays: Any) -> Any:
