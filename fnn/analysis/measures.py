@@ -147,8 +147,10 @@ def _histogram(y: Array, bins: int, limits: Any) -> tuple[Array, Array]:
     share = jnp.linspace(0, 1, bins + 1, dtype=y.dtype)
     place = jnp.where(high > low, (y - low) / jnp.where(high > low, high - low, 1), 0)
     place = jnp.clip(jnp.floor(place * bins), 0, bins - 1)
-    which = jnp.where(jnp.isnan(y), bins, place).astype(jnp.int32).ravel()
-    count = jnp.zeros(bins, jnp.int32).at[which].add(1, mode="drop")
+    which = jnp.where(jnp.isnan(y), bins, place).astype(jnp.int32)
+    empty = jnp.zeros(bins, jnp.int32)
+    every = jax.typeof(empty).sharding  # each device of a mesh gets the whole histogram
+    count = empty.at[which].add(1, mode="drop", out_sharding=every)
     return count.astype(y.dtype) / y.size, low * (1 - share) + high * share
 
 

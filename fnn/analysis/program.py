@@ -54,7 +54,8 @@ def split(args: Any, kwargs: Any) -> tuple[Known, list[Any]]:
 
 def trace(function: Callable[..., Any], known: Known, arrays: list[Any]) -> ClosedJaxpr:
     """Return the program of ``known.call(function, arrays)``; nothing is computed."""
-    program: ClosedJaxpr = jax.make_jaxpr(lambda arrays: known.call(function, arrays))(arrays)
+    with jax.disable_jit(False):  # without jit, a scan is no scan and a call leaves no mark
+        program: ClosedJaxpr = jax.make_jaxpr(lambda arrays: known.call(function, arrays))(arrays)
     return program
 
 

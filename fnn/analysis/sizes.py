@@ -174,7 +174,7 @@ def _layer(entry: Entry, own: dict[str, int], program: Program, source: int | No
     biases = {path: size for path, size in own.items() if entry.uses[path]}
     branches = dict.fromkeys(path.rpartition("/")[0] for path in sorted(entry.uses))
     return Layer(
-        "+".join(filter(None, branches)) or min(entry.uses, default=entry.function),
+        "+".join(filter(None, branches)) or "+".join(sorted(entry.uses)) or entry.function,
         entry.function,
         entry.output.shape,
         entry.units,

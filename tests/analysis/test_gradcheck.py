@@ -148,6 +148,12 @@ def test_small_gradients_beside_curvature(slope: float, curvature: float) -> Non
     assert (leaf.kinks, leaf.relative > 1e-5) == (0, True)
 
 
+def test_what_rounding_of_the_loss_hides_is_no_error() -> None:
+    assert_gradients(lambda x: 1 + 1e-9 * jnp.sin(x).sum(), jnp.arange(9.0))
+    with pytest.raises(AssertionError):  # what it does not hide is
+        assert_gradients(lambda x: 1 + 1e-5 * squared(x).sum(), jnp.arange(1.0, 4.0))
+
+
 def test_a_random_sample_of_large_leaves() -> None:
     params = {"large": jnp.ones((30, 40)), "small": jnp.ones(3), "none": jnp.ones((0, 2))}
     traces = []

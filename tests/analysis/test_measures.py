@@ -82,6 +82,19 @@ def test_activity_at_the_edges() -> None:
         jax.jit(lambda b: activity({"h": jnp.ones((2, 2))}, fnn.tanh, bound=b))(bound)
 
 
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
+def test_meshes(kind: Any) -> None:
+    mesh = jax.make_mesh((1, 1), ("a", "b"), axis_types=(kind,) * 2)
+    z = jnp.arange(6.0).reshape(2, 3)
+    want = activity({"h": z})["h"]
+    with jax.set_mesh(mesh):
+        for spec in (jax.P("a"), jax.P(None, "b"), jax.P("a", "b")):
+            sharded = jax.device_put(z, jax.NamedSharding(mesh, spec))
+            jax.tree.map(close, activity({"h": sharded})["h"], want)
+            seen = watched(lambda x: watch(x, "x"))(sharded)["x"]
+            assert seen.sharding.is_equivalent_to(sharded.sharding, 2)
+
+
 def test_B6_saturated_and_dead_units() -> None:
     """Units made to be dead or saturated, counted from what a network marks."""
     bias = jnp.array([-9.0, -9.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0])

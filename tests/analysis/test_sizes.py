@@ -243,6 +243,16 @@ def test_recurrence_by_hand() -> None:
     assert [layer.weights for layer in loop.layers] == [28, *[0] * 6]
 
 
+def test_a_state_becomes_data() -> None:
+    """One weight per unit, h' = w h + x, from h = 0: a weight, though the first h is constant."""
+
+    def model(params: Any, x: Any) -> Any:
+        return lax.scan(lambda h, x: (h * params["w"] + x, None), jnp.zeros((2, 4)), x)[0]
+
+    (layer,) = summary(model, {"w": shape(2, 4)}, shape(7, 2, 4)).layers
+    assert (layer.weights, layer.biases, layer.connections) == (8, 0, 7 * 8)
+
+
 def test_shared_layers() -> None:
     """Weights count where they are used first, arithmetic everywhere."""
     block = jax.jit(lambda layer, x: fnn.relu(fnn.dense(x, **layer)))
@@ -341,6 +351,8 @@ def test_arguments() -> None:
 
     size = summary(model, jnp.ones((2, 2)), np.ones((1, 2), np.float32), times=3, layer=fnn.dense)
     assert [layer.weights for layer in size.layers] == [4, 0, 0]
+    bare = summary(lambda p, x: fnn.dense(x, **p), dense(2, 3), shape(1, 2))
+    assert [layer.name for layer in bare.layers] == ["b+w"]
     half = summary(lambda w, x: x @ w, S((2, 3), jnp.bfloat16), S((5, 2), jnp.bfloat16))
     assert half.total["bytes"] == 2 * 5 * 3
     assert summary(lambda p, x: x, {}, shape(2)).layers == ()
