@@ -147,7 +147,8 @@ def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: 
     kinds.discard(type(None))
     read: Callable[[str, str, Any], Any]
     if static:
-        return functools.partial(_known, function, parameter.name)
+        called = not optional and all(get_origin(kind) is Callable for kind in kinds)
+        return functools.partial(_function if called else _known, function, parameter.name)
     if kinds & KEYS:
         read = _key
     elif kinds and kinds <= {int, float}:
@@ -196,6 +197,12 @@ def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
 def _real_array(function: str, argument: str, value: Any) -> Any:
     value = _array(True, function, argument, value)
     return value if is_floating(getattr(value, "dtype", None)) else real(value)
+
+
+def _function(function: str, argument: str, value: Any) -> Any:
+    if not callable(value):
+        raise wrong(function, argument, describe(value), "a function", TypeError)
+    return _known(function, argument, value)
 
 
 def _known(function: str, argument: str, value: Any) -> Any:

@@ -119,6 +119,8 @@ def test_static_arguments_are_plain_values() -> None:
         assert traces_of(lambda same=same: layer(X, axes=same)) == 0
     with pytest.raises(TypeError, match=r"fnn\.layer: axes: got dict .*; needed numbers, strings"):
         layer(X, axes={0: 1})
+    with pytest.raises(TypeError, match=r"fnn\.layer: rule: got int 3; needed a function"):
+        layer(X, rule=3)
     with pytest.raises(TypeError, match=r"fnn\.layer: axes: got int32\[\]; needed a Python value"):
         layer(X, axes=jnp.int32(1))
 
