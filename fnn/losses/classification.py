@@ -46,7 +46,8 @@ def cross_entropy(
             a full mask the classes of each example. A label on a class left out costs infinity.
 
     Returns:
-        (*n), of the dtype of logits; NaN for an integer label outside 0 ... classes - 1.
+        (*n), of the dtype of logits; NaN for an integer label outside 0 ... classes - 1. Infinite
+        where logits differ by more than the largest number, whatever the probability asked for.
 
     Raises:
         ValueError, TypeError: shapes or dtypes do not fit, or label_smoothing is outside [0, 1].

@@ -123,7 +123,8 @@ def perplexity(
 
     Returns:
         (*n), of the dtype of logits; 1 for a sequence without a kept step; NaN for a label outside
-        0 ... classes - 1.
+        0 ... classes - 1. Where it overflows it is infinite and its derivative NaN: to train,
+        take the cross-entropy.
 
     Raises:
         ValueError, TypeError: shapes or dtypes do not fit.
