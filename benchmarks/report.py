@@ -47,6 +47,13 @@ def sections(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
             tables.by_contestant(record, "forward", "jit", tables.ms),
         )
         yield "A stack of poolings", tables.stacks(record)
+    if record := records.get("recurrence"):
+        for measure, title in (("gradient", "forward + backward"), ("forward", "forward")):
+            yield f"Recurrence, {title}", tables.recurrence(record, measure)
+            yield (
+                f"Every recurrent layer, {title} in jit, ms",
+                tables.by_contestant(record, measure, "jit", tables.ms),
+            )
     if record := records.get("optimizers"):
         yield "Optimizer updates", tables.optimizers(record)
     if record := records.get("startup"):

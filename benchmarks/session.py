@@ -30,6 +30,7 @@ SUBJECTS = {
     "conv": 600,
     "half": 60,
     "pooling": 120,
+    "recurrence": 420,
     "optimizers": 150,
     "scaling": 90,
 }

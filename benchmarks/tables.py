@@ -162,6 +162,34 @@ def stacks(record: Record) -> str:
     return table(["gradient of a stack", "compile, s", "temporary, MB"], lines)
 
 
+JAX_LAYERS = ("Flax NNX", "Equinox", "Haiku")
+
+
+def recurrence(record: Record, measure: str) -> str:
+    """fnn's layers beside PyTorch's and the best of the other JAX libraries."""
+    found = Rows([r for r in record["rows"] if r["measure"] == measure])
+    head = ["layer, ms", "fnn", "in scan", "best JAX peer", "in scan", "PyTorch"]
+    head += ["fnn/peer", "in scan", "fnn/PyTorch", "in scan", "us a step", "% of limit"]
+    lines, ratios = [], []
+    for case in found.cases:
+        ours, scan = (found.best(case, ("fnn.lstm", "fnn.gru"), place=p) for p in ("jit", "scan"))
+        peer, peer_scan = (found.best(case, JAX_LAYERS, place=p) for p in ("jit", "scan"))
+        torch = found.get(case, "PyTorch")
+        pairs = [
+            (ours, peer, 1.0),
+            (scan, peer_scan, 1.0),
+            (ours, torch, 1.25),
+            (scan, torch, 1.25),
+        ]
+        ratios.append([ratio(a, b) for a, b, _ in pairs])
+        step = f"{1e6 * ours['seconds'] / ours['steps']:.1f}" if "seconds" in ours else NONE
+        times = [ms(r) for r in (ours, scan, peer, peer_scan, torch)]
+        lines.append([case, *times, *(over(*p) for p in pairs), step, of_limit(ours, record)])
+    means = [mean_of(column) for column in zip(*ratios, strict=True)] or [NONE] * 4
+    lines.append(["geometric mean", *[""] * 5, *means, "", ""])
+    return table(head, lines)
+
+
 def optimizers(record: Record) -> str:
     """One update and its application, and what it compiled in."""
     found = Rows(record["rows"])

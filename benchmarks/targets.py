@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from benchmarks.tables import NONE, PYTORCH, Record, Rows, table
+from benchmarks.tables import JAX_LAYERS, NONE, PYTORCH, Record, Rows, table
 from benchmarks.timing import Row, geometric_mean, ratio
 
 JAX_PEERS = ("stax", "Flax NNX", "Haiku", "Equinox")
@@ -80,6 +80,23 @@ def pooling(record: Record) -> Iterator[Target]:
         yield worst(f"pooling in {place}, slowest row against reduce_window", 1.0, pairs)
 
 
+def recurrence(record: Record) -> Iterator[Target]:
+    for place in ("jit", "scan"):
+        torch, peers = [], []
+        for measure in ("forward", "gradient"):
+            found = Rows([r for r in record["rows"] if r["measure"] == measure])
+            for case in found.cases:
+                ours = found.best(case, ("fnn.lstm", "fnn.gru"), place=place)
+                torch.append((ours, found.get(case, "PyTorch")))
+                peers.append((ours, found.best(case, JAX_LAYERS, place=place)))
+        yield mean(f"recurrence in {place}, geometric mean against PyTorch", 1.0, torch)
+        yield worst(f"recurrence in {place}, slowest row against PyTorch", 1.25, torch)
+        yield mean(
+            f"recurrence in {place}, geometric mean against the best JAX peer", 1 / 1.5, peers
+        )
+        yield worst(f"recurrence in {place}, slowest row against the best JAX peer", 1.0, peers)
+
+
 def optimizers(record: Record) -> Iterator[Target]:
     found, many, few = Rows(record["rows"]), "2,000 leaves of 100", "20 leaves of 100,000"
     flat = found.get(many, "fnn.flat(fnn.adam)")
@@ -121,6 +138,7 @@ CHECKS = {
     "training": training,
     "conv": convolution,
     "pooling": pooling,
+    "recurrence": recurrence,
     "optimizers": optimizers,
     "startup": startup,
 }
