@@ -68,7 +68,7 @@ def watched(model: Callable[..., Any]) -> Callable[..., Arrays]:
 
     Raises:
         ValueError: when called, two arrays have one name, or an array is marked inside
-            `lax.while_loop`, `lax.cond`, or a function with a derivative rule of its own.
+            `lax.while_loop`, `lax.cond`, `jax.shard_map`, or a function with its own derivative.
 
     Source: interpreters of traced programs, as in the JAX documentation, "Writing custom Jaxpr
     interpreters in JAX".
