@@ -1,4 +1,4 @@
-"""A pytest plugin for docstrings' examples: the names they may use, and where they are looked for."""
+"""A pytest plugin for docstrings: the names that examples may use, and where they are found."""
 
 import doctest
 from typing import Any

@@ -16,13 +16,11 @@ from jaxtyping import Array, Float, PyTree
 from fnn.checks import check_array, check_scalar, describe, wrong
 from fnn.trees import check_like, global_norm
 
-State = PyTree[Float[Array, "..."]]
-
 
 def gradient_by_time(
     step: Callable[[Any, Any], Any],
     loss: Callable[[Any], Any],
-    state: State,
+    state: PyTree[Float[Array, "..."]],
     x: Float[Array, "n time ..."],
 ) -> Float[Array, " distances"]:
     """Return the norm of d loss / d state at every distance back in time.
