@@ -1,0 +1,59 @@
+"""What a user writes, with types: mypy --strict and pyright pass on it."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax  # type: ignore[import-untyped]  # optax ships no types
+from jax import Array
+
+import fnn
+
+Params = dict[str, dict[str, Array]]
+
+
+def init(key: Array) -> Params:
+    k1, k2, k3 = jax.random.split(key, 3)
+    return {
+        "conv1": fnn.init_conv(k1, (3, 3), 1, 16),
+        "conv2": fnn.init_conv(k2, (3, 3), 16, 32),
+        "head": fnn.init_dense(k3, 2 * 2 * 32, 10),
+    }
+
+
+def logits(params: Params, x: Array) -> Array:
+    x = fnn.conv(x, params["conv1"]["w"], params["conv1"]["b"], padding="SAME")
+    x = fnn.max_pool(fnn.relu(x), 2)
+    x = fnn.conv_im2col(x, params["conv2"]["w"], params["conv2"]["b"], stride=(1, 1))
+    x = fnn.max_pool(fnn.leaky_relu(x, negative_slope=0.1), 2, stride=2)
+    return fnn.dense(fnn.flatten(x), params["head"]["w"], params["head"]["b"])
+
+
+def loss(params: Params, batch: fnn.data.Dataset) -> Array:
+    cost = fnn.cross_entropy(logits(params, jnp.asarray(batch.x)), jnp.asarray(batch.y), label_smoothing=0.1)
+    return cost.mean() + 1e-4 * fnn.l2_penalty(params)
+
+
+def accuracy(params: Params, part: fnn.data.Dataset) -> float:
+    return float(fnn.accuracy(logits(params, jnp.asarray(part.x)), jnp.asarray(part.y)).mean())
+
+
+def main(folder: Path) -> None:
+    train, test = fnn.data.digits()
+    optimizer = fnn.chain(fnn.clip_by_global_norm(1.0), fnn.adam(fnn.schedules.cosine(1e-2, 100)))
+    params = init(jax.random.key(0))
+    for report in fnn.train(
+        loss, params, optimizer, train, batch_size=64, epochs=2, key=jax.random.key(1)
+    ):
+        print(report.epoch, report.loss, accuracy(report.params, test))
+        fnn.save(folder / "digits.safetensors", report.params)
+
+    library = optax.adam(1e-3)
+    step = fnn.make_step(loss, library)
+    state = library.init(params)
+    params, state, value = step(params, state, train)
+    print(float(value), fnn.count(params), fnn.output_size((8, 8), 3, padding="SAME"))
+
+
+if __name__ == "__main__":
+    main(Path("out"))
