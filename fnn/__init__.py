@@ -16,7 +16,7 @@ training    make_step, one compiled step; train, a whole run, its Report and its
             evaluate, predict; trajectory
 data        `fnn.data`: the packaged digits, readers of image files, batches of large arrays
 weights     save, load; `fnn.weights`: the latest file, PyTorch's weights in and out
-tools       output_size, receptive_field; count, paths of parameters; tune, for convolutions
+tools       output_size, receptive_field; count, paths, `fnn.trees`; tune, for convolutions
 
 ``help(fnn.conv)`` shows one function. Everything composes with `jax.jit`, `grad`, `vmap` and optax.
 """
@@ -28,6 +28,7 @@ from fnn.windows import (
     receptive_field as receptive_field,
     transposed_size as transposed_size,
 )
+from fnn import trees as trees
 from fnn.trees import count as count, paths as paths
 
 from fnn.layers import initializers as initializers
@@ -228,7 +229,7 @@ from fnn.weights.checkpoint import save as save, load as load
 __version__ = "0.2.0"
 
 # What help() and a star import show: the names above, in their order, without the rooms' own.
-_GROUPS = ("initializers", "analysis", "schedules", "data", "weights")
+_GROUPS = ("trees", "initializers", "analysis", "schedules", "data", "weights")
 __all__ = [
     name
     for name, value in list(globals().items())

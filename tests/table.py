@@ -1,6 +1,6 @@
 """Every public array function once, with a call that is valid for it.
 
-`test_layers.py` crosses these rows with the properties that every layer has; `test_coverage`
+`test_table.py` crosses these rows with the properties that every layer has; `test_coverage`
 there fails for a public function that has neither a row nor a reason in `EXEMPT`.
 """
 
@@ -62,7 +62,17 @@ CONV: list[Row] = [
 
 IMAGES = normal((2, 7, 6, 3))
 PLACES = {"window": (3, 2), "stride": 2, "padding": 1}
+
+
+def pooled(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Maxima of a plane of 4 by 3, and where in it they were."""
+    places = np.asarray([0, 5, 7, 11], np.int32).reshape(1, 2, 2, 1)
+    return *normal((2, 2, 2, 3))(rng), np.broadcast_to(places, (2, 2, 2, 3))
+
+
 POOLING: list[Row] = [
+    Row(fnn.max_pool_indices, IMAGES, PLACES, smooth=0, half=False),  # gives integers
+    Row(fnn.max_unpool, pooled, {"spatial": (4, 3)}),
     *(
         Row(pool, IMAGES, PLACES)
         for pool in (
@@ -194,6 +204,10 @@ EXEMPT: dict[str, str] = {
     "diagonal_newton": "returns functions: test_newton.py",
     "newton": "returns functions: test_newton.py",
     "adam": "an optimizer, no array function: test_optimizers.py",
+    "augmented": "takes a loss: tests/training",
+    "evaluate": "takes functions and data: tests/training",
+    "predict": "takes functions and data: tests/training",
+    "trajectory": "takes a loss and an optimizer: tests/training",
     "make_step": "takes functions: test_training.py",
     "sgd": "an optimizer, no array function: test_optimizers.py",
     "train": "takes functions: test_training.py",

@@ -174,8 +174,8 @@ def rnn(
             NaN.
         reverse: whether to run each sequence from its last real step to its first.
         activation: any function of each number.
-        remat: keep the state at every so manieth step only, and compute the others again for the
-            gradient: memory for time / remat + remat steps, for a second forward pass.
+        remat: k, to keep the state at every k-th step only and compute the others again for the
+            gradient: memory for time / k + k steps, at the price of a second forward pass.
 
     Returns:
         Outputs (n, time, units), 0 beyond a length, and the state after each sequence's last real

@@ -30,7 +30,9 @@ def logits(params: Params, x: Array) -> Array:
 
 
 def loss(params: Params, batch: fnn.data.Dataset) -> Array:
-    cost = fnn.cross_entropy(logits(params, jnp.asarray(batch.x)), jnp.asarray(batch.y), label_smoothing=0.1)
+    cost = fnn.cross_entropy(
+        logits(params, jnp.asarray(batch.x)), jnp.asarray(batch.y), label_smoothing=0.1
+    )
     return cost.mean() + 1e-4 * fnn.l2_penalty(params)
 
 
