@@ -1,5 +1,6 @@
 """Results as text: the tables of one run, and the generated part of the README."""
 
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -117,7 +118,8 @@ def front(folder: Path) -> str:
     records = read(folder)
     first = next(iter(records.values()))
     head = f"{first['device']}, {first['threads']} threads, JAX {first['versions']['jax']}"
-    return f"{head}, {first['date']}:\n\n{targets.text(records)}"
+    narrow = re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", targets.text(records)))
+    return f"{head}, {first['date']}:\n\n{narrow}"
 
 
 def fill(page: Path, body: str) -> None:
