@@ -1,13 +1,14 @@
 """Every public array function once, with a call that is valid for it.
 
-`test_table.py` crosses these rows with the properties that every layer has; `test_coverage`
-there fails for a public function that has neither a row nor a reason in `EXEMPT`.
+`test_table.py` crosses these rows with the properties that all of them have; `test_coverage` there
+fails for a public function that has neither a row nor a reason in `EXEMPT`.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import fnn
@@ -23,7 +24,10 @@ class Row(NamedTuple):
         args: builds the positional array arguments, float32 or integer.
         config: keyword arguments.
         smooth: how often it is differentiable at these arguments in its float arguments: 2, 1, 0.
-        half: whether it takes float16 and bfloat16.
+        half: whether it takes float16 and bfloat16 and returns them.
+        data: how many of the arguments, the first ones, have an axis of examples in front; the
+            others are parameters, shared by all examples.
+        needs: the axes, as the annotation names them, that must not be of size 0.
     """
 
     fn: Callable[..., Any]
@@ -31,10 +35,15 @@ class Row(NamedTuple):
     config: dict[str, Any] = {}  # noqa: RUF012  (never mutated; NamedTuple allows no factory)
     smooth: int = 2
     half: bool = True
+    data: int = 1
+    needs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.fn.__name__
+
+
+KEY = jax.random.key(0)
 
 
 def normal(*shapes: tuple[int, ...]) -> Arrays:
@@ -52,7 +61,12 @@ CONV: list[Row] = [
     Row(fnn.conv_fft, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
     Row(fnn.conv_im2col, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
     Row(fnn.conv_lax, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
-    Row(fnn.conv_matrix, normal((3, 2, 3)), {"spatial": (5,), "stride": 2}),
+    Row(
+        fnn.conv_matrix,
+        normal((3, 2, 3)),
+        {"spatial": (5,), "stride": 2},
+        needs=("*window0",),
+    ),
     Row(fnn.conv_taps, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"stride": 2, "groups": 2}),
     Row(fnn.conv_transpose, normal((2, 3, 4, 6), (3, 3, 2, 6), (4,)), {"stride": 2, "groups": 2}),
     Row(fnn.conv_winograd, normal((2, 5, 6, 4), (3, 3, 2, 6), (6,)), {"groups": 2}),
@@ -62,17 +76,8 @@ CONV: list[Row] = [
 
 IMAGES = normal((2, 7, 6, 3))
 PLACES = {"window": (3, 2), "stride": 2, "padding": 1}
-
-
-def pooled(rng: np.random.Generator) -> tuple[Any, ...]:
-    """Maxima of a plane of 4 by 3, and where in it they were."""
-    places = np.asarray([0, 5, 7, 11], np.int32).reshape(1, 2, 2, 1)
-    return *normal((2, 2, 2, 3))(rng), np.broadcast_to(places, (2, 2, 2, 3))
-
-
+CORNERS = np.arange(24).reshape(4, 6)[::2, ::2]  # of 2 x 2 blocks
 POOLING: list[Row] = [
-    Row(fnn.max_pool_indices, IMAGES, PLACES, smooth=0, half=False),  # gives integers
-    Row(fnn.max_unpool, pooled, {"spatial": (4, 3)}),
     *(
         Row(pool, IMAGES, PLACES)
         for pool in (
@@ -94,6 +99,13 @@ POOLING: list[Row] = [
         Row(pool, IMAGES, {"out": (3, 4)})
         for pool in (fnn.adaptive_avg_pool, fnn.adaptive_max_pool)
     ),
+    Row(fnn.max_pool_indices, IMAGES, PLACES, smooth=0, half=False),
+    Row(
+        fnn.max_unpool,
+        lambda rng: (*normal((2, 2, 3, 3))(rng), np.tile(CORNERS[:, :, None], (2, 1, 1, 3))),
+        {"spatial": (4, 6)},
+        data=2,
+    ),
     Row(fnn.partition_pool, IMAGES, {"blocks": ((6, 0), (1, 2, 5, 4), (3,))}),
 ]
 
@@ -112,119 +124,119 @@ ACTIVATIONS: list[Row] = [
 ]
 
 LOSSES: list[Row] = [
-    Row(fnn.squared_error, normal((4, 3), (4, 3))),
-    Row(fnn.absolute_error, normal((4, 3), (4, 3))),
-    Row(fnn.huber, normal((4, 3), (4, 3)), {"delta": 0.5}, smooth=1),
-    Row(fnn.cosine_distance, normal((4, 3), (4, 3))),
-    Row(fnn.binary_cross_entropy, lambda rng: (*normal((4, 3))(rng), rng.integers(0, 2, (4, 3)))),
-    Row(fnn.hinge, lambda rng: (*normal((4, 3))(rng), 2 * rng.integers(0, 2, (4, 3)) - 1)),
-    Row(fnn.cross_entropy, classes, {"label_smoothing": 0.1}),
-    Row(fnn.nll, classes),
-    Row(fnn.kl_divergence, lambda rng: (*normal((4, 3))(rng), rng.random((4, 3), np.float32))),
-    Row(fnn.l1_penalty, normal((4, 3)), half=False),
+    Row(fnn.squared_error, normal((4, 3), (4, 3)), data=2),
+    Row(fnn.absolute_error, normal((4, 3), (4, 3)), data=2),
+    Row(fnn.huber, normal((4, 3), (4, 3)), {"delta": 0.5}, smooth=1, data=2),
+    Row(fnn.cosine_distance, normal((4, 3), (4, 3)), data=2),
+    Row(
+        fnn.binary_cross_entropy,
+        lambda rng: (*normal((4, 3))(rng), rng.integers(0, 2, (4, 3))),
+        {"pos_weight": jnp.array([0.5, 1.0, 2.0])},
+        data=2,
+    ),
+    Row(fnn.hinge, lambda rng: (*normal((4, 3))(rng), 2 * rng.integers(0, 2, (4, 3)) - 1), data=2),
+    Row(fnn.cross_entropy, classes, {"label_smoothing": 0.1}, data=2),
+    Row(fnn.nll, classes, data=2),
+    Row(
+        fnn.kl_divergence,
+        lambda rng: (*normal((4, 3))(rng), rng.random((4, 3), np.float32)),
+        data=2,
+    ),
+    Row(fnn.l1_penalty, normal((4, 3)), half=False),  # sums are returned as float32
     Row(fnn.l2_penalty, normal((4, 3)), half=False),
-    Row(fnn.accuracy, classes, smooth=0),
-    Row(fnn.top_k_accuracy, classes, {"k": 2}, smooth=0),
-    Row(fnn.confusion_matrix, classes, smooth=0, half=False),
-    Row(fnn.perplexity, classes),
+    Row(fnn.accuracy, classes, smooth=0, data=2, needs=("classes",)),
+    Row(fnn.top_k_accuracy, classes, {"k": 2}, smooth=0, data=2),
+    Row(fnn.confusion_matrix, classes, smooth=0, half=False, data=2),  # so are counts
+    Row(
+        fnn.perplexity,
+        lambda rng: (*normal((2, 3, 4))(rng), rng.integers(0, 4, (2, 3))),
+        data=2,
+    ),
 ]
 
 LAYERS: list[Row] = [  # linear, normalization, dropout
     Row(fnn.dense, normal((3, 5), (5, 2), (2,))),
     Row(fnn.embed, lambda rng: (rng.integers(0, 7, (3, 4)), *normal((7, 5))(rng))),
     Row(fnn.flatten, normal((3, 2, 2, 4))),
-    Row(fnn.dropout, normal((5, 7)), {"rate": 0.4, "key": jax.random.key(0)}),
+    Row(fnn.dropout, normal((5, 7)), {"rate": 0.4, "key": KEY}),
     Row(
         fnn.batch_norm,
         lambda rng: (*normal((4, 3, 3, 2), (2,), (2,), (2,))(rng), np.float32([1, 2])),
     ),
-    Row(fnn.batch_stats, normal((4, 3, 3, 2)), half=False),  # gives float32 for them
+    Row(fnn.batch_stats, normal((4, 3, 3, 2)), half=False, needs=("n",)),
     Row(fnn.layer_norm, normal((4, 3, 5), (5,), (5,))),
     Row(fnn.rms_norm, normal((4, 3, 5), (5,))),
     Row(fnn.group_norm, normal((3, 2, 3, 6), (6,), (6,)), {"groups": 2}),
     Row(fnn.instance_norm, normal((3, 2, 3, 2), (2,), (2,))),
-    Row(fnn.spectral_norm, normal((3, 4, 5), (5,)), smooth=0),  # its vectors count as constants
+    # The vectors of spectral_norm count as constants.
+    Row(fnn.spectral_norm, normal((3, 4, 5), (5,)), smooth=0, data=2),
     Row(fnn.standardize, lambda rng: (*normal((4, 3, 2), (2,))(rng), np.float32([0.5, 2]))),
-    Row(fnn.fit_standardize, normal((4, 3, 2)), half=False),  # gives float32 for them
+    Row(fnn.fit_standardize, normal((4, 3, 2)), half=False, needs=("n",)),
 ]
 
-ENDS = {"lengths": jax.numpy.array([3, 1])}
-RECURRENT: list[Row] = [
-    Row(fnn.rnn, normal((2, 3, 2), (2, 4), (4, 4), (4,)), ENDS),
-    # The second derivatives of lstm and gru: kernels/recurrent/test_written.py.
-    Row(fnn.lstm, normal((2, 3, 2), (2, 12), (3, 12), (12,)), ENDS, smooth=1),
-    Row(fnn.gru, normal((2, 3, 2), (2, 9), (3, 9), (9,), (3,)), ENDS, smooth=1),
-    Row(fnn.rnn_scan, normal((2, 3, 2), (2, 4), (4, 4), (4,)), ENDS, smooth=1),
-    Row(fnn.lstm_scan, normal((2, 3, 2), (2, 12), (3, 12), (12,)), ENDS, smooth=1),
-    Row(fnn.gru_scan, normal((2, 3, 2), (2, 9), (3, 9), (9,), (3,)), ENDS, smooth=1),
+RECURRENT: list[Row] = [  # second derivatives: kernels/recurrent/test_written.py
+    Row(fnn.rnn, normal((2, 3, 2), (2, 4), (4, 4), (4,))),
+    Row(fnn.lstm, normal((2, 3, 2), (2, 12), (3, 12), (12,)), smooth=1),
+    Row(fnn.gru, normal((2, 3, 2), (2, 9), (3, 9), (9,), (3,)), smooth=1),
+    Row(fnn.rnn_scan, normal((2, 3, 2), (2, 4), (4, 4), (4,)), smooth=1),
+    Row(fnn.lstm_scan, normal((2, 3, 2), (2, 12), (3, 12), (12,)), smooth=1),
+    Row(fnn.gru_scan, normal((2, 3, 2), (2, 9), (3, 9), (9,), (3,)), smooth=1),
     Row(fnn.rnn_cell, normal((2, 2), (2, 4), (4, 4), (4,)), smooth=1),
     Row(fnn.lstm_cell, normal((2, 2), (2, 12), (3, 12), (12,)), smooth=1),
     Row(fnn.gru_cell, normal((2, 2), (2, 9), (3, 9), (9,), (3,)), smooth=1),
-    Row(fnn.linear_recurrence, normal((2, 3, 2), (2, 3, 2))),
+    Row(
+        fnn.linear_recurrence,
+        normal((2, 3, 2), (2, 3, 2)),
+        data=2,
+        needs=("...0", "...1", "...2"),  # the annotation does not say that they are those of x
+    ),
 ]
 
 ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS, *RECURRENT]
 
-# Public names that are no array functions, each with its reason and where it is tested instead.
-EXEMPT: dict[str, str] = {
-    "accumulate": "a transform, no array function: test_transforms.py",
-    "adadelta": "an optimizer, no array function: test_optimizers.py",
-    "adagrad": "an optimizer, no array function: test_optimizers.py",
-    "adamax": "an optimizer, no array function: test_optimizers.py",
-    "adamw": "an optimizer, no array function: test_optimizers.py",
-    "add_weight_decay": "a transform, no array function: test_transforms.py",
-    "amsgrad": "an optimizer, no array function: test_optimizers.py",
-    "average": "a transform, no array function: test_transforms.py",
-    "chain": "a transform, no array function: test_transforms.py",
-    "clip_by_global_norm": "a transform, no array function: test_transforms.py",
-    "clip_by_value": "a transform, no array function: test_transforms.py",
-    "count": "takes any pytree: test_trees.py",
-    "flat": "a transform, no array function: test_flat.py",
-    "freeze": "a transform, no array function: test_parts.py",
-    "partition": "a transform, no array function: test_parts.py",
-    "l2": "a transform, no array function: test_transforms.py",
-    "learning_rate": "takes the state of an optimizer: test_optimizers.py",
-    "lion": "an optimizer, no array function: test_optimizers.py",
-    "lookahead": "a transform, no array function: test_transforms.py",
-    "momentum": "an optimizer, no array function: test_optimizers.py",
-    "muon": "an optimizer, no array function: test_optimizers.py",
-    "nadam": "an optimizer, no array function: test_optimizers.py",
-    "nesterov": "an optimizer, no array function: test_optimizers.py",
-    "paths": "takes any pytree: test_trees.py",
-    "radam": "an optimizer, no array function: test_optimizers.py",
-    "rmsprop": "an optimizer, no array function: test_optimizers.py",
-    "with_learning_rate": "takes the state of an optimizer: test_optimizers.py",
-    "with_master_weights": "a transform, no array function: test_transforms.py",
-    "critical_point": "takes a loss: test_curvature.py",
-    "extreme_eigenvalues": "takes a loss: test_curvature.py",
-    "hessian_diagonal": "takes a loss: test_curvature.py",
-    "hutchinson_diagonal": "takes a loss: test_curvature.py",
-    "hvp": "takes a loss: test_curvature.py",
-    "max_stable_step": "takes a loss: test_curvature.py",
-    "diagonal_newton": "returns functions: test_newton.py",
-    "newton": "returns functions: test_newton.py",
-    "adam": "an optimizer, no array function: test_optimizers.py",
-    "augmented": "takes a loss: tests/training",
-    "evaluate": "takes functions and data: tests/training",
-    "predict": "takes functions and data: tests/training",
-    "trajectory": "takes a loss and an optimizer: tests/training",
-    "make_step": "takes functions: test_training.py",
-    "sgd": "an optimizer, no array function: test_optimizers.py",
-    "train": "takes functions: test_training.py",
-    "init_conv": "a key and sizes, no array to differentiate: test_initializers.py",
-    "init_dense": "a key and sizes: test_initializers.py",
-    "init_embed": "a key and sizes: test_initializers.py",
-    "init_norm": "sizes only: test_normalization.py",
-    "bidirectional": "takes a function: test_recurrent.py",
-    "init_gru": "a key and sizes: test_recurrent_init.py",
-    "init_lstm": "a key and sizes: test_recurrent_init.py",
-    "init_rnn": "a key and sizes: test_recurrent_init.py",
-    "lstm_cudnn": "on a GPU only: kernels/recurrent/test_written.py",
-    "running_stats": "takes pairs of arrays: test_normalization.py",
-    "load": "reads a file: test_checkpoint.py",
-    "save": "writes a file: test_checkpoint.py",
-    "output_size": "integers only: test_windows.py",
-    "receptive_field": "integers only: test_windows.py",
-    "transposed_size": "integers only: test_windows.py",
-    "tune": "measures and writes a file: test_rules.py",
+LOSS = {"loss": lambda x: (x**4).sum(), "params": np.float32([0.3, -0.7, 1.1])}
+# What takes a random key, and the other arguments of a call.
+KEYED: dict[str, dict[str, Any]] = {
+    "dropout": {"x": np.ones((4, 3), np.float32), "rate": 0.5},
+    "init_conv": {"window": (3,), "c_in": 2, "c_out": 4},
+    "init_dense": {"d_in": 2, "d_out": 4},
+    "init_embed": {"vocabulary": 3, "d": 4},
+    "init_gru": {"d_in": 2, "units": 3},
+    "init_lstm": {"d_in": 2, "units": 3},
+    "init_rnn": {"d_in": 2, "units": 3},
+    "hutchinson_diagonal": {**LOSS, "samples": 4},
+    **dict.fromkeys(("critical_point", "extreme_eigenvalues", "max_stable_step"), LOSS),
 }
+
+# Public names that are no array functions: why, and the file that tests them instead.
+REASONS = {
+    "an optimizer: optimizers/test_optimizers.py": """
+        adadelta adagrad adam adamax adamw amsgrad lion momentum muon nadam nesterov radam rmsprop
+        sgd""",
+    "returns functions: optimizers/test_newton.py": "diagonal_newton newton",
+    "a transform: optimizers/test_transforms.py": """
+        accumulate add_weight_decay average chain clip_by_global_norm clip_by_value l2 lookahead
+        with_master_weights""",
+    "a transform: optimizers/test_parts.py": "freeze partition",
+    "a transform: optimizers/test_flat.py": "flat",
+    "takes the state of an optimizer: optimizers/test_optimizer_state.py": """
+        learning_rate with_learning_rate""",
+    "takes a loss: analysis/test_curvature.py": """
+        critical_point extreme_eigenvalues hessian_diagonal hutchinson_diagonal hvp
+        max_stable_step""",
+    "takes functions: training/test_step.py": "make_step",
+    "takes functions: training/test_run.py": "train",
+    "takes functions: training/test_trajectory.py": "trajectory",
+    "takes functions: training/test_evaluate.py": "augmented evaluate predict",
+    "a key and sizes: layers/test_initializers.py": "init_conv init_dense init_embed",
+    "a key and sizes: layers/test_recurrent_init.py": "init_gru init_lstm init_rnn",
+    "sizes only: layers/test_normalization.py": "init_norm",
+    "takes pairs of arrays: layers/test_normalization.py": "running_stats",
+    "takes a layer: layers/test_recurrent.py": "bidirectional",
+    "on a GPU only: kernels/recurrent/test_written.py": "lstm_cudnn",
+    "takes any pytree: test_trees.py": "count paths",
+    "reads or writes a file: weights/test_checkpoint.py": "load save",
+    "integers only: test_windows.py": "output_size receptive_field transposed_size",
+    "measures and writes a file: kernels/conv/test_rule.py": "tune",
+}
+EXEMPT = {name: reason for reason, names in REASONS.items() for name in names.split()}
