@@ -57,6 +57,7 @@ def jitted(
         program = jax.jit(scoped, static_argnames=tuple(static), inline=True)
         call = _reading(function, program, static, ranges or {})
         call.jitted = decorate  # type: ignore[attr-defined]  # for `variant`
+        call.static = tuple(static)  # type: ignore[attr-defined]  # for who asks what may be traced
         return cast(F, call)
 
     return decorate

@@ -75,8 +75,9 @@ def is_real(parameter: inspect.Parameter) -> bool:
 
 
 def numbers(row: Row) -> dict[str, float]:
-    """The numbers among the arguments that are no array, as the row or the default has them."""
-    named = {p.name: p for p in parameters(row).values() if kinds(p) <= {int, float}}
+    """The numbers among the arguments that may be traced, as the row or the default has them."""
+    free = [p for p in parameters(row).values() if p.name not in getattr(row.fn, "static", ())]
+    named = {p.name: p for p in free if kinds(p) <= {int, float}}
     values = {name: row.config.get(name, p.default) for name, p in named.items()}
     return {name: v for name, v in values.items() if float in kinds(named[name]) and v is not None}
 

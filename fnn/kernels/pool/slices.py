@@ -109,8 +109,7 @@ def _max_value(x: jax.Array, windows: Windows) -> jax.Array:
     seen = [tap for tap, _ in _nearest_taps(x, _longer(windows, spatial))]
     best = seen[0]
     if is_floating(x.dtype):
-        nan = functools.reduce(jnp.logical_or, [tap != tap for tap in seen])
-        best = jnp.where(nan, jnp.full_like(best, jnp.nan), best)
+        best = functools.reduce(lambda first, tap: jnp.where(tap != tap, tap, first), seen)
     for tap in seen[1:]:
         best = jnp.where(tap > best, tap, best)
     return _drop(best, windows, spatial)

@@ -89,7 +89,7 @@ def recur(
     """Run a cell over ``x (n, time, f)``: outputs (n, time, units), and the last state."""
     time, dtype, left = x.shape[1], x.dtype, None
     if lengths is not None:
-        lengths = lengths.astype(jnp.promote_types(lengths.dtype, jnp.int32))[:, None]
+        lengths = lengths.astype(jnp.int64 if lengths.dtype.itemsize > 4 else jnp.int32)[:, None]
         wrong, lengths = (lengths < 0) | (lengths > time), lengths.astype(jnp.int32)
         real = (jnp.arange(time, dtype=jnp.int32)[None] < lengths)[..., None]
         x = jnp.where(real, x, 0)
