@@ -52,9 +52,12 @@ def jitted(
     """
 
     def decorate(function: F) -> F:
-        # In profiles, and in the compiler's own messages, the operations stand under this name.
-        scoped = jax.named_scope(f"fnn.{function.__name__}")(function)
-        program = jax.jit(scoped, static_argnames=tuple(static), inline=True)
+        @functools.cache  # made at the first call: what is not used costs no time at import
+        def program() -> Callable[..., Any]:
+            # In profiles, and in the compiler's own messages, operations stand under this name.
+            scoped = jax.named_scope(f"fnn.{function.__name__}")(function)
+            return jax.jit(scoped, static_argnames=tuple(static), inline=True)
+
         call = _reading(function, program, static, ranges or {})
         call.jitted = decorate  # type: ignore[attr-defined]  # for `variant`
         call.static = tuple(static)  # type: ignore[attr-defined]  # for who asks what may be traced
@@ -68,31 +71,37 @@ def checked(function: F) -> F:
 
     Nothing is compiled: for functions that choose among their arguments in Python.
     """
-    return cast(F, _reading(function, function, (), {}))
+    return cast(F, _reading(function, lambda: function, (), {}))
 
 
 def _reading(
     function: Callable[..., Any],
-    program: Callable[..., Any],
+    program: Callable[[], Callable[..., Any]],
     static: Sequence[str],
     ranges: Mapping[str, Range],
 ) -> Callable[..., Any]:
     """Return the function as a call of the program with its arguments read."""
-    name, parameters = function.__name__, inspect.signature(function).parameters
-    readers = {
-        p.name: _reader(name, p, p.name in static, ranges.get(p.name, ANY))
-        for p in parameters.values()
-    }
-    in_order = [readers[p.name] for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    name = function.__name__
+
+    @functools.cache
+    def readers() -> tuple[dict[str, Reader], list[Reader]]:
+        parameters = inspect.signature(function).parameters
+        found = {
+            p.name: _reader(name, p, p.name in static, ranges.get(p.name, ANY))
+            for p in parameters.values()
+        }
+        positional = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        return found, [found[p.name] for p in positional]
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for unknown in kwargs.keys() - readers.keys():
-            needed = f"one of the arguments {', '.join(readers)}"
+        by_name, in_order = readers()
+        for unknown in kwargs.keys() - by_name.keys():
+            needed = f"one of the arguments {', '.join(by_name)}"
             raise wrong(name, unknown, "an argument of this name", needed, TypeError)
         read = [reader(value) for reader, value in zip(in_order, args, strict=False)]
-        named = {k: readers[k](v) for k, v in kwargs.items()}
-        return program(*read, *args[len(read) :], **named)
+        named = {k: by_name[k](v) for k, v in kwargs.items()}
+        return program()(*read, *args[len(read) :], **named)
 
     return call
 
