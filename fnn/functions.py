@@ -301,8 +301,9 @@ def _facts(value: Any, above: tuple[Any, ...]) -> Any:
         return _Identity(value)
     if isinstance(value, tuple):
         return type(value), tuple(_facts(v, above) for v in value)
-    if value in above:
-        return above.index(value)
+    for place, caller in enumerate(above):
+        if value is caller:
+            return place
     if _of_a_library(value) and not getattr(value, "__closure__", None):
         return _Identity(value)
     if isinstance(value, types.FunctionType):

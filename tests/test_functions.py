@@ -221,3 +221,15 @@ def test_a_loss_is_one_number() -> None:
     for value in (jnp.ones(2), 3.0, None):
         with pytest.raises(ValueError, match=r"fnn\.train: loss: got .*; needed a scalar array"):
             checks.check_scalar("train", value)
+
+
+def test_a_loss_may_reach_any_array() -> None:
+    mutable = np.ones(2)  # may change between calls, so that the function equals itself only
+
+    def helper(x: Any) -> Any:
+        return x @ mutable.astype(np.float32)
+
+    for _ in range(2):
+        assert fnn.hvp(lambda x: helper(x) ** 2, jnp.ones(2), jnp.ones(2)).tolist() == [4.0, 4.0]
+    mutable[:] = 2
+    assert fnn.hvp(lambda x: helper(x) ** 2, jnp.ones(2), jnp.ones(2)).tolist() == [16.0, 16.0]
