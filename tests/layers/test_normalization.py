@@ -1,6 +1,7 @@
 """Normalization, its statistics and standardisation against oracles; edges; messages."""
 
 import functools
+import zlib
 from typing import Any
 
 import jax
@@ -14,11 +15,16 @@ from tests.oracles import normalization as oracle
 
 DTYPES = [*HALF, np.dtype(np.float32), np.dtype(np.float64)]
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-rng = np.random.default_rng(0)
+draws = [np.random.default_rng(0)]
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers_in_any_order(request: pytest.FixtureRequest) -> None:
+    draws[0] = np.random.default_rng(zlib.crc32(request.node.name.encode()))
 
 
 def draw(dtype: Any, *shape: int) -> Any:
-    return rng.standard_normal(shape).astype(dtype)
+    return draws[0].standard_normal(shape).astype(dtype)
 
 
 def trained_batch_norm(x: Any, scale: Any, bias: Any) -> Any:
@@ -90,7 +96,7 @@ OFFSETS = pytest.mark.parametrize("mean", [0.0, 1e4, -1e6])
 
 @OFFSETS
 def test_statistics_do_not_cancel(mean: float) -> None:
-    x = (mean + 0.1 * rng.standard_normal((64, 8, 8, 3))).astype(np.float32)
+    x = (mean + 0.1 * draws[0].standard_normal((64, 8, 8, 3))).astype(np.float32)
     got, want = fnn.batch_stats(x), oracle.batch_stats(x.astype(np.float64))
     close(got.mean, want[0], length=64)
     close(got.var, want[1], length=64)
@@ -98,7 +104,7 @@ def test_statistics_do_not_cancel(mean: float) -> None:
 
 @OFFSETS
 def test_normalized_values_do_not_cancel(mean: float) -> None:
-    x = (mean + rng.standard_normal((16, 4, 6))).astype(np.float32)
+    x = (mean + draws[0].standard_normal((16, 4, 6))).astype(np.float32)
     scale, wide = np.ones(6, np.float32), x.astype(np.float64)
     ones, zeros = np.ones(6), np.zeros(6)
     close(fnn.layer_norm(x, scale), oracle.layer_norm(wide, ones), length=6)
@@ -113,7 +119,7 @@ def test_normalized_values_do_not_cancel(mean: float) -> None:
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_statistics_of_half_precision_are_float32(dtype: Any) -> None:
-    x = (rng.standard_normal((4096, 2)) + 3).astype(dtype)
+    x = (draws[0].standard_normal((4096, 2)) + 3).astype(dtype)
     mean, var = fnn.batch_stats(x)
     assert mean.dtype == var.dtype == jnp.float32
     want = oracle.batch_stats(x.astype(np.float64))
@@ -137,7 +143,7 @@ NORMS: list[Any] = [
     lambda x, scale, bias, eps=1e-5: fnn.group_norm(x, scale, bias, groups=2, eps=eps),
     fnn.instance_norm,
 ]
-POWERS = [(0, (13, -10)), (1, (60, -90)), (2, (60, -20, -90)), (3, (500, -500))]
+POWERS = [(0, (13, -10)), (1, (56, -90)), (2, (56, -20, -90)), (3, (480, -500))]
 
 
 @pytest.mark.parametrize(("place", "powers"), POWERS, ids=lambda p: str(p) if p != 4 else "")
@@ -214,7 +220,7 @@ def test_running_stats_without_count_averages_the_biased_variance() -> None:
 
 @pytest.mark.parametrize("mean", [0.0, 1e4])
 def test_standardize_by_the_training_set(mean: float) -> None:
-    train = (mean + 3 * rng.standard_normal((50, 4, 3))).astype(np.float32)
+    train = (mean + 3 * draws[0].standard_normal((50, 4, 3))).astype(np.float32)
     train[..., 1] = 0.1  # a constant channel
     fitted = fnn.fit_standardize(train)
     want = oracle.mean_and_std(train.astype(np.float64))
@@ -229,7 +235,7 @@ def test_standardize_by_the_training_set(mean: float) -> None:
 
 @pytest.mark.parametrize("size", [1e30, 1e-30])
 def test_deviations_whose_squares_are_no_float32(size: float) -> None:
-    x = (size * (3 + rng.standard_normal((50, 3)))).astype(np.float32)
+    x = (size * (3 + draws[0].standard_normal((50, 3)))).astype(np.float32)
     fitted = fnn.fit_standardize(x)
     want = oracle.mean_and_std(x.astype(np.float64))
     close(fitted["mean"], want[0], length=50)
@@ -277,7 +283,7 @@ def test_what_is_not_finite_stays_in_what_it_is_normalized_with(bad: float) -> N
 
 
 def test_standardize_half_precision_with_float32_statistics() -> None:
-    x = (rng.standard_normal((64, 3)) * 4 + 100).astype(np.float16)
+    x = (draws[0].standard_normal((64, 3)) * 4 + 100).astype(np.float16)
     fitted = fnn.fit_standardize(x)
     assert fitted["mean"].dtype == jnp.float32
     y = fnn.standardize(x, **fitted)
