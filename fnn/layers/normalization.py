@@ -10,8 +10,8 @@ Statistics of half-precision inputs, and everything up to the result, are in flo
 
 The square of a deviation must be a number of the dtype: in float32 and bfloat16 the layers end at
 deviations of 1e19, where the result becomes 0, and with ``eps = 0`` at 1e-19 too; in float64 at
-1e154 and 1e-154. To scale the inputs first would add a pass over them. An entry that is not finite
-makes all that it is normalized with NaN.
+1e154 and 1e-154. Gradients are exact up to deviations of 1e17. To scale the inputs first would add
+a pass over them. An entry that is not finite makes all that it is normalized with NaN.
 """
 
 import math
