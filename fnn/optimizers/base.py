@@ -66,7 +66,7 @@ class Transform(Protocol):
 
 
 if TYPE_CHECKING:  # for checkers an optax transform too: optax asks for its own class by name
-    from optax import GradientTransformationExtraArgs  # type: ignore[import-untyped]
+    from optax import GradientTransformationExtraArgs  # type: ignore[import-untyped]  # optax ships no types
 
     class _Pair(GradientTransformationExtraArgs):
         def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Self: ...

@@ -355,7 +355,7 @@ def test_positive_weight() -> None:
     with pytest.raises(ValueError, match=r"pos_weight: got float32\[4\]; needed a number"):
         fnn.binary_cross_entropy(x, y, pos_weight=jnp.ones(4))
     with pytest.raises(TypeError, match=r"fnn.binary_cross_entropy: pos_weight: got list \[1, 2"):
-        fnn.binary_cross_entropy(x, y, pos_weight=[1, 2, 3, 4, 5])  # type: ignore[arg-type]
+        fnn.binary_cross_entropy(x, y, pos_weight=[1, 2, 3, 4, 5])  # type: ignore[arg-type]  # refused
 
 
 def test_axes_of_size_zero() -> None:
@@ -387,7 +387,7 @@ def test_an_ignored_label_is_one_that_its_dtype_can_hold() -> None:
     assert bool(jnp.isfinite(value))
     assert slope[1].tolist() == [0] * 5
     with pytest.raises(ValueError, match=r"fnn.nll: ignore: got 1.5; needed an int"):
-        fnn.nll(x, labels, ignore=1.5)  # type: ignore[arg-type]
+        fnn.nll(x, labels, ignore=1.5)  # type: ignore[arg-type]  # refused
 
 
 def test_a_new_mask_is_no_new_program(caplog: pytest.LogCaptureFixture) -> None:
