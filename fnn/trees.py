@@ -13,10 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from fnn.checks import describe, wrong
 from fnn.dtypes import is_floating, widen
+
+__all__ = ["cast", "count", "global_norm", "paths", "select"]  # the others are for the rooms
 
 Mask = Callable[[str], bool]  # of a path, whether the leaf there is meant
 
@@ -85,6 +88,30 @@ def select(tree: PyTree[Any], mask: Mask) -> PyTree[Any]:
     {'conv': {'b': None, 'w': 1.0}, 'head': None}
     """
     return jax.tree.map(lambda path, x: x if mask(path) else None, paths(tree), tree)
+
+
+def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:
+    """Return the tree with its floating-point arrays in another dtype, and all else as it is.
+
+    Args:
+        tree: any pytree.
+        dtype: one of floating-point numbers.
+
+    Returns:
+        A pytree of the same structure. Integers, keys and Python numbers are not touched.
+
+    Raises:
+        TypeError: a dtype of other numbers.
+
+    >>> half = fnn.trees.cast({"w": jnp.ones(2), "step": jnp.arange(3)}, jnp.bfloat16)
+    >>> half["w"].dtype, half["step"].dtype
+    (dtype(bfloat16), dtype('int32'))
+    """
+    if not is_floating(jnp.dtype(dtype)):
+        raise wrong("trees.cast", "dtype", dtype, "one of floating-point numbers", TypeError)
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if is_floating(getattr(x, "dtype", None)) else x, tree
+    )
 
 
 def scaled_norm(tree: PyTree[Float[Array, "..."]]) -> tuple[Float[Array, ""], Float[Array, ""]]:

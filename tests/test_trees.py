@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import fnn
 from fnn.trees import global_norm
@@ -21,6 +22,28 @@ def test_paths_name_every_leaf_and_keep_the_structure() -> None:
     assert jax.tree.leaves(names) == ["a/w", "b/0/first", "b/0/second/0", "b/1/c"]
     assert jax.tree.structure(names) == jax.tree.structure(params)
     assert fnn.paths(jnp.ones(3)) == ""
+
+
+def test_cast_changes_floats_alone() -> None:
+    key = jax.random.key(0)
+    tree = {"w": jnp.array([1 + 2.0**-9]), "n": np.float64([0.1]), "i": jnp.arange(2)}
+    got = fnn.trees.cast({**tree, "rest": [key, 3, 0.5, None, jnp.array([True])]}, jnp.bfloat16)
+    assert [got[k].dtype for k in "wni"] == [jnp.bfloat16, jnp.bfloat16, jnp.int32]
+    assert got["w"].tolist() == [1.0]
+    assert got["rest"][0] is key
+    assert got["rest"][1:4] == [3, 0.5, None]
+    assert got["rest"][4].dtype == bool
+    back = jax.grad(lambda x: fnn.trees.cast([x], jnp.bfloat16)[0].sum().astype(x.dtype))
+    assert back(tree["w"]).dtype == jnp.float32
+    with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got .*int.*; needed"):
+        fnn.trees.cast(tree, int)
+
+
+def test_select_keeps_paths() -> None:
+    tree = nested(jnp.float32)
+    kept = fnn.trees.select(tree, lambda path: path.startswith("b/0"))
+    assert jax.tree.leaves(fnn.paths(kept)) == ["b/0/first", "b/0/second/0"]
+    assert kept["b"][0].first is tree["b"][0].first
 
 
 def test_global_norm() -> None:

@@ -13,28 +13,50 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer as Initializer
-from jax.nn.initializers import constant as constant
-from jax.nn.initializers import delta_orthogonal as delta_orthogonal
-from jax.nn.initializers import glorot_normal as glorot_normal
-from jax.nn.initializers import glorot_uniform as glorot_uniform
-from jax.nn.initializers import he_normal as he_normal
-from jax.nn.initializers import he_uniform as he_uniform
-from jax.nn.initializers import lecun_normal as lecun_normal
-from jax.nn.initializers import lecun_uniform as lecun_uniform
-from jax.nn.initializers import normal as normal
-from jax.nn.initializers import ones as ones
-from jax.nn.initializers import orthogonal as orthogonal
-from jax.nn.initializers import truncated_normal as truncated_normal
-from jax.nn.initializers import uniform as uniform
-from jax.nn.initializers import variance_scaling as variance_scaling
-from jax.nn.initializers import zeros as zeros
+from jax.nn.initializers import (
+    Initializer,
+    constant,
+    delta_orthogonal,
+    glorot_normal,
+    glorot_uniform,
+    he_normal,
+    he_uniform,
+    lecun_normal,
+    lecun_uniform,
+    normal,
+    ones,
+    orthogonal,
+    truncated_normal,
+    uniform,
+    variance_scaling,
+    zeros,
+)
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import check_int, describe, wrong
 from fnn.dtypes import is_floating
 from fnn.functions import jitted
+
+__all__ = [
+    "Initializer",
+    "constant",
+    "delta_orthogonal",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "init_conv",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "ones",
+    "orthogonal",
+    "truncated_normal",
+    "uniform",
+    "variance_scaling",
+    "zeros",
+]
 
 XAVIER = glorot_normal()
 
