@@ -1,6 +1,7 @@
-"""Convolution: the numbers of the courses, the laws, the derivatives, the messages.
+"""Convolution: the laws that every algorithm keeps, its derivatives, its transpose.
 
-`test_conv_fuzz.py` compares every algorithm with the oracle over random forms.
+`test_conv_systems.py` has the numbers of the courses, and `test_conv_fuzz.py` compares every
+algorithm with the oracle over random forms.
 """
 
 from typing import Any
@@ -31,143 +32,12 @@ def normal(*shapes: tuple[int, ...], seed: int = 0, dtype: Any = np.float32) -> 
     return [rng.standard_normal(s).astype(dtype) for s in shapes]
 
 
-def image(rows: Any) -> jax.Array:
-    """One example with one channel."""
-    a = jnp.asarray(rows, jnp.float32)
-    return a.reshape(1, *a.shape, 1)
-
-
-def window(rows: Any) -> jax.Array:
-    a = jnp.asarray(rows, jnp.float32)
-    return a.reshape(*a.shape, 1, 1)
-
-
-def rows(y: jax.Array) -> Any:
-    return np.asarray(y[0, ..., 0]).tolist()
-
-
-# The numbers of the courses.
-
-Y = [1, 2, 3, 4, 5, 6]
-SQUARE = [[1, 2, 1], [3, 4, 0], [2, 6, 1]]
-FOUR = [[1, 2, 3, 2], [4, 0, -1, 3], [0, 1, 2, 1], [6, 2, -1, 4]]
-NINE = np.arange(9.0).reshape(3, 3)
-RAMP = [[0, 1], [2, 3]]
-NUMBERS: list[tuple[Any, Any, dict[str, Any], Any]] = [
-    (Y, [0.5, 0.5], {}, [1.5, 2.5, 3.5, 4.5, 5.5]),  # A5
-    (Y, [0.5, 0.5], {"stride": 2}, [1.5, 3.5, 5.5]),
-    (SQUARE, [[-1, 2], [1, 0]], {}, [[6, 4], [7, 2]]),  # A7
-    (FOUR, [[-1, 4], [1, 5]], {"stride": 2}, [[11, 19], [20, 21]]),
-    (NINE, RAMP, {}, [[19, 25], [37, 43]]),  # E9
-    (NINE, RAMP, {"padding": 1}, [[0, 3, 8, 4], [9, 19, 25, 10], [21, 37, 43, 16], [6, 7, 8, 0]]),
-    (NINE, RAMP, {"padding": 1, "stride": (3, 2)}, [[0, 8], [6, 8]]),
-    (Y, [1, 1, 1], {"padding": "SAME"}, [3, 6, 9, 12, 15, 11]),  # A11, C8: zero boundary
-    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "circular"}, [9, 6, 9, 12, 15, 12]),  # C8
-    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "circular", "stride": 2}, [9, 9, 15]),
-    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "reflect"}, [5, 6, 9, 12, 15, 16]),
-    (Y, [1, 1, 1], {"padding": 1, "padding_mode": "replicate"}, [4, 6, 9, 12, 15, 17]),
-]
-
-
-@pytest.mark.parametrize(("x", "w", "config", "want"), NUMBERS)
-def test_numbers_of_the_courses(x: Any, w: Any, config: dict[str, Any], want: Any) -> None:
-    """A5, A7, A11, C8, E9; and A5, A9: the same numbers from the explicit matrix."""
-    config = {"padding": "VALID"} | config
-    assert rows(fnn.conv(image(x), window(w), **config)) == want
-    matrix = fnn.conv_matrix(window(w), np.shape(x), **config)
-    assert np.asarray(matrix @ image(x).ravel()).tolist() == np.ravel(want).tolist()
-
-
-MATRICES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
-    ((5, 4, 3), (3, 2, 3, 2), {"stride": (2, 1)}),
-    ((4, 5, 4), (2, 3, 2, 6), {"groups": 2, "padding": ((1, 0), (2, 2)), "dilation": (1, 2)}),
-    ((4, 4, 2), (3, 3, 2, 2), {"padding_mode": "reflect", "stride": 3}),
-    ((3, 2, 4, 1), (2, 2, 3, 1, 2), {"padding_mode": "circular"}),
-]
-
-
-@pytest.mark.parametrize(("x", "w", "config"), MATRICES)
-def test_unwinding(x: tuple[int, ...], w: tuple[int, ...], config: dict[str, Any]) -> None:
-    """A9: any convolution is one matrix-vector product; its transpose is `conv_transpose`."""
-    a, b = normal((1, *x), w)
-    matrix = fnn.conv_matrix(jnp.asarray(b), x[:-1], **config)
-    want = oracle.conv(a.astype(np.float64), b.astype(np.float64), **config)
-    close(matrix @ a.ravel(), want.ravel(), length=b[..., 0].size)
-
-
-def test_feature_maps() -> None:
-    """A10: summed over the input's maps; not summed, f_in f_out maps; a bias at each place."""
-    x, w, untied = normal((2, 5, 4, 3), (3, 2, 3, 2), (5, 4, 2))
-    single = lambda i, j: fnn.conv(x[..., i : i + 1], w[..., i : i + 1, j : j + 1])
-    maps = [[single(i, j) for j in range(2)] for i in range(3)]
-    summed = jnp.concatenate([sum(maps[i][j] for i in range(3)) for j in range(2)], -1)
-    close(fnn.conv(x, w, untied), summed + untied[None], length=18)
-    multiplied = jnp.concatenate([maps[i][j] for i in range(3) for j in range(2)], -1)
-    depthwise = w.reshape(3, 2, 1, 6)  # of channel i the maps 2 i and 2 i + 1
-    close(fnn.conv(x, depthwise, groups=3), multiplied, length=6)
-
-
-def test_textbook_convolution() -> None:
-    """B12: the flipped convolution is commutative and linear; `numpy.convolve` is its 1-D case."""
-    x, y, w = normal((6,), (6,), (4,))
-    full = lambda a, v: fnn.convolve(image(a), window(v), padding=len(v) - 1)[0, :, 0]
-    close(full(x, w), np.convolve(x, w), length=4)
-    close(full(w, x), np.convolve(x, w), length=4)
-    close(full(2 * x - 3 * y, w), 2 * full(x, w) - 3 * full(y, w), length=16)
-    a, b = normal((5, 4), (2, 3))
-    there = fnn.convolve(image(a), window(b), padding=((1, 1), (2, 2)))
-    back = fnn.convolve(image(b), window(a), padding=((4, 4), (3, 3)))
-    close(there, back, length=6)
-
-
-def test_opposite_edges_cancel() -> None:
-    """B13: summed over the image the two edges of a bar cancel, unless a ReLU comes first."""
-    bar = jnp.zeros((5, 6)).at[:, 2:4].set(1.0)
-    edges = fnn.conv(image(bar), window([[-1.0, 1.0]]), padding="VALID")
-    assert float(edges.sum()) == 0.0
-    assert float(fnn.relu(edges).sum()) == 5.0
-
-
-def test_backward_by_hand() -> None:
-    """C10: both gradients of a convolution are convolutions."""
-    x, w, g = normal((2, 6, 5, 3), (3, 2, 3, 4), (2, 4, 4, 4))
-    _, pull = jax.vjp(lambda x, w: fnn.conv(x, w, padding="VALID"), x, w)
-    to_x, to_w = pull(jnp.asarray(g))
-    exchanged = jnp.swapaxes(w, -1, -2)
-    close(to_x, fnn.convolve(g, exchanged, padding=((2, 2), (1, 1))), length=24)
-    channels_as_examples = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-    by_hand = fnn.conv(*channels_as_examples, padding="VALID")  # (c_in, *window, c_out)
-    close(to_w, by_hand.transpose(1, 2, 0, 3), length=32)
-
-
-def test_from_dense_to_convolution() -> None:
-    """E10: a dense layer made translation invariant, then local, is a convolution."""
-    size, (weights, x) = 7, normal((7, 7), (2, 7))
-    shift = (np.arange(size)[None] - np.arange(size)[:, None]) % size  # of input i against output o
-    shared = np.array([weights[shift == k].mean() for k in range(size)], np.float32)
-    local = np.where((shift <= 1) | (shift == size - 1), shared[shift], np.float32(0))
-    got = fnn.dense(x, local.T)
-    taps = jnp.asarray(shared[[size - 1, 0, 1]])
-    want = fnn.conv(x[..., None], taps.reshape(3, 1, 1), padding_mode="circular")
-    close(got, want[..., 0], length=7)
-
-
-def test_small_shifts() -> None:
-    """B16: a convolution moves with its input; pooling after it forgets the small shifts."""
-    spot = jnp.zeros((8, 8)).at[2, 4].set(1.0)
-    moved = jnp.roll(spot, (1, 1), (0, 1))
-    responses = [fnn.conv(image(a), window([[1.0]])) for a in (spot, moved)]
-    assert not np.array_equal(*responses)
-    assert np.array_equal(jnp.roll(responses[0], (1, 1), (1, 2)), responses[1])
-    assert np.array_equal(*(fnn.max_pool(r, 2) for r in responses))
-
-
 # Laws, for every algorithm.
 
 
 @every
-def test_equivariance(fn: Any) -> None:
-    """A8, B16, D6: on a torus exactly, and away from the border with zeros."""
+def test_A8_B16_D6_equivariance(fn: Any) -> None:
+    """The shift of the input shifts the output: on a torus, and with zeros off the border."""
     x, w = normal((1, 8, 9, 3), W)
     y = fn(x, w, padding_mode="circular")
     shifted = fn(jnp.roll(x, (2, -3), (1, 2)), w, padding_mode="circular")

@@ -82,7 +82,7 @@ def test_min(form: str) -> None:
 
 @cases
 @both
-def test_a_tie_goes_whole_to_the_first(
+def test_C10_a_tie_goes_whole_to_the_first(
     form: str, shape: tuple[int, ...], config: dict[str, Any]
 ) -> None:
     x = ties(shape)
