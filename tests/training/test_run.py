@@ -37,7 +37,7 @@ def seen(n: int, batch_size: int, epochs: int, key: Any, **config: Any) -> np.nd
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 10])
-def test_each_epoch_sees_each_example_once(batch_size: int) -> None:
+def test_B11_each_epoch_sees_each_example_once(batch_size: int) -> None:
     pages = seen(10, batch_size, 3, KEY)
     np.testing.assert_array_equal(pages.sum(1), 1)
     sizes = pages.sum(2)
