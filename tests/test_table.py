@@ -292,6 +292,14 @@ def test_a_list_is_no_array(row: Row) -> None:
 
 
 @every
+def test_complex_numbers_are_refused(row: Row) -> None:
+    x, *rest = arguments(row)
+    if row.name != "flatten":  # which only reshapes
+        with pytest.raises(TypeError, match=rf"^fnn\.{row.name}: \w+.*: got complex64"):
+            row.fn(jax.lax.complex(jnp.float32(0), jnp.zeros(x.shape)), *rest, **row.config)
+
+
+@every
 def test_axes_of_size_zero(row: Row) -> None:
     """No axis of the first array is refused but with a message, and nothing turns to NaN."""
     args = arguments(row)

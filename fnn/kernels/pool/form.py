@@ -153,7 +153,8 @@ def maximum(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: 
 
 def minimum(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: Any) -> jax.Array:
     """Minimum of every window."""
-    return reverse(kernel.max(reverse(x), read(name, x, False, *config, **named)[0]))
+    windows, _ = read(name, x, False, *config, **named)  # first: it refuses what has no order
+    return reverse(kernel.max(reverse(x), windows))
 
 
 def total(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: Any) -> jax.Array:
