@@ -1,24 +1,26 @@
 """fnn: functional neural networks on JAX.
 
 A layer is a pure function of arrays, a model a function of a parameter pytree, an optimizer a pair
-of functions, and a training run one compiled program. The rooms, in reading order:
+of functions, and a training run one compiled program. Everything composes with `jax.jit`,
+`jax.grad`, `jax.vmap` and optax. The rooms, in reading order:
 
-layers      what stands inside a model
-            conv and its algorithms, conv_transpose, convolve, conv_matrix; max_pool, avg_pool and
-            kin; dense, embed, flatten; relu, gelu, softmax and kin; batch_norm, layer_norm and kin;
-            dropout; rnn, lstm, gru and their cells, bidirectional, linear_recurrence;
-            `fnn.initializers`, and init_<layer> for every layer with parameters
-losses      cross_entropy, squared_error and kin; l1_penalty, l2_penalty; accuracy and kin
-analysis    what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step; and
-            `fnn.analysis`: checks of gradients, values inside a model, sizes, ranges of rates
-optimizers  sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging; `fnn.schedules`
-training    make_step, one compiled step; train, a whole run, its Report and its Run; augmented;
-            evaluate, predict; trajectory
-data        `fnn.data`: the packaged digits, readers of image files, batches of large arrays
-weights     save, load; `fnn.weights`: the latest file, PyTorch's weights in and out
-tools       output_size, receptive_field; count, paths, `fnn.trees`; tune, for convolutions
+- `fnn.layers`, what stands inside a model: conv and its algorithms, conv_transpose, convolve,
+  conv_matrix; max_pool, avg_pool and kin; dense, embed, flatten; relu, gelu, softmax and kin;
+  batch_norm, layer_norm and kin; dropout; rnn, lstm, gru and their cells, bidirectional,
+  linear_recurrence; ``init_<layer>`` for every layer with parameters, and `fnn.initializers`.
+- `fnn.losses`: cross_entropy, squared_error and kin; l1_penalty, l2_penalty; accuracy and kin.
+- `fnn.analysis`, what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step;
+  checks of gradients, values inside a model, sizes, ranges of rates.
+- `fnn.optimizers`: sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging; and
+  `fnn.schedules`.
+- `fnn.training`: make_step, one compiled step; train, a whole run, its Report and its Run;
+  augmented; evaluate, predict; trajectory.
+- `fnn.data`: the packaged digits, readers of image files, batches of large arrays.
+- `fnn.weights`: save, load, the latest file, PyTorch's weights in and out.
+- tools: output_size, receptive_field; count, paths, `fnn.trees`; tune, for convolutions.
 
-``help(fnn.conv)`` shows one function. Everything composes with `jax.jit`, `grad`, `vmap` and optax.
+What a model, a loss or a training script needs has a flat name, such as `fnn.conv`; other names are
+grouped, such as `fnn.schedules.cosine`. ``help(fnn.conv)`` shows one function.
 """
 
 # isort: off
