@@ -36,7 +36,7 @@ def rosenbrock(x: Any) -> Any:
 
 @BOTH
 @pytest.mark.parametrize("start", [-3.0, 1e-3, 1e6])
-def test_one_step_on_a_parabola(dense_up_to: int, start: float) -> None:
+def test_E2_one_step_on_a_parabola(dense_up_to: int, start: float) -> None:
     _, x = descend(lambda x: x**2 / 2, start, fnn.newton(dense_up_to=dense_up_to))
     assert x == 0
 
@@ -64,8 +64,8 @@ def test_one_step_on_a_quadratic_over_a_pytree(dense_up_to: int) -> None:
 
 
 @BOTH
-def test_the_path_on_a_convex_function(dense_up_to: int) -> None:
-    """E2: x <- x - f'(x) / f''(x) on f = cosh(x / 2), as a plain loop."""
+def test_E2_the_path_on_a_convex_function(dense_up_to: int) -> None:
+    """x <- x - f'(x) / f''(x) on f = cosh(x / 2), as a plain loop."""
     with jax.enable_x64(True):
         optimizer = fnn.newton(dense_up_to=dense_up_to)
         path = descend(lambda x: jnp.cosh(x / 2), np.float64(2.0), optimizer, 5)
@@ -146,7 +146,7 @@ def test_many_numbers_never_form_the_hessian() -> None:
     np.testing.assert_allclose([ends.smallest, ends.largest], [5e-6, 2e-5], rtol=2e-2)
 
 
-def test_diagonal_newton_is_its_formula() -> None:
+def test_E2_diagonal_newton_is_its_formula() -> None:
     with jax.enable_x64(True):
         h = spd(5)
         h[1] = h[:, 1] = 0

@@ -214,7 +214,7 @@ def test_pytorch() -> None:
     assert_same(ours, paths, [recorded[name] for name in ours])
 
 
-def test_texts() -> None:
+def test_A2_B9_B10_E1_E3_E5_E6_E7_E8_texts() -> None:
     """The formulas that the courses print, each with the conventions that they print it with.
 
     Steps are small enough not to bounce across Rosenbrock's valley, where rounding would grow.
@@ -298,40 +298,6 @@ def test_one_compiled_step_called_from_python() -> None:
     assert len(traces) == 1
     errors = [apart(np.asarray(p)[None], path[-1:]) for p, path in zip(points, inside, strict=True)]
     assert max(errors) <= 1e-6, {n: e for n, e in zip(PAIRS, errors, strict=True) if e > 1e-6}
-
-
-def test_momentum_of_the_lecture() -> None:
-    """E4: 0.1 x^2 + 2 y^2 with eta 0.4 diverges in y without momentum, and converges with it."""
-
-    def last(optimizer: Any) -> Any:
-        return run([optimizer], jnp.array([-5.0, -2.0]), lambda x: x * jnp.array([0.2, 4.0]))[0][50]
-
-    assert abs(last(fnn.sgd(0.4))[1]) < 1 < abs(last(fnn.sgd(0.6))[1])
-    assert np.abs(last(fnn.momentum(0.6, 0.5))).max() < 0.1
-
-
-def test_terminal_velocity_and_weights_of_the_past() -> None:
-    """B9: a constant gradient ends at -rate g / (1 - mu); E4: v is a weighted sum."""
-    opt = fnn.momentum(0.5, 0.9)
-    state = opt.init(jnp.zeros(2))
-    for _ in range(200):
-        updates, state = opt.update(jnp.array([1.0, -2.0]), state)
-    np.testing.assert_allclose(updates, [-0.5 / 0.1, 1.0 / 0.1], rtol=1e-6)
-    state, past = opt.init(jnp.zeros(1)), [3.0, -1.0, 2.0, 5.0]
-    for g in past:
-        _, state = opt.update(jnp.array([g]), state)
-    want = sum(0.9**i * g for i, g in enumerate(reversed(past)))
-    np.testing.assert_allclose(state.moments["trace"], [want], rtol=1e-6)
-
-
-def test_descent_on_a_quadratic() -> None:
-    """B7: theta_k = Q (I - a Lambda)^k Q^T theta_0, within and beyond a lambda = 2."""
-    values, k = np.array([0.5, 1.5, 2.1]), 20  # with a = 1: decays, oscillates, diverges
-    q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))
-    with jax.enable_x64(True):
-        hessian = jnp.asarray(q @ np.diag(values) @ q.T)
-        got = run([fnn.sgd(1.0)], jnp.ones(3), lambda x: hessian @ x)[0][k]
-    np.testing.assert_allclose(got, q @ ((1 - values) ** k * (q.T @ np.ones(3))), rtol=1e-9)
 
 
 def onnx_step(optimizer: Any, x: Any, g: Any, moments: dict[str, Any], t: int) -> Any:
