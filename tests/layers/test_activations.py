@@ -85,6 +85,45 @@ def test_the_oracle_differentiates_itself(name: str) -> None:
         np.testing.assert_allclose(here[lower + 1], slope, rtol=1e-7, atol=1e-9)
 
 
+LOGISTIC = lambda z: 1 / (1 + np.exp(-z))
+TEXTS: dict[str, tuple[Any, Any]] = {  # the formulas of the courses and of their derivatives
+    "unit_step": (lambda z: np.where(z < 0, 0, np.where(z > 0, 1, 0.5)), lambda z: 0 * z),
+    "sign": (np.sign, lambda z: 0 * z),
+    "identity": (lambda z: z, lambda z: 0 * z + 1),
+    "piecewise_linear": (
+        lambda z: np.where(z < -0.5, 0, np.where(z > 0.5, 1, z + 0.5)),
+        lambda z: np.where(np.abs(z) < 0.5, 1, 0),
+    ),
+    "sigmoid": (LOGISTIC, lambda z: LOGISTIC(z) * (1 - LOGISTIC(z))),
+    "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+    "relu": (lambda z: np.maximum(z, 0), lambda z: np.where(z > 0, 1, 0)),
+    "softplus": (lambda z: np.log(1 + np.exp(z)), LOGISTIC),
+}
+
+
+def test_C4_values_and_derivatives_of_the_texts() -> None:
+    z = np.array([-3.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 2.0], np.float32)
+    both = lambda f, z: (f(z), jax.vmap(jax.grad(f))(z))
+    results = jax.jit(lambda z: [both(getattr(fnn, name), z) for name in TEXTS])(z)
+    for formulas, got in zip(TEXTS.values(), results, strict=True):
+        for formula, values in zip(formulas, got, strict=True):
+            close(values, formula(z.astype(np.float64)))
+
+
+def test_D3_saturation() -> None:
+    """sigmoid'(z) = s (1 - s): at most 1/4, at 0, and below e^-|z| to either side."""
+    z = np.linspace(-30, 30, 121, dtype=np.float32)
+    slope = np.asarray(jax.vmap(jax.grad(fnn.sigmoid))(z), np.float64)
+    s = np.asarray(fnn.sigmoid(z), np.float64)
+    np.testing.assert_allclose(slope, s * (1 - s), atol=1e-7)
+    assert slope.argmax() == 60
+    assert slope[60] == 0.25
+    assert (np.diff(slope[:61]) > 0).all()
+    np.testing.assert_allclose(slope, slope[::-1], rtol=1e-6)
+    assert (slope <= np.exp(-np.abs(z.astype(np.float64))) * (1 + 1e-6)).all()
+    assert 0 < slope[0] < 1e-12
+
+
 def second(f: Callable[..., Any]) -> Callable[..., Any]:
     return jax.grad(jax.grad(f))
 

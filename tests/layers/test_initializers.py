@@ -33,13 +33,13 @@ def variances(scale: float, weights: init.Initializer, relu: bool) -> tuple[floa
     return float(jnp.square(y).mean()) / size, float(jnp.square(gradient).mean()) / size
 
 
-def test_xavier_keeps_the_variance_through_30_layers() -> None:
+def test_A3_xavier_keeps_the_variance_through_30_layers() -> None:
     for ratio in variances(1.0, init.glorot_normal(), relu=False):
         assert 1 / 3 < ratio < 3
 
 
 @pytest.mark.parametrize(("scale", "low", "high"), [(0.5, 0.0, 1e-16), (2.0, 1e16, np.inf)])
-def test_a_smaller_scale_shrinks_and_a_larger_one_amplifies(
+def test_A3_a_smaller_scale_shrinks_and_a_larger_one_amplifies(
     scale: float, low: float, high: float
 ) -> None:
     for ratio in variances(scale, init.glorot_normal(), relu=False):
@@ -73,7 +73,7 @@ def test_conv_fans_follow_window_and_groups(groups: int) -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_conv_xavier_variance_is_2_over_both_fans(groups: int) -> None:
+def test_A3_conv_xavier_variance_is_2_over_both_fans(groups: int) -> None:
     params = fnn.init_conv(KEY, (3, 3), 32, 128, groups=groups)
     want = 2 / (9 * (32 + 128) / groups)
     assert float(params["w"].var()) == pytest.approx(want, rel=0.05)
@@ -89,7 +89,7 @@ def test_groups_draw_independently_and_orthogonal_holds_in_each() -> None:
     assert (first != second).any()
 
 
-def test_biases_are_zero_and_a_missing_bias_is_a_missing_key() -> None:
+def test_A3_biases_are_zero_and_a_missing_bias_is_a_missing_key() -> None:
     assert (fnn.init_dense(KEY, 3, 4)["b"] == 0).all()
     assert (fnn.init_conv(KEY, (3,), 2, 4)["b"] == 0).all()
     assert list(fnn.init_dense(KEY, 3, 4, bias=False)) == ["w"]

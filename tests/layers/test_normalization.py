@@ -219,7 +219,7 @@ def test_running_stats_without_count_averages_the_biased_variance() -> None:
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e4])
-def test_standardize_by_the_training_set(mean: float) -> None:
+def test_B8_standardize_by_the_training_set(mean: float) -> None:
     train = (mean + 3 * draws[0].standard_normal((50, 4, 3))).astype(np.float32)
     train[..., 1] = 0.1  # a constant channel
     fitted = fnn.fit_standardize(train)
@@ -231,6 +231,14 @@ def test_standardize_by_the_training_set(mean: float) -> None:
     test = train[:2] + 1
     wide = (test.astype(np.float64) - want[0]) / want[1]
     close(fnn.standardize(test, **fitted), wide, length=200, slack=1e-3 if mean else 0)
+
+
+def test_B8_tanh_centres_the_hidden_units() -> None:
+    """Of inputs with mean 0 a tanh unit has mean 0, a logistic one 1/2."""
+    x = np.random.default_rng(1).standard_normal((4000, 5)).astype(np.float32)
+    z = fnn.dense(fnn.standardize(3 + x, **fnn.fit_standardize(3 + x)), jnp.eye(5))
+    np.testing.assert_allclose(fnn.tanh(z).mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(fnn.sigmoid(z).mean(0), 0.5, atol=0.05)
 
 
 @pytest.mark.parametrize("size", [1e30, 1e-30])
