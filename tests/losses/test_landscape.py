@@ -1,0 +1,104 @@
+"""The landscape of a loss: where it is flat, and what makes it convex or not."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+
+TARGET = np.array([1.0, 0.0], np.float32)
+FLAT = 1e-3
+LOSSES: dict[str, tuple[Any, float, float]] = {  # the share that is flat, and flat and wrong
+    "squared error": (lambda s: fnn.squared_error(fnn.sigmoid(s), TARGET).sum(), 0.188, 0.091),
+    "cross-entropy": (lambda s: -(TARGET * fnn.log_sigmoid(s)).sum(), 0.155, 0.077),
+    "binary cross-entropy": (lambda s: fnn.binary_cross_entropy(s, TARGET).sum(), 0.024, 0),
+    "softmax cross-entropy": (lambda s: fnn.cross_entropy(s, 0), 0.214, 0),
+}
+
+
+def test_A1_shares_of_the_square_that_are_flat() -> None:
+    """Two sigmoid outputs s in [-10, 10]^2, flat where all |d loss / d s| < 1e-3.
+
+    With softmax the order breaks: it is flat on more than the squared error, and nowhere wrong.
+    """
+    axis = jnp.linspace(-10, 10, 801)
+    square = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
+    slopes = jax.jit(
+        lambda s: [jnp.abs(jax.vmap(jax.grad(loss))(s)).max(1) for loss, *_ in LOSSES.values()]
+    )(square)
+    wrong = np.asarray((square[:, 0] < 0) | (square[:, 1] > 0))
+    softmax_wrong = np.asarray(square[:, 0] < square[:, 1])
+    for (name, (_, flat, and_wrong)), slope in zip(LOSSES.items(), slopes, strict=True):
+        low = np.asarray(slope) < FLAT
+        assert abs(low.mean() - flat) < 1e-3, name
+        mistaken = softmax_wrong if name.startswith("softmax") else wrong
+        assert abs((low & mistaken).mean() - and_wrong) < 1e-3, name
+
+
+def network(params: Any, x: Any) -> Any:
+    return fnn.dense(fnn.tanh(fnn.dense(x, **params["hidden"])), **params["head"])[:, 0]
+
+
+def trained() -> Any:
+    """Three tanh units that have learned a parabola; the loss, and the inputs."""
+    x = jnp.linspace(-1, 1, 32)[:, None]
+    keys = jax.random.split(jax.random.key(1))
+    params = {"hidden": fnn.init_dense(keys[0], 1, 3), "head": fnn.init_dense(keys[1], 3, 1)}
+    loss = lambda params: fnn.squared_error(network(params, x), 2 * x[:, 0] ** 2 - 1).mean()
+    run = fnn.trajectory(loss, params, fnn.adam(0.05), 400)
+    return jax.tree.map(lambda p: p[-1], run.params), loss, x
+
+
+def reordered(params: Any, order: Any) -> Any:
+    """The hidden units in another order, with the weights that lead to and from them."""
+    hidden, head = params["hidden"], params["head"]
+    order = np.asarray(order)
+    return {
+        "hidden": {"w": hidden["w"][:, order], "b": hidden["b"][order]},
+        "head": {"w": head["w"][order], "b": head["b"]},
+    }
+
+
+def test_B5_E11_the_order_of_hidden_units_and_convexity() -> None:
+    """A network in any order computes the same; the average over all orders costs more.
+
+    So its loss is not convex in its weights: Jensen's inequality fails.
+    """
+    params, loss, x = trained()
+    orders = [reordered(params, order) for order in itertools.permutations(range(3))]
+    y = network(params, x)
+    for other in orders:
+        np.testing.assert_allclose(network(other, x), y, atol=1e-5)
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *orders)
+    costs = [float(loss(other)) for other in orders]
+    assert costs[0] < 0.01
+    assert float(loss(mean)) > 10 * np.mean(costs)
+
+
+def test_E11_losses_are_convex_in_the_prediction() -> None:
+    """f(sum a_i x_i) <= sum a_i f(x_i) for weights a_i >= 0 of sum 1."""
+    rng = np.random.default_rng(0)
+    points = jnp.asarray(5 * rng.standard_normal((200, 4, 3)), jnp.float32)
+    shares = jnp.asarray(rng.dirichlet(np.ones(4), 200), jnp.float32)
+    mixed = (shares[..., None] * points).sum(1)
+    losses = {
+        "squared error": lambda s: fnn.squared_error(s, jnp.ones_like(s)).sum(-1),
+        "cross-entropy": lambda s: fnn.cross_entropy(s, jnp.ones(s.shape[:-1], jnp.int32)),
+    }
+    for name, f in losses.items():
+        gap = (shares * f(points)).sum(1) - f(mixed)
+        assert float(gap.min()) >= 0, name
+        assert float(gap.max()) > 1, name  # far from linear
+
+
+def test_E11_a_small_step_descends_by_the_squared_slope() -> None:
+    """f(x - eta f') = f - eta f'^2 + O(eta^2): half the step, a quarter of the rest."""
+    f = lambda x: x**4 - 3 * x
+    x = np.float64(1.7)
+    slope = float(jax.grad(f)(jnp.float32(x)))
+    rests = [f(x - eta * slope) - (f(x) - eta * slope**2) for eta in (2e-3, 1e-3)]
+    np.testing.assert_allclose(rests, [eta**2 * slope**2 * 6 * x**2 for eta in (2e-3, 1e-3)], 0.05)
+    np.testing.assert_allclose(rests[0] / rests[1], 4, rtol=0.05)
