@@ -6,19 +6,27 @@ the window is the correlation of x with y at the taps. With a stride, the dense 
 and most of it left out. Work per channel is ``N log N``, whatever the window, and the error
 ``eps log N`` of the largest output: one NaN or infinity fills the channel.
 
+XLA does not partition its Fourier transform: on several devices each would get all examples. There
+a transform is two matrix products per axis, which it does partition: of N = p q numbers at places
+``q j + i``, transforms of length p over j, a turn of each by ``exp(-2 pi i k/N)``, and transforms
+of length q over i.
+
 Source: M. Mathieu, M. Henaff, Y. LeCun, Fast training of convolutional networks through FFTs
-(2014).
+(2014); the two products: W. M. Gentleman, G. Sande, Fast Fourier transforms for fun and profit
+(1966).
 """
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
-from fnn.kernels.conv.form import Form, Kernel
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, devices, divisor
 
 
 def _smooth(n: int) -> int:
@@ -39,15 +47,46 @@ def _lengths(form: Form) -> tuple[int, ...]:
     )
 
 
-def _spectrum(x: jax.Array, lengths: tuple[int, ...]) -> jax.Array:
+def _spectrum(x: jax.Array, lengths: tuple[int, ...], products: bool) -> jax.Array:
     """Transform the last axes, zero-filled to these lengths."""
     x = x.astype(accumulator(x.dtype))
     axes = tuple(range(x.ndim - len(lengths), x.ndim))
-    return jnp.fft.rfftn(x, lengths, axes)
+    if not products:
+        return jnp.fft.rfftn(x, lengths, axes)
+    ends = [(0, long - x.shape[axis]) for axis, long in zip(axes, lengths, strict=True)]
+    return _by_products(jnp.pad(x, ((0, 0),) * axes[0] + tuple(ends)), axes)
 
 
-def _inverse(x: jax.Array, lengths: tuple[int, ...]) -> jax.Array:
-    return jnp.fft.irfftn(x, lengths, tuple(range(x.ndim - len(lengths), x.ndim)))
+def _inverse(x: jax.Array, lengths: tuple[int, ...], products: bool) -> jax.Array:
+    axes = tuple(range(x.ndim - len(lengths), x.ndim))
+    if not products:
+        return jnp.fft.irfftn(x, lengths, axes)
+    return _by_products(jnp.conj(x), axes).real / math.prod(lengths)  # of a real result
+
+
+def _by_products(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Transform these axes by matrix products, to whole spectra."""
+    x = x.astype(np.result_type(x.dtype, np.complex64))
+    for axis in axes:
+        n = x.shape[axis]
+        p = divisor(n, math.isqrt(n))
+        first, turn, last = (jnp.asarray(m, x.dtype) for m in _factors(p, n // p))
+        parts = jnp.moveaxis(x, axis, -1).reshape(*x.shape[:axis], *x.shape[axis + 1 :], p, -1)
+        rows = jnp.einsum("...jq,jk->...kq", parts, first, precision="highest")
+        turned = rows * turn.reshape((1,) * (rows.ndim - 2) + turn.shape)
+        y = jnp.einsum("...kq,ql->...lk", turned, last, precision="highest")
+        x = jnp.moveaxis(y.reshape(*y.shape[:-2], n), -1, axis)
+    return x
+
+
+def _factors(p: int, q: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The transforms of length p and q, and the turn ``(p, q)`` between them."""
+
+    def roots(rows: int, columns: int, n: int) -> np.ndarray:
+        turns = np.outer(np.arange(rows), np.arange(columns)) % n / n
+        return np.asarray(np.exp(-2j * np.pi * turns))
+
+    return roots(p, p, p), roots(p, q, p * q), roots(q, q, q)
 
 
 def _by_group(x: jax.Array, groups: int) -> jax.Array:
@@ -74,28 +113,29 @@ def _every(x: jax.Array, steps: tuple[int, ...], counts: tuple[int, ...]) -> jax
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    lengths, win = _lengths(form), form.windows
+    lengths, win, products = _lengths(form), form.windows, devices(x) > 1
     w = w.reshape(*w.shape[:-1], form.groups, -1)  # (*window, c, g, o)
     w = jnp.moveaxis(w, (-2, -3, -1), (0, 1, 2))  # (g, c, o, *window)
-    xs = _spectrum(_padded(x, form), lengths)
-    ws = jnp.conj(_spectrum(_spread(w, win.dilation), lengths))
+    xs = _spectrum(_padded(x, form), lengths, products)
+    ws = jnp.conj(_spectrum(_spread(w, win.dilation), lengths, products))
     if w.shape[1] == 1:  # depthwise
         ys = xs[:, :, 0, None] * ws[None, :, 0]
     else:
         ys = jnp.einsum("ngc...,gco...->ngo...", xs, ws)
-    y = _every(_inverse(ys, lengths), win.stride, form.out)
+    y = _every(_inverse(ys, lengths, products), win.stride, form.out)
     return jnp.moveaxis(y.reshape(y.shape[0], -1, *form.out), 1, -1)
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    lengths, win = _lengths(form), form.windows
-    xs = _spectrum(_padded(x, form), lengths)
-    ys = jnp.conj(_spectrum(_spread(_by_group(y, form.groups), win.stride), lengths))
+    lengths, win, products = _lengths(form), form.windows, devices(x) > 1
+    xs = _spectrum(_padded(x, form), lengths, products)
+    gaps = _spread(_by_group(y, form.groups), win.stride)
+    ys = jnp.conj(_spectrum(gaps, lengths, products))
     if xs.shape[2] == 1:  # depthwise
         ws = (xs * ys).sum(0)[:, None]
     else:
         ws = jnp.einsum("ngc...,ngo...->gco...", xs, ys)
-    w = _every(_inverse(ws, lengths), win.dilation, win.size)
+    w = _every(_inverse(ws, lengths, products), win.dilation, win.size)
     w = jnp.moveaxis(w, (0, 1, 2), (-2, -3, -1))
     return w.reshape(*win.size, w.shape[-3], -1)
 
@@ -104,4 +144,5 @@ def _refuses(form: Form, dtype: Any) -> str | None:
     return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
 
 
-FFT = Kernel("fft", _output, through_output(_output), _window, _refuses, symbolic=True)
+_windows = by_device(_window, WINDOW)  # so that windows are summed, not spectra
+FFT = Kernel("fft", _output, through_output(_output), _windows, _refuses, symbolic=True)

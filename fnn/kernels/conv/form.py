@@ -11,6 +11,7 @@ Arrays: ``x (n, *spatial, c_in)``, ``w (*window, c_in // groups, c_out)``, ``y (
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -125,6 +126,35 @@ def varying(*arrays: jax.Array) -> list[jax.Array]:
         lax.pcast(a, tuple(sorted(union - axes)), to="varying")
         for a, axes in zip(arrays, own, strict=True)
     ]
+
+
+def devices(x: jax.Array) -> int:
+    """How many devices the compiler may spread x over: those of its mesh's automatic axes."""
+    mesh = jax.typeof(x).sharding.mesh
+    return math.prod(mesh.shape[axis] for axis in mesh.auto_axes)
+
+
+def by_device(one: Map, slot: str) -> Map:
+    """Make a map that loops over examples loop over those of every device, on all at once.
+
+    A loop over an axis that is sharded makes every device compute everything. So the examples are
+    cut into as many parts as there are devices: the parts are an axis that stays sharded, and the
+    loop goes over the examples of a part. Gradients to the window are summed over the parts last,
+    which is the only communication. On one device nothing is cut.
+    """
+
+    def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
+        parts = math.gcd(len(a), devices(a)) if is_known(a) else 1  # any mesh axis divides both
+        if parts == 1:
+            return one(a, b, form)
+        a = a.reshape(parts, -1, *a.shape[1:])
+        if slot == WINDOW:
+            b = b.reshape(parts, -1, *b.shape[1:])
+            return jax.vmap(lambda a, b: one(a, b, form))(a, b).sum(0)
+        y = jax.vmap(lambda a: one(a, b, form))(a)
+        return y.reshape(-1, *y.shape[2:])
+
+    return whole
 
 
 def divisor(n: int, most: int) -> int:

@@ -27,7 +27,7 @@ from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
-from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, Kernel, divisor, varying
+from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, Kernel, by_device, divisor, varying
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 WHOLE = 4  # budgets that one example may take before its rows are cut, which costs a quarter more
@@ -275,4 +275,5 @@ def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:
     return w.reshape(*size, channels, -1)
 
 
-IM2COL = Kernel("im2col", _output, through_output(_output), _window)
+_outputs = by_device(_output, OUTPUT)
+IM2COL = Kernel("im2col", _outputs, through_output(_outputs), by_device(_window, WINDOW))

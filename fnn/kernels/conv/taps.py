@@ -18,7 +18,7 @@ from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
-from fnn.kernels.conv.form import Form, Kernel, varying
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, varying
 
 UNROLLED = 64
 
@@ -127,4 +127,5 @@ def _product(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
     return jnp.dot(ones, (x * y).reshape(len(y), -1)).reshape(1, groups, -1)
 
 
-TAPS = Kernel("taps", _output, through_output(_output), _window, symbolic=True)
+_windows = by_device(_window, WINDOW)
+TAPS = Kernel("taps", _output, through_output(_output), _windows, symbolic=True)

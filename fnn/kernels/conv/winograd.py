@@ -42,7 +42,17 @@ from jax import lax
 from fnn.compiler import only_after
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import nothing, read
-from fnn.kernels.conv.form import Form, Kernel, Map, divisor, varying
+from fnn.kernels.conv.form import (
+    INPUT,
+    OUTPUT,
+    WINDOW,
+    Form,
+    Kernel,
+    Map,
+    by_device,
+    divisor,
+    varying,
+)
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = 32 * 2**20  # bytes of points, of the input's and of the output's
@@ -251,7 +261,9 @@ def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
 
 def winograd(name: str, points: int) -> Kernel:
     """The kernel with this many points per axis, 4 or 6."""
-    output, of_read, window = (_by_groups(one, points) for one in (_output, _input, _window))
+    slots = {OUTPUT: _output, INPUT: _input, WINDOW: _window}
+    maps = (by_device(_by_groups(one, points), slot) for slot, one in slots.items())
+    output, of_read, window = maps
 
     def of_input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         y, plain = read(y, form)
