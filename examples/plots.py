@@ -58,3 +58,39 @@ def save(made: Any, folder: Path, name: str) -> None:
     made.savefig(folder / f"{name}.png", dpi=120)
     pyplot.close(made)
     print(f"wrote {folder / name}.png")
+
+
+def heat(axes: Any, values: Any, columns: Any, limits: Any, bar: str) -> None:
+    """Draw ``values (rows, columns)`` as a map, row 1 at the bottom, beside its scale.
+
+    ``columns`` are the numbers of the first and the last column, ``limits`` the ends of the scale;
+    ``bar`` says what the values are.
+    """
+    extent = (*columns, 0.5, len(values) + 0.5)
+    low, high = limits
+    image = axes.imshow(
+        values, "cividis", aspect="auto", origin="lower", interpolation="none",
+        extent=extent, vmin=low, vmax=high,
+    )  # fmt: skip
+    axes.grid(visible=False)
+    axes.figure.colorbar(image, ax=axes).set_label(bar)
+
+
+def histograms(axes: Any, rows: Any) -> None:
+    """Draw one histogram above the other by name, as `fnn.analysis.activity` returns them."""
+    for place, layer in enumerate(rows.values(), 1):
+        heights = 0.9 * layer.histogram / layer.histogram.max()
+        axes.stairs(place + heights, layer.edges, baseline=place, fill=True, color="0.75")
+        axes.stairs(place + heights, layer.edges, baseline=place, color="#0b3d91")
+    axes.set_yticks(range(1, len(rows) + 1), list(rows))
+
+
+def bars(axes: Any, names: Any, groups: Any) -> None:
+    """Draw bars side by side: for every name one of each group ``{label: values}``."""
+    width = 0.8 / len(groups)
+    looks = zip(groups.items(), LINES, ("", "///", "..", "xx"), strict=False)
+    for i, ((name, values), line, hatch) in enumerate(looks):
+        places = [at + (i + 0.5) * width - 0.4 for at in range(len(values))]
+        axes.bar(places, values, width, label=name, color=line["color"], hatch=hatch,
+                 edgecolor="white", linewidth=0.5)  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
