@@ -150,6 +150,10 @@ def logistic_least_squares(w: Any) -> Any:
 def test_B4_critical_points(loss: Any, point: list[float], kind: str) -> None:
     got = fnn.critical_point(loss, jnp.array(point), key=KEY)
     assert got.kind == kind
+    signs = {"minimum": (1, 1), "maximum": (-1, -1), "saddle": (-1, 1)}
+    if kind in signs:
+        assert (np.sign(got.smallest), np.sign(got.largest)) == signs[kind]
+        assert got.gradient_norm == 0
     assert type(got.smallest) is type(got.gradient_norm) is float
 
 
@@ -161,33 +165,26 @@ def test_B4_critical_point_of_a_network() -> None:
 
 
 def test_B7_gradient_descent_on_a_quadratic() -> None:
-    """B7: theta_k = Q (I - a Lambda)^k Q' theta_0, stable exactly below 2 / lambda_max."""
-    values = np.array([0.5, 1.0, 4.0])
-    h = symmetric(values)
+    """theta_k - theta* = Q (I - a Lambda)^k Q' (theta_0 - theta*), also with b' theta + c.
+
+    By coordinates of Q: decay for 0 < a l <= 1, oscillation to 2, beyond it divergence.
+    """
+    values, theta = np.array([0.5, 1.0, 4.0]), np.array([1.0, -2.0, 3.0])
+    h, b, c = symmetric(values), np.array([0.3, -1.0, 0.7]), 5.0
     eigenvalues, q = np.linalg.eigh(h)
-    loss, theta = form(h), np.array([1.0, -2.0, 3.0])
+    loss = lambda x: form(h)(x) + jnp.asarray(b) @ x + c
     limit = float(fnn.max_stable_step(loss, jnp.asarray(theta), key=KEY))
     assert limit == pytest.approx(0.5, rel=1e-12)
-    for rate, regime in [(0.2, "decays"), (0.4, "oscillates"), (0.55, "diverges")]:
-        optimizer = fnn.sgd(rate)
-        step = fnn.make_step(lambda x, batch: loss(x), optimizer)
-        x = jnp.asarray(theta)
-        state = optimizer.init(x)
-        path = [q.T @ theta]
-        for k in range(1, 31):
-            x, state, _ = step(x, state, None)
-            want = q @ np.diag((1 - rate * eigenvalues) ** k) @ q.T @ theta
-            np.testing.assert_allclose(x, want, rtol=1e-9, atol=1e-12)
-            path.append(q.T @ np.asarray(x))
-        steepest = np.array(path)[:, -1]
-        shrinks = np.abs(steepest[-1]) < np.abs(steepest[0])
-        flips = steepest[0] * steepest[1] < 0
-        assert (flips, shrinks) == {
-            "decays": (False, True),
-            "oscillates": (True, True),
-            "diverges": (True, False),
-        }[regime]
-        assert shrinks == (rate < limit)
+    rates, k = np.array([0.2, 0.4, 0.5, 0.55, 1.0]), np.arange(31)
+    run = lambda rate: fnn.trajectory(loss, jnp.asarray(theta), fnn.sgd(rate), 30).params
+    bottom = -np.linalg.solve(h, b)
+    for rate, path in zip(rates, jax.jit(jax.vmap(run))(jnp.asarray(rates)), strict=True):
+        factors = (1 - rate * eigenvalues) ** k[:, None]
+        want = bottom + factors * (q.T @ (theta - bottom)) @ q.T
+        np.testing.assert_allclose(path, want, rtol=1e-9, atol=1e-9)
+        for al, way in zip(rate * eigenvalues, ((np.asarray(path) - bottom) @ q).T, strict=True):
+            flips, grows = way[0] * way[1] < -1e-9, abs(way[-1]) > abs(way[0]) + 1e-9
+            assert (flips, grows) == (al > 1 + 1e-9, al > 2 + 1e-9)
 
 
 def test_B4_on_a_saddle_gradient_descent_stays() -> None:

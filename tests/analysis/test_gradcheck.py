@@ -100,6 +100,26 @@ def test_B1_the_worst_entry_by_its_path() -> None:
     assert_gradients(loss, params, jnp.ones(3), tolerance=2e-3)
 
 
+def test_B1_two_passes_for_an_entry_where_reverse_mode_takes_a_few_for_all() -> None:
+    passes: list[int] = []
+
+    def loss(x: Any, w: Any) -> Any:
+        jax.debug.callback(lambda: passes.append(1))
+        return jnp.tanh(w @ x).sum()
+
+    def flops(function: Any, size: int) -> float:
+        x, w = jnp.ones(size), jnp.ones((size, size))
+        return float(jax.jit(function).lower(x, w).compile().cost_analysis()["flops"])
+
+    for size in (5, 9):
+        passes.clear()
+        check_gradients(loss, jnp.ones(size), jnp.ones((size, size)))
+        jax.effects_barrier()
+        assert len(passes) == 2 * size + 2  # and one at the point itself, one for `jax.grad`
+    ratios = [flops(jax.grad(loss), size) / flops(loss, size) for size in (20, 200)]
+    assert 1 < min(ratios) <= max(ratios) < 4
+
+
 def test_kinks_are_named_and_are_no_errors() -> None:
     def loss(x: Any) -> Any:
         return (fnn.relu(x) * jnp.arange(1.0, 5.0, dtype=x.dtype)).sum()

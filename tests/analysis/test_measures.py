@@ -1,5 +1,6 @@
 """Activity and norms against NumPy, and the reference systems A3, B6 and D2."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -96,19 +97,26 @@ def test_meshes(kind: Any) -> None:
 
 
 def test_B6_saturated_and_dead_units() -> None:
-    """Units made to be dead or saturated, counted from what a network marks."""
+    """Units made to be dead or saturated, counted per layer from what a network marks."""
     bias = jnp.array([-9.0, -9.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0])
-    params = {"w": jnp.ones((3, 8)) / 3, "b": bias}
+    first = {"w": jnp.ones((3, 8)) / 3, "b": bias}
+    second = {"w": jnp.ones((8, 4)) / 8, "b": jnp.array([-9.0, -1.0, 9.0, 9.0])}
+    params = {"first": first, "second": second}
     x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 3)), jnp.float32)
 
     def model(params: Any, x: Any) -> Any:
-        return fnn.sigmoid(watch(fnn.dense(x, **params), "hidden"))
+        x = fnn.sigmoid(watch(fnn.dense(x, **params["first"]), "first"))
+        return fnn.sigmoid(watch(fnn.dense(x, **params["second"]), "second"))
 
     values = watched(model)(params, x)
-    assert activity(values, fnn.relu)["hidden"].dead == 2 / 8
-    assert activity(values, fnn.sigmoid, bound=0.01)["hidden"].saturated == 5 / 8
-    histogram = activity(values, fnn.sigmoid, bins=10, limits=(0, 1))["hidden"].histogram
-    np.testing.assert_allclose([histogram[0], histogram[9]], [2 / 8, 3 / 8])
+    dead = {name: report.dead for name, report in activity(values, fnn.relu).items()}
+    assert dead == {"first": 2 / 8, "second": 2 / 4}
+    report = activity(values, fnn.sigmoid, bound=0.01, bins=10, limits=(0, 1))
+    saturated = {name: layer.saturated for name, layer in report.items()}
+    assert saturated == {"first": 5 / 8, "second": 3 / 4}
+    ends = {name: (layer.histogram[0], layer.histogram[9]) for name, layer in report.items()}
+    np.testing.assert_allclose(ends["first"], [2 / 8, 3 / 8])
+    np.testing.assert_allclose(ends["second"], [1 / 4, 2 / 4])
 
 
 DEPTH, WIDTH = 8, 64
@@ -121,10 +129,9 @@ def deep(params: Any, x: Any) -> Any:
 
 def test_A3_variance_by_depth() -> None:
     """Var(s_l) shrinks below Xavier's scale, is kept by it, and is amplified above it."""
-    xavier = fnn.initializers.xavier_normal if hasattr(fnn.initializers, "xavier_normal") else None
     keys = jax.random.split(jax.random.key(0), DEPTH)
-    draw = xavier() if xavier else fnn.initializers.XAVIER
-    params = jnp.stack([draw(k, (WIDTH, WIDTH), jnp.float32) for k in keys])
+    params = jax.vmap(lambda key: fnn.init_dense(key, WIDTH, WIDTH)["w"])(keys)
+    assert params.var() == pytest.approx(2 / (WIDTH + WIDTH), rel=0.03)
     x = 0.1 * jax.random.normal(jax.random.key(1), (256, WIDTH))
 
     def stds(scale: float) -> Any:
@@ -164,6 +171,33 @@ def test_D2_gradients_vanish_by_depth() -> None:
     assert ((rates > 7.5) & (rates < 9)).all()
     marked = gradients_at(lambda x: (watch(x, "first") * 0.5**layers).sum())(jnp.ones(1))
     assert marked["first"] == 0.5**layers
+
+
+def test_D2_gradients_by_layer_over_training() -> None:
+    """Over 40 steps: towards the input they fall layer by layer for sigmoid, not for ReLU."""
+    train, _ = fnn.data.digits()
+    x, labels = fnn.flatten(train.x[:80]), train.y[:80]
+    pairs = list(itertools.pairwise([64, 16, 16, 16, 16, 16, 10]))
+    keys = jax.random.split(jax.random.key(0), len(pairs))
+    he = fnn.initializers.he_normal()
+    params = [fnn.init_dense(k, *pair, weights=he) for k, pair in zip(keys, pairs, strict=True)]
+
+    def sizes(act: Any) -> Any:
+        def loss(params: Any) -> Any:
+            h = x
+            for layer in params[:-1]:
+                h = act(fnn.dense(h, **layer))
+            return fnn.cross_entropy(fnn.dense(h, **params[-1]), labels).mean()
+
+        path = fnn.trajectory(loss, params, fnn.sgd(0.05), 40).params
+        grads = jax.vmap(jax.grad(loss))(path)
+        report = jax.vmap(norms)(path, grads, grads)
+        return jnp.stack([report[f"{i}/w"].gradient for i in range(len(pairs))])
+
+    for act, low, high in ((fnn.sigmoid, 0, 1 / 50), (fnn.relu, 1 / 4, 4)):
+        first, *_, last = np.asarray(jax.jit(sizes, static_argnums=0)(act))  # (layers, steps)
+        shares = np.quantile(first / last, [0.1, 0.9])
+        assert low < shares[0] <= shares[1] < high
 
 
 def test_norms() -> None:

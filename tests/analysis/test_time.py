@@ -14,7 +14,7 @@ N, TIME, F, UNITS = 2, 6, 3, 4
 gradient_by_time = fnn.analysis.gradient_by_time
 
 
-def test_against_products_of_jacobians() -> None:
+def test_C6_against_products_of_jacobians() -> None:
     params = fnn.init_rnn(jax.random.key(0), F, UNITS)
     x = jax.random.normal(jax.random.key(1), (1, TIME, F))
     h0, p = jnp.full((1, UNITS), 0.1), jnp.arange(1.0, UNITS + 1)
@@ -47,6 +47,21 @@ def test_C6_the_linear_case_vanishes_stays_or_explodes(scale: float) -> None:
         lambda x: gradient_by_time(step, lambda h: (h**2).sum() / 2, jnp.zeros((N, UNITS)), x)
     )(x)
     np.testing.assert_allclose(norms, norms[0] * scale ** np.arange(51.0), rtol=1e-4)
+
+
+def test_C6_a_norm_above_1_can_explode_and_a_spectral_radius_above_1_must() -> None:
+    """The norm of both is above 4: with radius 1/2 the gradient grows first, then vanishes."""
+
+    def norms(w: Any) -> Any:
+        step = lambda h, x: fnn.rnn_cell(x, jnp.zeros((1, 2)), w, state=h, activation=fnn.identity)
+        start = jnp.zeros((1, 2))
+        return gradient_by_time(step, lambda h: h[0, 0], start, jnp.zeros((1, 40, 1)))
+
+    both = jnp.array([[[0.5, 0.0], [4.0, 0.5]], [[1.1, 0.0], [4.0, 0.5]]])
+    fading, exploding = np.asarray(jax.jit(jax.vmap(norms))(both))
+    assert fading.max() > 4
+    assert fading[-1] < 1e-6
+    assert (exploding >= 1.1 ** np.arange(41) * (1 - 1e-5)).all()
 
 
 def test_a_state_of_several_parts_and_no_step() -> None:
