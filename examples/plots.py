@@ -93,4 +93,6 @@ def bars(axes: Any, names: Any, groups: Any) -> None:
         places = [at + (i + 0.5) * width - 0.4 for at in range(len(values))]
         axes.bar(places, values, width, label=name, color=line["color"], hatch=hatch,
                  edgecolor="white", linewidth=0.5)  # fmt: skip
+    axes.set_axisbelow(True)
+    axes.grid(visible=False, axis="x")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
