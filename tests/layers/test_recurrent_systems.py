@@ -102,16 +102,44 @@ def test_C7_clipping_bounds_an_exploding_step() -> None:
     assert abs(length[1] - 1) < 1e-4
 
 
+KEPT = 1 / (1 + np.exp(-8.0))  # of a memory, at each step
+ZEROS = fnn.initializers.zeros
+LSTM = fnn.init_lstm(KEYS[0], F, UNITS, recurrent=ZEROS, forget=8.0)
+GRU = fnn.init_gru(KEYS[0], F, UNITS, recurrent=ZEROS)
+GRU = {**GRU, "b": GRU["b"].at[UNITS : 2 * UNITS].set(8.0)}  # h_t = (1 - z) n + z h_(t-1)
+
+
 def test_C7_an_open_memory_lets_the_gradient_through() -> None:
-    """With its forget gate open, an LSTM's memory passes 100 steps that a small W does not."""
-    lstm = fnn.init_lstm(KEYS[0], F, UNITS, recurrent=fnn.initializers.zeros, forget=8.0)
-    zeros = jnp.zeros((1, UNITS))
-    norms = fnn.analysis.gradient_by_time(
-        lambda s, x: fnn.lstm_cell(x, **lstm, state=s),
-        lambda s: s[1].sum(),
-        (zeros, zeros),
-        jnp.zeros((1, 100, F)),
+    """With its gate open, a memory passes 100 steps that a small W does not."""
+    zeros, x = jnp.zeros((1, UNITS)), jnp.zeros((1, 100, F))
+    by_time = fnn.analysis.gradient_by_time
+    lstm = by_time(
+        lambda s, x: fnn.lstm_cell(x, **LSTM, state=s), lambda s: s[1].sum(), (zeros, zeros), x
     )
-    kept = 1 / (1 + np.exp(-8.0))
-    np.testing.assert_allclose(norms[-1], np.sqrt(UNITS) * kept**100, rtol=1e-3)
+    gru = by_time(lambda h, x: fnn.gru_cell(x, **GRU, state=h), jnp.sum, zeros, x)
+    for norms in (lstm, gru):
+        np.testing.assert_allclose(norms[-1], np.sqrt(UNITS) * KEPT**100, rtol=1e-3)
     assert reach(0.9 * PARAMS["wh"])[-1] < 1e-4
+
+
+MEMORIES: dict[str, tuple[Any, Any]] = {
+    "small": (fnn.rnn, {**PARAMS, "wh": 0.5 * PARAMS["wh"]}),
+    "orthogonal": (fnn.rnn, PARAMS),
+    "lstm": (fnn.lstm, LSTM),
+    "gru": (fnn.gru, GRU),
+}
+
+
+def test_C7_the_first_of_100_inputs_is_remembered() -> None:
+    """Its sign, read from the last state by least squares; the other feature is noise."""
+    noise = 0.05 * jax.random.normal(KEYS[3], (200, 100, F))
+    signs = np.tile([-1.0, 1.0], 100)
+    x = noise.at[..., 0].set(0).at[:, 0, 0].set(signs)
+    last = jax.jit(lambda x: [layer(x, **p)[0][:, -1] for layer, p in MEMORIES.values()])(x)
+    right = {}
+    for name, h in zip(MEMORIES, np.asarray(last, np.float64), strict=True):
+        h = np.c_[h / np.abs(h).max(), np.ones(200)]
+        readout = np.linalg.lstsq(h[:100], signs[:100])[0]
+        right[name] = np.mean(np.sign(h[100:] @ readout) == signs[100:])
+    assert right.pop("small") < 0.7
+    assert min(right.values()) > 0.95, right
