@@ -84,69 +84,76 @@ def check(
     def call(*xs: Any) -> Any:
         return fn(*xs, **config)
 
-    floating = [i for i, a in enumerate(args) if jnp.issubdtype(np.asarray(a).dtype, jnp.floating)]
+    def real(*xs: Any) -> Any:
+        return np.asarray(oracle(*xs, **config))
+
+    args = tuple(np.asarray(jnp.asarray(a)) for a in args)
+    floating = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
     wide = [np.asarray(a, np.float64) if i in floating else a for i, a in enumerate(args)]
-    xs = [jnp.asarray(a) for a in args]
-    want = np.asarray(oracle(*wide, **config))
-    got = call(*xs)
+    got, want = call(*map(jnp.asarray, args)), real(*wide)
     if floating and jnp.issubdtype(got.dtype, jnp.floating):
-        assert got.dtype == xs[floating[0]].dtype, f"dtype {got.dtype} from {xs[floating[0]].dtype}"
+        assert got.dtype == args[floating[0]].dtype, f"dtype {got.dtype} from {args[0].dtype}"
     close(got, want, length=length)
-    close(jax.jit(call)(*xs), want, length=length)
-    if batch:
-        pairs = [jnp.stack([x, jnp.flip(x, 0) if x.ndim else x]) for x in xs]
-        flipped = [np.flip(a, 0) if np.ndim(a) else a for a in wide]
-        both = jax.jit(jax.vmap(call))(*pairs)
-        close(both[0], want, length=length)
-        close(both[1], oracle(*flipped, **config), length=length)
-    wrt = tuple(floating) if wrt is None else wrt
-    if wrt and want.size:
-        _check_gradients(
-            call, lambda *a: np.asarray(oracle(*a, **config)), xs, wide, wrt, length, seed
-        )
-
-
-def _check_gradients(
-    call: Callable[..., Any],
-    oracle: Callable[..., Any],
-    xs: list[Any],
-    wide: list[Any],
-    wrt: tuple[int, ...],
-    length: int,
-    seed: int,
-) -> None:
+    places = floating if wrt is None else list(wrt)
     rng = np.random.default_rng(seed)
+    weights = rng.standard_normal(got.shape).astype(got.dtype)
+    directions = [rng.standard_normal(args[i].shape).astype(args[i].dtype) for i in places]
 
-    def vary(*parts: Any) -> Any:
-        full = list(xs)
-        for i, part in zip(wrt, parts, strict=True):
-            full[i] = part
-        return call(*full)
+    @jax.jit
+    def transformed(xs: Any, pairs: Any, weights: Any, directions: Any) -> Any:
+        both = jax.vmap(call)(*pairs) if batch else None
+        if not directions or not want.size:
+            return call(*xs), both, [], []
 
-    points = [xs[i] for i in wrt]
-    out, pullback = jax.vjp(vary, *points)
-    weights = rng.standard_normal(out.shape)
-    gradients = jax.jit(pullback)(jnp.asarray(weights, out.dtype))
-    weights = np.asarray(jnp.asarray(weights, out.dtype), np.float64)
-    for position, (i, gradient) in enumerate(zip(wrt, gradients, strict=True)):
-        assert gradient.dtype == xs[i].dtype, f"gradient {gradient.dtype} of {xs[i].dtype}"
-        assert gradient.shape == xs[i].shape
-        direction = np.asarray(jnp.asarray(rng.standard_normal(xs[i].shape), xs[i].dtype))
-        step = [np.copy(a) if isinstance(a, np.ndarray) else a for a in wide]
-        back = list(step)
-        step[i] = wide[i] + STEP * direction.astype(np.float64)
-        back[i] = wide[i] - STEP * direction.astype(np.float64)
-        slope = (oracle(*step) - oracle(*back)) / (2 * STEP)
-        size = np.abs(slope).max() + 1e-3
-        zeros = [jnp.zeros_like(p) for p in points]
-        zeros[position] = jnp.asarray(direction)
-        _, tangent = jax.jvp(vary, tuple(points), tuple(zeros))
-        close(tangent, slope, length=length, scale=size, slack=SLACK * size)
-        wide_gradient = np.asarray(gradient, np.float64)
-        along = float((wide_gradient * direction.astype(np.float64)).sum())
-        total = np.abs(wide_gradient * direction.astype(np.float64)).sum() + 1e-3
-        bound = tolerance(out.dtype, length) * total + SLACK * size * np.abs(weights).sum()
-        assert abs(along - float((slope * weights).sum())) <= bound, (
-            f"gradient of argument {i} along a random direction: {along:.8g}, "
-            f"oracle {(slope * weights).sum():.8g}, bound {bound:.3g}"
-        )
+        def vary(*parts: Any) -> Any:
+            full = dict(enumerate(xs)) | dict(zip(places, parts, strict=True))
+            return call(*full.values())
+
+        points = [xs[i] for i in places]
+        value, pullback = jax.vjp(vary, *points)
+        tangents = [
+            jax.jvp(lambda x, j=j: vary(*points[:j], x, *points[j + 1 :]), (points[j],), (d,))[1]
+            for j, d in enumerate(directions)
+        ]
+        return value, both, pullback(weights), tangents
+
+    pairs = [np.stack([a, np.flip(a, 0) if a.ndim else a]) for a in args]
+    value, both, gradients, tangents = transformed(args, pairs, weights, directions)
+    close(value, want, length=length)
+    if batch:
+        close(both[0], want, length=length)
+        close(both[1], real(*[np.flip(a, 0) if a.ndim else a for a in wide]), length=length)
+    for i, gradient, tangent, direction in zip(
+        places, gradients, tangents, directions, strict=False
+    ):
+        assert gradient.dtype == args[i].dtype, f"gradient {gradient.dtype} of {args[i].dtype}"
+        assert gradient.shape == args[i].shape
+        _check_slope(real, wide, i, direction, weights, gradient, tangent, length)
+
+
+def _check_slope(
+    oracle: Callable[..., Any],
+    wide: list[Any],
+    place: int,
+    direction: Any,
+    weights: Any,
+    gradient: Any,
+    tangent: Any,
+    length: int,
+) -> None:
+    """Compare both modes with the oracle's central difference along one argument's direction."""
+    direction, weights = direction.astype(np.float64), weights.astype(np.float64)
+
+    def at(step: float) -> Any:
+        return oracle(*wide[:place], wide[place] + step * direction, *wide[place + 1 :])
+
+    slope = (at(STEP) - at(-STEP)) / (2 * STEP)
+    size = np.abs(slope).max() + 1e-3
+    close(tangent, slope, length=length, scale=size, slack=SLACK * size)
+    parts = np.asarray(gradient, np.float64) * direction
+    bound = tolerance(tangent.dtype, length) * (np.abs(parts).sum() + 1e-3)
+    bound += SLACK * size * np.abs(weights).sum()
+    assert abs(parts.sum() - (slope * weights).sum()) <= bound, (
+        f"gradient of argument {place} along a random direction: {parts.sum():.8g}, "
+        f"oracle {(slope * weights).sum():.8g}, bound {bound:.3g}"
+    )
