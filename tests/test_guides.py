@@ -49,12 +49,18 @@ def test_it_prints_what_it_shows(page: Path, folder: Path) -> None:
     assert shown > 2
 
 
-@each_page
-def test_it_is_one_page_whose_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text()
-    assert max(map(len, text.splitlines())) <= 120
-    for link in re.findall(r"\]\(([^)#\s]+)", text):
+FRONT = [guides.EXAMPLES.parent / "README.md", *guides.EXAMPLES.parent.glob(".github/*.md")]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *FRONT], ids=lambda page: page.stem)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+@each_page
+def test_its_names_exist_and_the_gallery_shows_it(page: Path) -> None:
+    text = page.read_text()
     for name in set(re.findall(r"\bfnn\.([a-z]\w*(?:\.[a-z]\w*)?)", text)):
         assert functools.reduce(getattr, name.split("."), fnn), name
     gallery = (guides.EXAMPLES / "README.md").read_text()
