@@ -15,20 +15,6 @@ NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[-+]\d+)?")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
-@functools.cache
-def printed(page: Path, folder: Path) -> list[str]:
-    """What every block of code of a page prints, run in this folder."""
-    blocks = [part.text for part in guides.parts(page.read_text()) if part.kind == "python"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return list(guides.run(blocks, page.stem))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("guides")
-
-
 def agree(got: str, want: str) -> None:
     """Equal texts, but for numbers: training on another machine rounds otherwise."""
     assert NUMBER.sub("#", got).split() == NUMBER.sub("#", want).split()
@@ -37,16 +23,15 @@ def agree(got: str, want: str) -> None:
 
 
 @each_page
-def test_it_prints_what_it_shows(page: Path, folder: Path) -> None:
-    outputs = iter(printed(page, folder))
-    shown, last = 0, ""
-    for part in guides.parts(page.read_text()):
-        if part.kind == "python":
-            last = next(outputs)
-        elif part.kind == "text":
-            agree(last, part.text)
-            shown += 1
-    assert shown > 2
+def test_it_prints_what_it_shows(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = guides.parts(page.read_text())
+    printed = guides.run((text for kind, text in parts if kind == "python"), page.stem)
+    for (kind, _), after in zip(parts, [*parts[1:], guides.Part("", "")], strict=True):
+        if kind == "python":
+            agree(next(printed), after.text if after.kind == "text" else "")
 
 
 FRONT = [guides.EXAMPLES.parent / "README.md", *guides.EXAMPLES.parent.glob(".github/*.md")]
@@ -67,11 +52,11 @@ def test_its_names_exist_and_the_gallery_shows_it(page: Path) -> None:
     assert f"(guides/{page.name})" in gallery
 
 
-def test_the_notebook_is_the_first_guide_with_the_outputs_of_a_run(folder: Path) -> None:
-    committed = json.loads(guides.NOTEBOOK.read_text())
-    assert ["".join(cell["source"]) for cell in committed["cells"]] == [
-        text for _, text in guides.pieces(guides.FIRST.read_text())
-    ]
-    code = [cell for cell in committed["cells"] if cell["cell_type"] == "code"]
-    for cell, text in zip(code, printed(guides.FIRST, folder), strict=True):
-        agree(text, "".join(line for out in cell["outputs"] for line in out["text"]))
+def test_the_notebook_is_the_first_guide_with_what_it_prints() -> None:
+    cells = json.loads(guides.NOTEBOOK.read_text())["cells"]
+    page = guides.FIRST.read_text()
+    assert ["".join(cell["source"]) for cell in cells] == [text for _, text in guides.pieces(page)]
+    outputs = [out for cell in cells for out in cell.get("outputs", ())]
+    shown = [text for kind, text in guides.parts(page) if kind == "text"]
+    for output, text in zip(outputs, shown, strict=True):
+        agree("".join(output["text"]), text)
