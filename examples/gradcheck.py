@@ -77,7 +77,8 @@ def slope(steps, found, low, high):
 
 def passes(width, x, labels):
     """Numbers in params, and the arithmetic of their gradient in passes of the loss."""
-    params = start(jax.random.key(0), (16, width, width, 10))
+    sizes = (16, width, width, 10)
+    params = jax.eval_shape(functools.partial(start, sizes=sizes), jax.random.key(0))
     one, all_of_it = (
         fnn.analysis.summary(f, params, x, labels).flops for f in (loss, jax.value_and_grad(loss))
     )
