@@ -44,9 +44,11 @@ def strict() -> None:
 
 
 def error(got: Any, want: Any) -> float:
-    """The largest difference over all leaves, each relative to its own largest entry."""
+    """The largest difference over all leaves, each relative to its own largest entry or 1e-30."""
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
-    return max(float(np.abs(np.asarray(a) - b).max() / np.abs(b).max()) for a, b in pairs)
+    return max(
+        float(np.abs(np.asarray(a) - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in pairs
+    )
 
 
 def collectives(text: str) -> list[str]:

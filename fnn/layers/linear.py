@@ -97,6 +97,14 @@ def init_dense(
     return params
 
 
+def _beside(ids: jax.Array) -> jax.sharding.NamedSharding | None:
+    """Return the sharding of one row for each id, which explicit axes ask for."""
+    where = jax.typeof(ids).sharding
+    if not where.mesh.explicit_axes:
+        return None
+    return where.update(spec=jax.sharding.PartitionSpec(*where.spec, None))
+
+
 @jitted(static=("padding_idx",))
 def embed(
     ids: Int[Array, "*n"],
@@ -135,7 +143,13 @@ def embed(
     if table.ndim != 2:
         raise wrong("embed", "table", describe(table), "shape (vocabulary, d)")
     # Widened, so that the gradient of a frequent id is summed in float32.
-    rows = widen(table).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    rows = (
+        widen(table)
+        .at[ids]
+        .get(
+            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=_beside(ids)
+        )
+    )
     if padding_idx is not None:
         check_int("embed", "padding_idx", padding_idx, 0)
         if padding_idx >= table.shape[0]:

@@ -171,7 +171,7 @@ def fit_standardize(x: Float[Array, "n *spatial c"]) -> dict[str, Float[Array, "
     rows = widen(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     unit = magnitude(rows, 0)  # the variance may be too large, or small, where its root is not
     mean, var = batch_stats(rows / unit)
-    constant, unit = (rows == rows[:1]).all(0), unit[0]
+    constant, unit = rows.max(0) == rows.min(0), unit[0]
     std = jnp.where(constant, 1, unit * jnp.sqrt(jnp.where(constant, 1, var)))
     return {"mean": unit * mean, "std": std}
 

@@ -99,7 +99,9 @@ def confusion_matrix(
     size = logits.shape[-1]
     first = jnp.argmax(logits, -1, keepdims=True).astype(label.dtype) if size else label
     places = label.reshape(-1), first.reshape(-1)
-    counts = jnp.zeros((size, size), jnp.int32).at[places].add(1)
+    none = jnp.zeros((size, size), jnp.int32)
+    every = jax.typeof(none).sharding  # each device of a mesh gets the whole matrix
+    counts = none.at[places].add(1, out_sharding=every)
     unknown = wrong_label | jnp.any(jnp.isnan(logits))
     return nan_where(unknown, counts.astype(accumulator(logits.dtype)))
 

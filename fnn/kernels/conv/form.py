@@ -90,28 +90,28 @@ def _shape(a: Shape, b: Shape, slot: str, form: Form) -> Shape:
 def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
     """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w."""
     run: Any = functools.partial(conv_p.bind, slot=slot, form=form, kernel=kernel)
-    axes = jax.sharding.get_abstract_mesh().explicit_axes
-    if axes:
-        run = _by_examples(run, axes, slot)
+    for mesh in (jax.typeof(a).sharding.mesh, jax.sharding.get_abstract_mesh()):
+        if mesh.explicit_axes:
+            with jax.sharding.use_abstract_mesh(mesh):
+                return _by_examples(run, mesh.explicit_axes, slot, a, b)
     result: jax.Array = run(*varying(a, b))
     return result
 
 
-def _by_examples(run: Any, axes: tuple[str, ...], slot: str) -> Any:
-    """Let a map run on a mesh with explicit axes: sharded over examples, and over nothing else.
+def _by_examples(
+    run: Any, axes: tuple[str, ...], slot: str, a: jax.Array, b: jax.Array
+) -> jax.Array:
+    """Run a map on a mesh with explicit axes: sharded over examples, and over nothing else.
 
     Inside, the axes are automatic: no kernel need know of them. Gradients are brought back to the
     sharding of what they are gradients to, as the transpose of `reshard` does.
     """
-
-    def sharded(a: jax.Array, b: jax.Array) -> Any:
-        whole = jax.sharding.PartitionSpec()
-        examples = jax.sharding.PartitionSpec(jax.typeof(a).sharding.spec[0])
-        out, right = (whole, examples) if slot == WINDOW else (examples, whole)
-        a, b = jax.sharding.reshard(a, examples), jax.sharding.reshard(b, right)
-        return jax.sharding.auto_axes(run, axes=axes, out_sharding=out)(a, b)
-
-    return sharded
+    whole = jax.sharding.PartitionSpec()
+    examples = jax.sharding.PartitionSpec(jax.typeof(a).sharding.spec[0])
+    out, right = (whole, examples) if slot == WINDOW else (examples, whole)
+    a, b = jax.sharding.reshard(varying(a, b), [examples, right])
+    result: jax.Array = jax.sharding.auto_axes(run, axes=axes, out_sharding=out)(a, b)
+    return result
 
 
 def varying(*arrays: jax.Array) -> list[jax.Array]:
@@ -155,6 +155,15 @@ def by_device(one: Map, slot: str) -> Map:
         return y.reshape(-1, *y.shape[2:])
 
     return whole
+
+
+def by_group(
+    each: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array, b: jax.Array, groups: int
+) -> jax.Array:
+    """Call ``each`` with the groups of both as a new first axis; its result's become channels."""
+    a, b = (jnp.moveaxis(t.reshape(*t.shape[:-1], groups, -1), -2, 0) for t in (a, b))
+    y = each(a, b)
+    return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], -1)
 
 
 def divisor(n: int, most: int) -> int:

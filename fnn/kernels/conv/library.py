@@ -9,6 +9,10 @@ XLA's CPU backend has fast convolutions for one layout only. It brings others in
 outermost program, but inside `lax.scan` they fall to a scalar loop, a hundred times slower. So the
 first two maps are written in that layout; the third is brought into it by explicit transposes, on
 the CPU alone: there they cost less than the loop, elsewhere they would be waste.
+
+On several devices the groups go one after the other. XLA would gather the examples, but for groups
+of one channel, and would add up the gradient to the window over too many devices where not every
+axis of the mesh takes a part of the examples.
 """
 
 import jax
@@ -16,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.form import Form, Kernel
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map, by_group, devices
 
 
 def swap_channels(w: jax.Array, groups: int) -> jax.Array:
@@ -112,4 +116,28 @@ def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     return jnp.moveaxis(w, 0, -2)
 
 
-LIBRARY = Kernel("lax", _output, _input, _window, symbolic=True)
+def _in_turn(one: Map, slot: str) -> Map:
+    """Convolve group by group on several devices."""
+
+    def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
+        single = form.groups == a.shape[-1] and slot != WINDOW
+        if form.groups == 1 or single or devices(a) == 1:
+            return one(a, b, form)
+
+        def loop(a: jax.Array, b: jax.Array) -> jax.Array:
+            plain = form._replace(groups=1)
+            y: jax.Array = lax.map(lambda pair: one(*pair, plain), (a, b))
+            return y
+
+        return by_group(loop, a, b, form.groups)
+
+    return whole
+
+
+LIBRARY = Kernel(
+    "lax",
+    _in_turn(_output, OUTPUT),
+    _in_turn(_input, INPUT),
+    _in_turn(_window, WINDOW),
+    symbolic=True,
+)

@@ -50,6 +50,7 @@ from fnn.kernels.conv.form import (
     Kernel,
     Map,
     by_device,
+    by_group,
     divisor,
     varying,
 )
@@ -252,9 +253,7 @@ def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
         f = _filter(form, points)
         if form.groups == 1:
             return one(a, b, f)
-        split = [jnp.moveaxis(v.reshape(*v.shape[:-1], form.groups, -1), -2, 0) for v in (a, b)]
-        y = jax.vmap(functools.partial(one, f=f))(*split)
-        return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], -1)
+        return by_group(jax.vmap(functools.partial(one, f=f)), a, b, form.groups)
 
     return whole
 

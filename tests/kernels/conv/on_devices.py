@@ -18,7 +18,7 @@ from tests.devices import collectives, error, strict
 
 X, W = (16, 12, 4), (3, 4, 4)
 CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
-    "conv_lax": (fnn.conv_lax, {}, W),
+    "conv_lax": (fnn.conv_lax, {"groups": 2}, (3, 2, 4)),
     "conv_taps": (fnn.conv_taps, {}, W),
     "conv_im2col, folded": (fnn.conv_im2col, {}, W),
     "conv_im2col, strided": (fnn.conv_im2col, {"stride": 2, "groups": 2}, (3, 2, 4)),
