@@ -1,11 +1,13 @@
 """Measure fnn against the library and against its peers.
 
     python -m benchmarks [SUBJECT ...] [--quick] [--peers]    measure, print tables, write results
+    python -m benchmarks [SUBJECT ...] --keep-memory          the same after fnn.keep_memory()
     python -m benchmarks report [FOLDER]                      tables and figures of results
     python -m benchmarks compare A B                          what moved by more than the spread
     python -m benchmarks derive [FOLDER]                      kernel rules from the sweep's results
 
-Results go to benchmarks/results/<device>/, those of --quick to benchmarks/results/quick/.
+Results go to benchmarks/results/<device>/, with --keep-memory to <device>-memory-kept/, those of
+--quick to benchmarks/results/quick/.
 """
 
 import argparse
@@ -18,8 +20,8 @@ from benchmarks import machine
 from benchmarks.session import EXTRA, QUICK, RESULTS, SUBJECTS
 
 
-def folder(device: str) -> Path:
-    return RESULTS / machine.slug(device)
+def folder(device: str, kept: bool = False) -> Path:
+    return RESULTS / (machine.slug(device) + "-memory-kept" * kept)
 
 
 def device() -> str:
@@ -28,12 +30,12 @@ def device() -> str:
     return subprocess.check_output([sys.executable, "-c", code], text=True).strip().split("\n")[-1]
 
 
-def run(subjects: list[str], quick: bool, peers: bool) -> Path:
+def run(subjects: list[str], quick: bool, peers: bool, kept: bool) -> Path:
     """Measure each subject in a process of its own, with the same settings for all."""
-    target = QUICK if quick else folder(device())
+    target = QUICK if quick else folder(device(), kept)
+    words = ["quick"] * quick + ["peers"] * peers + ["kept"] * kept
     for subject in subjects:
-        command = [sys.executable, "-m", "benchmarks.session", subject, str(target)]
-        command += ["quick" if quick else "full", "peers" if peers else "alone"]
+        command = [sys.executable, "-m", "benchmarks.session", subject, str(target), *words]
         print(f"{subject} ...", flush=True)
         try:
             limit = 60 if quick else 300 + (SUBJECTS | EXTRA)[subject]
@@ -59,6 +61,8 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer cases and rounds: a try-out")
     parser.add_argument("--peers", action="store_true", help='with the peers of "fnn[peers]"')
+    kept_help = "call fnn.keep_memory() first, for all contestants"
+    parser.add_argument("--keep-memory", action="store_true", help=kept_help)
     options = parser.parse_args()
     match options.words:
         case ["compare", before, after]:
@@ -77,7 +81,8 @@ def main() -> None:
             from benchmarks import report
 
             subjects = subjects or list(SUBJECTS)
-            print(report.text(run(subjects, options.quick, options.peers), subjects))
+            where = run(subjects, options.quick, options.peers, options.keep_memory)
+            print(report.text(where, subjects))
         case words:
             parser.error(f"no such subject or command: {' '.join(words)}")
 

@@ -23,19 +23,13 @@ def environment() -> dict[str, str]:
     """Settings of every measuring process, the same for all contestants in it.
 
     Threads of OpenMP that wait do not spin, or PyTorch's would slow JAX's in the same process and
-    the other way round. Freed memory is kept (glibc): otherwise every array of 32 MB or more comes
-    fresh from the kernel and is paid for page by page at every call, which measured 10 times the
-    cost of writing it, for JAX and for PyTorch alike. Single-precision matrix products of a GPU
-    are single precision. Python keeps the bytecode of what it imports, as installed packages have
-    theirs: or else fnn in this tree is compiled anew in every process, half its time to import.
+    the other way round. Single-precision matrix products of a GPU are single precision. Python
+    keeps the bytecode of what it imports, as installed packages have theirs: or else fnn in this
+    tree is compiled anew in every process, half its time to import.
     """
     return {
         "OMP_WAIT_POLICY": "passive",
         "OMP_NUM_THREADS": str(threads()),
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": str(2**36),
-        "MALLOC_TOP_PAD_": str(2**28),
-        "MALLOC_ARENA_MAX": "1",
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONDONTWRITEBYTECODE": "",

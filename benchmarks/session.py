@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import fnn
 from benchmarks import machine
 from benchmarks.timing import Budget, Row
 
@@ -45,6 +46,7 @@ class Session(NamedTuple):
 
     quick: bool
     peers: bool
+    kept: bool  # whether the process keeps freed memory, see `fnn.keep_memory`
     seed: int
 
     @property
@@ -59,6 +61,8 @@ class Session(NamedTuple):
 
 def measure(subject: str, session: Session, folder: Path) -> None:
     """Run every job of a subject; ``folder/subject.json`` is complete after each of them."""
+    if session.kept and not fnn.keep_memory():
+        raise SystemExit("the C library here does not take the settings of fnn.keep_memory")
     start = time.perf_counter()
     limit = QUICK_LIMIT if session.quick else (SUBJECTS | EXTRA)[subject]
     record: dict[str, Any] = {"subject": subject, **machine.facts(), **session._asdict()}
@@ -99,9 +103,10 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> None:
-    subject, folder, quick, peers = arguments
+    subject, folder, *words = arguments
     seed = random.SystemRandom().randrange(2**32)
-    measure(subject, Session(quick == "quick", peers == "peers", seed), Path(folder))
+    options = (word in words for word in ("quick", "peers", "kept"))
+    measure(subject, Session(*options, seed), Path(folder))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from fnn.windows import (
     receptive_field as receptive_field,
     transposed_size as transposed_size,
 )
+from fnn.memory import keep_memory as keep_memory
 from fnn import trees as trees
 from fnn.trees import count as count, paths as paths
 
@@ -213,6 +214,7 @@ from fnn.optimizers.wrappers import (
     accumulate as accumulate,
     average as average,
     lookahead as lookahead,
+    with_loss_scale as with_loss_scale,
     with_master_weights as with_master_weights,
 )
 from fnn.optimizers.flat import flat as flat
@@ -225,13 +227,15 @@ from fnn.training.nonfinite import NonFiniteError as NonFiniteError
 from fnn.training.augment import augmented as augmented
 from fnn.training.evaluate import evaluate as evaluate, predict as predict
 
+from fnn.training import sharding as sharding
+
 from fnn import data as data, weights as weights
 from fnn.weights.checkpoint import save as save, load as load
 
 __version__ = "0.2.0"
 
 # What help() and a star import show: the names above, in their order, without the rooms' own.
-_GROUPS = ("trees", "initializers", "analysis", "schedules", "data", "weights")
+_GROUPS = ("trees", "initializers", "analysis", "schedules", "sharding", "data", "weights")
 __all__ = [
     name
     for name, value in list(globals().items())

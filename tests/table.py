@@ -217,6 +217,7 @@ REASONS = {
     "a transform: optimizers/test_transforms.py": """
         accumulate add_weight_decay average chain clip_by_global_norm clip_by_value l2 lookahead
         with_master_weights""",
+    "a transform of the loss: training/test_precision.py": "with_loss_scale",
     "a transform: optimizers/test_parts.py": "freeze partition",
     "a transform: optimizers/test_flat.py": "flat",
     "takes the state of an optimizer: optimizers/test_optimizer_state.py": """
@@ -238,5 +239,6 @@ REASONS = {
     "reads or writes a file: weights/test_checkpoint.py": "load save",
     "integers only: test_windows.py": "output_size receptive_field transposed_size",
     "measures and writes a file: kernels/conv/test_rule.py": "tune",
+    "sets the process up: test_memory.py": "keep_memory",
 }
 EXEMPT = {name: reason for reason, names in REASONS.items() for name in names.split()}

@@ -238,7 +238,7 @@ def test_results_are_written_after_each_job(
     made = [(name, lambda name=name: look(name)) for name in ("one", "two", "three")]
     monkeypatch.setattr("benchmarks.pooling.jobs", lambda told: iter(made))
     monkeypatch.setattr("benchmarks.machine.ceiling", lambda quick: {"gflops": 1.0, "gbytes": 1.0})
-    session.measure("pooling", session.Session(True, False, 0), tmp_path)
+    session.measure("pooling", session.Session(True, False, False, 0), tmp_path)
     found = session.read(tmp_path)["pooling"]
     assert seen == [None, 1, 1]
     assert [r["contestant"] for r in found["rows"]] == ["one", "three"]

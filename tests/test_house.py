@@ -10,7 +10,7 @@ import pytest
 import fnn
 
 HOUSE = Path(fnn.__file__).parent
-GROUND = ("dtypes", "checks", "trees", "windows", "functions", "compiler")
+GROUND = ("dtypes", "checks", "trees", "windows", "functions", "compiler", "memory")
 # A room may import the ground, itself, and the rooms before it.
 ROOMS = ("kernels", "layers", "losses", "analysis", "optimizers", "training")
 APART = ("data", "weights")  # import the ground and themselves alone
