@@ -14,10 +14,11 @@ of functions, and a training run one compiled program. Everything composes with 
 - `fnn.optimizers`: sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging; and
   `fnn.schedules`.
 - `fnn.training`: make_step, one compiled step; train, a whole run, its Report and its Run;
-  augmented; evaluate, predict; trajectory.
+  augmented; evaluate, predict; trajectory; `fnn.sharding`.
 - `fnn.data`: the packaged digits, readers of image files, batches of large arrays.
 - `fnn.weights`: save, load, the latest file, PyTorch's weights in and out.
-- tools: output_size, receptive_field; count, paths, `fnn.trees`; tune, for convolutions.
+- tools: output_size, receptive_field; count, paths, `fnn.trees`; tune, for convolutions;
+  keep_memory, for large arrays on a CPU.
 
 What a model, a loss or a training script needs has a flat name, such as `fnn.conv`; other names are
 grouped, such as `fnn.schedules.cosine`. ``help(fnn.conv)`` shows one function.

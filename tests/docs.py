@@ -20,7 +20,7 @@ import fnn
 
 OUT = Path(__file__).parents[1] / "out" / "docs"
 ROOMS = ("layers", "losses", "analysis", "optimizers", "training", "data", "weights")
-TOOLS = "Tools: sizes of windows, parameter pytrees, and convolutions chosen by measurement."
+TOOLS = "Tools: sizes of windows, parameter pytrees, what suits this machine."
 # Types that JAX's initializers name, and that exist for type checkers only.
 JAX = r"Error parsing type annotation .* for fnn\.initializers\."
 SHORT = {  # the names that the source has for types
