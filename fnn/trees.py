@@ -7,6 +7,7 @@ slashes. A mask is a function of that string, so that it reads in the script tha
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from fnn.checks import describe, wrong
 from fnn.dtypes import is_floating, widen
@@ -149,6 +150,12 @@ def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
     """
     scale, norm = scaled_norm(tree)
     return scale * norm
+
+
+def all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
+    """Whether all numbers of a tree of floating-point arrays are finite."""
+    found = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
+    return functools.reduce(operator.and_, found, jnp.array(True))
 
 
 def check_like(function: str, argument: str, tree: Any, like: Any) -> None:

@@ -1,4 +1,4 @@
-"""What goes around an optimizer: accumulation, averages, lookahead, float32 master weights."""
+"""What goes around an optimizer: accumulation, averages, lookahead, and half precision's needs."""
 
 import functools
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from fnn.checks import BELOW_ONE, Range, check_int, check_number, wrong
 from fnn.dtypes import computed_wide, number_like, widen
@@ -20,7 +20,7 @@ from fnn.optimizers.base import (
     run_update,
     total_weight,
 )
-from fnn.trees import check_like
+from fnn.trees import all_finite, check_like
 
 
 def _map(formula: Any, *trees: Any) -> Any:
@@ -29,6 +29,9 @@ def _map(formula: Any, *trees: Any) -> Any:
 
 def _widened(tree: Any) -> Any:
     return jax.tree.map(widen, tree)
+
+
+LARGEST_SCALE = 2.0**100  # of a loss: far above need, far below infinity
 
 
 class Accumulated(NamedTuple):
@@ -282,3 +285,92 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
         return moved, Mastered(inner, master)
 
     return Optimizer(init, update)
+
+
+class Scaled(NamedTuple):
+    """State of `with_loss_scale`.
+
+    Attributes:
+        inner: the state of the optimizer.
+        scale: float32[], what the next step multiplies the loss by.
+        good: int32[], finite gradients since the scale changed.
+    """
+
+    inner: Any
+    scale: Float[Array, ""]
+    good: Int[Array, ""]
+
+
+def with_loss_scale(
+    optimizer: Transform, *, initial: float = 2.0**15, grow_after: int = 2000
+) -> Optimizer:
+    """Multiply the loss before it is differentiated, so that no gradient is too small for float16.
+
+    ``g = grad(scale loss) / scale``, divided in float32. If any number of g is not finite, the
+    parameters and the optimizer's state stay as they are, and the scale is halved; after every
+    grow_after finite gradients it is doubled. At scale 1 no step is left out: what is not finite
+    then comes from the loss, and `fnn.train` tells where.
+
+    The update differentiates ``value_fn`` itself, which `fnn.make_step` and `fnn.train` hand to it.
+    In their programs the loss is still computed once, and the gradient without the scale not at
+    all, unless ``observe`` reads it.
+
+    Args:
+        optimizer: any; put it around clipping, accumulation and master weights.
+        initial: the first scale, at least 1; dividing by a power of two rounds nothing.
+        grow_after: finite gradients after which the scale is doubled.
+
+    Returns:
+        An `Optimizer`; its update needs params and value_fn.
+
+    Raises:
+        ValueError: initial or grow_after < 1; from update, params or value_fn missing.
+
+    Source: P. Micikevicius et al., Mixed precision training (2018).
+
+    >>> def loss(w, batch):                            # the gradient, 2^-26, is zero in float16
+    ...     return (w.astype(jnp.float16) * 2.0**-13).astype(jnp.float32) * 2.0**-13
+    >>> optimizer, w = fnn.with_loss_scale(fnn.sgd(2.0**26)), jnp.array(3.0)
+    >>> w, state, _ = fnn.make_step(loss, optimizer)(w, optimizer.init(w), None)
+    >>> float(w), float(state.scale)
+    (2.0, 32768.0)
+    """
+    check_number("with_loss_scale", "initial", initial, Range(1))
+    check_int("with_loss_scale", "grow_after", grow_after, 1)
+
+    def init(params: Any) -> Scaled:
+        scale = jnp.array(initial, jnp.float32)
+        return Scaled(optimizer.init(params), scale, jnp.zeros((), jnp.int32))
+
+    def update(
+        grads: Any, state: Any, params: Any = None, *, value_fn: Any = None, **extra: Any
+    ) -> tuple[Any, Any]:
+        check_state("with_loss_scale", state, Scaled)
+        need_params("with_loss_scale", grads, params)
+        if value_fn is None:
+            needed = "update(grads, state, params, value_fn=<the loss of params>)"
+            raise wrong("with_loss_scale", "value_fn", "None", needed)
+        grads = _scaled_gradient(value_fn, params, state.scale)
+        extra |= {"value_fn": value_fn, "grad": grads}
+        updates, inner = run_update(optimizer, grads, state.inner, params, extra)
+        finite = all_finite(grads)
+        used = finite | (state.scale <= 1)
+        inner = jax.tree.map(functools.partial(jnp.where, used), inner, state.inner)
+        updates = jax.tree.map(lambda u: jnp.where(used, u, 0), updates)
+        return updates, _rescaled(state._replace(inner=inner), finite, grow_after)
+
+    return Optimizer(init, update)
+
+
+def _scaled_gradient(value_fn: Any, params: Any, scale: Array) -> Any:
+    value, pull = jax.vjp(value_fn, params)
+    (grads,) = pull(scale.astype(value.dtype))
+    return jax.tree.map(lambda g: g / scale.astype(g.dtype), _widened(grads))
+
+
+def _rescaled(state: Scaled, finite: Array, grow_after: int) -> Scaled:
+    """Return the state with the scale of the next step."""
+    good = jnp.where(finite, state.good + 1, 0)
+    grown = jnp.where(good < grow_after, state.scale, 2 * state.scale)
+    scale = jnp.where(finite, jnp.minimum(grown, LARGEST_SCALE), jnp.maximum(state.scale / 2, 1))
+    return state._replace(scale=scale, good=jnp.where(good < grow_after, good, 0))

@@ -6,7 +6,6 @@ padded.
 """
 
 import functools
-import operator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -17,6 +16,7 @@ from jaxtyping import Array
 from fnn.dtypes import accumulator, is_floating
 from fnn.training.report import Run
 from fnn.training.step import Learner, Observer, Plan, Seen, take_step
+from fnn.trees import all_finite
 
 
 class Feed(Protocol):
@@ -146,7 +146,7 @@ def advance(
         last = functools.partial(step, feed.whole, size=feed.rest)
         carry = lax.cond(stop > feed.whole, last, lambda same: same, carry)
     learner, tally = carry
-    return learner, tally._replace(finite=_finite((tally.loss, learner.params)))
+    return learner, tally._replace(finite=all_finite((tally.loss, learner.params)))
 
 
 def run_call(
@@ -216,8 +216,3 @@ def _observed(watch: Watch, step: Any, tally: Tally, params: Any, seen: Seen, ba
 
 def _observe(watch: Watch, params: Any, seen: Seen, batch: Any) -> Any:
     return watch.observe(params, seen.grads, seen.updates, batch)
-
-
-def _finite(tree: Any) -> Array:
-    """Whether all numbers of a tree are finite."""
-    return functools.reduce(operator.and_, [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)])

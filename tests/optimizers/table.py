@@ -117,6 +117,7 @@ AROUND = {
     "average, decay": Row(after(fnn.average), {"decay": 0.9}),
     "average, debias": Row(after(option(fnn.average, debias=True)), {"decay": 0.9}),
     "lookahead": Row(around(fnn.lookahead, fnn.momentum, k=2), {"slow_rate": 0.4}),
+    "with_loss_scale": Row(around(fnn.with_loss_scale), {"initial": 64.0}),
     "with_master_weights": Row(around(fnn.with_master_weights)),
     "flat": Row(around(fnn.flat)),
     "freeze": Row(around(fnn.freeze, mask=is_b)),
