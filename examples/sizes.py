@@ -54,29 +54,27 @@ ALEXNET = [  # window, maps in each group, maps, groups, stride, padding, whethe
     (3, 192, 384, 2, 1, 1, False),
     (3, 192, 256, 2, 1, 1, True),
 ]
-HE = fnn.initializers.he_normal()
 COUNTS = ("units", "weights", "connections")
 
 
-def init(key, net, weights=HE):
+def init(key, net):
     side = 32 >> sum(net.halvings)
     maps = list(itertools.pairwise((3, *net.widths)))
     sizes = list(itertools.pairwise((side**2 * net.widths[-1], *net.hidden, 10)))
     keys = iter(jax.random.split(key, len(maps) + len(sizes)))
     return {
         "conv": [
-            fnn.init_conv(next(keys), (k, k), *m, weights=weights)
-            for k, m in zip(net.kernels, maps, strict=True)
+            fnn.init_conv(next(keys), (k, k), *m) for k, m in zip(net.kernels, maps, strict=True)
         ],
-        "dense": [fnn.init_dense(next(keys), *s, weights=weights) for s in sizes],
+        "dense": [fnn.init_dense(next(keys), *s) for s in sizes],
     }
 
 
-def features(params, x, net, act=fnn.relu, pool=fnn.max_pool):
+def features(params, x, net, act=fnn.relu, pool=fnn.max_pool, conv=fnn.conv):
     """What every convolution and every pooling gives, in turn."""
     found = []
     for layer, halvings in zip(params["conv"], net.halvings, strict=True):
-        x = act(fnn.conv(x, **layer))
+        x = act(conv(x, **layer))
         found.append(x)
         for _ in range(halvings):
             x = pool(x, 2)
@@ -84,8 +82,8 @@ def features(params, x, net, act=fnn.relu, pool=fnn.max_pool):
     return found
 
 
-def logits(params, x, net, act=fnn.relu):  # (n, 32, 32, 3)
-    x = fnn.flatten(features(params, x, net, act)[-1])
+def logits(params, x, net, act=fnn.relu, conv=fnn.conv):  # (n, 32, 32, 3)
+    x = fnn.flatten(features(params, x, net, act, conv=conv)[-1])
     for layer in params["dense"][:-1]:
         x = act(fnn.dense(x, **layer))
     return fnn.dense(x, **params["dense"][-1])

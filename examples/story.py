@@ -5,13 +5,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-def arguments(doc: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read ``--out`` and ``--quick``; the help is the script's own docstring."""
+def arguments(doc: str, argv: Sequence[str] | None = None, **more: str) -> argparse.Namespace:
+    """Read ``--out``, ``--quick`` and ``more`` switches by name, each with its help.
+
+    The help of the whole is the script's own docstring.
+    """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
     parser.add_argument("--quick", action="store_true", help="a short run, as the tests make it")
+    for name, text in more.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     return parser.parse_args(argv)
 
 
