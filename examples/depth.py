@@ -2,8 +2,8 @@
 
 Systems   D2 D4
 Command   python examples/depth.py          narrow networks, of about 45,000 weights each
-          python examples/depth.py --full   those of the text, of about 2.7 million; not yet run
-                                            to its end, as 2 cores are too slow for it
+          python examples/depth.py --full   those of the text, of about 2.7 million; not run
+                                            yet: 2 cores are too slow for it
 Time      50 s on 2 cores
 Images    the packaged digits, enlarged from 8x8 to 32x32, the same in all three colours
 Expected
