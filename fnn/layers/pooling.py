@@ -140,7 +140,7 @@ def max_unpool(
     if indices.shape != y.shape:
         raise wrong(name, "indices", describe(indices), f"the shape of y {describe(y)}")
     sizes = per_axis(name, "spatial", spatial, y.ndim - 2, 0)
-    n, size, c = len(y), math.prod(sizes), y.shape[-1]
+    n, size, c = y.shape[0], math.prod(sizes), y.shape[-1]
 
     def plane(y: jax.Array, place: jax.Array) -> jax.Array:
         place, number = jnp.where(place < 0, size, place), jnp.arange(len(y))

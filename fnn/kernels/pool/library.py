@@ -69,7 +69,7 @@ def _max_tangent(
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
     y, place = _max(x, windows), winner(lax.stop_gradient(x), windows)
-    n, outputs, c = len(x), math.prod(y.shape[1:-1]), x.shape[-1]
+    n, outputs, c = x.shape[0], math.prod(y.shape[1:-1]), x.shape[-1]
     wide = widen(t).reshape(n, math.prod(x.shape[1:-1]), c)
     tangent = jnp.take_along_axis(wide, place.reshape(n, outputs, c), 1, mode="promise_in_bounds")
     return y, tangent.reshape(y.shape).astype(t.dtype)
@@ -104,7 +104,7 @@ def _running_norm(
 def _norm_library(x: jax.Array, windows: Windows, p: int | float) -> jax.Array:
     each = axes(windows, x.shape[1:-1])
     if not all(a.o for a in each):
-        return jnp.zeros((len(x), *(a.o for a in each), x.shape[-1]), x.dtype)
+        return jnp.zeros((x.shape[0], *(a.o for a in each), x.shape[-1]), x.dtype)
     for axis, a in reversed([*enumerate(each, 1)]):
         edges, starts = [(0, 0, 0)] * x.ndim, np.arange(a.o) * a.s
         edges[axis] = (a.lo, a.hi, 0)

@@ -41,7 +41,7 @@ def _longer(windows: Windows, spatial: tuple[int, ...]) -> Windows:
 
 
 def _drop(y: jax.Array, windows: Windows, spatial: tuple[int, ...]) -> jax.Array:
-    return lax.slice(y, (0,) * y.ndim, (len(y), *windows.output(spatial), y.shape[-1]))
+    return lax.slice(y, (0,) * y.ndim, (y.shape[0], *windows.output(spatial), y.shape[-1]))
 
 
 def _pad(x: jax.Array, value: Any, edges: Sequence[tuple[int, int]]) -> jax.Array:
