@@ -72,6 +72,8 @@ def cases() -> dict[str, list[Case]]:
     with warnings.catch_warnings():
         # onnx computes the expected values as it loads, some at log(0) or beyond the range of int8
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="onnx")
+        # and sets the shape of an array, which NumPy 2.5 deprecates
+        warnings.filterwarnings("ignore", "Setting the shape", DeprecationWarning, module="onnx")
         tests = load_model_tests(kind="node") + load_model_tests(kind="pytorch-converted")
     found: dict[str, list[Case]] = {operator: [] for operator in OPERATORS}
     for test in tests:

@@ -149,7 +149,8 @@ def flat(
             return new(x, x.val) if isinstance(x, Literal) else numbers[x]
 
         for eqn in jaxpr.eqns:
-            place, held = call or _call(eqn, this), inner(eqn)
+            held = inner(eqn)
+            place = call or _call(eqn, held, this)
             reads = [read(x) for x in eqn.invars]
             alone = len(held) == 1 and len(held[0].jaxpr.invars) == len(reads)
             if alone and eqn.primitive.name not in LOOPS:
@@ -179,10 +180,19 @@ def known(program: Program, array: int) -> Any:
         return np.asarray(op.primitive.bind(*values, **op.params))
 
 
-def _call(eqn: JaxprEqn, run: int) -> Call | None:
+def _call(eqn: JaxprEqn, held: list[ClosedJaxpr], run: int) -> Call | None:
     """Return the call of fnn that an equation is from: `fnn.functions.jitted` leaves its name.
 
-    All equations of one call have one traceback, that of the line where the function was called.
+    JAX 0.10 writes the equations of a call into the caller's program, all with the traceback of the
+    line where the function was called. JAX 0.12 writes one equation, which holds them.
     """
+    if name := _scope(eqn):
+        return Call(name, (run, id(eqn.source_info.traceback)))
+    name = eqn.params.get("name")
+    called = any(name == _scope(first) for body in held for first in body.eqns[:1])
+    return Call(str(name), (run, id(eqn))) if name and called else None
+
+
+def _scope(eqn: JaxprEqn) -> str | None:
     found = re.search(r"fnn\.([a-z]\w*)", str(eqn.source_info.name_stack))
-    return Call(found[1], (run, id(eqn.source_info.traceback))) if found else None
+    return found[1] if found else None
