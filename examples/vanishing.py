@@ -198,7 +198,8 @@ def draw_products(depth, lag, chain, bound, linear, steps, layers, transient):
         lag.semilogy(norms, **line, label=f"linear, {s} Q")
     lag.semilogy(steps, **LINES[3], label="tanh, 0.9 Q")
     lag.semilogy(layers, "k+", label="12 tanh layers, 0.9 Q")
-    lag.semilogy(transient[:20], **LINES[4], label="linear, norm 2.1, radius 0.5")
+    lag.set_ylim(1e-7, 1e2)  # leaves room for the legend
+    lag.semilogy(transient[:16], **LINES[4], label="linear, norm 2.1, radius 0.5")
     label(lag, "by distance back in time (Q orthogonal)", "steps", "norm of the gradient",
           legend=True)  # fmt: skip
 
