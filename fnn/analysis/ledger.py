@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fnn.analysis.arithmetic import PRODUCTS, multiply_adds
-from fnn.analysis.program import LOOPS, Call, Operation, Program
+from fnn.analysis.program import LOOPS, Call, Operation, Program, carried
 from fnn.analysis.reach import reach, volume
 from fnn.checks import wrong
 
@@ -94,16 +94,15 @@ def _flow(program: Program, inputs: Sequence[Source]) -> list[Source]:
 
 def _flow_in_scan(op: Operation, reads: list[Source]) -> list[Source]:
     """Return the same for the body of a scan, whose carry may be data from a later step on."""
-    (body,), start = op.bodies, op.params["num_consts"]
-    stop = start + op.params["num_carry"]
+    (body,), place = op.bodies, carried(op.params)
     while True:
         sources = _flow(body, reads)
-        after = [sources[i] for i in body.outputs[: stop - start]]
-        pairs = zip(reads[start:stop], after, strict=True)
-        carry = [_merged(pair) for pair in pairs]
-        if carry == reads[start:stop]:
+        before = reads[place]
+        after = [sources[i] for i in body.outputs[: len(before)]]
+        carry = [_merged(pair) for pair in zip(before, after, strict=True)]
+        if carry == before:
             return sources
-        reads = [*reads[:start], *carry, *reads[stop:]]
+        reads = [*reads[: place.start], *carry, *reads[place.stop :]]
 
 
 class Book(NamedTuple):

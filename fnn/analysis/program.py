@@ -69,6 +69,15 @@ def inner(eqn: JaxprEqn) -> list[ClosedJaxpr]:
     return held
 
 
+def carried(params: dict[str, Any]) -> slice:
+    """Return which inputs of a scan are its carry: its constants come before, its steps after."""
+    if "num_carry" in params:  # JAX 0.10
+        start = params["num_consts"]
+        return slice(start, start + params["num_carry"])
+    start, carries, _ = map(len, params["ft_in"].unpack())  # JAX 0.12
+    return slice(start, start + carries)
+
+
 class Call(NamedTuple):
     """One call of a function of fnn.
 

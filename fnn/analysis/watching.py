@@ -19,7 +19,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, primitives
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Shaped
 
-from fnn.analysis.program import Known, inner, split, trace
+from fnn.analysis.program import Known, carried, inner, split, trace
 from fnn.checks import check_array, check_scalar, describe, wrong
 from fnn.dtypes import is_floating
 from fnn.functions import frozen
@@ -239,15 +239,14 @@ def _checkpoint(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays)
 
 
 def _scan(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
-    closed, carries = eqn.params["jaxpr"], eqn.params["num_carry"]
-    start = eqn.params["num_consts"]
-    consts, carry, xs = values[:start], values[start : start + carries], values[start + carries :]
+    closed, place = eqn.params["jaxpr"], carried(eqn.params)
+    consts, carry, xs = values[: place.start], values[place], values[place.stop :]
 
     def body(carry: list[Any], step: Any) -> Any:
         own, nudges = step
         args = [*consts, *carry, *own]
         results, seen = _run(function, closed.jaxpr, closed.consts, args, nudges)
-        return results[:carries], (results[carries:], seen)
+        return results[: len(carry)], (results[len(carry) :], seen)
 
     nudges = {name: nudges[name] for name in _marks(eqn).keys() & nudges.keys()}
     how = {key: eqn.params[key] for key in ("length", "reverse", "unroll")}
