@@ -348,12 +348,15 @@ def _kinks(slopes: Slopes, run: Callable[[float], Slopes], step: float) -> Any:
     Where the loss is smooth, an eighth of the step leaves an eighth of the gap between the sides. A
     kink at x leaves it as it is, and one beside x, within the step, takes the error with it.
     """
-    below, above = np.minimum(slopes.ahead, slopes.behind), np.maximum(slopes.ahead, slopes.behind)
-    between = (slopes.gradient > below - slopes.noise) & (slopes.gradient < above + slopes.noise)
-    suspect = between & (slopes.relative > TOLERANCE) & (slopes.gap > 4 * slopes.noise)
+    suspect = (slopes.relative > TOLERANCE) & (slopes.gap > 4 * slopes.noise)
     if not suspect.any():
         return suspect
     finer = run(step / 8)
+    # Both sides at h = 0: curvature moves the slopes by a part that falls as h, and it is no kink.
+    sides = [(8 * near - far) / 7 for near, far in zip(finer[2:4], slopes[2:4], strict=True)]
+    noise = (8 * finer.noise + slopes.noise) / 7
+    below, above = np.minimum(*sides) - noise, np.maximum(*sides) + noise
+    suspect &= (slopes.gradient > below) & (slopes.gradient < above)
     at_it = finer.gap > slopes.gap / 4
     beside_it = finer.error <= np.maximum(slopes.error / 256, finer.noise)
     return suspect & (at_it | beside_it)

@@ -136,6 +136,17 @@ def test_kinks_are_named_and_are_no_errors() -> None:
     assert (one_sided.kinks, one_sided.checked) == (1, 3)
 
 
+@pytest.mark.parametrize(("kink", "curvature"), [(1.0, -1.0), (-1.0, 1.0), (1.0, 1.0)])
+def test_a_kink_with_curvature_on_both_sides_is_named(kink: float, curvature: float) -> None:
+    """The gradient at 0, 1/2, is an end of what lies between the slopes of the sides."""
+
+    def loss(x: Any) -> Any:
+        return (0.5 * x + kink * fnn.relu(x) + curvature * x**2 / 2).sum()
+
+    (leaf,) = check_gradients(loss, jnp.zeros(1)).leaves
+    assert (leaf.kinks, leaf.relative) == (1, 0)
+
+
 @jax.custom_jvp
 def bent(x: Any) -> Any:
     return jnp.abs(x)
