@@ -59,6 +59,12 @@ def close(
     )
 
 
+def vjp(fn: Callable[..., Any], *args: Any) -> tuple[Any, Callable[..., Any]]:
+    """`jax.vjp` as two programs: called as it is, it compiles every operation by itself."""
+    value, pull = jax.jit(lambda *xs: jax.vjp(fn, *xs))(*args)
+    return value, jax.jit(pull)
+
+
 def check(
     fn: Callable[..., Any],
     oracle: Callable[..., Any],

@@ -4,6 +4,7 @@
 algorithm with the oracle over random forms.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.check import check, close
+from tests.check import check, close, vjp
 from tests.oracles import conv as oracle
 from tests.recorded.record_torch_conv import CASES, FILE, arrays
 
@@ -40,31 +41,46 @@ def test_A8_B16_D6_equivariance(fn: Any) -> None:
     """The shift of the input shifts the output: on a torus, and with zeros off the border."""
     x, w = normal((1, 8, 9, 3), W)
     y = fn(x, w, padding_mode="circular")
-    shifted = fn(jnp.roll(x, (2, -3), (1, 2)), w, padding_mode="circular")
-    close(shifted, jnp.roll(y, (2, -3), (1, 2)), length=27)
-    inner = jnp.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
-    moved = fn(jnp.roll(inner, (1, -2), (1, 2)), w)
-    close(moved, jnp.roll(fn(inner, w), (1, -2), (1, 2)), length=27)
+    shifted = fn(np.roll(x, (2, -3), (1, 2)), w, padding_mode="circular")
+    close(shifted, np.roll(y, (2, -3), (1, 2)), length=27)
+    inner = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    moved = fn(np.roll(inner, (1, -2), (1, 2)), w)
+    close(moved, np.roll(fn(inner, w), (1, -2), (1, 2)), length=27)
 
 
 @every
 def test_linearity(fn: Any) -> None:
     x, y, w, v = normal(X, X, W, W)
-    close(fn(2 * x - y, w), 2 * fn(x, w) - fn(y, w), length=108)
-    close(fn(x, 2 * w - v), 2 * fn(x, w) - fn(x, v), length=108)
+    of = lambda x, w: np.asarray(fn(x, w))
+    close(of(2 * x - y, w), 2 * of(x, w) - of(y, w), length=108)
+    close(of(x, 2 * w - v), 2 * of(x, w) - of(x, v), length=108)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def first(fn: Any, x: Any, w: Any, b: Any, g: Any) -> list[Any]:
+    y, pull = jax.vjp(fn, x, w, b)
+    return [y, *pull(g)]
 
 
 @every
 def test_agreement(fn: Any) -> None:
     """Value and gradients are those of every other algorithm."""
-    x, w, b, g = normal(X, W, (4,), (2, 6, 7, 4))
-
-    def run(fn: Any) -> list[Any]:
-        y, pull = jax.vjp(fn, x, w, b)
-        return [y, *pull(jnp.asarray(g))]
-
-    for got, want in zip(run(fn), run(fnn.conv_lax), strict=True):
+    arrays = normal(X, W, (4,), (2, 6, 7, 4))
+    for got, want in zip(first(fn, *arrays), first(fnn.conv_lax, *arrays), strict=True):
         close(got, want, length=84)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def second(fn: Any, *arrays: Any) -> Any:
+    x, w, u, v = arrays
+
+    def slope(x: Any, w: Any) -> Any:
+        return jax.grad(lambda x, w: jnp.sin(fn(x, w)).sum(), (0, 1))(x, w)
+
+    def along(x: Any, w: Any) -> Any:
+        return sum(map(jnp.vdot, slope(x, w), (u, v)))
+
+    return jax.grad(along, (0, 1))(x, w), jax.jvp(slope, (x, w), (u, v))[1]
 
 
 @every
@@ -73,21 +89,9 @@ def test_second_derivatives(fn: Any) -> None:
 
     That one is checked against finite differences in test_table.py.
     """
-
-    def second(fn: Any, *arrays: Any) -> Any:
-        x, w, u, v = arrays
-
-        def slope(x: Any, w: Any) -> Any:
-            return jax.grad(lambda x, w: jnp.sin(fn(x, w)).sum(), (0, 1))(x, w)
-
-        def along(x: Any, w: Any) -> Any:
-            return sum(map(jnp.vdot, slope(x, w), (u, v)))
-
-        return jax.grad(along, (0, 1))(x, w), jax.jvp(slope, (x, w), (u, v))[1]
-
     with jax.enable_x64(True):
         arrays = normal(*((1, 4, 5, 2), (3, 3, 2, 2)) * 2, dtype=np.float64)
-        got, want = (jax.jit(second, static_argnums=0)(f, *arrays) for f in (fn, fnn.conv_lax))
+        got, want = (second(f, *arrays) for f in (fn, fnn.conv_lax))
         for reverse, forward, value in zip(*got, want[0], strict=True):
             close(reverse, value, length=400)
             close(forward, value, length=400)
@@ -96,37 +100,38 @@ def test_second_derivatives(fn: Any) -> None:
 BATCHED = [(0, None), (None, 3), (1, 0), (2, 2)]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def pulled(fn: Any, x: Any, w: Any) -> Any:
+    """The value, and the gradients for a cotangent that depends on it and for one that does not."""
+    y, pull = jax.vjp(fn, x, w)
+    (fixed,) = normal(y.shape, seed=1)
+    return y, pull(jnp.sin(y)), pull(jnp.asarray(fixed))
+
+
 @every
 @pytest.mark.parametrize("axes", BATCHED, ids=str)
 def test_vmap_is_a_loop(fn: Any, axes: tuple[int | None, int | None]) -> None:
     """Value and both gradients, whichever of the arrays has the new axis."""
-
-    def run(x: Any, w: Any) -> Any:
-        y, pull = jax.vjp(fn, x, w)
-        return y, pull(jnp.sin(y)), pull(jnp.asarray(fixed))
-
-    count, (fixed,) = 3, normal((2, 6, 7, 4), seed=1)
+    count, run = 3, functools.partial(pulled, fn)
     x, w = normal(*(s if a is None else (count, *s) for s, a in zip((X, W), axes, strict=True)))
     batches = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip((x, w), axes, strict=True)]
-    got = jax.jit(jax.vmap(run, axes))(*batches)
-    single = jax.jit(run)
+    got = jax.tree.map(np.asarray, jax.jit(jax.vmap(run, axes))(*batches))
     for i in range(count):
-        want = single(*(a if d is None else a[i] for a, d in zip((x, w), axes, strict=True)))
+        want = run(*(a if d is None else a[i] for a, d in zip((x, w), axes, strict=True)))
         jax.tree.map(lambda g, v, i=i: close(g[i], v, length=84), got, want)
+
+
+def in_groups(x: Any, w: Any) -> Any:
+    return fnn.conv(x, w, groups=3)
 
 
 @pytest.mark.parametrize("axes", BATCHED, ids=str)
 def test_vmap_with_groups(axes: tuple[int | None, int | None]) -> None:
     """The new axis goes inside each group, or makes groups of its own: value and gradients."""
-    shapes, (fixed,) = ((2, 4, 6), (3, 2, 9)), normal((2, 4, 9), seed=1)
-
-    def run(x: Any, w: Any) -> Any:
-        y, pull = jax.vjp(lambda x, w: fnn.conv(x, w, groups=3), x, w)
-        return y, pull(jnp.sin(y)), pull(jnp.asarray(fixed))
-
+    shapes, run = ((2, 4, 6), (3, 2, 9)), functools.partial(pulled, in_groups)
     batches = normal(*(s if a is None else (2, *s) for s, a in zip(shapes, axes, strict=True)))
     moved = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip(batches, axes, strict=True)]
-    got = jax.jit(jax.vmap(run, axes))(*moved)
+    got = jax.tree.map(np.asarray, jax.jit(jax.vmap(run, axes))(*moved))
     for i in range(2):
         want = run(*(a if d is None else a[i] for a, d in zip(batches, axes, strict=True)))
         jax.tree.map(lambda g, v, i=i: close(g[i], v, length=24), got, want)
@@ -137,14 +142,20 @@ def test_vmap_with_groups(axes: tuple[int | None, int | None]) -> None:
 def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any, c: int) -> None:
     """Ones beside 2 / eps: a sum in half precision would lose them, whichever comes first."""
     big = 2 / float(jnp.finfo(dtype).eps)
-    x, w, g = (jnp.ones(shape, dtype) for shape in ((1, 5, 5, c), (3, 3, c, 1), (1, 3, 3, 1)))
-    run = jax.jit(lambda x, w: fn(x, w, padding="VALID"))
-    pull = jax.jit(lambda g: jax.vjp(run, x, w)[1](g))
+    x, w, g = (np.ones(shape, dtype) for shape in ((1, 5, 5, c), (3, 3, c, 1), (1, 3, 3, 1)))
+
+    @jax.jit
+    def run(wide_w: Any, g: Any) -> Any:
+        valid = functools.partial(fn, padding="VALID")
+        return valid(jnp.asarray(x), wide_w), *jax.vjp(valid, jnp.asarray(x), jnp.asarray(w))[1](g)
+
     for corner in (0, -1):
-        y = run(x, w.at[corner, corner, corner].set(big))
-        assert y.dtype == dtype
+        wide_w, wide_g = w.copy(), g.copy()
+        wide_w[corner, corner, corner] = wide_g[0, corner, corner] = big
+        results = run(wide_w, wide_g)
+        assert all(a.dtype == dtype for a in results)
+        y, to_x, to_w = (np.asarray(a, np.float64) for a in results)
         assert (y == big + 9 * c - 1).all()
-        to_x, to_w = pull(g.at[0, corner, corner].set(big))
         assert (to_x[0, 2, 2] == big + 8).all()
         assert (to_w == big + 8).all()
 
@@ -168,7 +179,7 @@ def test_inside_shard_map(fn: Any) -> None:
     specs = (spec(), spec("data"))
     x, w = normal(X, W)
     got = jax.jit(jax.shard_map(gradients, mesh=mesh, in_specs=specs, out_specs=specs))(w, x)
-    want = jax.grad(lambda w, x: (fn(x, w) ** 2).sum(), (0, 1))(w, x)
+    want = jax.jit(jax.grad(lambda w, x: (fn(x, w) ** 2).sum(), (0, 1)))(w, x)
     jax.tree.map(lambda g, v: close(g, v, length=84), got, want)
 
 
@@ -212,8 +223,8 @@ def test_adjointness(x: tuple[int, ...], w: tuple[int, ...], config: dict[str, A
             config = config | {"output_padding": tuple(extra)}
             plain = fnn.conv_transpose(cotangent, v, **config)
         assert plain.shape == x
-        inner = float(jnp.vdot(y, cotangent))
-        assert abs(inner - float(jnp.vdot(a, plain))) < 1e-12 * y.size
+        inner = float(np.vdot(y, cotangent))
+        assert abs(inner - float(np.vdot(a, plain))) < 1e-12 * y.size
         close(plain, oracle.conv_transpose(cotangent, v, **config), length=v[..., 0, :].size)
         tied, untied = normal(x[-1:], x[1:], dtype=np.float64)
         for bias in (tied, untied):
@@ -250,7 +261,7 @@ def test_padding_of_half_precision_sums_in_float32() -> None:
     """The gradient of an element at the border is the sum over its copies."""
     w = jnp.ones((1, 1, 1), jnp.bfloat16)
     replicate = {"padding": 599, "padding_mode": "replicate"}
-    _, pull = jax.vjp(lambda x: fnn.conv(x, w, **replicate), jnp.ones((1, 2, 1), jnp.bfloat16))
+    _, pull = vjp(lambda x: fnn.conv(x, w, **replicate), jnp.ones((1, 2, 1), jnp.bfloat16))
     (to_x,) = pull(jnp.ones((1, 1200, 1), jnp.bfloat16))
     close(to_x, np.full((1, 2, 1), 600.0))
 
@@ -261,7 +272,7 @@ def test_empty(shape: tuple[int, ...]) -> None:
     y = fnn.conv(x, w, b)
     assert y.shape == (*shape[:3], 4)
     assert (np.asarray(y) == 1).all()
-    gradients = jax.grad(lambda *a: fnn.conv(*a).sum(), (0, 1, 2))(x, w, b)
+    gradients = jax.jit(jax.grad(lambda *a: fnn.conv(*a).sum(), (0, 1, 2)))(x, w, b)
     assert [g.shape for g in gradients] == [x.shape, w.shape, b.shape]
-    assert jax.vmap(fnn.conv, (0, None))(x[None], w).shape == (1, *y.shape)
-    assert jax.vmap(fnn.conv)(x[None], w[None]).shape == (1, *y.shape)
+    both = lambda x, w: (jax.vmap(fnn.conv, (0, None))(x, w[0]), jax.vmap(fnn.conv)(x, w))
+    assert [y.shape for y in jax.jit(both)(x[None], w[None])] == [(1, *y.shape)] * 2
