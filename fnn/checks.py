@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.dtypes import is_real
+from fnn.dtypes import is_floating, is_real
 
 
 def wrong(
@@ -137,8 +137,27 @@ def check_known(function: str, **arguments: Any) -> None:
             raise wrong(function, argument, "a traced array", needed, TypeError)
 
 
+def check_callable(function: str, argument: str, value: Any, needed: str) -> None:
+    """Raise unless this is a function, of which ``needed`` tells the arguments."""
+    if not callable(value):
+        raise wrong(function, argument, describe(value), f"a function {needed}", TypeError)
+
+
+def check_alive(function: str, **arguments: Any) -> None:
+    """Raise for an array in these arguments whose memory was donated to another computation."""
+    for argument, tree in arguments.items():
+        for path, x in jax.tree.leaves_with_path(tree):
+            concrete = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+            if concrete and x.is_deleted():
+                place = argument + jax.tree_util.keystr(path)
+                needed = "an array that was not donated: a step uses up the params and state given"
+                raise wrong(function, place, f"a deleted {describe(x)}", needed)
+
+
 def check_scalar(name: str, value: Any) -> Any:
     """Return the value of a loss, or raise the error of public function ``name``."""
     if getattr(value, "shape", None) != ():
         raise wrong(name, "loss", describe(value), "a scalar array: call .mean()")
+    if not is_floating(value.dtype):
+        raise wrong(name, "loss", describe(value), "a floating-point number", TypeError)
     return value

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from fnn.checks import check_int, describe, wrong
+from fnn.checks import check_array, check_int, describe, wrong
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -96,6 +96,8 @@ def check_examples(function: str, data: Any, batch_size: Any) -> int:
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
             needed = "arrays; without batch_size, an iterable of batches"
             raise wrong(function, place, describe(leaf), needed, TypeError)
+        if isinstance(leaf, np.ndarray):
+            check_array(function, place, leaf)
         sizes[place] = np.shape(leaf)[0] if np.ndim(leaf) else None
     n = next(iter(sizes.values()), None)
     if not n or len(set(sizes.values())) > 1:

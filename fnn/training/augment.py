@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
+from fnn.checks import check_callable
 from fnn.training.step import Loss
 
 
@@ -22,6 +23,9 @@ def augmented(loss: Loss, transform: Callable[[Array, Any], Any]) -> Loss:
     Returns:
         A loss that takes ``key=``, for `fnn.train` and `fnn.make_step`.
 
+    Raises:
+        TypeError: loss or transform is no function.
+
     >>> def loss(params, batch):
     ...     return (params * batch).sum()
     >>> def mirror(key, batch):
@@ -31,6 +35,8 @@ def augmented(loss: Loss, transform: Callable[[Array, Any], Any]) -> Loss:
     >>> step(params, fnn.sgd(1.0).init(params), batch, jax.random.key(3))[0].tolist()
     [-2.0, -1.0]
     """
+    check_callable("augmented", "loss", loss, "loss(params, batch)")
+    check_callable("augmented", "transform", transform, "transform(key, batch)")
     keyed = "key" in inspect.signature(loss).parameters
 
     def changed(*inputs: Any, key: Array) -> Any:

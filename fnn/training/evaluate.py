@@ -10,10 +10,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from fnn.checks import describe, wrong
+from fnn.checks import check_alive, describe, wrong
 from fnn.functions import frozen
 from fnn.training.arrays import check_examples
-from fnn.training.stream import check_iterable
+from fnn.training.stream import check_iterable, read_batch
 
 Model = Callable[[Any, Any], Any]
 
@@ -94,12 +94,15 @@ def evaluate(
 
 
 def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: int | None) -> Any:
+    check_alive(function, params=params)
     model = frozen(model)
     if batch_size is not None:
         size = min(batch_size, check_examples(function, data, batch_size))
+        check_alive(function, data=data)
         return _by_batches(function, model, size, params, jax.tree.map(jnp.asarray, data))
     check_iterable(function, data)
-    parts = [_of_one(function, model, params, batch) for batch in data]
+    batches = map(functools.partial(read_batch, function), data)
+    parts = [_of_one(function, model, params, batch) for batch in batches]
     if not parts:
         raise wrong(function, "data", "no batch", "at least one")
     return jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)

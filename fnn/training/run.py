@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from fnn.checks import check_int, check_key, check_one_of, describe, wrong
+from fnn.checks import (
+    check_alive,
+    check_callable,
+    check_int,
+    check_key,
+    check_one_of,
+    describe,
+    wrong,
+)
 from fnn.optimizers.base import Transform
 from fnn.training.arrays import array_calls, check_examples
 from fnn.training.loop import Call, Tally, Watch, run_call
@@ -102,8 +110,11 @@ def train(
     check_int("train", "report_every", 1 if report_every is None else report_every, 1)
     check_int("train", "observe_every", observe_every, 1)
     check_one_of("train", "on_nonfinite", on_nonfinite, ("raise", "stop", "ignore"))
+    if observe is not None:
+        check_callable("train", "observe", observe, "observe(params, grads, updates, batch)")
     check_key("train", "key", key)
     check_params("train", params)
+    check_alive("train", params=params, stats=stats, resume=resume)
     plan = make_plan("train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux)
     run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
     if resume is not None:
@@ -122,6 +133,7 @@ def _calls(
         check_batches(data, run, epochs)
         return ahead(batch_calls(data, run, epochs, every)), MOST
     n = check_examples("train", data, batch_size)
+    check_alive("train", data=data)
     if batch_size > n:
         raise wrong("train", "batch_size", batch_size, f"an int >= 1 and at most the {n} examples")
     steps = -(-n // batch_size)

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import is_real
+from fnn.checks import check_array, describe, wrong
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -85,7 +84,7 @@ def _groups(
 ) -> Iterator[tuple[list[Any], bool]]:
     """Yield lists of batches that go into one call, and whether the epoch ends with them."""
     group: list[Any] = []
-    for batch in map(_read, batches):
+    for batch in map(functools.partial(read_batch, "train"), batches):
         full = len(group) == _capacity(batch, every)
         due = every is not None and (done + len(group)) % every == 0
         if group and (full or due or _kind(batch) != _kind(group[0])):
@@ -97,13 +96,16 @@ def _groups(
         yield group, True
 
 
-def _read(batch: Any) -> Any:
+def read_batch(function: str, batch: Any) -> Any:
     """Return a batch as arrays; NumPy's are copied, as a loader may write into them again."""
-    batch = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.array(x), batch)
+
+    def read(x: Any) -> Any:
+        return x if isinstance(x, jax.Array) else np.array(np.asarray(x))  # a tensor shares memory
+
+    batch = jax.tree.map(read, batch)
     for path, leaf in jax.tree.leaves_with_path(batch):
-        if isinstance(leaf, np.ndarray) and not is_real(leaf.dtype) and leaf.dtype.kind != "c":
-            place = "a batch of data" + jax.tree_util.keystr(path)
-            raise wrong("train", place, describe(leaf), "an array of numbers", TypeError)
+        if isinstance(leaf, np.ndarray):
+            check_array(function, "a batch of data" + jax.tree_util.keystr(path), leaf)
     return batch
 
 

@@ -43,7 +43,7 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
         TypeError: the tree holds something else: a string, a function, an array that JAX would
             narrow, as float64 without x64.
         ValueError: keep < 1.
-        FileNotFoundError: the folder does not exist.
+        OSError: the folder does not exist or cannot be written, path is a folder, the disk is full.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -57,6 +57,8 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
     if not path.parent.is_dir():
         got = f"{path} in a folder that does not exist"
         raise wrong("save", "path", got, "an existing folder", FileNotFoundError)
+    if path.is_dir():
+        raise wrong("save", "path", path, "a file: this is a folder", IsADirectoryError)
     unfinished = path.with_name(f"{path.name}.tmp")
     try:
         _write(unfinished, content, path)
@@ -110,6 +112,9 @@ def latest(folder: str | Path) -> Path | None:
     Returns:
         The file's path.
 
+    Raises:
+        OSError: folder is no folder, or one that cannot be read.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for step in range(3):
@@ -118,7 +123,9 @@ def latest(folder: str | Path) -> Path | None:
     ...     found.name, int(fnn.load(found))
     ('run.safetensors', 2)
     """
-    files = [file for file in Path(folder).glob(f"*{SUFFIX}") if file.is_file()]
+    folder = Path(folder)
+    within = folder.iterdir() if folder.exists() else ()  # glob would pass over what it cannot read
+    files = [file for file in within if file.suffix == SUFFIX and file.is_file()]
     for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True):
         try:
             _decode(file.read_bytes())

@@ -9,6 +9,7 @@ import pytest
 
 import fnn
 from tests.training.cases import DATA, KEY, Pairs, X, Y, counted, squares, start
+from tests.training.test_stream import Tensor
 
 PARAMS = {"w": jnp.array([1.0, -1.0, 0.5]), "b": jnp.array(0.25)}
 
@@ -44,8 +45,8 @@ def test_means_are_over_examples(size: int | None) -> None:
 
 
 def test_batches_give_the_outputs_of_arrays() -> None:
-    batches = (Pairs(X[i : i + 4], Y[i : i + 4]) for i in (0, 4, 8))
-    got = fnn.predict(model, PARAMS, batches)
+    batches = (Pairs(Tensor(X[i : i + 4]), Tensor(Y[i : i + 4])) for i in (0, 4, 8))
+    got = fnn.predict(model, PARAMS, batches)  # as PyTorch's loader gives them
     want = fnn.predict(model, PARAMS, DATA, batch_size=10)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)

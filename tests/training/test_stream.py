@@ -59,8 +59,8 @@ class Tensor:
     def __init__(self, values: Any) -> None:
         self.values = values
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return np.array(self.values, dtype)
+    def __array__(self, dtype: Any = None) -> Any:
+        return np.asarray(self.values, dtype)
 
 
 @pytest.mark.parametrize("sizes", [[3, 3, 3, 1], [5, 5], [10], [1] * 10, [2, 3, 3, 2]])

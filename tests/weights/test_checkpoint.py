@@ -215,6 +215,33 @@ def test_save_needs_a_folder(tmp_path: Path) -> None:
         fnn.save(path, {})
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    name = re.escape(str(tmp_path))
+    with pytest.raises(IsADirectoryError, match=f"fnn.save: path: got {name}; needed a file"):
+        fnn.save(tmp_path, {})
+    with pytest.raises(FileNotFoundError, match=f"fnn.load: path: got {name}; needed an existing"):
+        fnn.load(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    """Else a run would start anew beside its checkpoints."""
+    fnn.save(tmp_path / "a.safetensors", {})
+    with pytest.raises(NotADirectoryError):
+        fnn.weights.latest(tmp_path / "a.safetensors")
+    tmp_path.chmod(0)
+    root = os.geteuid() == 0  # who may read everything
+    try:
+        if root:
+            os.seteuid(65534)
+        with pytest.raises(PermissionError):
+            fnn.weights.latest(tmp_path)
+    finally:
+        if root:
+            os.seteuid(0)
+        tmp_path.chmod(0o700)
+
+
 @pytest.mark.parametrize("broken", ["fsync", "link"])
 def test_a_failed_save_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
