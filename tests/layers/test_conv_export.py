@@ -37,13 +37,14 @@ def test_any_number_of_examples(name: str) -> None:
     fn, shape = CALLS[name]
     w, xs = normal(shape)[0], normal((1, 5, 6, 2), (3, 5, 6, 2))
 
+    @jax.jit
     def run(x: Any, w: Any) -> Any:
         y, pull = jax.vjp(fn, x, w)
         return y, *pull(y)
 
     (n,) = export.symbolic_shape("n")
     like = jax.ShapeDtypeStruct((n, 5, 6, 2), jnp.float32)
-    program = export.export(jax.jit(run), platforms=PLATFORMS)(like, w)
+    program = export.export(run, platforms=PLATFORMS)(like, w)
     assert program.platforms == PLATFORMS
     for x in xs:
         for got, want in zip(program.call(x, w), run(x, w), strict=True):
@@ -64,9 +65,10 @@ def test_every_algorithm_is_lowered_for_every_platform() -> None:
     x, w = normal((2, 5, 6, 2), W)
     every = [fnn.conv, fnn.conv_im2col, fnn.conv_winograd, fnn.conv_winograd2, fnn.conv_transpose]
 
+    @jax.jit
     def run(x: Any, w: Any) -> Any:
         return [fn(x, jnp.swapaxes(w, 2, 3) if fn is fnn.conv_transpose else w) for fn in every]
 
-    program = export.export(jax.jit(run), platforms=PLATFORMS)(x, w)
+    program = export.export(run, platforms=PLATFORMS)(x, w)
     for got, want in zip(program.call(x, w), run(x, w), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -131,7 +131,7 @@ def compare(fn: Any, call: Call) -> bool:
     per_x, per_w = oracle.conv_gradients(*sizes, **call.config)
     per_y = oracle.conv(sizes[0], sizes[1], **call.config)
     scales = [per_y, per_x, per_w, np.abs(cotangent).sum(axes)]
-    stops = g[..., 0].size
+    stops = math.prod(g.shape[:-1])
     per_group = math.prod(call.w[:-2]) * call.w[-1] // call.config.get("groups", 1)
     lengths = [math.prod(call.w[:-1]), per_group, stops, stops]
     points = POINTS.get(fn.__name__)
