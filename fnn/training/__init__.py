@@ -2,5 +2,5 @@
 
 Imports the ground and the optimizers. Read step, loop, arrays, stream, report, run: a batch goes
 from `fnn.train` through `run._reports`, `loop.run_call` and `loop.advance` to `step.take_step`.
-Then nonfinite, augment, evaluate, trajectory.
+Then nonfinite, augment, evaluate, trajectory, sharding.
 """

@@ -1,4 +1,8 @@
-"""Data that stays on the device: arrays of examples, read in a fresh order every epoch."""
+"""Data that stays on the device: arrays of examples, read in a fresh order every epoch.
+
+Where the examples are on several devices of a mesh, so are those of every batch: then the compiler
+makes each device take its part of every step.
+"""
 
 import dataclasses
 import functools
@@ -9,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from fnn.checks import check_array, check_int, describe, wrong
@@ -17,15 +22,19 @@ from fnn.training.report import Run
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["data", "order"], meta_fields=["size"]
+    jax.tree_util.register_dataclass, data_fields=["data", "order"], meta_fields=["size", "spread"]
 )
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """One epoch: batches of ``size`` examples of the data in this order; a `Feed`."""
+    """One epoch: batches of ``size`` examples of the data in this order; a `Feed`.
+
+    ``spread`` has the sharding of every array of the data whose examples are on several devices.
+    """
 
     data: Any
     order: Array
     size: int
+    spread: tuple[NamedSharding | None, ...]
 
     @property
     def whole(self) -> int:
@@ -40,7 +49,26 @@ class Shuffled:
     def batch(self, i: Any, size: int) -> Any:
         """Return batch i, of this size."""
         rows = lax.dynamic_slice(self.order, (i * self.size,), (size,))
-        return jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), self.data)
+        leaves, structure = jax.tree.flatten(self.data)
+        return structure.unflatten(map(functools.partial(_read, rows), leaves, self.spread))
+
+
+def _read(rows: Array, x: Array, spread: NamedSharding | None) -> Array:
+    """Return these rows, on as many devices as all are, if their number divides that of rows."""
+    read = functools.partial(x.at[rows].get, mode="promise_in_bounds")
+    if spread is None:
+        return read()
+    devices = x.shape[0] // spread.shard_shape(x.shape)[0]
+    first, *others = spread.spec
+    where = spread.update(spec=PartitionSpec(None if len(rows) % devices else first, *others))
+    if spread.mesh.explicit_axes:
+        return read(out_sharding=where)
+    return lax.with_sharding_constraint(read(), where)
+
+
+def _spread(x: Array) -> NamedSharding | None:
+    where = x.sharding
+    return where if isinstance(where, NamedSharding) and where.spec and where.spec[0] else None
 
 
 def array_calls(data: Any, size: int, run: Run, epochs: int, every: int | None) -> Generator[Call]:
@@ -53,13 +81,14 @@ def array_calls(data: Any, size: int, run: Run, epochs: int, every: int | None) 
         epochs: how many there are.
         every: steps between two reports, counted within the epoch; None for all of it.
     """
-    n = jax.tree.leaves(data)[0].shape[0]
+    leaves = jax.tree.leaves(data)
+    n, spread = leaves[0].shape[0], tuple(map(_spread, leaves))
     steps = -(-n // size)
     stride = every or steps
     batch, before = run.batch, run.step - run.batch
     for epoch in range(run.epoch, epochs):
         order, noise = draw_order(run.key, epoch, n=n)
-        feed, place = Shuffled(data, order, size), Place(noise, 0, before)
+        feed, place = Shuffled(data, order, size, spread), Place(noise, 0, before)
         while batch < steps:
             stop = min(batch // stride * stride + stride, steps)
             examples = min(stop * size, n) - batch * size

@@ -28,6 +28,7 @@ from fnn.training.arrays import array_calls, check_examples
 from fnn.training.loop import Call, Tally, Watch, run_call
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
+from fnn.training.sharding import beside
 from fnn.training.step import Learner, Loss, Observer, Plan, check_same, make_plan
 from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches
 from fnn.trees import check_like, check_params
@@ -56,6 +57,9 @@ def train(
     ``fold_in(key, epoch)``, in batches of batch_size and a last one of the rest. Over an iterable,
     each epoch takes its batches as they come; a thread reads them ahead. The same arguments give
     the same numbers, and a run that is interrupted and resumed the same as one that is not.
+
+    On several devices each computes its own examples, if data or its batches are sharded over them
+    and batch_size is a multiple of their number; `fnn.sharding` shards params as well.
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch, as `make_step` takes it; a
@@ -155,6 +159,7 @@ def _reports(
         for call in calls:
             if (shapes := _shapes(call.feed)) not in compiled:
                 began = time.perf_counter()
+                learner = beside(learner, call.feed)
                 run_call(plan, watch, learner, call, call.start)  # no step: compiles
                 now = time.perf_counter()
                 clock = clock + now - began if compiled else now

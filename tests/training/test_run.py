@@ -179,7 +179,7 @@ def test_data_is_not_copied() -> None:
     learner = Learner(params, optimizer.init(params))
     order, noise = draw_order(KEY, 0, n=4096)
     place = Place(noise, 0, 0)
-    lowered = advance.lower(plan, None, learner, Shuffled(data, order, 32), place, 0, 128)
+    lowered = advance.lower(plan, None, learner, Shuffled(data, order, 32, (None,)), place, 0, 128)
     assert lowered.compile().memory_analysis().temp_size_in_bytes < data.nbytes / 8
 
 

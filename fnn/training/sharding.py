@@ -1,0 +1,97 @@
+"""Where parameters are on a mesh of devices: `place`.
+
+The rest is plain JAX. Examples are put on several devices by ``jax.device_put(data,
+NamedSharding(mesh, PartitionSpec("data")))``, over several processes by
+`jax.make_array_from_process_local_data`, and `fnn.train` and every layer keep them there: each
+device computes its own examples, and the mean over a batch, its statistics and its dropout are
+those of all. ``examples/distributed.py`` shows a whole run.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from fnn.checks import check_int, check_one_of
+
+
+def place(
+    tree: PyTree[Any], mesh: Mesh, axis: str | None = None, *, least: int = 2**16
+) -> PyTree[Any]:
+    """Return the arrays of a tree on all devices of a mesh: copied, or the large ones in parts.
+
+    With an axis of the mesh, each array of ``least`` numbers or more is cut along the longest of
+    its axes that the devices divide evenly, as in fully sharded data parallelism; an optimizer's
+    state that is made of such parameters is cut as they are. The compiler then brings the parts
+    together where a layer uses them. Everything else is copied to every device.
+
+    Args:
+        tree: parameters, or all that a run carries, ``report.run``. Random keys, and what is no
+            array, stay.
+        mesh: the devices, with automatic axes if an axis is given:
+            ``jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))``.
+        axis: the mesh's axis to cut over, by custom that of the examples; None copies everything.
+        least: numbers in an array from which on it is cut.
+
+    Returns:
+        The same tree.
+
+    Raises:
+        ValueError: the mesh has no such axis; least < 1.
+
+    Source: S. Rajbhandari et al., ZeRO: memory optimizations toward training trillion parameter
+    models (2020).
+
+    >>> mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    >>> params = {"w": jnp.ones((3, 512, 256)), "b": jnp.ones(256)}
+    >>> placed = fnn.sharding.place(params, mesh, "data")
+    >>> placed["w"].sharding.spec, placed["b"].sharding.spec
+    (PartitionSpec(None, 'data'), PartitionSpec())
+    """
+    check_int("sharding.place", "least", least, 1)
+    if axis is not None:
+        check_one_of("sharding.place", "axis", axis, mesh.axis_names)
+
+    def put(x: Any) -> Any:
+        if not isinstance(x, jax.Array | np.ndarray):
+            return x
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
+        where = NamedSharding(mesh, _spec(x, mesh, axis, least))
+        if getattr(x, "is_fully_addressable", True) and not where.is_fully_addressable:
+            x = np.asarray(x)  # each process has it whole, and puts its own parts
+        return jax.device_put(x, where)
+
+    return jax.tree.map(put, tree)
+
+
+def beside(tree: PyTree[jax.Array], others: PyTree[Any]) -> PyTree[jax.Array]:
+    """Return the tree on the mesh, if there is one, that arrays of it or of others are on: copied.
+
+    A program that takes arrays of one mesh and arrays of none returns all on the mesh, and would be
+    compiled again to go on from there.
+    """
+    arrays = [x for x in jax.tree.leaves((tree, others)) if isinstance(x, jax.Array)]
+    meshes = {x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)}
+    if len(meshes) != 1:
+        return tree
+    (mesh,) = meshes
+
+    def put(x: jax.Array) -> jax.Array:
+        return x if isinstance(x.sharding, NamedSharding) else place(x, mesh)
+
+    return jax.tree.map(put, tree)
+
+
+def _spec(x: Any, mesh: Mesh, axis: str | None, least: int) -> PartitionSpec:
+    """Return how an array is cut."""
+    if axis is None or x.size < least:
+        return PartitionSpec()
+    even = [i for i, size in enumerate(x.shape) if size % mesh.shape[axis] == 0]
+    if not even:
+        return PartitionSpec()
+    longest = max(even, key=lambda i: (x.shape[i], i))  # the later of equal ones
+    return PartitionSpec(*(None,) * longest, axis)

@@ -1,0 +1,115 @@
+"""Training on eight devices; `test_sharding.py` runs this in a process of its own."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import fnn
+from fnn.training.arrays import array_calls
+from fnn.training.loop import advance
+from fnn.training.report import Run
+from fnn.training.step import Learner, make_plan
+from tests.devices import collectives, error, strict
+
+N, SIZE = 40, 16  # the last batch has 8 examples
+KEY = jax.random.key(0)
+OPTIMIZER = fnn.momentum(0.05)
+
+
+def data() -> Any:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((N, 8, 2)).astype(np.float32), rng.integers(0, 3, N)
+
+
+def start() -> Any:
+    one, two = jax.random.split(KEY)
+    return {
+        "conv": fnn.init_conv(one, (3,), 2, 16, bias=False),
+        "norm": fnn.init_norm(16),
+        "head": fnn.init_dense(two, 128, 3),
+    }
+
+
+def loss(params: Any, stats: Any, batch: Any, key: Any) -> Any:
+    """A convolution, batch normalization and dropout: all that a batch has in common."""
+    x, labels = batch
+    x = fnn.conv(x, **params["conv"])
+    here = fnn.batch_stats(x)
+    x = fnn.batch_norm(x, **params["norm"], mean=here.mean, var=here.var)
+    logits = fnn.dense(fnn.dropout(fnn.flatten(fnn.relu(x)), 0.2, key), **params["head"])
+    value = fnn.cross_entropy(logits, labels).mean()
+    return value, fnn.running_stats(stats, here), {"accuracy": fnn.accuracy(logits, labels).mean()}
+
+
+def new_stats() -> Any:
+    return fnn.BatchStats(jnp.zeros(16), jnp.ones(16))
+
+
+def reports(data: Any, run: Run | None = None, place: Any = lambda tree: tree) -> list[Any]:
+    """Two epochs, or what a run lacks of three."""
+    arguments = {"stats": place(new_stats()), "has_aux": True, "key": KEY, "batch_size": SIZE}
+    arguments |= {"epochs": 2} if run is None else {"epochs": 3, "resume": run}
+    return list(fnn.train(loss, place(start()), OPTIMIZER, data, **arguments))
+
+
+def seen(reports: list[Any]) -> list[Any]:
+    return [(r.loss, r.aux["accuracy"], r.run.stats, r.params) for r in reports]
+
+
+def program(data: Any, params: Any) -> Any:
+    """The compiled steps of an epoch."""
+    plan = make_plan("train", loss, OPTIMIZER, has_stats=True, has_aux=True)
+    run = Run(params, OPTIMIZER.init(params), new_stats(), 0, 0, 0, KEY)
+    call = next(array_calls(data, SIZE, run, 1, None))
+    learner = Learner(run.params, run.state, run.stats)
+    return advance.lower(plan, None, learner, call.feed, call.place, 0, 3).compile()
+
+
+def check_program(on_mesh: Any, params: Any) -> None:
+    """Each device computes its own examples; all that is gathered are places of examples."""
+    text = program(on_mesh, params).as_text()
+    assert f"f32[{SIZE // 8},8,16]" in text  # what the convolution gives
+    assert f"f32[{SIZE},8,16]" not in text
+    lines = [line for line in text.splitlines() if collectives(line)]
+    odd = [
+        x for x in lines if "all-reduce" not in x and x.split(" = ")[1][:3] not in ("s32", "u32")
+    ]
+    assert not odd, odd
+
+
+def main(file: Path) -> None:
+    *_, one = want = reports(data())
+    for kind, axis in ((AxisType.Auto, None), (AxisType.Explicit, None), (AxisType.Auto, "data")):
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+        on_mesh = jax.device_put(data(), NamedSharding(mesh, P("data")))
+        place = partial(fnn.sharding.place, mesh=mesh, axis=axis, least=256)
+        if kind == AxisType.Auto and axis is None:
+            check_program(on_mesh, place(start()))
+        programs = advance._cache_size()
+        got = reports(on_mesh, place=place if axis else lambda tree: tree)
+        more = 1 + (kind == AxisType.Explicit)  # P() and P(None) are one program, but two entries
+        assert advance._cache_size() == programs + more  # for all reports
+        learner = got[-1].run[:3]
+        for x, y in zip(jax.tree.leaves(learner), jax.tree.leaves(place(learner)), strict=True):
+            assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
+        print(f"{kind.name}, params cut over {axis}: {error(seen(got), seen(want)):.1e}")
+    (third,) = reports(data(), one.run)
+    fnn.save(file, one.run)
+    (after,) = reports(on_mesh, place(fnn.load(file)), place)
+    print(f"saved by one, loaded by eight: {error(after[2], third[2]):.1e}")
+    fnn.save(file, got[-1].run)
+    (after,) = reports(data(), fnn.load(file))
+    print(f"saved by eight, loaded by one: {error(after[2], third[2]):.1e}")
+
+
+if __name__ == "__main__":
+    strict()
+    with tempfile.TemporaryDirectory() as folder:
+        main(Path(folder) / "run.safetensors")

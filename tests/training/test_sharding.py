@@ -1,0 +1,37 @@
+"""Training on several devices: the numbers of one, from as many parts of every batch."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import fnn
+from tests.devices import errors_of
+
+
+def test_eight_devices_train_as_one_does() -> None:
+    """Losses, accuracies, running statistics and parameters, of files that the other wrote too."""
+    errors = errors_of("tests.training.on_devices")
+    assert len(errors) == 5
+    assert {name: e for name, e in errors.items() if not e < 1e-5} == {}
+
+
+def test_place_leaves_what_is_no_array() -> None:
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    run = fnn.Run({"w": jnp.ones(3)}, None, None, 1, 0, 23, jax.random.key(0))
+    placed = fnn.sharding.place(run, mesh)
+    assert (placed.epoch, placed.state, placed.step) == (1, None, 23)
+    assert placed.key == run.key
+    assert placed.params["w"].sharding.mesh == mesh
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"axis": "model"}, r"fnn\.sharding\.place: axis: got 'model'; needed 'data'"),
+        ({"least": 0}, r"fnn\.sharding\.place: least: got 0; needed an int >= 1"),
+    ],
+)
+def test_wrong_calls(change: dict[str, object], message: str) -> None:
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with pytest.raises(ValueError, match=message):
+        fnn.sharding.place({}, **{"mesh": mesh, "axis": "data", **change})
