@@ -19,6 +19,7 @@ def sections(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
         yield "Targets", targets.text(records)
     if record := records.get("training"):
         yield "Training, steps per second", tables.training(record)
+        yield "Training, the first step", tables.first_steps(record)
     if record := records.get("conv"):
         yield (
             "Convolution, forward + backward: the layers with targets",

@@ -222,6 +222,20 @@ def training(record: Record) -> str:
     return table(["steps/s (% of limit)", *found.cases], lines)
 
 
+def first_steps(record: Record) -> str:
+    """Seconds until the first step has run, which traces and compiles it."""
+    found = Rows(record["rows"])
+
+    def cell(row: Row) -> str:
+        seconds = row.get("compile_seconds")
+        return NONE if seconds is None else f"{seconds:.2f}"
+
+    lines = [
+        [name, *(cell(found.get(case, name)) for case in found.cases)] for name in found.contestants
+    ]
+    return table(["until the first step has run, s", *found.cases], lines)
+
+
 def startup(record: Record) -> str:
     """Whole processes, seconds."""
     rows = [[f"{r['case']}: {r['contestant']}", ms(r)] for r in record["rows"]]

@@ -122,6 +122,10 @@ def training(record: Record) -> Iterator[Target]:
         yield worst(f"training the {case}, against PyTorch", torch, [(ours, against)])
         against = found.best(case, JAX_PEERS)
         yield worst(f"training the {case}, against the best JAX peer", jax, [(ours, against)])
+    rows = [found.get("ResNet-18 at 32x32", n) for n in ("fnn.make_step", "plain JAX + optax")]
+    seconds = [row.get("compile_seconds") for row in rows]
+    value = seconds[0] / seconds[1] if all(seconds) else None
+    yield Target("ResNet-18 at 32x32, compiling and the first step against plain JAX", 1.5, value)
 
 
 def startup(record: Record) -> Iterator[Target]:
