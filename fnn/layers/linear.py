@@ -102,7 +102,8 @@ def _beside(ids: jax.Array) -> jax.sharding.NamedSharding | None:
     where = jax.typeof(ids).sharding
     if not where.mesh.explicit_axes:
         return None
-    return where.update(spec=jax.sharding.PartitionSpec(*where.spec, None))
+    spec = jax.sharding.PartitionSpec(*where.spec, None)
+    return jax.sharding.NamedSharding(where.mesh, spec)
 
 
 @jitted(static=("padding_idx",))

@@ -50,10 +50,11 @@ class Shuffled:
         """Return batch i, of this size."""
         rows = lax.dynamic_slice(self.order, (i * self.size,), (size,))
         leaves, structure = jax.tree.flatten(self.data)
-        return structure.unflatten(map(functools.partial(_read, rows), leaves, self.spread))
+        read = [_read(x, rows, spread) for x, spread in zip(leaves, self.spread, strict=True)]
+        return jax.tree.unflatten(structure, read)
 
 
-def _read(rows: Array, x: Array, spread: NamedSharding | None) -> Array:
+def _read(x: Array, rows: Array, spread: NamedSharding | None) -> Any:
     """Return these rows, on as many devices as all are, if their number divides that of rows."""
     read = functools.partial(x.at[rows].get, mode="promise_in_bounds")
     if spread is None:

@@ -75,7 +75,7 @@ def beside(tree: PyTree[jax.Array], others: PyTree[Any]) -> PyTree[jax.Array]:
     compiled again to go on from there.
     """
     arrays = [x for x in jax.tree.leaves((tree, others)) if isinstance(x, jax.Array)]
-    meshes = {x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)}
+    meshes: set[Any] = {x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)}
     if len(meshes) != 1:
         return tree
     (mesh,) = meshes

@@ -126,7 +126,7 @@ def _in_turn(one: Map, slot: str) -> Map:
 
         def loop(a: jax.Array, b: jax.Array) -> jax.Array:
             plain = form._replace(groups=1)
-            y: jax.Array = lax.map(lambda pair: one(*pair, plain), (a, b))
+            y: jax.Array = lax.map(lambda pair: one(pair[0], pair[1], plain), (a, b))
             return y
 
         return by_group(loop, a, b, form.groups)
