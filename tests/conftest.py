@@ -1,17 +1,24 @@
 """Strict settings for every test: no silent promotion, and warnings are errors (pyproject.toml)."""
 
 import gc
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 from hypothesis import settings
+from jax._src import compiler
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Most tests ask what a program computes, not how fast: LLVM's expensive passes are left out, which
-# takes a third off the suite. XLA's own passes run as always, and `optimized` asks for the rest.
+# Most tests ask what a program computes, not how fast: XLA's cheaper emitters and no expensive
+# passes of LLVM compile it in a third of the time. XLA's passes over the program itself run as
+# always, and `optimized` asks for the rest. Flags that are given already come last, and win.
+CHEAP = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = f"{CHEAP} {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_disable_most_optimizations", True)
 
 # JAX makes many objects that live long: looking through them again and again takes a tenth.
@@ -20,19 +27,63 @@ gc.disable()
 # pytest --hypothesis-profile long tests/test_fuzz.py
 settings.register_profile("long", max_examples=10_000)
 
+# pytest -m quick: of every room the modules that compile little.
+QUICK = {
+    "": "fuzz functions house systems trees windows",
+    "kernels/conv": "compiled",
+    "kernels/pool": "rule",
+    "kernels/recurrent": "compiled",
+    "layers": "backprop_by_hand conv_systems dropout linear pooling_systems recurrent_systems",
+    "losses": "landscape metrics",
+    "analysis": "rates sizes time watching",
+    "optimizers": "optimizer_systems parts schedules",
+    "training": "evaluate training_systems trajectory",
+    "data": "images shuffle",
+    "weights": "checkpoint torch",
+}
 
-@pytest.fixture(autouse=True, scope="module")
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    quick = {tests / r / f"test_{name}.py" for r, names in QUICK.items() for name in names.split()}
+    for item in items:
+        if item.path in quick:
+            item.add_marker("quick")
+
+
+compiled = [0]  # programs, since they were dropped last
+
+
+def count(event: str, *_: Any, **__: Any) -> None:
+    compiled[0] += event.endswith("backend_compile_duration")
+
+
+jax.monitoring.register_event_duration_secs_listener(count)
+
+
+@pytest.fixture(autouse=True)
 def programs() -> Iterator[None]:
-    """Drop the programs of a module after it: kept, those of the suite take gigabytes."""
+    """Drop the programs now and then: those of the suite take gigabytes."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if compiled[0] > 400:
+        compiled[0] = 0
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
 def optimized() -> Iterator[None]:
     """Compile a module's programs as a user's: for numbers at the ends, and for the compiler."""
+    options_of = compiler.get_compile_options
+
+    def default(*args: Any, **settings: Any) -> Any:
+        options = options_of(*args, **settings)
+        options.env_option_overrides += [("xla_cpu_use_fusion_emitters", "True")]
+        return options
+
     jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", default)
+        jax.config.update("jax_disable_most_optimizations", False)
+        yield
     jax.config.update("jax_disable_most_optimizations", True)

@@ -15,6 +15,8 @@ import fnn
 from tests.check import FACTOR
 from tests.oracles import losses as oracles
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32)
 
 

@@ -4,8 +4,11 @@ import re
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import fnn
+
+pytestmark = pytest.mark.usefixtures("optimized")
 
 FAST = "b01f_01io->b01f"  # the layout for which XLA's CPU backend has a fast convolution
 

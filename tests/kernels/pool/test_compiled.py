@@ -6,6 +6,8 @@ import pytest
 
 import fnn
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 windows = pytest.mark.parametrize(("window", "stride"), [(2, 1), (3, 1), (2, 2), (3, 2)])
 
 

@@ -9,6 +9,8 @@ import pytest
 
 import fnn
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
 def test_no_operation_looks_up_its_place_and_replaces_a_state(kind: str) -> None:
