@@ -70,7 +70,9 @@ def train(
             the structure, and which are moved to the device once. Or, without batch_size, an
             iterable of batches such as a list, a PyTorch or grain loader, a generator for a single
             epoch, or a function that takes the epoch, from 0, and returns an iterable. Each shape
-            of batch is compiled once; a batch counts as many examples as its first array is long.
+            of batch is a program, compiled once: a smaller last batch makes a second one, as it
+            cannot be filled up without a share in the mean that loss returns. Over arrays it is a
+            part of the one program. A batch counts as many examples as its first array is long.
         epochs: passes over data in all, those of a resumed run included.
         key: the source of all randomness.
         batch_size: examples in a step, at most all of them; None where data are batches.
@@ -87,7 +89,8 @@ def train(
         observe_every: steps from one observation to the next.
         on_nonfinite: what to do about a loss or a parameter that is NaN or infinite: ``"raise"`` a
             `NonFiniteError`, which says where it began and holds the last good run; ``"stop"``,
-            with that run in a last report and the error in its ``stopped``; ``"ignore"``.
+            with that run in a last report and the error in its ``stopped``; ``"ignore"``. The
+            check reads the parameters once in a call of the program, not at every step.
 
     Returns:
         An iterator of `Report`; stopping early loses nothing that was yielded.
