@@ -316,7 +316,8 @@ def with_loss_scale(
     all, unless ``observe`` reads it.
 
     Args:
-        optimizer: any; put it around clipping, accumulation and master weights.
+        optimizer: any. Clipping, accumulation, master weights and `flat` belong inside it: the
+            gradients that it is given are not read.
         initial: the first scale, at least 1; dividing by a power of two rounds nothing.
         grow_after: finite gradients after which the scale is doubled.
 
