@@ -10,11 +10,12 @@ Command   python examples/distributed.py                       all devices of th
               python examples/distributed.py                   eight devices that one CPU plays
           by hand, on each machine, with the number of the process, from 0:
               python examples/distributed.py --processes 2 --process 0 --coordinator HOST:1234
-          where JAX finds all three itself:
-          SLURM        srun python examples/distributed.py --cluster
-          MPI          mpirun -n 2 python examples/distributed.py --cluster    (needs mpi4py)
-          Kubernetes   command: [python, examples/distributed.py, --cluster]   in an indexed Job
-                       (needs the package kubernetes)
+          where JAX finds all three itself, one process for each GPU:
+          SLURM        srun --ntasks-per-node 8 python examples/distributed.py --cluster
+          Open MPI     mpirun -n 16 python examples/distributed.py --cluster
+          other MPI    mpirun -n 16 python examples/distributed.py --cluster mpi4py
+          Kubernetes   python examples/distributed.py --cluster, in the pods of an indexed Job; pip
+                       install "jax[k8s]"
 Time      5 s on 2 cores; --out is a folder that all processes see
 Expected  the losses of one device, whatever the number of devices; 97 % of the held-out digits
 """
@@ -58,9 +59,10 @@ def own_part(data, mesh):
 
 
 def main(arguments):
-    if arguments.cluster or arguments.processes:
+    if arguments.cluster is not None or arguments.processes:
         jax.distributed.initialize(
             arguments.coordinator, arguments.processes, arguments.process,
+            cluster_detection_method=arguments.cluster or None,
             heartbeat_timeout_seconds=10,  # until a process that dies is missed
         )  # fmt: skip
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
@@ -89,7 +91,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the checkpoint")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--cluster", action="store_true", help="started by SLURM, MPI, Kubernetes")
+    started = "started by SLURM, Open MPI or Kubernetes; else by what METHOD finds"
+    parser.add_argument("--cluster", nargs="?", const="", metavar="METHOD", help=started)
     parser.add_argument("--processes", type=int, help="how many there are")
     parser.add_argument("--process", type=int, help="which one this is, from 0")
     parser.add_argument("--coordinator", help="address of process 0, HOST:PORT")
