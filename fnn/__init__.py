@@ -11,8 +11,8 @@ of functions, and a training run one compiled program. Everything composes with 
 - `fnn.losses`: cross_entropy, squared_error and kin; l1_penalty, l2_penalty; accuracy and kin.
 - `fnn.analysis`, what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step;
   checks of gradients, values inside a model, sizes, ranges of rates.
-- `fnn.optimizers`: sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging; and
-  `fnn.schedules`.
+- `fnn.optimizers`: sgd, adam and kin, newton; chain, clipping, decay, freezing, averaging, loss
+  scaling; and `fnn.schedules`.
 - `fnn.training`: make_step, one compiled step; train, a whole run, its Report and its Run;
   augmented; evaluate, predict; trajectory; `fnn.sharding`.
 - `fnn.data`: the packaged digits, readers of image files, batches of large arrays.

@@ -39,7 +39,7 @@ def operations(function: Any, *args: Any) -> float:
 
 
 def test_checks_and_norms_are_a_small_part_of_a_step() -> None:
-    """Of batches of 128: the check, which a call of many steps makes once, and norms in each."""
+    """Of 128 images: the check, once in a call of many steps, is 0.03 %, norms in each 0.3 %."""
     params = jax.eval_shape(init, KEY)
     learner = Learner(params, jax.eval_shape(ADAM.init, params))
     images = jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.float32)
