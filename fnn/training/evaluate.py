@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from fnn.checks import check_alive, describe, wrong
@@ -124,6 +125,9 @@ def _by_batches(function: str, model: Model, size: int, params: Any, data: Any) 
         return _checked(function, model(params, batch), size)
 
     def join(y: Array) -> Array:
+        mesh = jax.typeof(y).sharding.mesh
+        if mesh.explicit_axes:  # where examples that are sharded cannot be merged with batches
+            y = jax.sharding.reshard(y, NamedSharding(mesh, PartitionSpec()))
         whole = y[:-1].reshape(-1, *y.shape[2:])
         return jnp.concatenate([whole, y[-1, size - rest :]])
 

@@ -16,6 +16,7 @@ from fnn.training.arrays import array_calls
 from fnn.training.loop import advance
 from fnn.training.report import Run
 from fnn.training.step import Learner, make_plan
+from fnn.training.stream import batch_calls
 from tests.devices import collectives, error, strict
 
 N, SIZE = 40, 16  # the last batch has 8 examples
@@ -84,12 +85,28 @@ def check_program(on_mesh: Any, params: Any) -> None:
     assert not odd, odd
 
 
+def check_batches(mesh: Any) -> None:
+    """Batches of an iterable stay where they are; evaluation gives what one device gives."""
+    x = np.arange(48, dtype=np.float32).reshape(24, 2)
+    placed = jax.device_put(x, NamedSharding(mesh, P("data")))
+    params = fnn.sharding.place(jnp.ones((2, 16)), mesh)
+    plan = make_plan("train", lambda w, x: ((x @ w) ** 2).mean(), fnn.sgd(0.1), has_aux=False)
+    call = next(batch_calls([placed] * 3, Run(params, (), None, 0, 0, 0, KEY), 1, None))
+    learner = Learner(params, fnn.sgd(0.1).init(params))
+    text = advance.lower(plan, None, learner, call.feed, call.place, 0, 3).compile().as_text()
+    assert "f32[3,16]" in text
+    assert "f32[24,16]" not in text
+    mean = fnn.evaluate(lambda w, x: (x @ w)[:, 0], params, placed, batch_size=16)
+    assert mean == x.sum(1).mean()
+
+
 def main(file: Path) -> None:
     *_, one = want = reports(data())
     for kind, axis in ((AxisType.Auto, None), (AxisType.Explicit, None), (AxisType.Auto, "data")):
         mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
         on_mesh = jax.device_put(data(), NamedSharding(mesh, P("data")))
         place = partial(fnn.sharding.place, mesh=mesh, axis=axis, least=256)
+        check_batches(mesh)
         if kind == AxisType.Auto and axis is None:
             check_program(on_mesh, place(start()))
         programs = advance._cache_size()
