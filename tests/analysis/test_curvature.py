@@ -40,7 +40,7 @@ def problem() -> Any:
 
 def dense(loss: Any, params: Any, *args: Any) -> np.ndarray:
     flat, unravel = ravel_pytree(params)
-    return np.asarray(jax.hessian(lambda v: loss(unravel(v), *args))(flat))
+    return np.asarray(jax.jit(jax.hessian(lambda v: loss(unravel(v), *args)))(flat))
 
 
 def form(matrix: Any) -> Any:
@@ -189,10 +189,10 @@ def test_B7_gradient_descent_on_a_quadratic() -> None:
 
 def test_B4_on_a_saddle_gradient_descent_stays() -> None:
     loss = lambda x: x[0] ** 2 - x[1] ** 2
-    x = jnp.zeros(2)
+    x, slope = jnp.zeros(2), jax.jit(jax.grad(loss))
     assert fnn.critical_point(loss, x, key=KEY).kind == "saddle"
     for _ in range(3):
-        x = x - 0.1 * jax.grad(loss)(x)
+        x = x - 0.1 * slope(x)
     assert x.tolist() == [0, 0]
 
 
@@ -242,7 +242,8 @@ def test_B7_the_stable_step_near_a_minimum_of_a_real_network() -> None:
     # At the start of the training, 0.98 of what is stable there lets the loss grow.
     far = fnn.max_stable_step(loss, params, batch, key=KEY)
     path = descend(flat, 0.98 * far, 0.0, steps=300)
-    assert jax.vmap(lambda x: loss(unravel(x), batch))(path).max() > 1.1 * loss(params, batch)
+    losses = jax.jit(jax.vmap(lambda x: loss(unravel(x), batch)))(path)
+    assert losses.max() > 1.1 * loss(params, batch)
 
 
 def test_no_upward_curvature_no_limit() -> None:

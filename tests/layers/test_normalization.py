@@ -133,7 +133,7 @@ def test_statistics_have_the_gradient_of_their_formula() -> None:
     with jax.enable_x64(True):
         x = draw(np.float64, 6, 2) + 1e4
         check(wide_stats, oracle.batch_stats, draw(np.float64, 6, 2), length=6)
-        gradient = jax.grad(lambda x: fnn.batch_stats(x).var.sum())(x)
+        gradient = jax.jit(jax.grad(lambda x: fnn.batch_stats(x).var.sum()))(x)
         close(gradient, 2 / 6 * (x - x.mean(0)), length=6, slack=1e-11)
 
 
@@ -248,7 +248,7 @@ def test_deviations_whose_squares_are_no_float32(size: float) -> None:
     want = oracle.mean_and_std(x.astype(np.float64))
     close(fitted["mean"], want[0], length=50)
     close(fitted["std"], want[1], length=50)
-    gradient = jax.grad(lambda x: fnn.fit_standardize(x)["std"].sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: fnn.fit_standardize(x)["std"].sum()))(x)
     close(gradient, (x - want[0]) / want[1] / 50, length=50)
 
 
@@ -351,14 +351,14 @@ def test_spectral_norm_of_large_and_small_weights(size: float) -> None:
     close(got_u, want_u, length=5)
 
     def slope(w: Any) -> Any:
-        return jax.grad(lambda w: (fnn.spectral_norm(w, u)[0] ** 2).sum())(w)
+        return jax.jit(jax.grad(lambda w: (fnn.spectral_norm(w, u)[0] ** 2).sum()))(w)
 
     close(slope(w * np.float32(size)) * np.float32(size), slope(w), length=15)
 
 
 def test_spectral_norm_of_zero_is_zero() -> None:
     w, u = jnp.zeros((3, 2)), jnp.ones(2)
-    gradient = jax.grad(lambda w: fnn.spectral_norm(w, u)[0].sum())(w)
+    gradient = jax.jit(jax.grad(lambda w: fnn.spectral_norm(w, u)[0].sum()))(w)
     assert (fnn.spectral_norm(w, u)[0] == 0).all()
     assert jnp.isfinite(gradient).all()
 

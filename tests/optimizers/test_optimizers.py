@@ -109,10 +109,10 @@ def run(optimizers: list[Any], params: Any, gradient: Any, keep: int = 1) -> lis
         return lax.scan(step, (points, states), length=STEPS + 1)[1]
 
     points = tuple(params for _ in optimizers)
-    states = tuple(jax.jit(o.init)(params) for o in optimizers)
+    states = jax.jit(lambda params: tuple(o.init(params) for o in optimizers))(params)
     paths = program(points, states)
     assert len(traces) == 1
-    return [jax.tree.map(lambda x: np.asarray(x[::keep]), path) for path in paths]
+    return [jax.tree.map(lambda x: np.asarray(x)[::keep], path) for path in paths]
 
 
 def apart(got: Any, want: Any) -> float:
@@ -291,7 +291,8 @@ def test_one_compiled_step_called_from_python() -> None:
 
     with jax.enable_x64(True):
         start = jnp.asarray(oracle.START)
-        points, states = (start,) * len(mine), tuple(o.init(start) for o in mine)
+        states = jax.jit(lambda start: tuple(o.init(start) for o in mine))(start)
+        points = (start,) * len(mine)
         for _ in range(STEPS):
             points, states = step(points, states)
         inside = run(mine, start, reference)
