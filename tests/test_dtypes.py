@@ -13,6 +13,8 @@ import fnn
 from fnn.dtypes import accumulator, magnitude
 from tests.check import HALF, close
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 @pytest.mark.parametrize(
     ("dtype", "wide"),
@@ -96,7 +98,7 @@ def test_gradients_of_broadcast_parameters_are_summed_in_float32(
         return (y * weight.astype(jnp.float32)).sum()
 
     params = [jnp.asarray(p, dtype) for p in row.params]
-    for gradient in jax.grad(loss, tuple(range(len(params))))(*params):
+    for gradient in jax.jit(jax.grad(loss, tuple(range(len(params)))))(*params):
         assert gradient.dtype == dtype
         np.testing.assert_array_equal(gradient.astype(jnp.float32), PLACES)
 
@@ -109,7 +111,7 @@ def test_norms_over_features_sum_the_gradients_of_scale_and_bias_in_float32(dtyp
         y = fnn.layer_norm(x, scale, bias) + fnn.rms_norm(x, scale)
         return (y.astype(jnp.float32) * (x + 1).astype(jnp.float32)).sum()
 
-    scale, bias = jax.grad(loss, (0, 1))(jnp.ones(2, dtype), jnp.zeros(2, dtype))
+    scale, bias = jax.jit(jax.grad(loss, (0, 1)))(jnp.ones(2, dtype), jnp.zeros(2, dtype))
     assert scale.tolist() == [2 * PLACES, 0]  # of two norms; x + 1 is 0 for the second feature
     assert bias.tolist() == [PLACES, 0]
 
