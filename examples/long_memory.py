@@ -146,8 +146,8 @@ def main(argv=None):
         axes[0].plot(lags, values, **{**styles[name], "markevery": 1}, label=name)
     axes[0].axhline(25, color="0.6", linewidth=0.8)
     axes[0].text(1, 26, "a guess", fontsize=8, color="0.4")
-    label(axes[0], "a digit, named after a wait", "wait, steps of noise", "new digits right, %",
-          legend=True)  # fmt: skip
+    label(axes[0], "a digit, named after a wait", "wait, steps of noise", "new digits right, %")
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     for line, (scale, values) in zip(LINES, norms.items(), strict=False):
         axes[1].semilogy(values, **line, label=f"W = {scale} Q")
     label(axes[1], "linear steps by W, Q orthogonal", "distance in time, steps",

@@ -191,10 +191,10 @@ def draw(folder, single, pictures, by_rows, by_length, letters):
     made, axes = figure(2, 3, width=4.0, height=3.0)
     axes[0].bar(["guess", "network"], [10, 100 * single], 0.5, color=["0.75", "#0b3d91"])
     label(axes[0], "one to one: a digit in one step", "", "new digits right, %")
-    axes[1].imshow(np.concatenate([np.concatenate(p, 1) for p in np.split(pictures, 2)]),
-                   cmap="gray_r", vmin=0, vmax=1)  # fmt: skip
-    axes[1].set(xticks=[], yticks=[])
-    axes[1].grid(visible=False)
+    apart = np.pad(pictures, ((0, 0), (1, 1), (1, 1)))
+    grid = np.concatenate([np.concatenate(row, 1) for row in np.split(apart, 2)])
+    axes[1].imshow(grid, cmap="gray_r", vmin=0, vmax=1)
+    axes[1].axis("off")
     label(axes[1], "one to many: drawn from the names 0 to 9", "", "")
     axes[2].plot(range(1, 9), 100 * np.array(by_rows), **{**LINES[0], "markevery": 1})
     label(axes[2], "many to one: named by its first rows", "rows read", "new digits right, %")
