@@ -49,7 +49,7 @@ def place(
     >>> params = {"w": jnp.ones((3, 512, 256)), "b": jnp.ones(256)}
     >>> placed = fnn.sharding.place(params, mesh, "data")
     >>> placed["w"].sharding.spec, placed["b"].sharding.spec
-    (PartitionSpec(None, 'data'), PartitionSpec())
+    (P(None, 'data'), P())
     """
     check_int("sharding.place", "least", least, 1)
     if axis is not None:
