@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.session import EXTRA, QUICK, RESULTS, SUBJECTS
+from benchmarks.session import EXTRA, KEPT, QUICK, RESULTS, SUBJECTS
 
 
 def folder(device: str, kept: bool = False) -> Path:
-    return RESULTS / (machine.slug(device) + "-memory-kept" * kept)
+    return RESULTS / (machine.slug(device) + KEPT * kept)
 
 
 def device() -> str:

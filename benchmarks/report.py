@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from benchmarks import machine, tables, targets
-from benchmarks.session import EXTRA, QUICK, RESULTS, SUBJECTS, read
+from benchmarks.session import EXTRA, KEPT, QUICK, RESULTS, SUBJECTS, read
 from benchmarks.tables import Record
 
 README = machine.HERE / "README.md"
@@ -102,10 +102,21 @@ def text(folder: Path, subjects: Collection[str] = (*SUBJECTS, *EXTRA)) -> str:
     return "\n\n".join([facts(records), *parts, *([f"Not timed\n\n{missing}"] if missing else [])])
 
 
+def kept(folder: Path) -> bool:
+    """Whether the processes kept the memory that they freed."""
+    return folder.name.endswith(KEPT)
+
+
+def name(folder: Path, records: dict[str, Record]) -> str:
+    """Return what was measured, in words."""
+    device: str = next(iter(records.values()))["device"]
+    return f"{device}, after `fnn.keep_memory()`" if kept(folder) else device
+
+
 def markdown(folder: Path) -> str:
     """Return the README's section of one results folder, figures first."""
     records = read(folder)
-    parts = [f"## {next(iter(records.values()))['device']}", facts(records)]
+    parts = [f"## {name(folder, records)}", facts(records)]
     for path in sorted(folder.glob("*.png")):
         parts.append(f"![{path.stem}]({path.relative_to(README.parent)})")
     parts += [f"### {title}\n\n{body}" for title, body in sections(records)]
@@ -138,8 +149,8 @@ def write(folder: Path) -> str:
         return f"no results in {folder}"
     drawn = figures.draw(records, folder)
     if folder.parent == RESULTS and folder != QUICK:
-        folders = [f for f in sorted(RESULTS.iterdir()) if f != QUICK and any(f.glob("*.json"))]
+        folders = [f for f in sorted(RESULTS.iterdir()) if f != QUICK and read(f)]
         fill(README, "\n\n".join(markdown(f) for f in folders))
-        fill(FRONT, "\n\n".join(front(f) for f in folders))
+        fill(FRONT, "\n\n".join(front(f) for f in folders if not kept(f)))
         drawn = [*drawn, README, FRONT]
     return "\n".join(str(path) for path in drawn)

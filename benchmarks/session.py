@@ -23,6 +23,7 @@ from benchmarks.timing import Budget, Row
 
 RESULTS = machine.HERE / "results"
 QUICK = RESULTS / "quick"
+KEPT = "-memory-kept"  # ends the name of a folder of results after `fnn.keep_memory`
 
 # Subjects, in the order in which they run, and the seconds after which no further job is started.
 SUBJECTS = {
