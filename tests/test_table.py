@@ -38,7 +38,7 @@ MANY = 1024  # examples for each in the table: sums in half precision end at 256
 
 def arguments(row: Row, dtype: Any = None) -> list[Any]:
     args = row.args(np.random.default_rng(zlib.crc32(row.name.encode())))
-    return [jnp.asarray(a, dtype) if dtype and is_float(a) else jnp.asarray(a) for a in args]
+    return [jnp.asarray(np.asarray(a, dtype) if dtype and is_float(a) else a) for a in args]
 
 
 def is_float(x: Any) -> bool:
@@ -183,10 +183,8 @@ def test_derivatives(row: Row) -> None:
 @over([row for row in ROWS if row.half])
 def test_half_precision(row: Row) -> None:
     """Values of the input's dtype, from float32; gradients of parameters that are float32 sums."""
-    bases = [arguments(row, dtype) for dtype in HALVES]
-    shared = len(bases[0]) > row.data
-    many = [[tile(a) if shared and i < row.data else a for i, a in enumerate(b)] for b in bases]
 
+    @jax.jit
     def values_and_gradients(args: Any, many: Any) -> Any:
         weights = [(y > 0).astype(y.dtype) for y in jax.lax.stop_gradient(call(row, widened(many)))]
 
@@ -196,17 +194,12 @@ def test_half_precision(row: Row) -> None:
 
         return call(row, args), jax.grad(total, allow_int=True)(many[row.data :])
 
-    @jax.jit
-    def halves_and_wide(bases: Any, many: Any) -> Any:
-        pairs = list(zip(bases, many, strict=True))
-        return [
-            (values_and_gradients(a, m), values_and_gradients(widened(a), widened(m)))
-            for a, m in pairs
-        ]
-
-    for dtype, ((values, slopes), (wide, wanted)) in zip(
-        HALVES, halves_and_wide(bases, many), strict=True
-    ):
+    for dtype in HALVES:
+        args = list(map(np.asarray, arguments(row, dtype)))
+        shared = len(args) > row.data
+        many = [tile(a) if shared and i < row.data else a for i, a in enumerate(args)]
+        values, slopes = values_and_gradients(args, many)
+        wide, wanted = values_and_gradients(widened(args), widened(many))
         for got, want in zip(values, wide, strict=True):
             assert got.dtype == (dtype if is_float(want) else want.dtype)
             close(got, want, length=4)
@@ -238,13 +231,12 @@ def test_x64_keeps_dtypes(row: Row) -> None:
 def test_integers_are_read_as_floats(row: Row) -> None:
     named = list(parameters(row).values())
     args = [
-        jnp.asarray(np.round(2 * np.asarray(a)), jnp.int32) if is_float(a) and is_real(p) else a
+        np.round(2 * np.asarray(a)).astype(np.int32) if is_float(a) and is_real(p) else a
         for a, p in zip(arguments(row), named, strict=False)
     ]
     assert any(a.dtype == jnp.int32 for a in args)
     reals = [
-        jnp.asarray(np.asarray(a), jnp.float32) if is_real(p) else a
-        for a, p in zip(args, named, strict=False)
+        np.asarray(a, np.float32) if is_real(p) else a for a, p in zip(args, named, strict=False)
     ]
     equal(call(row, args), call(row, reals))
 

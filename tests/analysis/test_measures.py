@@ -154,7 +154,7 @@ def test_D2_gradients_vanish_by_depth() -> None:
             x = fnn.sigmoid(fnn.dense(x, **layer))
         return ((0 - x) ** 2).sum()
 
-    grads = jax.grad(loss)(params, jnp.ones((1, 1)))
+    grads = jax.jit(jax.grad(loss))(params, jnp.ones((1, 1)))
     report = norms(params, grads, grads)
     by_layer = np.array([report[f"{i}/w"].gradient for i in range(layers)])
     z = [1.0]
@@ -224,7 +224,7 @@ def test_norms() -> None:
     assert [float(x) for x in zero] == [0, 0, 0, 0]
     assert list(norms(*[jnp.ones(2, jnp.bfloat16)] * 3)) == ["params"]
     assert norms(*[jnp.ones(2, jnp.bfloat16)] * 3)["params"].weight.dtype == jnp.float32
-    pair = jax.vmap(norms)(*jax.tree.map(lambda x: jnp.stack([x, 2 * x]), args))
+    pair = jax.jit(jax.vmap(norms))(*jax.tree.map(lambda x: jnp.stack([x, 2 * x]), args))
     close(pair["conv/w"].gradient, [norm(grads["conv"]["w"]) * s for s in (1, 2)], length=12)
 
 

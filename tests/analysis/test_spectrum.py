@@ -61,7 +61,8 @@ def test_the_density_is_smooth_and_has_the_area_of_one() -> None:
     near = np.asarray(points) > 4
     share = float(got.weights[got.eigenvalues > 3].sum())
     np.testing.assert_allclose(height[near], share * gauss[near], atol=1e-4)
-    pair = jax.vmap(lambda k: spectral_density(loss, jnp.ones(4), key=k))(jax.random.split(KEY))
+    of_key = lambda k: spectral_density(loss, jnp.ones(4), key=k)
+    pair = jax.jit(jax.vmap(of_key))(jax.random.split(KEY))
     assert pair.weights.shape == (2, 8, 4)
     half = spectral_density(lambda x: (x * x).sum(), jnp.ones(3, jnp.bfloat16), key=KEY, samples=1)
     np.testing.assert_allclose(half.eigenvalues[0], 2, rtol=0.02)

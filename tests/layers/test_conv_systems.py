@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.check import close
+from tests.check import close, vjp
 from tests.layers.test_conv import normal
 from tests.oracles import conv as oracle
 
@@ -230,7 +230,7 @@ def test_C10_backward_by_hand(stride: tuple[int, int]) -> None:
     The gradient of its output is first pulled apart, with s - 1 zeros between its elements.
     """
     x, w = normal((2, 6, 9, 3), (3, 2, 3, 4))
-    y, pull = jax.vjp(lambda x, w: fnn.conv(x, w, stride=stride, padding="VALID"), x, w)
+    y, pull = vjp(lambda x, w: fnn.conv(x, w, stride=stride, padding="VALID"), x, w)
     (g,) = normal(y.shape, seed=1)
     to_x, to_w = pull(jnp.asarray(g))
     apart = np.zeros((2, 6 - 3 + 1, 9 - 2 + 1, 4))  # as many as at stride 1

@@ -9,6 +9,7 @@ import pytest
 
 import fnn
 from fnn.layers import initializers as init
+from tests.check import vjp
 
 KEY = jax.random.key(3)
 DEPTH, WIDTH = 30, 256
@@ -27,7 +28,7 @@ def variances(scale: float, weights: init.Initializer, relu: bool) -> tuple[floa
         return jax.lax.scan(layer, x, ws)[0]
 
     x = jax.random.normal(KEY, (64, WIDTH))
-    y, pullback = jax.vjp(forward, x)
+    y, pullback = vjp(forward, x)
     (gradient,) = pullback(x)
     size = float(jnp.square(x).mean())
     return float(jnp.square(y).mean()) / size, float(jnp.square(gradient).mean()) / size
@@ -66,7 +67,7 @@ def test_conv_fans_follow_window_and_groups(groups: int) -> None:
     assert float(out(w, x).var()) == pytest.approx(1, rel=0.15)
     backward = init.variance_scaling(1.0, "fan_out", "normal")
     w = fnn.init_conv(KEY, window, c_in, c_out, groups=groups, weights=backward)["w"]
-    y, pullback = jax.vjp(lambda x: out(w, x), x)
+    y, pullback = vjp(lambda x: out(w, x), x)
     (gradient,) = pullback(jax.random.normal(KEY, y.shape))
     inside = gradient[:, 2:-2, 4:-4]  # where every tap of the window contributes
     assert float(inside.var()) == pytest.approx(1, rel=0.15)
@@ -164,10 +165,10 @@ def test_equal_initializers_written_anew_compile_once(caplog: pytest.LogCaptureF
 def test_recurrent_weights_start_orthogonal_and_can_be_normalized() -> None:
     w = fnn.init_dense(KEY, 64, 64, weights=init.orthogonal())["w"]
     np.testing.assert_allclose(w.T @ w, np.eye(64), atol=1e-5)
-    gates = jax.vmap(lambda k: init.orthogonal(0.5)(k, (16, 16)))(jax.random.split(KEY, 4))
+    gates = jax.jit(jax.vmap(lambda k: init.orthogonal(0.5)(k, (16, 16))))(jax.random.split(KEY, 4))
     for gate in gates:
         np.testing.assert_allclose(gate.T @ gate, 0.25 * np.eye(16), atol=1e-6)
-    normed, _ = jax.vmap(lambda w, u: fnn.spectral_norm(w, u))(gates, jnp.ones((4, 16)))
+    normed, _ = jax.jit(jax.vmap(lambda w, u: fnn.spectral_norm(w, u)))(gates, jnp.ones((4, 16)))
     np.testing.assert_allclose(normed, 2 * gates, rtol=1e-4, atol=1e-6)
 
 

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fnn
-from tests.check import close
+from tests.check import close, vjp
 
 BLOCKS = [[0, 1, 2], [3, 4], [5, 6], [7, 8, 9]]
 
@@ -70,5 +69,5 @@ def test_C9_max_pooling_takes_indices_s_i_to_s_i_plus_s_minus_1(s: int) -> None:
 def test_C10_the_gradient_is_routed_to_the_maximum(stride: int, g: Any, want: Any) -> None:
     """By hand: every window gives its gradient to its maximum, which sums what it gets."""
     pool = lambda x: fnn.max_pool(x, 2, stride=stride)[0, ..., 0]
-    _, pull = jax.vjp(pool, FOUR[None, ..., None])
+    _, pull = vjp(pool, FOUR[None, ..., None])
     assert pull(jnp.asarray(g, jnp.float32))[0][0, ..., 0].tolist() == want

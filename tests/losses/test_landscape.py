@@ -98,7 +98,7 @@ def test_E11_a_small_step_descends_by_the_squared_slope() -> None:
     """f(x - eta f') = f - eta f'^2 + O(eta^2): half the step, a quarter of the rest."""
     f = lambda x: x**4 - 3 * x
     x = np.float64(1.7)
-    slope = float(jax.grad(f)(jnp.float32(x)))
+    slope = float(jax.jit(jax.grad(f))(jnp.float32(x)))
     rests = [f(x - eta * slope) - (f(x) - eta * slope**2) for eta in (2e-3, 1e-3)]
     np.testing.assert_allclose(rests, [eta**2 * slope**2 * 6 * x**2 for eta in (2e-3, 1e-3)], 0.05)
     np.testing.assert_allclose(rests[0] / rests[1], 4, rtol=0.05)

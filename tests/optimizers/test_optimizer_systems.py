@@ -78,7 +78,7 @@ def test_E3_the_gradient_of_a_batch_is_unbiased() -> None:
     def loss(w: Any, x: Any, y: Any) -> Any:
         return fnn.squared_error(fnn.dense(x, w[:, None])[:, 0], y).mean()
 
-    full = jax.grad(loss)(w, x, y)
+    full = jax.jit(jax.grad(loss))(w, x, y)
     of_each = jax.vmap(jax.grad(loss), (None, 0, 0))
     spread = {}
     for size in (1, 2, 3):
@@ -111,9 +111,9 @@ def test_E3_noise_leaves_a_local_minimum() -> None:
 def test_E3_decays() -> None:
     t = np.arange(1, 30)
     for exponent in (-1.0, -0.5):
-        rates = jax.vmap(schedules.power(0.3, exponent))(t - 1)
+        rates = jax.jit(jax.vmap(schedules.power(0.3, exponent)))(t - 1)
         np.testing.assert_allclose(rates, 0.3 * t**exponent, rtol=1e-6)
-    rates = jax.vmap(schedules.exponential(0.3, 0.95))(t)
+    rates = jax.jit(jax.vmap(schedules.exponential(0.3, 0.95)))(t)
     np.testing.assert_allclose(rates, 0.3 * 0.95**t, rtol=1e-5)
 
 

@@ -320,7 +320,7 @@ def test_the_rate_that_was_set_last_counts() -> None:
 def test_a_rate_is_differentiated_whatever_the_state_was_made_with() -> None:
     x = jnp.ones(1)
     for state in (fnn.sgd(0.5).init(x), fnn.sgd(jnp.float32(0.5)).init(x)):
-        slope = jax.grad(lambda rate, s=state: fnn.sgd(rate).update(x, s, x)[0].sum())(0.5)
+        slope = jax.jit(jax.grad(lambda rate, s=state: fnn.sgd(rate).update(x, s, x)[0].sum()))(0.5)
         assert slope == -1
 
 

@@ -58,7 +58,8 @@ def test_every_step(name: str) -> None:
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        want = [float(theirs(jnp.float64(t))) for t in STEPS]  # of int32 it makes float32
+        theirs = jax.jit(theirs)
+        want = [float(theirs(np.float64(t))) for t in STEPS]  # of int32 it makes float32
         got = jax.jit(jax.vmap(mine))(STEPS)
         assert got.dtype == jnp.float64
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-12)
@@ -134,7 +135,7 @@ def test_every_number_may_be_traced() -> None:
     }  # fmt: skip
     for make, numbers in cases.items():
         traced = jax.jit(lambda numbers, make=make: jax.vmap(make(**numbers))(STEPS))(numbers)
-        np.testing.assert_allclose(traced, jax.vmap(make(**numbers))(STEPS), rtol=1e-5)
+        np.testing.assert_allclose(traced, jax.jit(jax.vmap(make(**numbers)))(STEPS), rtol=1e-5)
         for kind in (np.float64, np.float32):
             assert make(**{k: kind(v) for k, v in numbers.items()})(7).dtype == jnp.float32
     rate = jax.jit(lambda rate, factor: s.piecewise(rate, {3: factor})(5))(0.5, 0.1)

@@ -144,10 +144,15 @@ def test_lookahead_is_optax_lookahead() -> None:
         opt = optax.lookahead(optax.adam(0.1), k, rate)
         pair = optax.LookaheadParams.init_synced(params)
         theirs = opt.init(pair)
-        for t in range(steps):
-            grads = jax.tree.map(lambda x, t=t: 3 * jnp.sin(4 * x + t), pair.fast)
+
+        @jax.jit
+        def step(t: Any, theirs: Any, pair: Any) -> Any:
+            grads = jax.tree.map(lambda x: 3 * jnp.sin(4 * x + t), pair.fast)
             updates, theirs = opt.update(grads, theirs, pair)
-            pair = optax.apply_updates(pair, updates)
+            return theirs, optax.apply_updates(pair, updates)
+
+        for t in range(steps):
+            theirs, pair = step(t, theirs, pair)
         assert_same(got, pair.fast, 1e-9)
         assert_same(state.slow, pair.slow, 1e-9)
 
@@ -190,15 +195,15 @@ def test_accumulated_steps_are_the_whole_batch_s() -> None:
     """k gradients of parts give the step of their mean, with one buffer of the gradients' size."""
     plain, params = fnn.adam(fnn.schedules.power(0.1, -1)), tree(0, np.float32)
     opt = fnn.accumulate(plain, 3)
-    state = opt.init(params)
+    state, update = opt.init(params), jax.jit(opt.update)
     assert fnn.count(state) == fnn.count(plain.init(params)) + fnn.count(params) + 1  # and a step
     parts = [tree(seed, np.float32) for seed in (1, 2, 3)]
     for part in parts[:2]:
-        updates, state = opt.update(part, state, params)
+        updates, state = update(part, state, params)
         assert not any(np.any(u) for u in jax.tree.leaves(updates))
-    updates, state = opt.update(parts[2], state, params)
+    updates, state = update(parts[2], state, params)
     mean = jax.tree.map(lambda *g: sum(g) / 3, *parts)
-    want, plain_state = plain.update(mean, plain.init(params))
+    want, plain_state = jax.jit(plain.update)(mean, plain.init(params))
     assert_same(updates, want, 1e-5)
     assert float(fnn.learning_rate(state)) == float(fnn.learning_rate(plain_state))
     assert not any(np.any(m) for m in jax.tree.leaves(state.mean))
