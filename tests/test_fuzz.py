@@ -177,8 +177,8 @@ def of_classes(d: Draw) -> Call:
 
 
 def ranks(x: Any, labels: Any) -> Any:
-    return [np.argsort(-row, stable=True).tolist().index(label)
-            for row, label in zip(x, labels, strict=True)]  # fmt: skip
+    found = [np.argsort(-row, stable=True).tolist() for row in x]
+    return np.array([row.index(label) for row, label in zip(found, labels, strict=True)])
 
 
 def confusion(x: Any, labels: Any) -> Any:
@@ -314,14 +314,16 @@ def test_valid_calls(case: Callable[[Draw], Call], data: Any) -> None:
         call = case(Draw(data))
         config = {k: v for k, v in call.config.items() if v is not None}
         got = jax.tree.leaves(call.fn(*call.args, **config))
-        wide = [np.asarray(a, np.float64) if is_float(a) else a for a in call.args]
-        want = call.oracle(*(a for a in wide if a is not None), **config)
+        args, config = jax.tree.map(
+            lambda a: np.asarray(a, np.float64) if is_float(a) else a, (call.args, config)
+        )
+        want = call.oracle(*(a for a in args if a is not None), **config)
         for a, b in zip(got, want if isinstance(want, tuple) else (want,), strict=True):
             close(a, b, length=call.length, scale=call.scale)
 
 
 def is_float(x: Any) -> bool:
-    return x is not None and bool(jnp.issubdtype(x.dtype, jnp.floating))
+    return bool(jnp.issubdtype(getattr(x, "dtype", bool), jnp.floating))
 
 
 # Invalid calls: one argument of a row of the table is spoilt.
