@@ -159,7 +159,10 @@ def slopes(row: Row) -> Any:
     return jax.grad(total)(jnp.zeros(2)), jax.jvp(total, (jnp.zeros(2),), (jnp.ones(2),))[1]
 
 
-slope = of_every_row(slopes)
+@functools.cache
+def slope(name: str) -> Any:
+    """One program per row: so large ones together take longer to compile."""
+    return jax.jit(lambda: slopes(ROWS[name]))()
 
 
 @every
