@@ -65,7 +65,7 @@ jax.monitoring.register_event_duration_secs_listener(count)
 def programs() -> Iterator[None]:
     """Drop the programs now and then: those of the suite take gigabytes."""
     yield
-    if compiled[0] > 600:
+    if compiled[0] > 400:
         compiled[0] = 0
         jax.clear_caches()
         gc.collect()
