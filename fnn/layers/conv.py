@@ -222,7 +222,10 @@ def convolve(
     """Convolve in the sense of the textbooks: `conv` with the window flipped.
 
     ``y[n, o, j] = b[j] + sum_{k, i} x[n, o s + (K - 1 - k) d - lo, i] w[k, i, j]`` for K taps. With
-    ``padding=K - 1`` it is the full convolution, in which x and w may change places.
+    ``padding=K - 1`` it is the full convolution, in which x and w may change places. The window of
+    a sum over the past, ``sum_k x[o - k] w[k]``, reaches to one side: ``padding=((K - 1, 0),)``. Its
+    "hard" boundary keeps the places where the window fits and whose index is a multiple of the
+    stride, which are those of "VALID" only where the stride divides K - 1.
 
     Args:
         x, w, b: as in `conv`.
@@ -234,7 +237,8 @@ def convolve(
     Raises:
         ValueError, TypeError: as `conv`.
 
-    Source: CSC413 notes (2020), on image classification.
+    Source: CSC413 notes (2020), on image classification; Introduction to Deep Learning (2020), for
+    the one-sided window.
 
     >>> x, w = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 10.0])
     >>> convolve(x.reshape(1, 3, 1), w.reshape(2, 1, 1), padding=1).ravel()
