@@ -223,7 +223,7 @@ def convolve(
 
     ``y[n, o, j] = b[j] + sum_{k, i} x[n, o s + (K - 1 - k) d - lo, i] w[k, i, j]`` for K taps. With
     ``padding=K - 1`` it is the full convolution, in which x and w may change places. The window of
-    a sum over the past, ``sum_k x[o - k] w[k]``, reaches to one side: ``padding=((K - 1, 0),)``. Its
+    a sum over the past, ``sum_k x[o - k] w[k]``, reaches to one side: ``padding=((K - 1, 0),)``. A
     "hard" boundary keeps the places where the window fits and whose index is a multiple of the
     stride, which are those of "VALID" only where the stride divides K - 1.
 
