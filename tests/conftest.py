@@ -14,9 +14,9 @@ from jax._src import compiler
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Most tests ask what a program computes, not how fast: no expensive passes of LLVM, and with JAX
-# 0.10 the emitters that XLA has since given up, compile it in a third of the time. XLA's passes over
-# the program itself run as always, and `optimized` asks for the rest. Flags that are given win.
+# Most tests ask what a program computes, not how fast: without expensive passes of LLVM, and by the
+# emitters that XLA has since given up, it compiles in a third of the time. XLA's own passes run as
+# always, and `optimized` asks for the rest. Flags that are given win.
 OLD_EMITTERS = jax.__version_info__ < (0, 11)
 if OLD_EMITTERS:
     cheap = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
