@@ -52,20 +52,3 @@ def place_read_at_run_time(start: int, zero: jax.Array) -> jax.Array:
     pair = np.array([start, start + 1], np.uint32)
     place: Any = lax.dynamic_slice(pair, (zero,), (1,))
     return lax.reshape(place, ())
-
-
-def buffer(xs: jax.Array) -> jax.Array:
-    """Return space for one of ``xs``, to be carried through a loop over them and used by `through`.
-
-    A loop that looks up its place in ``xs`` and updates an array that it carries in one and the
-    same operation is computed number by number: for all that is known, writing could change the
-    place. Copied before, it is computed in vectors, in half the time for a GRU. The space is for
-    two, or XLA would leave the copy out. Test: `tests/kernels/recurrent/test_compiled.py`.
-    """
-    return jnp.zeros_like(xs[:2])
-
-
-def through(space: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return x as read from the space that it is copied to, and the space."""
-    space = lax.dynamic_update_slice(space, x[None], (0,) * space.ndim)
-    return space[0], space

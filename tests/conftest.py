@@ -34,7 +34,6 @@ QUICK = {
     "": "fuzz functions house systems trees windows",
     "kernels/conv": "compiled",
     "kernels/pool": "rule",
-    "kernels/recurrent": "compiled",
     "layers": "backprop_by_hand conv_systems dropout linear pooling_systems recurrent_systems",
     "losses": "landscape metrics",
     "analysis": "rates sizes time watching",

@@ -152,7 +152,7 @@ def gru_before_step(gx: jax.Array, state: State, weights: Weights) -> State:
     return (n + z * (h - n),)
 
 
-LSTM = Cell(lstm_step, Slopes(stacked, lstm_slopes, lstm_along), in_place=False)
+LSTM = Cell(lstm_step, Slopes(stacked, lstm_slopes, lstm_along))
 LSTM_PEEPHOLE = Cell(peephole_step)
 GRU = Cell(gru_step, Slopes(gru_joint, gru_slopes, gru_along))
 GRU_BEFORE = Cell(gru_before_step)

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.compiler import buffer, through
 from fnn.dtypes import widen
 
 State = tuple[jax.Array, ...]  # each (n, units), the output h first
@@ -55,13 +54,10 @@ class Cell(NamedTuple):
     Attributes:
         step: ``(x_t wx, state, weights) -> state``.
         slopes: its derivative, or None.
-        in_place: whether one operation of the step reads both ``x_t wx`` and the state that it
-            replaces.
     """
 
     step: Callable[[jax.Array, State, Weights], State]
     slopes: Slopes | None = None
-    in_place: bool = True
 
 
 class Kernel(NamedTuple):
@@ -171,7 +167,6 @@ def loop(
     state: State,
     left: Left,
     reverse: bool,
-    buffered: bool = False,
 ) -> tuple[State, tuple[jax.Array, Any]]:
     """Scan ``step(x, state) -> (state, more)`` over time.
 
@@ -181,21 +176,16 @@ def loop(
         state: the first state.
         left: steps left of each sequence.
         reverse: whether time runs backwards.
-        buffered: whether x is copied before it is used, see `fnn.compiler.buffer`.
 
     Returns:
         The last state; h and the rest of every step.
     """
 
-    space = buffer(xs) if buffered and xs.shape[0] > 1 else None
-
-    def body(carry: Any, x: jax.Array) -> tuple[Any, Any]:
-        state, left, space = carry
-        if space is not None:
-            x, space = through(space, x)
+    def body(carry: tuple[State, Left], x: jax.Array) -> tuple[tuple[State, Left], Any]:
+        state, left = carry
         going = None if left is None else left > 0
         state, more = advance(lambda s: step(x, s), state, going)
-        return (state, after(1, left, reverse), space), (state[0], more)
+        return (state, after(1, left, reverse)), (state[0], more)
 
-    (state, _, _), steps = lax.scan(body, (state, left, space), xs, reverse=reverse)
+    (state, _), steps = lax.scan(body, (state, left), xs, reverse=reverse)
     return state, steps

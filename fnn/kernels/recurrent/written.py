@@ -1,12 +1,12 @@
 """The recurrence with its derivative written out.
 
-Forward it is the loop, over the products ``x wx`` of all steps, made before. Its derivative is
-linear in what changes: at every step it adds ``[x, h] dW + dc + [dx, 0] W``, which needs only what
-the loop has computed and is one product for all steps, and passes ``dh wh`` on to the next. So the
-loop of the derivative holds the slopes of the gates and one product per step; read backwards, as
-JAX does, it is back-propagation through time with the gradients of the weights as one product after
-the loop. Being a rule for forward mode in JAX's own operations, it leaves forward mode, batching
-and all higher derivatives in place.
+Alone it is the loop of `scan`. Where a derivative is asked for, the loop is over the products
+``x wx`` of all steps, made before. The derivative is linear in what changes: at every step it adds
+``[x, h] dW + dc + [dx, 0] W``, which needs only what the loop has computed and is one product for
+all steps, and passes ``dh wh`` on to the next. So the loop of the derivative holds the slopes of
+the gates and one product per step; read backwards, as JAX does, it is back-propagation through time
+with the gradients of the weights as one product after the loop. Being a rule for forward mode in
+JAX's own operations, it leaves forward mode, batching and all higher derivatives in place.
 """
 
 import functools
@@ -26,13 +26,8 @@ from fnn.kernels.recurrent.form import Cell, Kernel, Left, State, Weights, advan
 def run(
     cell: Cell, x: jax.Array, weights: Weights, state: State, left: Left, reverse: bool
 ) -> tuple[jax.Array, State]:
-    """Run the cell."""
-
-    def step(gx: jax.Array, state: State) -> tuple[State, None]:
-        return cell.step(gx, state, weights), None
-
-    state, (h, _) = loop(step, x @ weights.wx, state, left, reverse, cell.in_place)
-    return h, state
+    """Run the cell as the loop is: without a derivative no other form is faster."""
+    return scan.run(cell, x, weights, state, left, reverse)
 
 
 @functools.partial(run.defjvp, symbolic_zeros=True)
@@ -45,7 +40,7 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
     def step(gx: jax.Array, state: State) -> tuple[State, State]:
         return written.step(gx, state, weights)
 
-    last, (h, slopes) = loop(step, x @ weights.wx, state, left, reverse, cell.in_place)
+    last, (h, slopes) = loop(step, x @ weights.wx, state, left, reverse)
     dz = sums(cell, h, reverse, primals, tangents)
     across = weights.wh.T  # so that the product of the backward pass reads it row by row
 
