@@ -137,10 +137,11 @@ def check_known(function: str, **arguments: Any) -> None:
             raise wrong(function, argument, "a traced array", needed, TypeError)
 
 
-def check_callable(function: str, argument: str, value: Any, needed: str) -> None:
-    """Raise unless this is a function, of which ``needed`` tells the arguments."""
+def check_callable(function: str, argument: str, value: Any, needed: str = "") -> None:
+    """Raise unless this is a function; ``needed`` may tell its arguments."""
     if not callable(value):
-        raise wrong(function, argument, describe(value), f"a function {needed}", TypeError)
+        needed = f"a function {needed}".rstrip()
+        raise wrong(function, argument, describe(value), needed, TypeError)
 
 
 def check_alive(function: str, **arguments: Any) -> None:

@@ -29,6 +29,7 @@ from fnn.checks import (
     ANY,
     Range,
     check_array,
+    check_callable,
     check_key,
     check_number,
     describe,
@@ -210,8 +211,7 @@ def _real_array(function: str, argument: str, value: Any) -> Any:
 
 
 def _function(function: str, argument: str, value: Any) -> Any:
-    if not callable(value):
-        raise wrong(function, argument, describe(value), "a function", TypeError)
+    check_callable(function, argument, value)
     return _known(function, argument, value)
 
 

@@ -20,7 +20,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Shaped
 
 from fnn.analysis.program import Known, carried, inner, split, trace
-from fnn.checks import check_array, check_scalar, describe, wrong
+from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
 from fnn.dtypes import is_floating
 from fnn.functions import frozen
 
@@ -110,8 +110,7 @@ def gradients_at(loss: Callable[..., Any]) -> Callable[..., Arrays]:
 def _of_a_call(
     name: str, argument: str, function: Callable[..., Any], analysis: Callable[..., Arrays]
 ) -> Callable[..., Arrays]:
-    if not callable(function):
-        raise wrong(f"analysis.{name}", argument, describe(function), "a function", TypeError)
+    check_callable(f"analysis.{name}", argument, function)
     same = frozen(function)
 
     @functools.wraps(function)
