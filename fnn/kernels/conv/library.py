@@ -10,9 +10,9 @@ outermost program, but inside `lax.scan` they fall to a scalar loop, a hundred t
 first two maps are written in that layout; the third is brought into it by explicit transposes, on
 the CPU alone: there they cost less than the loop, elsewhere they would be waste.
 
-On several devices the groups go one after the other. XLA would gather the examples, but for groups
-of one channel, and would add up the gradient to the window over too many devices where not every
-axis of the mesh takes a part of the examples.
+On several devices the groups go one after the other. XLA would bring all examples together, unless
+each group has one channel. And where the examples do not lie on every axis of the mesh, it would
+count the gradient to the window more than once.
 """
 
 import jax
