@@ -6,27 +6,30 @@ import sys
 import pytest
 
 PROGRAM = """
-import resource, sys
+import resource, statistics, sys
 import jax, jax.numpy as jnp, fnn
 if sys.argv[1] == "kept":
     assert fnn.keep_memory()
 negative = jax.jit(lambda x: -x)
 x = jnp.ones(2**24)
-for call in range(40):
-    if call == 30:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+pages = [0]
+for call in range(60):
     negative(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(int(statistics.median(b - a for a, b in zip(pages[30:], pages[31:]))))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is what it sets up")
 def test_results_are_written_where_the_last_ones_were() -> None:
-    """Ten calls with results of 64 MB, once the first thirty have settled where these lie."""
+    """The median of 30 calls with results of 64 MB, once 30 others have settled where these lie.
+
+    The median, as a thread that is late may free its block after the next has been asked for.
+    """
 
     def pages(how: str) -> int:
         command = [sys.executable, "-c", PROGRAM, how]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     fresh, kept = pages("fresh"), pages("kept")
-    assert kept < 100 < fresh
+    assert kept < 10 < 1000 < fresh
