@@ -1,15 +1,15 @@
 """The recurrence with its derivative written out.
 
-Alone it is the loop of `scan`. Where a derivative is asked for, the loop is over the products
-``x wx`` of all steps, made before. The derivative is linear in what changes: at every step it adds
-``[x, h] dW + dc + [dx, 0] W``, which needs only what the loop has computed and is one product for
-all steps, and passes ``dh wh`` on to the next. So the loop of the derivative holds the slopes of
-the gates and one product per step; read backwards, as JAX does, it is back-propagation through time
-with the gradients of the weights as one product after the loop. Being a rule for forward mode in
-JAX's own operations, it leaves forward mode, batching and all higher derivatives in place.
+The derivative is linear in what changes: at every step it adds ``[x, h] dW + dc + [dx, 0] W``,
+which needs only what the loop has computed and is one product for all steps, and passes ``dh wh``
+on to the next. So the loop of the derivative holds the slopes of the gates and one product per
+step; read backwards, as JAX does, it is back-propagation through time with the gradients of the
+weights as one product after the loop. Being a rule for forward mode in JAX's own operations, it
+leaves forward mode, batching and all higher derivatives in place.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from fnn.compiler import kept_apart
 from fnn.dtypes import add_bias, widen
 from fnn.kernels.recurrent import scan
 from fnn.kernels.recurrent.form import Cell, Kernel, Left, State, Weights, advance, loop, nothing
@@ -26,8 +27,31 @@ from fnn.kernels.recurrent.form import Cell, Kernel, Left, State, Weights, advan
 def run(
     cell: Cell, x: jax.Array, weights: Weights, state: State, left: Left, reverse: bool
 ) -> tuple[jax.Array, State]:
-    """Run the cell as the loop is: without a derivative no other form is faster."""
-    return scan.run(cell, x, weights, state, left, reverse)
+    """Run the cell."""
+
+    def step(gx: jax.Array, state: State) -> tuple[State, None]:
+        return cell.step(gx, state, weights), None
+
+    last, (h, _) = over_inputs(step, x, weights, state, left, reverse)
+    return h, last
+
+
+def over_inputs(
+    step: Callable[[jax.Array, State], tuple[State, Any]],
+    x: jax.Array,
+    weights: Weights,
+    state: State,
+    left: Left,
+    reverse: bool,
+) -> tuple[State, tuple[jax.Array, Any]]:
+    """Run ``step(x_t wx, state)`` over time, as `loop` does.
+
+    A step of three sequences or fewer computes little with each weight that it reads: there one
+    product for all steps, before the loop, reads them once. With more, it would only cost memory.
+    """
+    if x.shape[1] < 4:
+        return loop(step, x @ weights.wx, state, left, reverse)
+    return loop(lambda x, state: step(x @ weights.wx, state), x, state, left, reverse)
 
 
 @functools.partial(run.defjvp, symbolic_zeros=True)
@@ -40,7 +64,7 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
     def step(gx: jax.Array, state: State) -> tuple[State, State]:
         return written.step(gx, state, weights)
 
-    last, (h, slopes) = loop(step, x @ weights.wx, state, left, reverse)
+    last, (h, slopes) = over_inputs(step, x, weights, state, left, reverse)
     dz = sums(cell, h, reverse, primals, tangents)
     across = weights.wh.T  # so that the product of the backward pass reads it row by row
 
@@ -74,8 +98,21 @@ def sums(cell: Cell, h: jax.Array, reverse: bool, primals: Any, tangents: Any) -
         first = state[0][None]
         before = jnp.concatenate([h, first])[1:] if reverse else jnp.concatenate([first, h])[:-1]
         dw, dc = cell.slopes.joint(jax.tree.map(present, dweights, weights, is_leaf=is_zero))
-        dz = dz + add_bias(jnp.concatenate([x, widen(before)], 2) @ dw, dc)
+        dz = dz + add_bias(for_weights(jnp.concatenate([x, widen(before)], 2), dw), dc)
     return dz
+
+
+def for_weights(a: jax.Array, w: jax.Array) -> jax.Array:
+    """Return ``a (time, n, k) @ w (k, m)``, so that the gradient of w is a fast product.
+
+    It sums over time and sequences: one axis, which is the last of its left factor. On a mesh they
+    stay two axes, as sequences that are sharded would have to be gathered.
+    """
+    if not jax.typeof(a).sharding.mesh.empty:
+        return a @ w
+    (rows,) = kept_apart(a.reshape(-1, a.shape[2]).T)
+    product = lax.dot_general(rows, w, (((0,), (0,)), ((), ())))
+    return product.reshape(*a.shape[:2], w.shape[1])
 
 
 def is_zero(tangent: Any) -> bool:

@@ -1,0 +1,46 @@
+"""Recurrence as XLA compiles it: which products there are decides its speed."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import fnn
+
+pytestmark = pytest.mark.usefixtures("optimized")
+
+TIME, F, UNITS = 6, 3, 5
+
+
+def products(n: int, gradient: bool) -> list[tuple[str, str]]:
+    """The shape of every product's result, and the axis of its left factor that is summed over."""
+
+    def run(x: jax.Array, wx: jax.Array, wh: jax.Array, b: jax.Array) -> jax.Array:
+        return fnn.lstm(x, wx, wh, b)[0]
+
+    f: Any = jax.grad(lambda *args: (run(*args) ** 2).sum(), (0, 1, 2, 3)) if gradient else run
+    columns = 4 * UNITS
+    shapes = (n, TIME, F), (F, columns), (UNITS, columns), (columns,)
+    text = jax.jit(f).lower(*map(jnp.zeros, shapes)).compile().as_text()
+    found = r"f32\[([\d,]+)\]\S* dot\(.*lhs_contracting_dims=\{(\d)\}"
+    return sorted(set(re.findall(found, text)))
+
+
+@pytest.mark.parametrize(("n", "inputs"), [(1, (TIME, 4 * UNITS)), (4, (4, 4 * UNITS))])
+def test_few_sequences_have_one_product_of_the_inputs(n: int, inputs: tuple[int, int]) -> None:
+    """More have one at every step, as has the state."""
+    shapes = {shape for shape, _ in products(n, gradient=False)}
+    assert shapes == {f"{a},{b}" for a, b in (inputs, (n, 4 * UNITS))}
+
+
+def test_the_gradient_of_the_weights_is_one_fast_product() -> None:
+    """Row by row of both factors, as it is where the left one is transposed before."""
+    n, columns = 4, 4 * UNITS
+    assert products(n, gradient=True) == sorted([
+        (f"{n},{columns}", "1"),  # forward, at every step
+        (f"{n},{UNITS}", "1"),  # backward, at every step
+        (f"{F + UNITS},{columns}", "1"),  # by the weights
+        (f"{n * TIME},{F}", "1"),  # by x
+    ])  # fmt: skip
