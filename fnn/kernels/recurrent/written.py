@@ -46,10 +46,11 @@ def over_inputs(
 ) -> tuple[State, tuple[jax.Array, Any]]:
     """Run ``step(x_t wx, state)`` over time, as `loop` does.
 
-    A step of three sequences or fewer computes little with each weight that it reads: there one
-    product for all steps, before the loop, reads them once. With more, it would only cost memory.
+    A step of three sequences or fewer computes little with each weight that it reads. Where most of
+    these are of the inputs, one product for all steps, before the loop, reads them once.
     """
-    if x.shape[1] < 4:
+    (_, n, features), units = x.shape, state[0].shape[1]
+    if n < 4 and features >= units:
         return loop(step, x @ weights.wx, state, left, reverse)
     return loop(lambda x, state: step(x @ weights.wx, state), x, state, left, reverse)
 

@@ -11,7 +11,7 @@ import fnn
 
 pytestmark = pytest.mark.usefixtures("optimized")
 
-TIME, F, UNITS = 6, 3, 5
+TIME, F, UNITS = 6, 7, 5
 
 
 def products(n: int, gradient: bool) -> list[tuple[str, str]]:
