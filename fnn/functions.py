@@ -53,13 +53,7 @@ def jitted(
     """
 
     def decorate(function: F) -> F:
-        @functools.cache  # made at the first call: what is not used costs no time at import
-        def program() -> Callable[..., Any]:
-            # In profiles, and in the compiler's own messages, operations stand under this name.
-            scoped = jax.named_scope(f"fnn.{function.__name__}")(function)
-            return jax.jit(scoped, static_argnames=tuple(static), inline=True)
-
-        call = _reading(function, program, static, ranges or {})
+        call = _reading(function, static, ranges or {}, _program)
         call.jitted = decorate  # type: ignore[attr-defined]  # for `variant`
         call.static = tuple(static)  # type: ignore[attr-defined]  # for who asks what may be traced
         return cast(F, call)
@@ -72,37 +66,39 @@ def checked(function: F) -> F:
 
     Nothing is compiled: for functions that choose among their arguments in Python.
     """
-    return cast(F, _reading(function, lambda: function, (), {}))
+    return cast(F, _reading(function, (), {}, lambda same, _: same))
+
+
+def _program(function: Callable[..., Any], static: Sequence[str]) -> Callable[..., Any]:
+    # In profiles, and in the compiler's own messages, operations stand under this name.
+    scoped = jax.named_scope(f"fnn.{function.__name__}")(function)
+    return jax.jit(scoped, static_argnames=tuple(static), inline=True)
 
 
 def _reading(
     function: Callable[..., Any],
-    program: Callable[[], Callable[..., Any]],
     static: Sequence[str],
     ranges: Mapping[str, Range],
+    make: Callable[[Callable[..., Any], Sequence[str]], Callable[..., Any]],
 ) -> Callable[..., Any]:
-    """Return the function as a call of the program with its arguments read."""
-    name = function.__name__
+    """Return ``make(function, static)`` as called with its arguments read.
 
-    @functools.cache
-    def readers() -> tuple[dict[str, Reader], list[Reader]]:
-        parameters = inspect.signature(function).parameters
-        found = {
-            p.name: _reader(name, p, p.name in static, ranges.get(p.name, ANY))
-            for p in parameters.values()
-        }
-        positional = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        return found, [found[p.name] for p in positional]
+    It is made at the first call: what is not used costs no time at import.
+    """
+    made: tuple[Callable[..., Any], dict[str, Reader], list[Reader]] | None = None
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        by_name, in_order = readers()
+        nonlocal made
+        if made is None:
+            made = make(function, static), *_readers(function, static, ranges)
+        program, by_name, in_order = made
         for unknown in kwargs.keys() - by_name.keys():
             needed = f"one of the arguments {', '.join(by_name)}"
-            raise wrong(name, unknown, "an argument of this name", needed, TypeError)
+            raise wrong(function.__name__, unknown, "an argument of this name", needed, TypeError)
         read = [reader(value) for reader, value in zip(in_order, args, strict=False)]
         named = {k: by_name[k](v) for k, v in kwargs.items()}
-        return program()(*read, *args[len(read) :], **named)
+        return program(*read, *args[len(read) :], **named)
 
     return call
 
@@ -147,6 +143,18 @@ def variant(
     """
     again: Callable[[F], F] = base.jitted  # type: ignore[attr-defined]  # set by `jitted`
     return again(cast(F, derived))
+
+
+def _readers(
+    function: Callable[..., Any], static: Sequence[str], ranges: Mapping[str, Range]
+) -> tuple[dict[str, Reader], list[Reader]]:
+    """Return what reads every argument, by its name, and in order where it may stand so."""
+    parameters = inspect.signature(function).parameters.values()
+    found = {
+        p.name: _reader(function.__name__, p, p.name in static, ranges.get(p.name, ANY))
+        for p in parameters
+    }
+    return found, [found[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: Range) -> Reader:
