@@ -131,7 +131,11 @@ def _one_step(
     _check_arrays(name, blocks, "n, f", x, weights)
     before = _state(name, parts, x, weights, state)
     x, wide = widen(x), jax.tree.map(widen, weights)
-    new, _ = advance(lambda s: (cell.step(x @ wide.wx, s, wide), None), before, None)
+
+    def step(state: State) -> tuple[State, None]:
+        return cell.step(cell.sums(x @ wide.wx, state[0], wide), state, wide), None
+
+    new, _ = advance(step, before, None)
     return new
 
 

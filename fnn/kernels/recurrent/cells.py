@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 
 from fnn.dtypes import add_bias
-from fnn.kernels.recurrent.form import Cell, Slopes, State, Weights
+from fnn.kernels.recurrent.form import Cell, Slopes, State, Weights, added
 
 Split = Sequence[jax.Array]
 
@@ -36,42 +36,37 @@ def stacked(weights: Weights) -> tuple[jax.Array, jax.Array | None]:
 def simple(activation: Callable[[jax.Array], jax.Array]) -> Cell:
     """Return the cell ``h' = activation(x wx + h wh + b)``."""
 
-    def joined(gx: jax.Array, state: State, weights: Weights) -> jax.Array:
-        return add_bias(gx + state[0] @ weights.wh, weights.b)
+    def step(z: jax.Array, state: State, weights: Weights) -> State:
+        return (activation(z),)
 
-    def step(gx: jax.Array, state: State, weights: Weights) -> State:
-        return (activation(joined(gx, state, weights)),)
-
-    def slopes(gx: jax.Array, state: State, weights: Weights) -> tuple[State, State]:
-        h, pull = jax.vjp(activation, joined(gx, state, weights))
+    def slopes(z: jax.Array, state: State, weights: Weights) -> tuple[State, State]:
+        h, pull = jax.vjp(activation, z)
         return (h,), pull(jnp.ones_like(h))
 
     def along(slopes: State, dz: jax.Array, back: jax.Array, state: State) -> State:
         return (slopes[0] * (dz + back),)
 
-    return Cell(step, Slopes(stacked, slopes, along))
+    return Cell(added, step, Slopes(stacked, slopes, along))
 
 
-def lstm_gates(gx: jax.Array, h: jax.Array, weights: Weights) -> Split:
+def lstm_gates(z: jax.Array) -> Split:
     """Return i, f, g, o."""
-    z = add_bias(gx + h @ weights.wh, weights.b)
-    halves = np.repeat([0.5, 0.5, 1, 0.5], h.shape[1])[None]
+    halves = np.repeat([0.5, 0.5, 1, 0.5], z.shape[1] // 4)[None]
     i, f, g, o = split(jnp.tanh(z * jnp.asarray(halves, z.dtype)), 4)
     return [0.5 + 0.5 * i, 0.5 + 0.5 * f, g, 0.5 + 0.5 * o]
 
 
-def lstm_step(gx: jax.Array, state: State, weights: Weights) -> State:
+def lstm_step(z: jax.Array, state: State, weights: Weights) -> State:
     """Advance h and c."""
-    h, c = state
-    i, f, g, o = lstm_gates(gx, h, weights)
-    c = f * c + i * g
+    i, f, g, o = lstm_gates(z)
+    c = f * state[1] + i * g
     return o * jnp.tanh(c), c
 
 
-def lstm_slopes(gx: jax.Array, state: State, weights: Weights) -> tuple[State, State]:
+def lstm_slopes(z: jax.Array, state: State, weights: Weights) -> tuple[State, State]:
     """Advance; the slopes are of c by z_i, z_f, z_g and c, and of h by z_o and the new c."""
-    h, c = state
-    i, f, g, o = lstm_gates(gx, h, weights)
+    c = state[1]
+    i, f, g, o = lstm_gates(z)
     new = f * c + i * g
     t = jnp.tanh(new)
     by_gates = g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), t * o * (1 - o)
@@ -86,35 +81,42 @@ def lstm_along(slopes: State, dz: jax.Array, back: jax.Array, state: State) -> S
     return ho * o + hc * dc, dc
 
 
-def peephole_step(gx: jax.Array, state: State, weights: Weights) -> State:
+def peephole_step(z: jax.Array, state: State, weights: Weights) -> State:
     """Advance h and c, the gates i and f seeing c, and o the new c."""
-    h, c = state
-    p = weights.peephole
+    c, p = state[1], weights.peephole
     assert p is not None  # by this cell's choice
-    i, f, g, o = split(add_bias(gx + h @ weights.wh, weights.b), 4)
+    i, f, g, o = split(z, 4)
     new = jax.nn.sigmoid(f + p[1:2] * c) * c + jax.nn.sigmoid(i + p[:1] * c) * jnp.tanh(g)
     return jax.nn.sigmoid(o + p[2:] * new) * jnp.tanh(new), new
 
 
-def gru_parts(gx: jax.Array, h: jax.Array, weights: Weights) -> Split:
+def apart(gx: jax.Array, h: jax.Array, weights: Weights) -> tuple[jax.Array, jax.Array]:
+    """Return ``x wx + b`` and ``h wh``."""
+    return add_bias(gx, weights.b), h @ weights.wh
+
+
+def gru_parts(sums: tuple[jax.Array, jax.Array], weights: Weights) -> Split:
     """Return r, z, n, and what r multiplies in n."""
-    gx, back, units = add_bias(gx, weights.b), h @ weights.wh, h.shape[1]
+    gx, back = sums
+    units = gx.shape[1] // 3
     rz = jnp.tanh(0.5 * (gx[:, : 2 * units] + back[:, : 2 * units]))
     r, z = split(0.5 + 0.5 * rz, 2)
     m = add_bias(back[:, 2 * units :], weights.bh)
     return [r, z, jnp.tanh(gx[:, 2 * units :] + r * m), m]
 
 
-def gru_step(gx: jax.Array, state: State, weights: Weights) -> State:
+def gru_step(sums: tuple[jax.Array, jax.Array], state: State, weights: Weights) -> State:
     """Advance h."""
-    _, z, n, _ = gru_parts(gx, state[0], weights)
+    _, z, n, _ = gru_parts(sums, weights)
     return (n + z * (state[0] - n),)
 
 
-def gru_slopes(gx: jax.Array, state: State, weights: Weights) -> tuple[State, State]:
+def gru_slopes(
+    sums: tuple[jax.Array, jax.Array], state: State, weights: Weights
+) -> tuple[State, State]:
     """Advance; the slopes are of h by z_r, z_z, r's factor, x wx_n, and the old h."""
     h = state[0]
-    r, z, n, m = gru_parts(gx, h, weights)
+    r, z, n, m = gru_parts(sums, weights)
     by_n = (1 - z) * (1 - n * n)
     slopes = by_n * m * r * (1 - r), (h - n) * z * (1 - z), by_n * r, by_n, z
     return (n + z * (h - n),), slopes
@@ -142,17 +144,21 @@ def gru_along(slopes: State, dz: jax.Array, back: jax.Array, state: State) -> St
     return (by_r * r + by_z * z + by_m * m + by_n * dz[:, 3 * units :] + by_h * state[0],)
 
 
+def inputs_alone(gx: jax.Array, h: jax.Array, weights: Weights) -> jax.Array:
+    """Return ``x wx + b``."""
+    return add_bias(gx, weights.b)
+
+
 def gru_before_step(gx: jax.Array, state: State, weights: Weights) -> State:
     """Advance h, r multiplying h before the product with wh_n."""
     h, units = state[0], state[0].shape[1]
-    gx = add_bias(gx, weights.b)
     rz = jax.nn.sigmoid(gx[:, : 2 * units] + h @ weights.wh[:, : 2 * units])
     r, z = split(rz, 2)
     n = jnp.tanh(gx[:, 2 * units :] + add_bias((r * h) @ weights.wh[:, 2 * units :], weights.bh))
     return (n + z * (h - n),)
 
 
-LSTM = Cell(lstm_step, Slopes(stacked, lstm_slopes, lstm_along))
-LSTM_PEEPHOLE = Cell(peephole_step)
-GRU = Cell(gru_step, Slopes(gru_joint, gru_slopes, gru_along))
-GRU_BEFORE = Cell(gru_before_step)
+LSTM = Cell(added, lstm_step, Slopes(stacked, lstm_slopes, lstm_along))
+LSTM_PEEPHOLE = Cell(added, peephole_step)
+GRU = Cell(apart, gru_step, Slopes(gru_joint, gru_slopes, gru_along))
+GRU_BEFORE = Cell(inputs_alone, gru_before_step)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.dtypes import widen
+from fnn.dtypes import add_bias, widen
 
 State = tuple[jax.Array, ...]  # each (n, units), the output h first
 Left = jax.Array | None
@@ -39,12 +39,12 @@ class Slopes(NamedTuple):
 
     Attributes:
         joint: ``weights -> (W, c)``, linear: W (f + units, blocks units); c is its bias, or None.
-        step: the cell's, but gives ``(state, slopes)``: elementwise derivatives, each (n, units).
+        step: the cell's, but gives ``(state, slopes)``: derivatives by z, elementwise.
         along: ``(slopes, dz, dh wh, dstate) -> dstate``, linear in the last three.
     """
 
     joint: Callable[[Weights], tuple[jax.Array, jax.Array | None]]
-    step: Callable[[jax.Array, State, Weights], tuple[State, State]]
+    step: Callable[[Any, State, Weights], tuple[State, State]]
     along: Callable[[State, jax.Array, jax.Array, State], State]
 
 
@@ -52,12 +52,19 @@ class Cell(NamedTuple):
     """A kind of recurrence.
 
     Attributes:
-        step: ``(x_t wx, state, weights) -> state``.
+        sums: ``(x_t wx, h, weights) -> z``: what the products give. `added`, or the cell's own.
+        step: ``(z, state, weights) -> state``.
         slopes: its derivative, or None.
     """
 
-    step: Callable[[jax.Array, State, Weights], State]
+    sums: Callable[[jax.Array, jax.Array, Weights], Any]
+    step: Callable[[Any, State, Weights], State]
     slopes: Slopes | None = None
+
+
+def added(gx: jax.Array, h: jax.Array, weights: Weights) -> jax.Array:
+    """Return ``z = x wx + h wh + b``."""
+    return add_bias(gx + h @ weights.wh, weights.b)
 
 
 class Kernel(NamedTuple):

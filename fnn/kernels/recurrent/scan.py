@@ -11,7 +11,7 @@ def run(
     """Run the cell."""
 
     def step(x: jax.Array, state: State) -> tuple[State, None]:
-        return cell.step(x @ weights.wx, state, weights), None
+        return cell.step(cell.sums(x @ weights.wx, state[0], weights), state, weights), None
 
     state, (h, _) = loop(step, x, state, left, reverse)
     return h, state

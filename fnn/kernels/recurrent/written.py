@@ -20,7 +20,17 @@ from jax.custom_derivatives import SymbolicZero
 from fnn.compiler import kept_apart
 from fnn.dtypes import add_bias, widen
 from fnn.kernels.recurrent import scan
-from fnn.kernels.recurrent.form import Cell, Kernel, Left, State, Weights, advance, loop, nothing
+from fnn.kernels.recurrent.form import (
+    Cell,
+    Kernel,
+    Left,
+    State,
+    Weights,
+    added,
+    advance,
+    loop,
+    nothing,
+)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 5))
@@ -29,30 +39,43 @@ def run(
 ) -> tuple[jax.Array, State]:
     """Run the cell."""
 
-    def step(gx: jax.Array, state: State) -> tuple[State, None]:
-        return cell.step(gx, state, weights), None
+    def step(z: Any, state: State) -> tuple[State, None]:
+        return cell.step(z, state, weights), None
 
-    last, (h, _) = over_inputs(step, x, weights, state, left, reverse)
+    last, (h, _) = over_sums(step, cell, x, weights, state, left, reverse)
     return h, last
 
 
-def over_inputs(
-    step: Callable[[jax.Array, State], tuple[State, Any]],
+def over_sums(
+    step: Callable[[Any, State], tuple[State, Any]],
+    cell: Cell,
     x: jax.Array,
     weights: Weights,
     state: State,
     left: Left,
     reverse: bool,
 ) -> tuple[State, tuple[jax.Array, Any]]:
-    """Run ``step(x_t wx, state)`` over time, as `loop` does.
+    """Run ``step(z, state)`` over time, as `loop` does, with as few products as there can be.
 
     A step of three sequences or fewer computes little with each weight that it reads. Where most of
-    these are of the inputs, one product for all steps, before the loop, reads them once.
+    these are of the inputs, one product for all steps, before the loop, reads them once. Else x and
+    h are multiplied together, if only the sum of both products counts.
     """
+
+    def after(gx: jax.Array, state: State) -> tuple[State, Any]:
+        return step(cell.sums(gx, state[0], weights), state)
+
+    def joint(x: jax.Array, state: State) -> tuple[State, Any]:
+        return step(add_bias(jnp.concatenate([x, state[0]], 1) @ w, c), state)
+
     (_, n, features), units = x.shape, state[0].shape[1]
     if n < 4 and features >= units:
-        return loop(step, x @ weights.wx, state, left, reverse)
-    return loop(lambda x, state: step(x @ weights.wx, state), x, state, left, reverse)
+        return loop(after, x @ weights.wx, state, left, reverse)
+    if cell.sums is added:
+        assert cell.slopes is not None  # or the kernel refuses
+        w, c = cell.slopes.joint(weights)
+        return loop(joint, x, state, left, reverse)
+    return loop(lambda x, state: after(x @ weights.wx, state), x, state, left, reverse)
 
 
 @functools.partial(run.defjvp, symbolic_zeros=True)
@@ -62,10 +85,10 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
     written = cell.slopes
     assert written is not None  # or the kernel refuses
 
-    def step(gx: jax.Array, state: State) -> tuple[State, State]:
-        return written.step(gx, state, weights)
+    def step(z: Any, state: State) -> tuple[State, State]:
+        return written.step(z, state, weights)
 
-    last, (h, slopes) = over_inputs(step, x, weights, state, left, reverse)
+    last, (h, slopes) = over_sums(step, cell, x, weights, state, left, reverse)
     dz = sums(cell, h, reverse, primals, tangents)
     across = weights.wh.T  # so that the product of the backward pass reads it row by row
 

@@ -9,7 +9,7 @@ import pytest
 
 import fnn
 
-pytestmark = pytest.mark.usefixtures("optimized")
+pytestmark = pytest.mark.usefixtures("users_passes")
 
 TIME, F, UNITS = 6, 7, 5
 
@@ -30,7 +30,7 @@ def products(n: int, gradient: bool) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("n", "inputs"), [(1, (TIME, 4 * UNITS)), (4, (4, 4 * UNITS))])
 def test_few_sequences_have_one_product_of_the_inputs(n: int, inputs: tuple[int, int]) -> None:
-    """More have one at every step, as has the state."""
+    """With more, inputs and state have one product at every step."""
     shapes = {shape for shape, _ in products(n, gradient=False)}
     assert shapes == {f"{a},{b}" for a, b in (inputs, (n, 4 * UNITS))}
 
