@@ -2,9 +2,10 @@
 
     python -m benchmarks [SUBJECT ...] [--quick] [--peers]    measure, print tables, write results
     python -m benchmarks [SUBJECT ...] --keep-memory          the same after fnn.keep_memory()
+    python -m benchmarks sweep judge --busy                   by processor time: others work here
     python -m benchmarks report [FOLDER]                      tables and figures of results
     python -m benchmarks compare A B                          what moved by more than the spread
-    python -m benchmarks derive [FOLDER]                      kernel rules from the sweep's results
+    python -m benchmarks derive [FOLDER ...]                  kernel rules from all sweeps' results
 
 Results go to benchmarks/results/<device>/, with --keep-memory to <device>-memory-kept/, those of
 --quick to benchmarks/results/quick/.
@@ -30,10 +31,10 @@ def device() -> str:
     return subprocess.check_output([sys.executable, "-c", code], text=True).strip().split("\n")[-1]
 
 
-def run(subjects: list[str], quick: bool, peers: bool, kept: bool) -> Path:
+def run(subjects: list[str], quick: bool, peers: bool, kept: bool, busy: bool) -> Path:
     """Measure each subject in a process of its own, with the same settings for all."""
     target = QUICK if quick else folder(device(), kept)
-    words = ["quick"] * quick + ["peers"] * peers + ["kept"] * kept
+    words = ["quick"] * quick + ["peers"] * peers + ["kept"] * kept + ["busy"] * busy
     for subject in subjects:
         command = [sys.executable, "-m", "benchmarks.session", subject, str(target), *words]
         print(f"{subject} ...", flush=True)
@@ -63,16 +64,19 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help='with the peers of "fnn[peers]"')
     kept_help = "call fnn.keep_memory() first, for all contestants"
     parser.add_argument("--keep-memory", action="store_true", help=kept_help)
+    busy_help = "sweep and judge by processor time, on a machine that others use"
+    parser.add_argument("--busy", action="store_true", help=busy_help)
     options = parser.parse_args()
     match options.words:
         case ["compare", before, after]:
             from benchmarks import compare
 
             print(compare.text(Path(before), Path(after)))
-        case ["derive", *where] if len(where) < 2:
+        case ["derive", *where]:
             from benchmarks import derive
 
-            print(derive.write(Path(*where) if where else folder(device())))
+            every = (path for path in sorted(RESULTS.iterdir()) if path != QUICK)
+            print(derive.write([*map(Path, where)] or [*every]))
         case ["report", *where] if len(where) < 2:
             from benchmarks import report
 
@@ -81,7 +85,8 @@ def main() -> None:
             from benchmarks import report
 
             subjects = subjects or list(SUBJECTS)
-            where = run(subjects, options.quick, options.peers, options.keep_memory)
+            flags = (options.quick, options.peers, options.keep_memory, options.busy)
+            where = run(subjects, *flags)
             print(report.text(where, subjects))
         case words:
             parser.error(f"no such subject or command: {' '.join(words)}")

@@ -1,27 +1,53 @@
 """From the sweeps' results to the rules of `fnn.conv` and pooling, by one fixed procedure.
 
-The rule of `fnn.conv` names a kernel for each cell of static facts (`fnn.kernels.conv.rule.cell`):
-the kernel whose times, relative to the fastest at each shape, in jit and in scan, have the least
-geometric mean among those that can do the whole cell; within `TIE` of it, which is noise, the first
-in the order of the kernels. The rule of pooling has two numbers for a maximum and two for a sum
-(`fnn.kernels.pool.rule`): those with the least mean. The same results always give the same rules.
+The rule of `fnn.conv` names a kernel for each cell of static facts (`fnn.kernels.conv.rule.cell`).
+A race is one map of one layer on one machine, and a kernel's regret there is its least time over
+that of the fastest. A cell takes the kernel with the least geometric mean of regrets, among those
+that can do all its races and whose worst regret is at most `BOUND` times the least worst; within
+`TIE` of the least mean, which is noise, the first in the order of the kernels. Races that the sweep
+keeps for judging are left out, and the regrets there are told beside those of the races used.
+
+The rule of pooling has two numbers for a maximum and two for a sum (`fnn.kernels.pool.rule`): those
+with the least mean. The same results always give the same rules.
 """
 
 import itertools
 import json
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.machine import HERE
 from benchmarks.session import read
 from benchmarks.shapes import Layer
+from benchmarks.tables import LOSES, NONE, table
 from benchmarks.timing import Row, geometric_mean
 
 KERNELS = HERE.parent / "fnn" / "kernels"  # each room there has its rules.json
-TIE = 1.05
-Ranking = dict[str, list[tuple[str, float]]]
+TIE, BOUND = 1.05, 1.5
+GREAT = 1.1  # a mean regret above which a cell is marked: to be split, or left to `fnn.tune`
+
+
+class Race(NamedTuple):
+    """One map of one layer on one machine.
+
+    Attributes:
+        cell: where the rule puts it.
+        machine: the name of its results.
+        kept: whether it may judge the rule only.
+        times: the least of each kernel's samples, in seconds.
+    """
+
+    cell: str
+    machine: str
+    kept: bool
+    times: dict[str, float]
+
+    def regret(self, kernel: str) -> float:
+        """Time over the fastest; a kernel left out as hopeless counts as the slowest."""
+        return self.times.get(kernel, max(self.times.values())) / min(self.times.values())
 
 
 def cell_of(row: Row) -> str:
@@ -34,31 +60,70 @@ def cell_of(row: Row) -> str:
     return cell(row["measure"], form_of(layer), layer.n, layer.inputs, layer.outputs)
 
 
-def rank(rows: list[Row]) -> Ranking:
-    """Return for every cell the kernels that can do all of it, best first, with their mean loss."""
-    races: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+def races(rows: Iterable[Row], machine: str) -> list[Race]:
+    """Return the races of one machine's sweep."""
+    found: dict[tuple[str, str, str], Race] = {}
     for row in rows:
         if "seconds" in row:
-            races[cell_of(row), row["case"], row["place"]][row["contestant"]] = row["seconds"]
-    losses: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (where, _, _), times in races.items():
-        for kernel, seconds in times.items():
-            losses[where][kernel].append(seconds / min(times.values()))
-    ranked = {}
-    for where in sorted(losses):
-        count = max(len(found) for found in losses[where].values())
-        able = {k: geometric_mean(v) for k, v in losses[where].items() if len(v) == count}
-        ranked[where] = sorted(able.items(), key=lambda item: (round(item[1], 3), item[0]))
-    return ranked
+            where = row["case"], row["measure"], row["place"]
+            if where not in found:
+                found[where] = Race(cell_of(row), machine, row.get("kept", False), {})
+            found[where].times[row["contestant"]] = min(row["samples"])
+    return list(found.values())
 
 
-def first(kernels: list[tuple[str, float]]) -> str:
-    """Return the choice among the kernels of a cell, ranked best first."""
+def by_cell(found: Iterable[Race]) -> dict[str, list[Race]]:
+    """Return the races of every cell, in the order of their names."""
+    cells: dict[str, list[Race]] = defaultdict(list)
+    for race in found:
+        cells[race.cell].append(race)
+    return dict(sorted(cells.items()))
+
+
+def choose(found: Sequence[Race]) -> str:
+    """Return the kernel of a cell."""
     from fnn.kernels.conv.rule import KERNELS
 
-    order = list(KERNELS)
-    near = [name for name, loss in kernels if loss <= TIE * kernels[0][1]]
-    return min(near, key=lambda name: order.index(name) if name in order else len(order))
+    able = [k for k in KERNELS if all(k in race.times for race in found)]
+    regrets = {k: [race.regret(k) for race in found] for k in able}
+    most = BOUND * min(map(max, regrets.values()))
+    means = {k: geometric_mean(r) for k, r in regrets.items() if max(r) <= most}
+    return next(k for k, mean in means.items() if mean <= TIE * min(means.values()))
+
+
+def told(cells: Mapping[str, Sequence[Race]], rules: Mapping[str, str]) -> str:
+    """Return mean and worst regret of every cell's kernel: used, kept, and per machine."""
+    everything = [race for found in cells.values() for race in found]
+    machines = sorted({race.machine for race in everything})
+
+    def regret(race: Race) -> float:
+        return race.regret(rules[race.cell])
+
+    def over_lax(race: Race) -> float:
+        return regret(race) / race.regret("lax")
+
+    def line(name: str, found: Sequence[Race], value: Callable[[Race], float]) -> list[str]:
+        halves = [[r for r in found if r.kept == kept] for kept in (False, True)]
+        parts = [*halves, *([r for r in found if r.machine == m] for m in machines)]
+        return [name, rules.get(name, NONE), *(summary([*map(value, p)]) for p in parts)]
+
+    with_lax = [race for race in everything if "lax" in race.times]
+    return table(
+        ["cell", "kernel", "used", "kept", *machines],
+        [
+            *(line(cell, found, regret) for cell, found in cells.items()),
+            line("all", everything, regret),
+            line("all, over lax", with_lax, over_lax),
+        ],
+    )
+
+
+def summary(values: Sequence[float]) -> str:
+    """Return geometric mean, worst and number; marked where the mean is great."""
+    if not values:
+        return NONE
+    mean = geometric_mean(values)
+    return f"{mean:.2f}, {max(values):.2f} ({len(values)})" + LOSES * (mean > GREAT)
 
 
 def limits(rows: list[Row], kind: str) -> tuple[dict[str, int], float]:
@@ -68,16 +133,16 @@ def limits(rows: list[Row], kind: str) -> tuple[dict[str, int], float]:
     """
     from fnn.kernels.pool.rule import choice
 
-    races: dict[tuple[str, tuple[int, ...]], dict[str, float]] = defaultdict(dict)
+    found: dict[tuple[str, tuple[int, ...]], dict[str, float]] = defaultdict(dict)
     for row in rows:
         if row["kind"] == kind and "seconds" in row:
-            races[row["case"], tuple(row["window"])][row["contestant"]] = row["seconds"]
+            found[row["case"], tuple(row["window"])][row["contestant"]] = row["seconds"]
 
     def loss(pair: tuple[int, int]) -> float:
-        lost = [t[choice(size, *pair)] / min(t.values()) for (_, size), t in races.items()]
+        lost = [t[choice(size, *pair)] / min(t.values()) for (_, size), t in found.items()]
         return round(geometric_mean(lost), 2)
 
-    taps, sides = ({measure(size) for _, size in races} for measure in (math.prod, max))
+    taps, sides = ({measure(size) for _, size in found} for measure in (math.prod, max))
     most, longest = min(itertools.product(taps, sides), key=lambda pair: (loss(pair), pair))
     return {"most": most, "longest": longest}, loss((most, longest))
 
@@ -88,18 +153,26 @@ def _update(path: Path, platform: str, rules: Any) -> None:
     path.write_text(json.dumps(known | {platform: rules}, indent=2, sort_keys=True) + "\n")
 
 
-def write(folder: Path, kernels: Path = KERNELS) -> str:
-    """Write the rules of this platform into fnn, and return them with their losses."""
-    records, said = read(folder), []
-    if record := records.get("sweep"):
-        ranked = rank(record["rows"])
-        chosen = {where: first(found) for where, found in ranked.items()}
-        _update(kernels / "conv" / "rules.json", record["platform"], chosen)
-        for where, found in ranked.items():
-            said.append(f"{where}: " + ", ".join(f"{k} {loss:.2f}" for k, loss in found))
-    if record := records.get("sweep_pooling"):
-        pools = {kind: limits(record["rows"], kind) for kind in ("max", "sum")}
-        numbers = {kind: found for kind, (found, _) in pools.items()}
-        _update(kernels / "pool" / "rules.json", record["platform"], numbers)
-        said += [f"pooling, {kind}: {found} {loss:.2f}" for kind, (found, loss) in pools.items()]
-    return "\n".join(said) or f"no sweep in {folder}: run python -m benchmarks sweep sweep_pooling"
+def write(folders: Sequence[Path], kernels: Path = KERNELS) -> str:
+    """Write the rules of each platform measured there into fnn, and return the regrets."""
+    found: dict[str, list[Race]] = defaultdict(list)
+    pools: dict[str, list[Row]] = defaultdict(list)
+    for folder in folders:
+        records = read(folder)
+        if record := records.get("sweep"):
+            found[record["platform"]] += races(record["rows"], folder.name)
+        if record := records.get("sweep_pooling"):
+            rows = [row | {"case": (folder.name, row["case"])} for row in record["rows"]]
+            pools[record["platform"]] += rows
+    said = []
+    for platform, measured in found.items():
+        cells = by_cell(measured)
+        rules = {cell: choose([r for r in some if not r.kept]) for cell, some in cells.items()}
+        _update(kernels / "conv" / "rules.json", platform, rules)
+        said.append(told(cells, rules))
+    for platform, rows in pools.items():
+        best = {kind: limits(rows, kind) for kind in ("max", "sum")}
+        numbers = {kind: chosen for kind, (chosen, _) in best.items()}
+        _update(kernels / "pool" / "rules.json", platform, numbers)
+        said += [f"pooling, {kind}: {chosen} {loss:.2f}" for kind, (chosen, loss) in best.items()]
+    return "\n".join(said) or "no sweep there: run python -m benchmarks sweep sweep_pooling"

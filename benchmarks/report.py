@@ -40,6 +40,8 @@ def sections(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
             "Compile time and peak temporary memory, forward + backward in jit",
             tables.by_contestant(*args, tables.cost, names),
         )
+    if record := records.get("judge"):
+        yield "Layers kept from the rule, forward + backward", tables.convolution(record, False)
     if record := records.get("half"):
         yield "Convolution in bfloat16, forward + backward", tables.convolution(record, False)
     if record := records.get("pooling"):

@@ -36,7 +36,7 @@ SUBJECTS = {
     "optimizers": 150,
     "scaling": 90,
 }
-EXTRA = {"sweep": 1200, "sweep_pooling": 120}  # by name only: what `derive` reads
+EXTRA = {"sweep": 900, "judge": 600, "sweep_pooling": 120}  # by name only: what `derive` reads
 QUICK_LIMIT = 16
 
 Job = tuple[str, Callable[[], list[Row]]]
@@ -49,6 +49,15 @@ class Session(NamedTuple):
     peers: bool
     kept: bool  # whether the process keeps freed memory, see `fnn.keep_memory`
     seed: int
+    busy: bool = False  # whether others use the machine: see `clock`
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock on the wall; on a busy machine the processor's, of all threads together.
+
+        What runs on one core only then looks twice as fast as it is on two.
+        """
+        return time.process_time if self.busy else time.perf_counter
 
     @property
     def budget(self) -> Budget:
@@ -106,8 +115,8 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 def main(arguments: list[str]) -> None:
     subject, folder, *words = arguments
     seed = random.SystemRandom().randrange(2**32)
-    options = (word in words for word in ("quick", "peers", "kept"))
-    measure(subject, Session(*options, seed), Path(folder))
+    quick, peers, kept, busy = (word in words for word in ("quick", "peers", "kept", "busy"))
+    measure(subject, Session(quick, peers, kept, seed, busy), Path(folder))
 
 
 if __name__ == "__main__":

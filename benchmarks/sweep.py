@@ -1,77 +1,135 @@
-"""The sweep behind the rule of `fnn.conv`: every kernel on a grid of shapes, in jit and in scan.
+"""The sweep behind the rule of `fnn.conv`: every kernel on layers drawn at random.
 
-The rule chooses for two maps, the output and the gradient to the window. Both are timed alone over
-a grid of static facts; `benchmarks.derive` turns the results into the rule.
+The rule chooses for two maps, the output and the gradient to the window. Both are timed alone on
+the layers of `drawn`; `benchmarks.derive` turns the results into the rule. It uses every second
+layer of a kind and judges the rule by the others, which are kept from it.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from benchmarks import conv
 from benchmarks.programs import contestants
 from benchmarks.session import Job, Session
 from benchmarks.shapes import Layer
-from benchmarks.timing import Budget, Contestant, Row, race
+from benchmarks.timing import Budget, Row, race
 from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, apply
 from fnn.kernels.conv.rule import KERNELS
+from fnn.kernels.conv.tuning import hopeless
 from fnn.windows import resolve
 
-BUSY = 3e8  # multiplications of one map: enough for a median, little enough for a grid
-WINDOWS = [(1, 1), (3, 3), (5, 5), (7, 7), (15, 15), (3,), (9,)]
-CHANNELS = [(3, 64), (16, 16), (64, 64), (256, 256), (64, 3)]
-STRIDED = [(1, 1), (3, 3), (7, 7), (9,)]
-DEPTHWISE = [(3,), (3, 3), (5, 5), (7, 7), (15, 15), (31, 31)]
-DEEP = [  # window, side, channels
-    (3, 56, 64, 64),
-    (3, 56, 64, 128),
-    (3, 28, 128, 128),
-    (3, 14, 256, 256),
-    (3, 8, 512, 512),
-    (4, 14, 128, 128),
-    (5, 14, 256, 256),
-]
-GROUPED = [(32, 8), (4, 64), (32, 1), (256, 1)]  # groups, channels of each
+SEED = 19
+WORK = (1e7, 6e8)  # multiplications of one map: enough for a clock, few enough for many layers
+ELEMENTS = 1e7  # of input and output together, at most
+Range = tuple[int, int]
 
 
-def grid() -> Iterator[Layer]:
-    """Yield layers: windows x channels x groups x stride, the spatial size to fit."""
-    for window, channels in itertools.product(WINDOWS, CHANNELS):
-        yield fit(window, *channels, 1, 1)
-    for window, channels in itertools.product(STRIDED, CHANNELS[:3]):
-        yield fit(window, *channels, 1, 2)
-    for window, (groups, each) in itertools.product(DEPTHWISE, GROUPED):
-        if each == 1 or max(window) in (3, 7):
-            yield fit(window, each, each, groups, 1)
-    for groups, each in GROUPED:
-        yield fit((3, 3), each, each, groups, 2)
-    for each in (8, 32, 128):
-        yield fit((3, 3, 3), each, each, 1, 1)
-    for k, side, *channels in DEEP:
-        name = f"{k}x{k} {channels[0]}->{channels[1]}, {side}x{side}"
-        yield Layer(name, "grid", 8, (side, side), *channels, (k, k), padding=(k // 2, k // 2))
-    for window in ((3, 3), (5, 5), (7, 7)):
-        yield fit(window, 1, 32, 1, 1)
-    for inputs, outputs in [(3, 64), (64, 64), (64, 3)]:
-        name = f"3x3 {inputs}->{outputs} large image"
-        yield Layer(name, "grid", 1, (224, 224), inputs, outputs, (3, 3), padding=(1, 1))
-    for window in ((4, 4), (16, 16)):  # patches
-        yield fit(window, 3, 128, 1, window[0])
+class Kind(NamedTuple):
+    """A kind of layer: every number lies between two bounds, evenly on a logarithmic scale.
+
+    Attributes:
+        name: of the kind.
+        windows: sizes of the window, one of which is drawn for each layer.
+        inputs, outputs: channels of one group.
+        n, side: examples, and the sizes of the input.
+        stride, dilation, groups: as in `fnn.conv`.
+        layers: how many are drawn.
+    """
+
+    name: str
+    windows: tuple[tuple[int, ...], ...]
+    inputs: Range
+    outputs: Range
+    n: Range = (1, 32)
+    side: Range = (7, 80)
+    stride: Range = (1, 1)
+    dilation: Range = (1, 1)
+    groups: Range = (1, 1)
+    layers: int = 4
 
 
-def fit(window: tuple[int, ...], c_in: int, c_out: int, groups: int, stride: int) -> Layer:
-    """Return the layer with the largest square input that keeps to `BUSY` multiplications."""
-    n, rank = 8, len(window)
-    places = BUSY / (math.prod(window) * c_in * c_out * groups)
-    side = int((places / n) ** (1 / rank)) * stride
-    side = max(2 * stride, min(side, {1: 8192, 2: 112, 3: 24}[rank]), window[0])
-    padding = tuple((k - 1) // 2 if stride < k else 0 for k in window)
-    name = f"{'x'.join(map(str, window))} {c_in}->{c_out} groups {groups} stride {stride}"
-    channels = (c_in * groups, c_out * groups)
-    return Layer(name, "grid", n, (side,) * rank, *channels, window, stride, padding, 1, groups)
+ANY, ONE = (16, 512), (1, 1)
+KINDS = [
+    Kind("3x3", ((3, 3),), ANY, ANY, layers=8),
+    Kind("1x1", ((1, 1),), ANY, ANY, layers=6),
+    Kind("5x5", ((5, 5),), (16, 128), (16, 128)),
+    Kind("5x5 into few", ((5, 5),), (16, 128), (2, 16)),
+    Kind("large window", ((7, 7), (9, 9), (11, 11)), (4, 64), (4, 64)),
+    Kind("large plane", ((3, 3), (5, 5)), (3, 64), (8, 64), (1, 2), (100, 256), layers=6),
+    Kind("16 to 48 channels", ((3, 3),), (16, 48), (16, 48), layers=6),
+    Kind("narrow to wide", ((3, 3), (5, 5)), (5, 24), (96, 512)),
+    Kind("wide to narrow", ((3, 3), (5, 5)), (96, 512), (5, 24)),
+    Kind("deep", ((3, 3), (4, 4), (5, 5)), (192, 512), (192, 512), (1, 16), (4, 16), layers=6),
+    Kind("one channel", ((3, 3), (5, 5)), ONE, (8, 64)),
+    Kind("colours", ((3, 3), (5, 5), (7, 7)), (2, 4), (16, 96), side=(16, 224)),
+    Kind("to colours", ((3, 3), (5, 5), (9, 9)), (16, 96), (1, 4), side=(16, 128)),
+    Kind("strided 3x3", ((3, 3),), (16, 256), (16, 256), stride=(2, 2), layers=6),
+    Kind("strided 5, 7", ((5, 5), (7, 7)), (8, 128), (8, 128), stride=(2, 3)),
+    Kind("strided colours", ((3, 3), (5, 5), (7, 7), (11, 11)), (1, 4), (16, 96), (1, 16),
+         (32, 256), (2, 4)),
+    Kind("strided 1x1", ((1, 1),), (64, 512), (64, 512), stride=(2, 2)),
+    Kind("patches", ((2, 2), (4, 4), (8, 8)), (3, 96), (48, 384), side=(16, 224), stride=(4, 8)),
+    Kind("dilated", ((3, 3),), (16, 256), (16, 256), dilation=(2, 4)),
+    Kind("depthwise 3x3", ((3, 3),), ONE, ONE, stride=(1, 2), groups=(32, 768), layers=6),
+    Kind("depthwise 5, 7", ((5, 5), (7, 7)), ONE, ONE, groups=(32, 512)),
+    Kind("depthwise large", ((9, 9), (15, 15), (25, 25)), ONE, ONE, groups=(16, 256)),
+    Kind("depthwise line", ((3,), (4,), (9,), (31,)), ONE, ONE, side=(200, 4000),
+         groups=(32, 512)),
+    Kind("grouped", ((3, 3),), (4, 64), (4, 64), stride=(1, 2), groups=(2, 32)),
+    Kind("line", ((3,), (5,), (9,), (15,)), ANY, ANY, side=(64, 4000), stride=(1, 2), layers=6),
+    Kind("narrow line", ((5,), (9,), (31,)), (1, 4), (16, 128), side=(400, 8000),
+         stride=(1, 4)),
+    Kind("volume", ((3, 3, 3), (1, 3, 3), (3, 1, 1)), (4, 128), (4, 128), (1, 8), (6, 24),
+         layers=6),
+]  # fmt: skip
+
+
+def drawn() -> Iterator[tuple[Layer, bool]]:
+    """Yield the layers in turns of one of each kind, and whether each is kept for judging."""
+    rng = np.random.default_rng(SEED)
+    made = [[draw(kind, rng) for _ in range(kind.layers)] for kind in KINDS]
+    for turn in range(max(map(len, made))):
+        for layers in made:
+            if turn < len(layers):
+                yield layers[turn], turn % 2 == 1
+
+
+def draw(kind: Kind, rng: np.random.Generator) -> Layer:
+    """Draw until the work and the memory of a layer are within bounds."""
+
+    def one(bounds: Range) -> int:
+        return round(math.exp(rng.uniform(*np.log(bounds))))
+
+    def usual(channels: int) -> int:
+        """In every second case a multiple of 16, as most networks have them."""
+        return 16 * round(channels / 16) if channels > 16 and rng.integers(2) else channels
+
+    while True:
+        window = kind.windows[rng.integers(len(kind.windows))]
+        sizes = (kind.n, kind.side, kind.stride, kind.dilation, kind.groups)
+        n, side, stride, dilation, groups, *ends = map(one, (*sizes, kind.inputs, kind.outputs))
+        inputs, outputs = (groups * usual(c) for c in ends)
+        stride = 1 if stride > max(window) > 1 else stride
+        pads = tuple((k - 1) * dilation // 2 if stride < k else 0 for k in window)
+        name = f"{kind.name}: {n} x {side}, {inputs} to {outputs}"
+        name += f", window {'x'.join(map(str, window))}"
+        name += f", stride {stride}" * (stride > 1) + f", dilation {dilation}" * (dilation > 1)
+        name += f", groups {groups}" * (groups > 1)
+        spatial = (side,) * len(window)
+        layer = Layer(
+            name, "drawn", n, spatial, inputs, outputs, window, stride, pads, dilation, groups
+        )
+        if min(layer.out) < 1:
+            continue
+        work = conv.work(layer)["forward"]["flops"] / 2
+        elements = n * (math.prod(spatial) * inputs + math.prod(layer.out) * outputs)
+        if WORK[0] <= work <= WORK[1] and elements <= ELEMENTS:
+            return layer
 
 
 def form_of(layer: Layer) -> Form:
@@ -80,25 +138,29 @@ def form_of(layer: Layer) -> Form:
     return Form(layer.spatial, resolve("conv", layer.spatial, *arguments), layer.groups)
 
 
-def hopeless(name: str, layer: Layer) -> bool:
-    """Whether the library would take minutes: groups on a CPU, inside scan most of all."""
-    return name == "lax" and jax.default_backend() == "cpu" and layer.groups > 1
-
-
-def measure(layer: Layer, session: Session) -> list[Row]:
+def measure(layer: Layer, kept: bool, session: Session) -> list[Row]:
     x, w, g = conv.arrays(layer, session.rng(layer.name))
     y, _, dw = conv.expected(layer, x, w, g)["gradient"]
-    form, found = form_of(layer), list[Contestant]()
-    for name, kernel in KERNELS.items():
-        if not (kernel.refuses(form, x.dtype) or hopeless(name, layer)):
-            for slot, args in ((OUTPUT, (x, w)), (WINDOW, (x, g))):
-                fn = functools.partial(apply, slot=slot, form=form, kernel=kernel)
-                found += contestants(name, fn, args, slot)
-    rows = race(found, {OUTPUT: y, WINDOW: dw}, Budget(0.1, 7))
-    return [{"case": layer.name, **row, "layer": layer._asdict()} for row in rows]
+    form, rows = form_of(layer)._replace(platform=jax.default_backend()), list[Row]()
+    for slot, args, want in ((OUTPUT, (x, w), y), (WINDOW, (x, g), dw)):
+        found = [
+            contestant
+            for name, kernel in KERNELS.items()
+            if not kernel.refuses(form, x.dtype)
+            if not hopeless(name, slot, form, layer.inputs, layer.outputs)
+            for contestant in contestants(
+                name,
+                functools.partial(apply, slot=slot, form=form, kernel=kernel),
+                args,
+                slot,
+                ("jit",),
+            )
+        ]
+        rows += race(found, {slot: want}, Budget(0.15, 15), clock=session.clock)
+    return [{"case": layer.name, **row, "kept": kept, "layer": layer._asdict()} for row in rows]
 
 
 def jobs(session: Session) -> Iterator[Job]:
-    layers = list(grid())
-    for layer in layers[::20] if session.quick else layers:
-        yield layer.name, functools.partial(measure, layer, session)
+    layers = list(drawn())
+    for layer, kept in layers[::20] if session.quick else layers:
+        yield layer.name, functools.partial(measure, layer, kept, session)

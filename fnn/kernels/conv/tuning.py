@@ -1,4 +1,4 @@
-"""`tune`: measure every kernel on this machine, on the convolutions that a function really runs.
+"""`tune`: measure the kernels on this machine, on the convolutions that a function really runs.
 
 A choice is remembered by platform, JAX version, dtype, shapes and geometry, in one small JSON file
 in the user's cache folder. `fnn.conv` reads it once per process, and goes by its rule for all that
@@ -9,9 +9,9 @@ import functools
 import json
 import math
 import os
-import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,50 +25,67 @@ from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, conv_p
 from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, tuned
 
-ROUNDS = 7
+ROUNDS = 9
 HOPELESS = 4.0  # times the fastest: not worth more than one measurement
+GAIN = 1.05  # below which two kernels are equally fast, and what is there stays
 MEMORY = 2**30  # bytes of temporary memory beyond which a kernel is left out
 
 Task = tuple[str, Form, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
 
 
-def tune(fn: Callable[..., Any], *args: Any) -> dict[str, str]:
+def tune(
+    fn: Callable[..., Any], *args: Any, say: Callable[[str], Any] | None = print
+) -> dict[str, str]:
     """Measure the kernels for every `fnn.conv` inside ``fn(*args)`` and remember the fastest.
 
     The function is traced, not run: every convolution found in it is measured alone, and its two
-    gradients. Each kernel that can do it is compiled, its output compared with the library's, and
-    timed in turn with the others; the least median wins. Programs compiled afterwards on this
-    machine, in this process and later ones, use the choices; those already compiled stay as they
-    are.
+    gradients. Each kernel that may be the fastest is compiled, its output compared with the
+    default's, and timed in turn with the others; the fastest is remembered if it gains 5 % on the
+    default. Programs compiled afterwards on this machine, in this process and later ones, use the
+    choices; those already compiled stay as they are. A map takes one or two seconds.
 
     Args:
         fn: a function of arrays, for example a model's loss, or `fnn.conv` itself.
         args: its arguments, arrays or `jax.ShapeDtypeStruct` s; only shapes and dtypes are used.
+        say: is called with a line of text after each map, and with what all have gained; None for
+            silence.
 
     Returns:
-        The name of the chosen kernel for each distinct map, by the key it is remembered under.
+        The name of the new kernel for each map that changed, by the key it is remembered under.
 
     Raises:
-        RuntimeError: a kernel disagrees with the library's beyond rounding, or there is no folder
-            to remember in; nothing is remembered then.
+        RuntimeError: a kernel disagrees with the default beyond rounding, or there is no folder to
+            remember in; nothing is remembered then.
 
     Source: M. Frigo, S. Johnson, FFTW: an adaptive software architecture for the FFT (1998).
 
     >>> import os, tempfile
     >>> os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # only for this example
-    >>> choices = fnn.tune(fnn.conv, jnp.ones((1, 8, 4)), jnp.ones((3, 4, 4)))
-    >>> sorted({name.split()[2] for name in choices})
-    ['input', 'output', 'window']
+    >>> changes = fnn.tune(fnn.conv, jnp.ones((1, 8, 4)), jnp.ones((3, 4, 4)), say=None)
+    >>> set(changes.values()) <= {"lax", "im2col", "taps", "winograd", "fft"}
+    True
     """
+    say = say or (lambda line: None)
     file = cache_file()
     if file is None:
         message = "fnn.tune: no home directory to remember in: set XDG_CACHE_HOME to a folder"
         raise RuntimeError(message)
-    found = dict.fromkeys(_tasks(jax.make_jaxpr(fn)(*args).jaxpr))
-    choices = {key(*task): _fastest(*task) for task in found}
-    if choices:
-        _remember(choices, file)
-    return choices
+    found = Counter(_tasks(jax.make_jaxpr(fn)(*args).jaxpr))
+    changes, before, after = dict[str, str](), 0.0, 0.0
+    for place, (task, times) in enumerate(found.items(), 1):
+        seconds = _seconds(*task)
+        now, best = seconds[AUTO.name], min(seconds, key=lambda name: seconds[name])
+        said = "as it was"
+        if GAIN * seconds[best] <= now:
+            changes[key(*task)], said = best, f"{best}, {now / seconds[best]:.2f} times as fast"
+            after -= times * (now - seconds[best])
+        before, after = before + times * now, after + times * now
+        say(f"fnn.tune: {place} of {len(found)}: {task[0]} {task[2].shape} {task[3].shape}: {said}")
+    if changes:
+        _remember(changes, file)
+        gain = f"all together are {before / after:.2f} times as fast"
+        say(f"fnn.tune: {len(changes)} of {len(found)} maps changed; {gain}")
+    return changes
 
 
 def _tasks(jaxpr: Jaxpr) -> Iterator[Task]:
@@ -92,22 +109,45 @@ def _maps(equation: Any) -> Iterator[Task]:
     yield from ((OUTPUT, form, x, w), (INPUT, form, y, w), (WINDOW, form, x, y))
 
 
-def _fastest(slot: str, form: Form, a: Any, b: Any) -> str:
-    """The name of the fastest kernel of one map; operands are standard normal."""
+def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
+    """Whether a kernel takes severalfold the time of the fastest on all such maps of a CPU."""
+    taps, each = math.prod(form.windows.size), c_in // form.groups
+    if form.platform != "cpu":
+        return False
+    match name:
+        case "lax":
+            return form.groups > 1
+        case "taps":
+            return each > 1 and (slot != WINDOW or taps > 16)
+        case "winograd":
+            return taps == 1 or min(each, c_out // form.groups) < 8
+        case "fft":
+            return taps < 25 or max(form.windows.stride) > 1
+    return False
+
+
+def _seconds(slot: str, form: Form, a: Any, b: Any) -> dict[str, float]:
+    """The time of what one map takes now, and of every other program; operands standard normal."""
     rng = np.random.default_rng(0)
     operands = [jnp.asarray(rng.standard_normal(t.shape), t.dtype) for t in (a, b)]
+    c_in = b.shape[-2] * form.groups if slot == INPUT else a.shape[-1]
+    c_out = a.shape[-1] if slot == INPUT else b.shape[-1]
+    products, programs, first = math.prod(a.shape) * math.prod(b.shape), set[str](), None
     runs: dict[str, Callable[[], Any]] = {}
-    reference = None
-    for name, kernel in KERNELS.items():
-        if kernel.refuses(form, a.dtype):
+    for name, kernel in ({AUTO.name: AUTO} | KERNELS).items():
+        if kernel.refuses(form, a.dtype) or hopeless(name, slot, form, c_in, c_out):
             continue
-        program = jax.jit(functools.partial(_map, kernel, slot, form)).lower(*operands).compile()
+        lowered = jax.jit(functools.partial(_map, kernel, slot, form)).lower(*operands)
+        if lowered.as_text() in programs:
+            continue
+        programs.add(lowered.as_text())
+        program = lowered.compile()
         memory: Any = program.memory_analysis()  # None where a platform does not tell
-        if memory and memory.temp_size_in_bytes > MEMORY and reference is not None:
+        if memory and memory.temp_size_in_bytes > MEMORY and runs:
             continue
         out = np.asarray(program(*operands), np.float64)
-        reference = out if reference is None else reference
-        _check_agreement(name, out, reference, a.dtype, math.prod(a.shape) * math.prod(b.shape))
+        first = out if first is None else first
+        _check_agreement(name, out, first, a.dtype, products)
         runs[name] = functools.partial(program, *operands)
     return _race(runs)
 
@@ -117,21 +157,22 @@ def _map(kernel: Kernel, slot: str, form: Form, a: jax.Array, b: jax.Array) -> j
     return out
 
 
-def _check_agreement(name: str, out: Any, reference: Any, dtype: Any, products: int) -> None:
-    """Compare with the largest output, within the rounding of a sum of so many products.
+def _check_agreement(name: str, out: Any, first: Any, dtype: Any, products: int) -> None:
+    """Compare with the default's output, within the rounding of a sum of so many products.
 
-    A single product is of the order of 1: where all outputs are 0, that is what errors are held to.
+    Errors are held to the largest output; where all are 0, to 1, the order of a single product.
     """
     terms = max(1.0, math.sqrt(products / max(1, out.size)))
-    error = np.abs(out - reference).max() / max(np.abs(reference).max(), 1.0)
+    error = np.abs(out - first).max() / max(np.abs(first).max(), 1.0)
     bound = 64 * float(jnp.finfo(dtype).eps) * math.sqrt(terms)
     if not error <= bound:
-        message = f"fnn.tune: kernel {name} differs from lax by {error:.2g}, more than {bound:.2g}"
+        differs = f"kernel {name} differs from the default by {error:.2g}, more than {bound:.2g}"
+        message = f"fnn.tune: {differs}"
         raise RuntimeError(message)
 
 
-def _race(runs: dict[str, Callable[[], Any]]) -> str:
-    """Time the programs in turn and return the name of the one with the least median."""
+def _race(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Time the programs in turn and return the least time of each: others' work only adds."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         best = min((min(t) for t in times.values() if t), default=math.inf)
@@ -141,7 +182,7 @@ def _race(runs: dict[str, Callable[[], Any]]) -> str:
             start = time.perf_counter()
             jax.block_until_ready(run())
             times[name].append(time.perf_counter() - start)
-    return min(times, key=lambda name: statistics.median(times[name]))
+    return {name: min(some) for name, some in times.items()}
 
 
 def _remember(choices: dict[str, str], file: Path) -> None:
