@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from fnn.dtypes import widen
+from fnn.dtypes import accumulator, widen
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
@@ -133,7 +134,7 @@ def _named(name: str | None, form: Form, dtype: Any) -> Kernel | None:
     return None if kernel is None or kernel.refuses(form, dtype) else kernel
 
 
-def _choose(slot: str, form: Form, a: jax.Array, b: jax.Array) -> Kernel:
+def _choose(slot: str, form: Form, a: Any, b: Any) -> Kernel:
     """The kernel for one map: what was tuned here, else the rule's, else the library's."""
     if not is_known(a, b):
         return LIBRARY
@@ -146,31 +147,51 @@ def _choose(slot: str, form: Form, a: jax.Array, b: jax.Array) -> Kernel:
     return next((kernel for kernel in found if kernel), LIBRARY)
 
 
-def _wide(form: Form, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """On the CPU, half-precision operands in float32: it has no faster product for them."""
-    return (widen(a), widen(b)) if form.platform == "cpu" else (a, b)
+def _read(
+    kernel: Kernel, form: Form, a: jax.Array, b: jax.Array
+) -> tuple[Kernel, jax.Array, jax.Array]:
+    """The kernel and the operands as they are faster: on a CPU in float32, but for bfloat16.
+
+    Its products are summed in float32 at up to twice the speed of those of float32, so patches in
+    bfloat16 are also faster than minimal filtering, which has to transform in float32.
+    """
+    if form.platform != "cpu":
+        return kernel, a, b
+    if a.dtype == jnp.bfloat16 and kernel in (IM2COL, WINOGRAD4):
+        return IM2COL, a, b
+    return kernel, widen(a), widen(b)
+
+
+def _wide(form: Form, *arrays: jax.Array) -> list[Any]:
+    """What the rule and the cache go by: on a CPU, half precision counts as float32."""
+    wide = accumulator if form.platform == "cpu" else jnp.dtype
+    return [jax.ShapeDtypeStruct(a.shape, wide(a.dtype)) for a in arrays]
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    x, w = _wide(form, x, w)
-    return _choose(OUTPUT, form, x, w).output(x, w, form)
+    kernel = _choose(OUTPUT, form, *_wide(form, x, w))
+    kernel, x, w = _read(kernel, form, x, w)
+    return kernel.output(x, w, form)
 
 
 def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    y, w = _wide(form, y, w)
-    if kernel := _named(tuned().get(key(INPUT, form, y, w)), form, y.dtype):
-        return kernel.input(y, w, form)
-    if form.platform not in CHOICES or not is_known(y, w):
-        return LIBRARY.input(y, w, form)
-    rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
-    if rule == WINOGRAD4.name and not WINOGRAD4.refuses(form, y.dtype):
-        return WINOGRAD4.input(y, w, form)  # which need not flip the window
-    return through_output(_output)(y, w, form)
+    wide = _wide(form, y, w)
+    kernel = _named(tuned().get(key(INPUT, form, *wide)), form, wide[0].dtype)
+    if not kernel and (form.platform not in CHOICES or not is_known(y, w)):
+        kernel = LIBRARY
+    if not kernel:
+        rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
+        if rule != WINOGRAD4.name or WINOGRAD4.refuses(form, wide[0].dtype):
+            return through_output(_output)(y, w, form)
+        kernel = WINOGRAD4  # which need not flip the window
+    kernel, y, w = _read(kernel, form, y, w)
+    return kernel.input(y, w, form)
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    x, y = _wide(form, x, y)
-    return _choose(WINDOW, form, x, y).window(x, y, form)
+    kernel = _choose(WINDOW, form, *_wide(form, x, y))
+    kernel, x, y = _read(kernel, form, x, y)
+    return kernel.window(x, y, form)
 
 
 AUTO = Kernel("auto", _output, _input, _window, symbolic=True)

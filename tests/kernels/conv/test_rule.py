@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,18 @@ def test_a_kernel_that_disagrees_is_an_error_and_nothing_is_lost(
         fnn.tune(fnn.conv, x, w)
     assert json.loads(cache.read_text()) == before
     assert os.listdir(cache.parent) == ["tuned.json"]
+
+
+@pytest.mark.parametrize(("dtype", "product"), [(jnp.bfloat16, "bf16"), (jnp.float16, "f32")])
+@pytest.mark.parametrize("kind", ["plane", "pointwise"])  # minimal filtering in float32, and im2col
+def test_bfloat16_is_multiplied_as_it_is(kind: str, dtype: Any, product: str) -> None:
+    """In all three maps: a CPU has products of bfloat16 summed in float32, but none of float16."""
+    x, w, _ = arrays(kind, dtype)
+
+    def loss(x: jax.Array, w: jax.Array) -> jax.Array:
+        return (fnn.conv(x, w).astype(jnp.float32) ** 2).sum()
+
+    text = jax.jit(jax.grad(loss, (0, 1))).lower(x, w).as_text()
+    operands = re.findall(r"dot_general.*: \(tensor<[\dx]*x(\w+)>, .*-> tensor<[\dx]*xf32>", text)
+    assert len(operands) >= 3
+    assert set(operands) == {product}
