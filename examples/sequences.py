@@ -218,13 +218,13 @@ def draw(folder, single, pictures, by_rows, by_length, letters):
 def main(argv=None):
     args = arguments(__doc__, argv)
     train, test = (fnn.data.Dataset(*map(jnp.asarray, d)) for d in fnn.data.digits())
-    share = 2 if args.quick else 1
+    steps = (100, 150, 200, 300, 100) if args.quick else (100, 300, 400, 800, 300)
 
-    single = one_to_one(train, test, 100)
-    pictures, error = one_to_many(train, 300 // share)
-    by_rows, same = many_to_one(train, test, 400 // share)
-    by_length = encoder_decoder(train, test, 800 // share)
-    letters = synchronous(300 // share)
+    single = one_to_one(train, test, steps[0])
+    pictures, error = one_to_many(train, steps[1])
+    by_rows, same = many_to_one(train, test, steps[2])
+    by_length = encoder_decoder(train, test, steps[3])
+    letters = synchronous(steps[4])
     table(
         ["use", "result"],
         [("one to one", f"{single:.1%} right"),

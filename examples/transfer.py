@@ -124,9 +124,9 @@ CASES = {
 def main(argv=None):
     args = arguments(__doc__, argv)
     train, test = fnn.data.digits()
-    body = pretrained(of_classes(train, OLD), 40)
+    draws, epochs = (3, 20) if args.quick else (6, 40)
+    body = pretrained(of_classes(train, OLD), epochs)
     new, held = of_classes(train, NEW), place(jax.random.key(3), of_classes(test, NEW))
-    draws = 6
     shares = {
         name: 100 * np.asarray(
             curve(body, new, held, frozen=frozen, moving=moving, draws=draws, steps=100)
