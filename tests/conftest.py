@@ -16,12 +16,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Most tests ask what a program computes, not how fast: without expensive passes of LLVM, and by the
 # emitters that XLA has since given up, it compiles in a third of the time. XLA's own passes run as
-# always, and `optimized` asks for the rest. Flags that are given win.
+# always, and `users_passes` and `optimized` ask for the rest. Flags that are given win.
 OLD_EMITTERS = jax.__version_info__ < (0, 11)
 if OLD_EMITTERS:
     cheap = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{cheap} {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # in the processes that tests start as well
 
 # JAX makes many objects that live long: looking through them again and again takes a tenth.
 gc.disable()
@@ -73,8 +74,8 @@ def programs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def optimized() -> Iterator[None]:
-    """Compile a module's programs as a user's: for numbers at the ends, and for the compiler."""
+def users_passes() -> Iterator[None]:
+    """Let XLA make of a module's programs what it makes of a user's: for the text that it gives."""
     options_of = compiler.get_compile_options
 
     def default(*args: Any, **settings: Any) -> Any:
@@ -86,6 +87,12 @@ def optimized() -> Iterator[None]:
     jax.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "get_compile_options", default)
-        jax.config.update("jax_disable_most_optimizations", False)
         yield
+
+
+@pytest.fixture(scope="module")
+def optimized(users_passes: None) -> Iterator[None]:
+    """Compile a module's programs as a user's, by LLVM as well: for numbers at the ends."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
     jax.config.update("jax_disable_most_optimizations", True)

@@ -8,7 +8,7 @@ import pytest
 
 import fnn
 
-pytestmark = pytest.mark.usefixtures("optimized")
+pytestmark = pytest.mark.usefixtures("users_passes")
 
 FAST = "b01f_01io->b01f"  # the layout for which XLA's CPU backend has a fast convolution
 

@@ -6,7 +6,7 @@ import pytest
 
 import fnn
 
-pytestmark = pytest.mark.usefixtures("optimized")
+pytestmark = pytest.mark.usefixtures("users_passes")
 
 windows = pytest.mark.parametrize(("window", "stride"), [(2, 1), (3, 1), (2, 2), (3, 2)])
 
