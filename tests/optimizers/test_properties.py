@@ -218,11 +218,14 @@ def rates(t: Any) -> Any:
     return 0.1 * (1 + (t if isinstance(t, int) else t.astype(float)))
 
 
-def steps(optimizer: Any, count: int = 3, assign: Any = None) -> list[Any]:
+COUNT = 2  # steps with another number each; the second is of what the first has left
+
+
+def steps(optimizer: Any, assign: Any = None) -> list[Any]:
     """Updates one by one: what optax's state holds changes its type in the first."""
     params = small()
     state, found = optimizer.init(params), []
-    for t in range(count):
+    for t in range(COUNT):
         if assign:
             state.hyperparams["learning_rate"] = assign(t)
         updates, state = step(optimizer, params, state, params)
@@ -231,7 +234,7 @@ def steps(optimizer: Any, count: int = 3, assign: Any = None) -> list[Any]:
 
 
 def inject(row: Row) -> Any:
-    """Three steps with the rate of optax's schedule, of fnn's, and as assigned between them."""
+    """Steps with the rate of optax's schedule, as assigned between them, and of fnn's schedule."""
     scheduled = injected(row)(learning_rate=rates, **row.numbers)
     assigned = injected(row)(learning_rate=7.0, **row.numbers)
     return steps(scheduled), steps(assigned, assign=rates), steps(row(rates))
@@ -260,7 +263,7 @@ def inject_all(row: Row) -> Any:
     numbers, params = schedules_of(row.numbers), small()
     optimizer = injected(row)(learning_rate=0.1, **numbers)
     state, found = row(0.1, **{k: s(0) for k, s in numbers.items()}).init(params), []
-    for t in range(3):
+    for t in range(COUNT):
         anew = row(0.1, **{k: s(t) for k, s in numbers.items()})
         updates, state = step(anew, params, state, params)
         found.append(updates)
@@ -286,11 +289,11 @@ def test_inject_hyperparams_around_the_function_itself(name: str) -> None:
     optimizer = optax.inject_hyperparams(make)(learning_rate=rates)
     update = jax.jit(optimizer.update, donate_argnums=1)
     state, found = optimizer.init(params), []
-    for _ in range(3):
+    for _ in range(COUNT):
         updates, state = update(params, state, params)
         found.append(updates)
     assert_close(found, jax.jit(lambda: steps(make(rates)))(), 1e-4)
-    assert float(fnn.learning_rate(state)) == pytest.approx(0.3)
+    assert float(fnn.learning_rate(state)) == pytest.approx(0.1 * COUNT)
 
 
 def test_the_rate_that_was_set_last_counts() -> None:
