@@ -42,7 +42,7 @@ def arguments(row: Row, dtype: Any = None) -> list[Any]:
 
 
 def is_float(x: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating))
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))
 
 
 def call(row: Row, args: Any, **config: Any) -> list[Any]:
@@ -185,21 +185,27 @@ def test_half_precision(row: Row) -> None:
     """Values of the input's dtype, from float32; gradients of parameters that are float32 sums."""
 
     @jax.jit
-    def values_and_gradients(args: Any, many: Any) -> Any:
-        weights = [(y > 0).astype(y.dtype) for y in jax.lax.stop_gradient(call(row, widened(many)))]
+    def results(single: Any, *halves: Any) -> Any:
+        """All sum the outputs that are positive in float32."""
+        weights = [(y > 0).astype(y.dtype) for y in jax.lax.stop_gradient(call(row, single[1]))]
 
-        def total(parameters: Any) -> Any:
-            y = call(row, [*many[: row.data], *parameters])
+        def total(parameters: Any, data: Any) -> Any:
+            y = call(row, [*data, *parameters])
             return sum(jnp.sum(w * a.astype(w.dtype)) for w, a in zip(weights, y, strict=True))
 
-        return call(row, args), jax.grad(total, allow_int=True)(many[row.data :])
+        def of(args: Any, many: Any) -> Any:
+            slopes = jax.grad(total, allow_int=True)(many[row.data :], many[: row.data])
+            return call(row, args), slopes
 
-    for dtype in HALVES:
-        args = list(map(np.asarray, arguments(row, dtype)))
-        shared = len(args) > row.data
-        many = [tile(a) if shared and i < row.data else a for i, a in enumerate(args)]
-        values, slopes = values_and_gradients(args, many)
-        wide, wanted = values_and_gradients(widened(args), widened(many))
+        return of(*single), [of(*half) for half in halves]
+
+    args = list(map(np.asarray, arguments(row, jnp.bfloat16)))  # numbers that float16 has as well
+    shared = len(args) > row.data
+    many = [tile(a) if shared and i < row.data else a for i, a in enumerate(args)]
+    (wide, wanted), halves = results(
+        *[(cast(args, dtype), cast(many, dtype)) for dtype in (jnp.float32, *HALVES)]
+    )
+    for dtype, (values, slopes) in zip(HALVES, halves, strict=True):
         for got, want in zip(values, wide, strict=True):
             assert got.dtype == (dtype if is_float(want) else want.dtype)
             close(got, want, length=4)
@@ -212,8 +218,8 @@ def tile(x: Any) -> Any:
     return np.tile(x, (MANY, *[1] * (x.ndim - 1)))
 
 
-def widened(args: Any) -> list[Any]:
-    return [a.astype(jnp.float32) if is_float(a) else a for a in args]
+def cast(args: Any, dtype: Any) -> list[Any]:
+    return [a.astype(dtype) if is_float(a) else a for a in args]
 
 
 @every
