@@ -135,8 +135,9 @@ def cosine_distance(
 
     Source: G. Salton, A. Wong, C. Yang, A vector space model for automatic indexing (1975).
 
-    >>> cosine_distance(jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[0.0, 2.0], [3.0, 3.0]]))
-    Array([1., 0.], dtype=float32)
+    >>> x, y = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([[0.0, 2.0], [3.0, 3.0]])
+    >>> cosine_distance(x, y).round(6).tolist()
+    [1.0, 0.0]
     """
     if x.ndim < 1:
         raise wrong("cosine_distance", "x", describe(x), "at least one axis, the features last")

@@ -1,6 +1,7 @@
 """Marked values and their gradients, against NumPy and against the model cut in two."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -147,10 +148,11 @@ def unmarked(params: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize("of", [lambda f: f, jax.value_and_grad], ids=["model", "gradient"])
 def test_costs_nothing_when_nobody_asks(of: Any) -> None:
-    """The program that XLA gets is the same, letter by letter."""
+    """The program that XLA gets is the same, but for its name and the numbers of its functions."""
     args = arguments()
-    marked, plain = (jax.jit(of(f)).lower(*args).as_text() for f in (net, unmarked))
-    assert marked.replace("jit_net", "jit_unmarked") == plain
+    texts = (jax.jit(of(f)).lower(*args).as_text() for f in (net, unmarked))
+    marked, plain = (re.sub(r"jit_\w+|(?<=[>l])_\d+", "", text) for text in texts)
+    assert marked == plain
 
 
 def test_compiles_once() -> None:
