@@ -8,19 +8,35 @@ channels are in a forward convolution.
 XLA's CPU backend has fast convolutions for one layout only. It brings others into it in the
 outermost program, but inside `lax.scan` they fall to a scalar loop, a hundred times slower. So the
 first two maps are written in that layout; the third is brought into it by explicit transposes, on
-the CPU alone: there they cost less than the loop, elsewhere they would be waste.
+the CPU alone: there they cost less than the loop, elsewhere they would be waste. A window larger
+than the input falls to the same loop, unless the input is padded before.
 
 On several devices the groups go one after the other. XLA would bring all examples together, unless
 each group has one channel. And where the examples do not lie on every axis of the mesh, it would
 count the gradient to the window more than once.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map, by_group, devices
+from fnn.kernels.conv.form import (
+    INPUT,
+    OUTPUT,
+    WINDOW,
+    Form,
+    Kernel,
+    Map,
+    by_group,
+    devices,
+    is_known,
+)
+
+Pads = Sequence[tuple[int, int]]
 
 
 def swap_channels(w: jax.Array, groups: int) -> jax.Array:
@@ -30,14 +46,26 @@ def swap_channels(w: jax.Array, groups: int) -> jax.Array:
     return blocks.reshape(*w.shape[:-2], blocks.shape[-3], -1)
 
 
+def _roomy(x: jax.Array, pads: Pads, span: Sequence[int], form: Form) -> tuple[jax.Array, Pads]:
+    """The input and its padding; on the CPU padded already where the window would not fit in it."""
+    if form.platform != "cpu" or not is_known(x):
+        return x, pads
+    if all(e <= i for e, i in zip(span, x.shape[1:-1], strict=True)):
+        return x, pads
+    edges = [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)]
+    (x,) = kept_apart(lax.pad(x, jnp.zeros((), x.dtype), edges))
+    return x, [(0, 0)] * len(pads)
+
+
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     rank = len(form.spatial)
     last = (0, rank + 1, *range(1, rank + 1))
+    x, pads = _roomy(x, form.windows.padding, form.windows.span, form)
     return lax.conv_general_dilated(
         x,
         w,
         form.windows.stride,
-        form.windows.padding,
+        pads,
         rhs_dilation=form.windows.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
         feature_group_count=form.groups,
@@ -102,13 +130,15 @@ def _window_direct(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 
 
 def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    rank = len(form.spatial)
+    rank, stride = len(form.spatial), form.windows.stride
     last = (0, rank + 1, *range(1, rank + 1))
+    span = [(o - 1) * s + 1 for o, s in zip(form.out, stride, strict=True)]
+    x, pads = _roomy(jnp.swapaxes(x, 0, -1), _window_pads(form), span, form)
     w = lax.conv_general_dilated(
-        jnp.swapaxes(x, 0, -1),
+        x,
         jnp.moveaxis(y, 0, -2),
         form.windows.dilation,
-        _window_pads(form),
+        pads,
         rhs_dilation=form.windows.stride,
         dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
         preferred_element_type=accumulator(x.dtype),

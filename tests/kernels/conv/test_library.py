@@ -1,0 +1,47 @@
+"""The library's kernel: the form in which its convolution reaches XLA on a CPU."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from tests.oracles import conv as oracle
+
+
+def paddings(fn: Any, *args: Any) -> list[str]:
+    """The padding of every convolution of a program as XLA gets it."""
+    return re.findall(
+        r"stablehlo.convolution.* pad = (.*?), lhs", jax.jit(fn).lower(*args).as_text()
+    )
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of XLA's CPU backend")
+@pytest.mark.parametrize(("side", "k", "pad"), [(7, 9, 4), (6, 4, 2)])
+def test_a_window_larger_than_the_input_meets_one_that_is_padded(
+    side: int, k: int, pad: int
+) -> None:
+    """XLA's loop for such windows is 12 times slower than its product.
+
+    In the second case the cotangent, which is the window of the window's gradient, is the larger.
+    """
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, side, side, 3)), rng.standard_normal((k, k, 3, 4))
+    small = [jnp.asarray(a, jnp.float32) for a in (x, w)]
+
+    def gradient(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.grad(lambda w: (fnn.conv_lax(x, w, padding=pad) ** 2).sum())(w)
+
+    nothing, around = "[[0, 0], [0, 0]]", f"[[{pad}, {pad}], [{pad}, {pad}]]"
+    larger = [k > side, side + 2 * pad - k + 1 > side]
+    assert paddings(gradient, *small) == [nothing if apart else around for apart in larger]
+    assert jax.jit(gradient).lower(*small).as_text().count("optimization_barrier") == sum(larger)
+    y = oracle.conv(x, w, padding=((pad, pad),) * 2)
+    np.testing.assert_allclose(fnn.conv_lax(*small, padding=pad), y, rtol=1e-4, atol=1e-4)
+    wide = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    seen = np.lib.stride_tricks.sliding_window_view(wide, y.shape[1:3], (1, 2))
+    want = 2 * np.einsum("nabcij,nijo->abco", seen, y)
+    np.testing.assert_allclose(gradient(*small), want, rtol=1e-4, atol=1e-3)
