@@ -207,6 +207,15 @@ def test_linear_recurrence(a_shape: tuple[int, ...]) -> None:
     )
 
 
+@pytest.mark.parametrize("time", [100, 1000, 10_000])
+def test_the_memory_of_a_linear_recurrence_is_a_multiple_of_its_input(time: int) -> None:
+    a = x = jax.ShapeDtypeStruct((4, time, 8), jnp.float32)
+    gradient = jax.grad(lambda a, x: fnn.linear_recurrence(a, x).sum(), argnums=(0, 1))
+    for function, most in ((fnn.linear_recurrence, 2.5), (gradient, 5.4)):
+        memory = jax.jit(function).lower(a, x).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= most * 4 * x.size
+
+
 X, H = jnp.zeros((N, TIME, F)), jnp.zeros((N, UNITS))
 WRONG: dict[str, tuple[str, Any, dict[str, Any], type[Exception], str]] = {
     "rank": ("lstm", X[0], {}, ValueError, r"x: got float32\[5,2\]; needed shape \(n, time, f\)"),
