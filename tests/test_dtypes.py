@@ -296,8 +296,8 @@ def test_every_axis_may_be_empty() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_dividing_by_the_magnitude_rounds_nothing(dtype: Any) -> None:
     info = np.finfo(dtype)
-    tops = np.array([info.max, 3.7, 1.0, 1e-3, 16 * info.tiny], dtype)
-    rest = np.array([1.1, -0.3, 1e-3, 0.7, 0.5], dtype) / 2
+    tops = np.array([info.max, 11, 3.7, 1.0, 1e-3, 16 * info.tiny], dtype)
+    rest = np.array([1.1, 0.9, -0.3, 1e-3, 0.7, 0.5], dtype) / 2
     x = np.stack([tops, tops * rest])
     with jax.enable_x64(True):
         unit = magnitude(jnp.asarray(x), 0)
