@@ -140,36 +140,54 @@ EMPTY = [
 ]
 
 
+def value_and_gradients(fn: Any, *arrays: Any) -> Any:
+    """The value, and the gradients of its sum."""
+    y, pull = jax.vjp(fn, *arrays)
+    return y, pull(jnp.ones_like(y))
+
+
 @every
-@pytest.mark.parametrize(("x", "w"), EMPTY, ids=str)
-def test_zero_sizes(fn: Any, x: tuple[int, ...], w: tuple[int, ...]) -> None:
+def test_zero_sizes(fn: Any) -> None:
     """Sums over nothing are 0: the value is the bias, gradients have their arrays' shapes."""
-    arrays = [np.ones(s, np.float32) for s in (x, w, w[-1:])]
-    value, pull = vjp(fn, *arrays)
-    assert value.shape == (*x[:-1], w[-1])
-    assert (np.asarray(value) == 1).all()
-    gradients = pull(np.ones(value.shape, np.float32))
-    assert [g.shape for g in gradients] == [a.shape for a in arrays]
-    for gradient in gradients[:2]:
-        assert not np.asarray(gradient).any()
-    twice = np.ones((*x[:-1], 2 * x[-1]), np.float32)
-    assert fn(twice, arrays[1], groups=2).shape == value.shape
+    cases = [[np.ones(s, np.float32) for s in (x, w, w[-1:])] for x, w in EMPTY]
+    program = jax.jit(lambda cases: [value_and_gradients(fn, *arrays) for arrays in cases])
+    for arrays, (value, gradients) in zip(cases, program(cases), strict=True):
+        x, w, _ = arrays
+        assert value.shape == (*x.shape[:-1], w.shape[-1])
+        assert (np.asarray(value) == 1).all()
+        assert [g.shape for g in gradients] == [a.shape for a in arrays]
+        for gradient in gradients[:2]:
+            assert not np.asarray(gradient).any()
+        twice = np.ones((*x.shape[:-1], 2 * x.shape[-1]), np.float32)
+        assert fn(twice, w, groups=2).shape == value.shape
+
+
+NOTHING: list[tuple[int | None, int | None]] = [(0, 0), (0, None), (None, 1)]
 
 
 @every
-@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 1)], ids=str)
 @pytest.mark.parametrize("groups", [1, 2])
-def test_vmap_over_nothing(fn: Any, axes: tuple[int | None, int | None], groups: int) -> None:
+def test_vmap_over_nothing(fn: Any, groups: int) -> None:
     shapes = [(2, 5, 4), (3, 4 // groups, 6)]
-    x, w = (
-        np.ones(s if d is None else (*s[:d], 0, *s[d:]), np.float32)
-        for s, d in zip(shapes, axes, strict=True)
-    )
-    y, pull = vjp(jax.vmap(lambda x, w: fn(x, w, groups=groups), axes), x, w)
-    assert y.shape == (0, 2, 5, 6)
-    for gradient, array in zip(pull(y), (x, w), strict=True):
-        assert gradient.shape == array.shape
-        assert not np.asarray(gradient).any()
+    cases = [
+        [
+            np.ones(s if d is None else (*s[:d], 0, *s[d:]), np.float32)
+            for s, d in zip(shapes, axes, strict=True)
+        ]
+        for axes in NOTHING
+    ]
+    call = lambda x, w: fn(x, w, groups=groups)
+
+    @jax.jit
+    def results(cases: Any) -> Any:
+        pairs = zip(NOTHING, cases, strict=True)
+        return [value_and_gradients(jax.vmap(call, axes), *arrays) for axes, arrays in pairs]
+
+    for arrays, (y, gradients) in zip(cases, results(cases), strict=True):
+        assert y.shape == (0, 2, 5, 6)
+        for gradient, array in zip(gradients, arrays, strict=True):
+            assert gradient.shape == array.shape
+            assert not np.asarray(gradient).any()
 
 
 def test_zero_sizes_elsewhere() -> None:
