@@ -3,9 +3,9 @@
 The rule of `fnn.conv` names a kernel for each cell of static facts (`fnn.kernels.conv.rule.cell`).
 A race is one map of one layer on one machine, and a kernel's regret there is its least time over
 that of the fastest. A cell takes the kernel with the least geometric mean of regrets, among those
-that can do all its races and whose worst regret is at most `BOUND` times the least worst; within
-`TIE` of the least mean, which is noise, the first in the order of the kernels. Races that the sweep
-keeps for judging are left out, and the regrets there are told beside those of the races used.
+that can do all its races and whose worst regret is at most `BOUND` times the least worst; of those
+within `TIE` of the least mean, which is noise, the one with the least worst regret. Races that the
+sweep keeps for judging are left out; their regrets are told beside those of the races used.
 
 The rule of pooling has two numbers for a maximum and two for a sum (`fnn.kernels.pool.rule`): those
 with the least mean. The same results always give the same rules.
@@ -88,7 +88,8 @@ def choose(found: Sequence[Race]) -> str:
     regrets = {k: [race.regret(k) for race in found] for k in able}
     most = BOUND * min(map(max, regrets.values()))
     means = {k: geometric_mean(r) for k, r in regrets.items() if max(r) <= most}
-    return next(k for k, mean in means.items() if mean <= TIE * min(means.values()))
+    near = [k for k, mean in means.items() if mean <= TIE * min(means.values())]
+    return min(near, key=lambda k: round(max(regrets[k]), 2))
 
 
 def told(cells: Mapping[str, Sequence[Race]], rules: Mapping[str, str]) -> str:

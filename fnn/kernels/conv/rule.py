@@ -28,9 +28,10 @@ from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import TAPS, UNROLLED
 from fnn.kernels.conv.winograd import WINOGRAD4
+from fnn.windows import Windows
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
-NARROW, WIDE, DEEP = 4, 32, 128  # channels
+NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
 SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
@@ -76,10 +77,12 @@ def tuned() -> dict[str, str]:
 
 def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
-    return f"{slot} {_minimal(form, n, c_in, c_out) or _kind(form, c_in, c_out)}"
+    few = 2 * n * math.prod(form.out) < max(c_in, c_out)  # places: the window is the larger array
+    minimal = None if few else _minimal(form, c_in, c_out)
+    return f"{slot} {minimal or _kind(form, few, c_in, c_out)}"
 
 
-def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
+def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form that minimal filtering may be the fastest for, None for all others.
 
     The window must be small, without stride or dilation, and lead through many channels. A window
@@ -87,18 +90,18 @@ def _minimal(form: Form, n: int, c_in: int, c_out: int) -> str | None:
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
     small = all(1 < k < 6 for k in win.size[-2:]) and (win.stride, win.dilation) == (ones, ones)
-    if not small or form.groups > 1 or 2 * n * math.prod(form.out) < max(c_in, c_out):
+    if not small or form.groups > 1:
         return None
     if len(ones) == 3:
         return "volume, small window" if least >= WIDE else None
-    if 2 * least < DEEP or max(c_in, c_out) < DEEP:
+    if least < DEEP or c_in + c_out <= 2 * DEEP:
         return None
     return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
 
 
-def _kind(form: Form, c_in: int, c_out: int) -> str:
-    """The kind of any form, by groups, window, rank, stride and channels, in this order."""
-    win, rank = form.windows, len(form.spatial)
+def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
+    """The kind of any form, by groups, window, rank, stride, channels and places, in this order."""
+    win, rank, least = form.windows, len(form.spatial), min(c_in, c_out)
     taps = math.prod(win.size)
     if form.groups > 1:
         if c_in > form.groups:
@@ -106,19 +109,33 @@ def _kind(form: Form, c_in: int, c_out: int) -> str:
         size = next((word for most, word in SIZES.items() if taps <= most), "huge")
         return f"depthwise, {size} window"
     if taps == 1:
-        return "pointwise"
+        return "pointwise, narrowing" if c_in >= 4 * c_out else "pointwise"
     if rank == 3:
         return "volume"
-    narrow = min(c_in, c_out) <= NARROW
+    channels = "" if least >= WIDE else ", few channels"
     if rank == 1:
-        return "line, narrow" if narrow else "line"
+        return "line, narrow" if least < NARROW else f"line{channels}"
     if max(win.stride) > 1:
-        return "strided" if min(c_in, c_out) >= WIDE else "strided, few channels"
+        return f"strided{channels}"
+    return _plane(win, few, c_in, c_out)
+
+
+def _plane(win: Windows, few: bool, c_in: int, c_out: int) -> str:
+    """The kind of a form of two axes, without stride and groups."""
+    taps, least = math.prod(win.size), min(c_in, c_out)
     if c_in == 1:
-        return "one input channel"
-    if narrow:
-        return "narrow input" if c_in <= c_out else "narrow output"
-    return "plane" if taps <= UNROLLED else "plane, large window"
+        return "one input channel" if c_out >= WIDE else "one input channel, few outputs"
+    if least < NARROW and max(c_in, c_out) < WIDE:
+        return "narrow input and output"
+    if least < NARROW:
+        return "narrow input" if c_in < c_out else "narrow output"
+    if taps > UNROLLED:
+        return "plane, large window"
+    if max(win.dilation) > 1:
+        return "plane, dilated"
+    if few:
+        return "plane, few places"
+    return "plane" if least >= WIDE else "plane, few channels"
 
 
 def key(slot: str, form: Form, a: Any, b: Any) -> str:

@@ -29,19 +29,26 @@ KINDS = {
     "depthwise, huge window": ((5, 5), (23, 23), 2, 2, {"groups": 2}),
     "grouped": ((9, 9), (3, 3), 8, 8, {"groups": 2}),
     "pointwise": ((9, 9), (1, 1), 6, 7, {}),
+    "pointwise, narrowing": ((9, 9), (1, 1), 8, 2, {}),
     "volume": ((5, 5, 5), (3, 3, 3), 6, 7, {}),
     "strided": ((5, 5), (3, 3), 32, 33, {"stride": 2}),
     "strided, few channels": ((9, 9), (3, 3), 6, 7, {"stride": 2}),
-    "one input channel": ((9, 9), (3, 3), 1, 8, {}),
-    "narrow input": ((9, 9), (3, 3), 3, 8, {}),
-    "narrow output": ((9, 9), (3, 3), 8, 3, {}),
-    "line": ((20,), (5,), 6, 7, {}),
+    "one input channel": ((9, 9), (3, 3), 1, 32, {}),
+    "one input channel, few outputs": ((9, 9), (3, 3), 1, 8, {}),
+    "narrow input": ((9, 9), (3, 3), 3, 32, {}),
+    "narrow input and output": ((9, 9), (3, 3), 3, 31, {}),
+    "narrow output": ((9, 9), (3, 3), 32, 3, {}),
+    "line": ((20,), (5,), 32, 33, {}),
+    "line, few channels": ((20,), (5,), 16, 17, {}),
     "line, narrow": ((20,), (5,), 3, 7, {}),
-    "plane": ((9, 9), (3, 3), 127, 127, {}),
-    "plane, small window, deep": ((9, 9), (5, 2), 64, 128, {}),
+    "plane": ((9, 9), (3, 3), 63, 127, {}),
+    "plane, few channels": ((9, 9), (3, 3), 31, 127, {}),
+    "plane, few places": ((3, 3), (3, 3), 64, 40, {}),
+    "plane, dilated": ((9, 9), (3, 3), 127, 127, {"dilation": 2}),
+    "plane, small window, deep": ((9, 9), (5, 2), 64, 65, {}),
     "line, small window, deep": ((80,), (3,), 128, 129, {}),
     "volume, small window": ((5, 5, 5), (1, 3, 3), 32, 33, {}),
-    "plane, large window": ((12, 12), (9, 9), 6, 7, {}),
+    "plane, large window": ((12, 12), (9, 9), 16, 17, {}),
 }
 
 
@@ -73,8 +80,9 @@ def arrays(kind: str, dtype: Any = jnp.float32) -> tuple[Any, Any, dict[str, Any
 def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
     named = set()
     for kind, (spatial, window, c_in, c_out, config) in KINDS.items():
-        stride, groups = config.get("stride", 1), config.get("groups", 1)
-        form = Form(spatial, resolve("test", spatial, window, stride, "SAME"), groups)
+        stride, dilation = config.get("stride", 1), config.get("dilation", 1)
+        windows = resolve("test", spatial, window, stride, "SAME", dilation)
+        form = Form(spatial, windows, config.get("groups", 1))
         for slot in (OUTPUT, WINDOW):
             cell = rules.cell(slot, form, 2, c_in, c_out)
             named.add(cell)
@@ -149,10 +157,12 @@ def test_tune_measures_and_leaves_what_is_as_fast_as_any(
 def test_tune_looks_into_scans_and_adds_to_what_is_there(cache: Path) -> None:
     x, w, _ = arrays("pointwise")
     first = fnn.tune(fnn.conv, x, w, say=None)
-    line, window, _ = arrays("line", jnp.bfloat16)
+    line, window, _ = arrays("line, few channels", jnp.bfloat16)
 
     def stack(x: Any, w: Any) -> Any:
-        return jax.lax.scan(lambda x, _: (fnn.conv(x, w)[..., :6], None), x, None, length=2)[0]
+        return jax.lax.scan(
+            lambda x, _: (fnn.conv(x, w)[..., : x.shape[-1]], None), x, None, length=2
+        )[0]
 
     second = fnn.tune(stack, line, window, say=None)
     assert len(second) == 3
