@@ -5,12 +5,14 @@ where it loses, each by name, with the reason and the test that fails without it
 value.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.scheduling_groups import xla_metadata_call
 
 
 def kept_apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -53,3 +55,14 @@ def place_read_at_run_time(start: int, zero: jax.Array) -> jax.Array:
     pair = np.array([start, start + 1], np.uint32)
     place: Any = lax.dynamic_slice(pair, (zero,), (1,))
     return lax.reshape(place, ())
+
+
+def by_itself(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Return fn as something that XLA merges with nothing before or after it.
+
+    A copy with a padding before it or a change of shape after it, merged into one loop, computes
+    for every element where it comes from. Test: `tests/test_compiler.py`.
+    """
+
+    wrapped: Callable[..., jax.Array] = xla_metadata_call(fn, inlineable="false")
+    return wrapped

@@ -18,7 +18,7 @@ and the input gradient is again a convolution (`fnn.kernels.conv.adjoint`). What
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jax import lax
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, Kernel, by_device, divisor, varying
+from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 WHOLE = 4  # budgets that one example may take before its rows are cut, which costs a quarter more
@@ -111,13 +112,21 @@ class _Walk(NamedTuple):
         win = self.form.windows
         return [win.padding[-1][0] - k * win.dilation[-1] for k in range(win.size[-1])]
 
+    def by_itself(self, fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        """Keep the making of patches apart, unless one tap is all there is, and nothing is made."""
+        return by_itself(fn, self.form) if math.prod(self.form.windows.size) > 1 else fn
+
+    def chunk(self, step: jax.Array) -> jax.Array:
+        """The chunk that a step belongs to."""
+        return lax.div(step, np.uint32(self.steps))
+
     def block(self, a: jax.Array, step: jax.Array) -> jax.Array:
         """Block ``step`` of the input or the cotangent: some examples, the channels of a chunk."""
-        chunk, block = jnp.divmod(step, self.steps)
         width = a.shape[-1] // self.chunks
-        starts = (block * self.examples, *(0,) * (a.ndim - 2), chunk * width)
-        sizes = (self.examples, *a.shape[1:-1], width)
-        return lax.dynamic_slice(a, [jnp.asarray(s, jnp.int32) for s in starts], sizes)
+        first = lax.rem(step, np.uint32(self.steps)) * np.uint32(self.examples)
+        starts = [jnp.uint32(0)] * a.ndim
+        starts[0], starts[-1] = first, self.chunk(step) * np.uint32(width)
+        return lax.dynamic_slice(a, starts, (self.examples, *a.shape[1:-1], width))
 
 
 def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> tuple[jax.Array, _Walk]:
@@ -148,34 +157,45 @@ def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> 
 
 
 # Both functions go from the last axis to the first: what an outer axis copies is then long and
-# contiguous. Each axis is stacked before the ones that are, so that the taps come out in order.
+# contiguous. Each axis' taps come before those that are there, so that they come out in order.
 
 
-def _patches(block: jax.Array, walk: _Walk) -> jax.Array:
-    """``(n, *spatial, c)`` to ``(n * prod(places), taps * c)``."""
-    rank = len(walk.places)
+def _patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
+    """``(n, *spatial, c)`` to ``(examples * prod(places), taps * c)``, of one block."""
+    form, rank = walk.form, len(walk.places)
     axes = range(rank - walk.folded)
-    x = _pad(block, walk.form.windows.padding[: len(axes)])
-    for axis in reversed(axes):
-        x = jnp.stack(_seen(x, axis + 1, axis, walk.form), rank + 1)
-    return x.reshape(len(block) * math.prod(walk.places), -1)
+
+    def padded(x: jax.Array, step: jax.Array) -> jax.Array:
+        return _pad(walk.block(x, step), form.windows.padding[: len(axes)])
+
+    def seen(x: jax.Array) -> jax.Array:
+        for axis in reversed(axes):
+            if axis == rank - 1 and form.windows.dilation[axis] == 1 < form.windows.size[axis]:
+                x = runs(x, axis, form)
+            else:
+                x = taps(x, axis + 1, axis, form, rank + 1)
+        return x.reshape(-1, *x.shape[2:])  # or the compiler leaves the taps outermost
+
+    x = walk.by_itself(seen)(walk.by_itself(padded)(x, step))
+    return x.reshape(walk.examples * math.prod(walk.places), -1)
 
 
-def _transposed_patches(block: jax.Array, walk: _Walk) -> jax.Array:
-    """``(n, *spatial, c)`` to ``(taps * c, n * prod(places))``."""
-    rank = len(walk.places)
+def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
+    """``(n, *spatial, c)`` to ``(taps * c, examples * prod(places))``, of one block."""
+    form, rank = walk.form, len(walk.places)
     axes = range(rank - walk.folded)
-    x = _pad(jnp.moveaxis(block, -1, 0), walk.form.windows.padding[: len(axes)], 2)
-    for axis in reversed(axes):
-        x = jnp.stack(_seen(x, x.ndim - rank + axis, axis, walk.form), 0)
-    return x.reshape(-1, len(block) * math.prod(walk.places))
 
+    def padded(x: jax.Array, step: jax.Array) -> jax.Array:
+        block = jnp.moveaxis(walk.block(x, step), -1, 0)
+        return _pad(block, form.windows.padding[: len(axes)], 2)
 
-def _seen(x: jax.Array, at: int, axis: int, form: Form) -> list[jax.Array]:
-    """What each tap of a spatial axis sees: elements of x's axis ``at``, one per output."""
-    k, s, d = form.windows.size[axis], form.windows.stride[axis], form.windows.dilation[axis]
-    long = (form.out[axis] - 1) * s + 1
-    return [lax.slice_in_dim(x, t * d, t * d + long, s, at) for t in range(k)]
+    def seen(x: jax.Array) -> jax.Array:
+        for axis in reversed(axes):
+            x = taps(x, x.ndim - rank + axis, axis, form, 0)
+        return x
+
+    x = walk.by_itself(seen)(walk.by_itself(padded)(x, step))
+    return x.reshape(-1, walk.examples * math.prod(walk.places))
 
 
 def _shift(a: jax.Array, up: int, places: int) -> jax.Array:
@@ -203,18 +223,39 @@ def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
     return w.reshape(groups // joined, *window, joined * c, joined * each)
 
 
+def _loop(
+    block: Callable[[jax.Array], jax.Array],
+    put: Callable[[jax.Array, jax.Array, jax.Array], Any],
+    parts: int,
+    walk: _Walk,
+    *arrays: jax.Array,
+) -> jax.Array:
+    """``y = put(y, block(step), step)`` for every step, from zeros: as many parts as said."""
+
+    def body(step: jax.Array, y: jax.Array) -> Any:
+        step = lax.convert_element_type(step, np.uint32)  # so that no place counts from the end
+        return put(y, block(step), step)
+
+    like, count = jax.eval_shape(block, np.uint32(0)), walk.chunks * walk.steps
+    y, *_ = varying(jnp.zeros((parts, *like.shape), like.dtype), *arrays)
+    looped: jax.Array = lax.fori_loop(0, count, body, y) if count > 1 else body(jnp.int32(0), y)
+    return looped
+
+
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     n, total = len(x), accumulator(x.dtype)
     x, walk = _walk(x, w.shape[-1], form, OUTPUT)
     matrices = _matrices(w, walk)
 
     def block(step: jax.Array) -> jax.Array:
-        rows = _patches(walk.block(x, step), walk)
-        y = jnp.dot(rows, matrices[step // walk.steps], preferred_element_type=total)
+        chunk = lax.dynamic_index_in_dim(matrices, walk.chunk(step), keepdims=False)
+        y = jnp.dot(_patches(x, step, walk), chunk, preferred_element_type=total)
         return (_unfolded(y, walk) if walk.folded else y).astype(x.dtype)
 
-    count = walk.chunks * walk.steps
-    y = lax.map(block, jnp.arange(count)) if count > 1 else block(jnp.int32(0))
+    def put(y: jax.Array, part: jax.Array, step: jax.Array) -> Any:
+        return lax.dynamic_update_index_in_dim(y, part, step, 0)
+
+    y = _loop(block, put, walk.chunks * walk.steps, walk, x, w)
     y = jnp.moveaxis(y.reshape(walk.chunks, n, *form.out, -1), 0, -2)
     return y.reshape(n, *form.out, -1)
 
@@ -232,35 +273,27 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     y = y.reshape(len(x), *walk.form.out, y.shape[-1])
 
     def block(step: jax.Array) -> jax.Array:
-        return _block_product(walk.block(x, step), walk.block(y, step), walk)
+        return _block_product(x, walk.block(y, step), step, walk)
 
-    return _window_of(_sum_by_chunk(block, walk, x, y), walk)
+    def add(sums: jax.Array, part: jax.Array, step: jax.Array) -> Any:
+        chunk = walk.chunk(step)
+        total = lax.dynamic_index_in_dim(sums, chunk, keepdims=False) + part
+        return lax.dynamic_update_index_in_dim(sums, total, chunk, 0)
+
+    return _window_of(_loop(block, add, walk.chunks, walk, x, y), walk)
 
 
-def _block_product(x: jax.Array, y: jax.Array, walk: _Walk) -> jax.Array:
+def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
     """``patches^T @ y`` of one block, or its transpose where there are groups."""
     total = accumulator(x.dtype)
     if walk.folded:
         y = jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
     y = y.reshape(walk.examples * math.prod(walk.places), -1)
     if walk.form.groups == 1:
-        return jnp.dot(_transposed_patches(x, walk), y, preferred_element_type=total)
+        return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
     # Few columns: the product wants them on the left.
     across = (((0,), (0,)), ((), ()))
-    return lax.dot_general(y, _patches(x, walk), across, preferred_element_type=total)
-
-
-def _sum_by_chunk(
-    block: Callable[[jax.Array], jax.Array], walk: _Walk, *arrays: jax.Array
-) -> jax.Array:
-    """Sum every chunk's blocks: ``(chunks, ...)``."""
-
-    def add(step: jax.Array, sums: jax.Array) -> jax.Array:
-        return sums.at[step // walk.steps].add(block(step))
-
-    like, count = jax.eval_shape(block, jnp.int32(0)), walk.chunks * walk.steps
-    sums, *_ = varying(jnp.zeros((walk.chunks, *like.shape), like.dtype), *arrays)
-    return lax.fori_loop(0, count, add, sums) if count > 1 else add(jnp.int32(0), sums)
+    return lax.dot_general(y, _patches(x, step, walk), across, preferred_element_type=total)
 
 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:

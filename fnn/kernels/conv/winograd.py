@@ -54,6 +54,7 @@ from fnn.kernels.conv.form import (
     divisor,
     varying,
 )
+from fnn.kernels.conv.views import by_itself, views
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = 32 * 2**20  # bytes of points, of the input's and of the output's
@@ -142,12 +143,19 @@ def _tiles(x: jax.Array, f: _Filter, sizes: tuple[int, ...], starts: tuple[int, 
             starts, f.counts, f.m, sizes, x.shape[-1 - axes : -1], strict=True
         )
     ]
-    x = jnp.pad(x, (*((0, 0),) * (x.ndim - 1 - axes), *ends, (0, 0)))
+    edges = (*((0, 0),) * (x.ndim - 1 - axes), *ends, (0, 0))
     place = x.ndim - 2
-    for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
-        # The axis stacked in front moves the next one, the one before, to the same place.
-        last = (count - 1) * m + 1
-        x = jnp.stack([lax.slice_in_dim(x, j, j + last, m, place) for j in range(size)])
+
+    def padded(x: jax.Array) -> jax.Array:
+        return jnp.pad(x, edges)
+
+    def tiled(x: jax.Array) -> jax.Array:
+        for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
+            # The axis stacked in front moves the next one, the one before, to the same place.
+            x = views(x, place, range(size), (count - 1) * m + 1, m, 0)
+        return x
+
+    x = by_itself(tiled, f.form)(by_itself(padded, f.form)(x))
     return x.reshape(-1, *x.shape[axes:])
 
 

@@ -1,0 +1,52 @@
+"""What the taps of a window see, as one gather: it compiles to one small loop.
+
+Stacked slices compile to a loop per slice, and take several times as long, to compile and to run.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnn.compiler import by_itself as compiled_by_itself
+from fnn.kernels.conv.form import Form, devices
+
+
+def by_itself(fn: Callable[..., jax.Array], form: Form) -> Callable[..., jax.Array]:
+    """Let the compiler merge fn with nothing before or after it, on the CPU."""
+
+    def run(*arrays: jax.Array) -> jax.Array:
+        alone = form.platform == "cpu" and devices(arrays[0]) == 1
+        return (compiled_by_itself(fn) if alone else fn)(*arrays)
+
+    return run
+
+
+def views(
+    x: jax.Array, axis: int, starts: Sequence[int] | np.ndarray, long: int, stride: int, at: int
+) -> jax.Array:
+    """Stack ``x[start : start + long : stride]`` of an axis, for all starts, as a new axis."""
+    if len(starts) == 1:
+        only = lax.slice_in_dim(x, starts[0], starts[0] + long, stride, axis)
+        return jnp.expand_dims(only, at)
+    kept = tuple(d for d in range(x.ndim + 1) if d != at)
+    sizes = tuple(long if d == axis else size for d, size in enumerate(x.shape))
+    numbers = lax.GatherDimensionNumbers(kept, (), (axis,))
+    places = jnp.asarray(starts, jnp.int32)[:, None]
+    y = lax.gather(x, places, numbers, sizes, mode="promise_in_bounds")
+    return y if stride == 1 else lax.slice_in_dim(y, 0, None, stride, kept[axis])
+
+
+def taps(x: jax.Array, axis: int, spatial: int, form: Form, at: int) -> jax.Array:
+    """What each tap of a spatial axis sees, of padded x's ``axis``: stacked as axis ``at``."""
+    k, s, d = (v[spatial] for v in (form.windows.size, form.windows.stride, form.windows.dilation))
+    return views(x, axis, np.arange(k) * d, (form.out[spatial] - 1) * s + 1, s, at)
+
+
+def runs(x: jax.Array, spatial: int, form: Form) -> jax.Array:
+    """``(..., size, c)`` to ``(..., out, taps * c)``: without a dilation, taps lie side by side."""
+    k, s, c = form.windows.size[spatial], form.windows.stride[spatial], x.shape[-1]
+    x = x.reshape(*x.shape[:-2], -1)
+    return views(x, x.ndim - 1, np.arange(form.out[spatial]) * s * c, k * c, 1, x.ndim - 1)
