@@ -223,17 +223,12 @@ def training(record: Record) -> str:
 
 
 def first_steps(record: Record) -> str:
-    """Seconds until the first step has run, which traces and compiles it."""
+    """Time until the first step has run, which traces and compiles it, and its peak memory."""
     found = Rows(record["rows"])
-
-    def cell(row: Row) -> str:
-        seconds = row.get("compile_seconds")
-        return NONE if seconds is None else f"{seconds:.2f}"
-
     lines = [
-        [name, *(cell(found.get(case, name)) for case in found.cases)] for name in found.contestants
+        [name, *(cost(found.get(case, name)) for case in found.cases)] for name in found.contestants
     ]
-    return table(["until the first step has run, s", *found.cases], lines)
+    return table(["until the first step has run, temporary memory", *found.cases], lines)
 
 
 def startup(record: Record) -> str:

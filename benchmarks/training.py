@@ -67,7 +67,8 @@ def stepping(task: str, name: str, place: str, make: Make, data: list[Batch]) ->
             values = [trainer.step(batch) for batch in placed]
             return trainer.floats(values[-1:])
 
-        return Program(run, len(placed), first, show=lambda _: np.array(losses))
+        memory = trainer.temporary(placed[0])
+        return Program(run, len(placed), first, memory, show=lambda _: np.array(losses))
 
     return Contestant(name, "steps", place, prepare)
 

@@ -20,11 +20,13 @@ class Trainer(NamedTuple):
         put: a NumPy batch to the device, in the layout that the model wants.
         step: one step on such a batch; returns the loss before it, without waiting.
         floats: waits for such losses and returns them as floats.
+        temporary: peak temporary memory of the step's program in bytes, where it is known.
     """
 
     put: Callable[[Batch], Any]
     step: Callable[[Any], Any]
     floats: Callable[[list[Any]], list[float]]
+    temporary: Callable[[Any], int | None] = lambda batch: None
 
 
 def held(step: Callable[..., Any], *state: Any, put: Any = jax.device_put) -> Trainer:
@@ -35,7 +37,13 @@ def held(step: Callable[..., Any], *state: Any, put: Any = jax.device_put) -> Tr
         *now[:], value = step(*now, batch)
         return value
 
-    return Trainer(put, once, lambda losses: [float(v) for v in losses])
+    def temporary(batch: Any) -> int | None:
+        donated = tuple(range(len(now)))
+        program: Any = step if hasattr(step, "lower") else jax.jit(step, donate_argnums=donated)
+        memory = program.lower(*now, batch).compile().memory_analysis()
+        return None if memory is None else int(memory.temp_size_in_bytes)
+
+    return Trainer(put, once, lambda losses: [float(v) for v in losses], temporary)
 
 
 def with_optax(loss: Callable[..., Any], params: Any, put: Any = jax.device_put) -> Trainer:
