@@ -1,6 +1,7 @@
 """Strict settings for every test: no silent promotion, and warnings are errors (pyproject.toml)."""
 
 import ctypes
+import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import jax
 import pytest
 from hypothesis import settings
 from jax._src import compiler
+from jax._src.interpreters import mlir
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -24,6 +26,9 @@ if OLD_EMITTERS:
     os.environ["XLA_FLAGS"] = f"{cheap} {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # in the processes that tests start as well
+
+# Every program gets a context of MLIR, with all dialects: one for many programs saves a tenth.
+mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 # JAX makes many objects that live long: looking through them again and again takes a tenth.
 gc.disable()
@@ -81,6 +86,7 @@ def programs() -> Iterator[None]:
     if compiled[0] > 300:
         compiled[0] = 0
         jax.clear_caches()
+        mlir.make_ir_context.cache_clear()
         gc.collect()
         if hasattr(LIBC, "malloc_trim"):  # glibc's keeps what is free
             LIBC.malloc_trim(0)
