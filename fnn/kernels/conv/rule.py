@@ -94,7 +94,7 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
         return None
     if len(ones) == 3:
         return "volume, small window" if least >= WIDE else None
-    if least < DEEP or c_in + c_out <= 2 * DEEP:
+    if least < (DEEP if len(ones) == 2 else 2 * DEEP):  # on one axis it saves less
         return None
     return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
 

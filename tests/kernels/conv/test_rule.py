@@ -45,7 +45,7 @@ KINDS = {
     "plane, few channels": ((9, 9), (3, 3), 31, 127, {}),
     "plane, few places": ((3, 3), (3, 3), 64, 40, {}),
     "plane, dilated": ((9, 9), (3, 3), 127, 127, {"dilation": 2}),
-    "plane, small window, deep": ((9, 9), (5, 2), 64, 65, {}),
+    "plane, small window, deep": ((9, 9), (5, 2), 64, 64, {}),
     "line, small window, deep": ((80,), (3,), 128, 129, {}),
     "volume, small window": ((5, 5, 5), (1, 3, 3), 32, 33, {}),
     "plane, large window": ((12, 12), (9, 9), 16, 17, {}),
