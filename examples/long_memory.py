@@ -26,7 +26,7 @@ from story import arguments, confirm, table
 import fnn
 
 UNITS, CLASSES, ROWS, WAIT = 32, 4, 8, 60
-RATE, NOISE = 5e-3, 0.1
+RATE, STEPS, BATCH, NOISE = 5e-3, 300, 32, 0.1
 
 
 def whole(params):
@@ -76,8 +76,8 @@ def logits(f, params, x, lag):
     return fnn.dense(jax.tree.leaves(state)[0], **params["head"])
 
 
-@functools.partial(jax.jit, static_argnames=("f", "change", "steps", "batch"))
-def accuracy(f, change, layers, clips, lags, train, test, *, steps, batch):
+@functools.partial(jax.jit, static_argnames=("f", "change"))
+def accuracy(f, change, layers, clips, lags, train, test):
     """Train from every start for every lag, all at once; return the shares of new digits right."""
     head = fnn.init_dense(jax.random.key(1), UNITS, CLASSES)
 
@@ -90,13 +90,13 @@ def accuracy(f, change, layers, clips, lags, train, test, *, steps, batch):
 
         def advance(carry, key):
             draw, noise = jax.random.split(key)
-            rows = jax.random.randint(draw, (batch,), 0, len(train.y))
-            examples = fnn.data.Dataset(sequences(noise, train.x[rows]), train.y[rows])
-            params, state, _ = step(*carry, examples)
+            rows = jax.random.randint(draw, (BATCH,), 0, len(train.y))
+            batch = fnn.data.Dataset(sequences(noise, train.x[rows]), train.y[rows])
+            params, state, _ = step(*carry, batch)
             return (params, state), None
 
         start = {"layer": layer, "head": head}
-        keys = jax.random.split(jax.random.key(2), steps)
+        keys = jax.random.split(jax.random.key(2), STEPS)
         (params, _), _ = jax.lax.scan(advance, (start, optimizer.init(start)), keys)
         x = sequences(jax.random.key(3), test.x)
         return fnn.accuracy(logits(f, change(params), x, lag), test.y).mean()
@@ -121,7 +121,6 @@ def main(argv=None):
     args = arguments(__doc__, argv)
     train, test = map(few, fnn.data.digits())
     lags = np.array([0, 40, WAIT] if args.quick else [0, 20, 40, WAIT])
-    steps, batch = (400, 8) if args.quick else (300, 32)
     runs = networks(jax.random.key(0))
 
     right = {}
@@ -130,13 +129,11 @@ def main(argv=None):
         f, _, _, change = runs[names[0]]
         layers = jax.tree.map(lambda *a: jnp.stack(a), *[runs[n][1] for n in names])
         clips = jnp.array([runs[n][2] for n in names])
-        shares = accuracy(
-            f, change, layers, clips, jnp.asarray(lags), train, test, steps=steps, batch=batch
-        )
+        shares = accuracy(f, change, layers, clips, jnp.asarray(lags), train, test)
         right.update(zip(names, 100 * np.asarray(shares), strict=True))
 
-    nothing = jnp.zeros((1, ROWS + WAIT, ROWS))
-    norms = {scale: np.asarray(linear(scale, nothing)) for scale in (0.9, 1.0, 1.1)}
+    steps = jnp.zeros((1, ROWS + WAIT, ROWS))
+    norms = {scale: np.asarray(linear(scale, steps)) for scale in (0.9, 1.0, 1.1)}
     clipped, _ = fnn.clip_by_global_norm(1.0).update(jnp.array([norms[1.1][-1], 0.0]), ())
     table(
         ["network", *[f"after {lag} steps" for lag in lags]],
