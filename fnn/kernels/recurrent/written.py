@@ -69,7 +69,8 @@ def over_sums(
         return step(add_bias(jnp.concatenate([x, state[0]], 1) @ w, c), state)
 
     (_, n, features), units = x.shape, state[0].shape[1]
-    if n < 4 and features >= units:
+    few = isinstance(n, int) and n < 4  # n is a symbol in an export with any number of sequences
+    if few and features >= units:
         return loop(after, x @ weights.wx, state, left, reverse)
     if cell.sums is added:
         assert cell.slopes is not None  # or the kernel refuses

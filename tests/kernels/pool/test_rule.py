@@ -32,6 +32,6 @@ def test_they_are_those_with_the_least_loss(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     path = tmp_path / "pool" / "rules.json"
     path.write_text('{"gpu": {}}')
-    derive.write(tmp_path, tmp_path)
+    derive.write([tmp_path], tmp_path)
     limits = {"most": 9, "longest": 5}
     assert json.loads(path.read_text()) == {"gpu": {}, "cpu": {"max": limits, "sum": limits}}
