@@ -222,6 +222,8 @@ def test_norms() -> None:
     assert got["conv/b"].ratio == np.inf
     zero = norms(*[{"b": jnp.zeros(2)}] * 3)["b"]
     assert [float(x) for x in zero] == [0, 0, 0, 0]
+    small = norms(*[{"b": jnp.array([3e-30, 4e-30]), "w": jnp.ones(2)}] * 3)  # no square is seen
+    close(small["b"].weight / 5e-30, 1, length=2)
     assert list(norms(*[jnp.ones(2, jnp.bfloat16)] * 3)) == ["params"]
     assert norms(*[jnp.ones(2, jnp.bfloat16)] * 3)["params"].weight.dtype == jnp.float32
     pair = jax.jit(jax.vmap(norms))(*jax.tree.map(lambda x: jnp.stack([x, 2 * x]), args))
