@@ -77,7 +77,7 @@ def tuned() -> dict[str, str]:
 
 def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
-    few = 2 * n * math.prod(form.out) < max(c_in, c_out)  # places: the window is the larger array
+    few = n * math.prod(form.out) < max(c_in, c_out)  # places: the window is the larger array
     minimal = None if few else _minimal(form, c_in, c_out)
     return f"{slot} {minimal or _kind(form, few, c_in, c_out)}"
 

@@ -57,7 +57,7 @@ from fnn.kernels.conv.form import (
 from fnn.kernels.conv.views import by_itself, views
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
-BLOCK = 32 * 2**20  # bytes of points, of the input's and of the output's
+BLOCK = 16 * 2**20  # bytes of points; with 32 MB or more in all, every call gets fresh memory
 POINTS = {4: (0, 1, -1), 6: (0, 1, -1, Fraction(1, 2), -2)}  # and infinity
 
 Matrix = list[list[Fraction]]
