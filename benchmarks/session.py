@@ -29,7 +29,7 @@ KEPT = "-memory-kept"  # ends the name of a folder of results after `fnn.keep_me
 SUBJECTS = {
     "startup": 120,
     "training": 600,
-    "conv": 600,
+    "conv": 900,
     "half": 60,
     "pooling": 120,
     "recurrence": 420,
