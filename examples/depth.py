@@ -3,15 +3,15 @@
 Systems   D2 D4
 Command   python examples/depth.py          narrow networks, of about 45,000 weights each
           python examples/depth.py --full   those of the text, of about 2.7 million
-Time      50 s on 2 cores; --full takes 9 min of processor time
+Time      50 s on 2 cores; 6 min with --full
 Images    the packaged digits, enlarged from 8x8 to 32x32, the same in all three colours
 Rate      Adam's 1e-3; 1e-4 with --full, where 2-layer's outputs add up 192,000 numbers each, and
           a step changes all their weights by about the rate
 Full run  3 epochs, 2026-11-26, 2 cores; its figure is figures/depth_full.png
     network          weights    loss  new digits right  gradients apart
-    regular        2,776,088   0.086            96.4 %             13.5
-    shallow        2,864,152   0.076            96.1 %             11.1
-    extra shallow  2,746,200   0.101            97.5 %             19.3
+    regular        2,776,088   0.085            97.2 %             13.5
+    shallow        2,864,152   0.077            96.4 %             11.1
+    extra shallow  2,746,200   0.101            97.8 %             19.3
     2-layer        2,145,000   0.243            93.1 %             62.6
 Expected
     The four networks of the text have 2,776,088, 2,864,152, 2,746,200 and 2,145,000 weights.
