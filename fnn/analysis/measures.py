@@ -209,7 +209,7 @@ def norms(
 @functools.partial(jax.jit, inline=True)
 def _norms(params: Any, grads: Any, updates: Any) -> dict[str, Norms]:
     names = [path or "params" for path in jax.tree.leaves(paths(params))]
-    lengths = map(_lengths, [*map(jax.tree.leaves, (params, grads, updates))])
+    lengths = map(_lengths, map(jax.tree.leaves, (params, grads, updates)))
     result = OrderedDict()
     for name, weight, gradient, update in zip(names, *lengths, strict=True):
         ratio = jnp.where(update == 0, 0, update / jnp.where(update == 0, 1, weight))

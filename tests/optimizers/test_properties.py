@@ -218,7 +218,7 @@ def rates(t: Any) -> Any:
     return 0.1 * (1 + (t if isinstance(t, int) else t.astype(float)))
 
 
-COUNT = 2  # steps with another number each; the second is of what the first has left
+COUNT = 3  # steps with another number each; the later ones are of what the first has left
 
 
 def steps(optimizer: Any, assign: Any = None) -> list[Any]:
