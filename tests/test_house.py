@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import fnn
 
 HOUSE = Path(fnn.__file__).parent
-GROUND = ("dtypes", "checks", "trees", "windows", "functions", "compiler", "memory")
+GROUND = ("dtypes", "checks", "trees", "windows", "functions", "lazily", "compiler", "memory")
 # A room may import the ground, itself, and the rooms before it.
 ROOMS = ("kernels", "layers", "losses", "analysis", "optimizers", "training")
 APART = ("data", "weights")  # import the ground and themselves alone
@@ -103,3 +105,14 @@ def test_the_checks_of_this_file_can_fail(tmp_path: Path, monkeypatch: pytest.Mo
     )
     with pytest.raises(AssertionError, match="must not import"):
         test_imports_run_one_way(bad)
+
+
+def test_import_loads_no_pallas() -> None:
+    """It would be a third of what importing fnn costs; see `fnn.lazily`."""
+    code = (
+        "import jax, sys; before = set(sys.modules); import fnn; print(*set(sys.modules) - before)"
+    )
+    run = [sys.executable, "-c", code]
+    loaded = subprocess.run(run, check=True, capture_output=True, text=True).stdout.split()
+    assert "fnn.layers.conv" in loaded
+    assert not [name for name in loaded if "pallas" in name]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from fnn import lazily
 from fnn.functions import frozen
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
@@ -52,20 +52,21 @@ def split(args: Any, kwargs: Any) -> tuple[Known, list[Any]]:
     return Known(structure, tuple(rest)), [x for x in leaves if isinstance(x, ARRAYS)]
 
 
-def trace(function: Callable[..., Any], known: Known, arrays: list[Any]) -> ClosedJaxpr:
+def trace(function: Callable[..., Any], known: Known, arrays: list[Any]) -> "lazily.ClosedJaxpr":
     """Return the program of ``known.call(function, arrays)``; nothing is computed."""
     with jax.disable_jit(False):  # without jit, a scan is no scan and a call leaves no mark
-        program: ClosedJaxpr = jax.make_jaxpr(lambda arrays: known.call(function, arrays))(arrays)
-    return program
+        return jax.make_jaxpr(lambda arrays: known.call(function, arrays))(arrays)
 
 
-def inner(eqn: JaxprEqn) -> list[ClosedJaxpr]:
+def inner(eqn: "lazily.JaxprEqn") -> list["lazily.ClosedJaxpr"]:
     """Return the programs that an equation holds."""
     held = []
     for value in eqn.params.values():
         for x in value if isinstance(value, tuple) else (value,):
-            if isinstance(x, ClosedJaxpr | Jaxpr):
-                held.append(x if isinstance(x, ClosedJaxpr) else ClosedJaxpr(x, ()))
+            if isinstance(x, lazily.ClosedJaxpr):
+                held.append(x)
+            elif isinstance(x, lazily.Jaxpr):
+                held.append(lazily.ClosedJaxpr(x, ()))
     return held
 
 
@@ -134,7 +135,7 @@ LOOPS = ("scan", "while", "cond")  # which run their programs otherwise than onc
 
 
 def flat(
-    closed: ClosedJaxpr, call: Call | None = None, runs: Iterator[int] | None = None
+    closed: "lazily.ClosedJaxpr", call: Call | None = None, runs: Iterator[int] | None = None
 ) -> Program:
     """Return a traced program as one list; ``call`` is where all of it stands."""
     arrays: list[Any] = []
@@ -148,14 +149,14 @@ def flat(
             constants[len(arrays) - 1] = value
         return len(arrays) - 1
 
-    def run(closed: ClosedJaxpr, inputs: list[int], call: Call | None) -> list[int]:
+    def run(closed: "lazily.ClosedJaxpr", inputs: list[int], call: Call | None) -> list[int]:
         jaxpr = closed.jaxpr
         numbers = dict(zip(jaxpr.invars, inputs, strict=True))
         numbers.update(zip(jaxpr.constvars, map(new, jaxpr.constvars, closed.consts), strict=True))
         this = next(runs)  # as one program may be run more than once
 
         def read(x: Any) -> int:
-            return new(x, x.val) if isinstance(x, Literal) else numbers[x]
+            return new(x, x.val) if isinstance(x, lazily.Literal) else numbers[x]
 
         for eqn in jaxpr.eqns:
             held = inner(eqn)
@@ -189,7 +190,7 @@ def known(program: Program, array: int) -> Any:
         return np.asarray(op.primitive.bind(*values, **op.params))
 
 
-def _call(eqn: JaxprEqn, held: list[ClosedJaxpr], run: int) -> Call | None:
+def _call(eqn: "lazily.JaxprEqn", held: list["lazily.ClosedJaxpr"], run: int) -> Call | None:
     """Return the call of fnn that an equation is from: `fnn.functions.jitted` leaves its name.
 
     JAX 0.10 writes the equations of a call into the caller's program, all with the traceback of the
@@ -202,6 +203,6 @@ def _call(eqn: JaxprEqn, held: list[ClosedJaxpr], run: int) -> Call | None:
     return Call(str(name), (run, id(eqn))) if name and called else None
 
 
-def _scope(eqn: JaxprEqn) -> str | None:
+def _scope(eqn: "lazily.JaxprEqn") -> str | None:
     found = re.search(r"fnn\.([a-z]\w*)", str(eqn.source_info.name_stack))
     return found[1] if found else None

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, primitives
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Shaped
 
+from fnn import lazily
 from fnn.analysis.program import Known, carried, inner, split, trace
 from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
 from fnn.dtypes import is_floating
@@ -50,7 +50,7 @@ def watch(x: Shaped[Array, "*shape"], name: str) -> Shaped[Array, "*shape"]:
     check_array("analysis.watch", "x", x)
     if not isinstance(name, str) or not name:
         raise wrong("analysis.watch", "name", repr(name), "a string that is not empty")
-    y: Array = watch_p.bind(jnp.asarray(x), name=name, mapped=())
+    y: Array = _primitive().bind(jnp.asarray(x), name=name, mapped=())
     return y
 
 
@@ -149,39 +149,43 @@ def _gradients(loss: Callable[..., Any], known: Known, arrays: list[Any]) -> Arr
     return gradients
 
 
-# The mark: the identity, with a name. `mapped` says which axes `jax.vmap` added, outermost first.
-watch_p: Any = Primitive("fnn_watch")
-watch_p.def_impl(lambda x, **_: x)
-watch_p.def_abstract_eval(lambda x, **_: x)
-ad.primitive_jvps[watch_p] = lambda primals, tangents, **params: (
-    watch_p.bind(*primals, **params),
-    tangents[0],
-)
-ad.primitive_transposes[watch_p] = lambda cotangent, x, **_: [cotangent]
-mlir.register_lowering(watch_p, lambda context, x, **_: [x])
+@functools.cache
+def _primitive() -> Any:
+    """Return the mark: the identity, with a name; ``mapped`` are the axes that `jax.vmap` added.
+
+    The outermost of these is the first. Made at the first call, as `fnn.lazily` says.
+    """
+    watch_p: Any = lazily.Primitive("fnn_watch")
+    watch_p.def_impl(lambda x, **_: x)
+    watch_p.def_abstract_eval(lambda x, **_: x)
+    ad.primitive_jvps[watch_p] = lambda primals, tangents, **params: (
+        watch_p.bind(*primals, **params),
+        tangents[0],
+    )
+    ad.primitive_transposes[watch_p] = lambda cotangent, x, **_: [cotangent]
+    batching.primitive_batchers[watch_p] = _batch
+    mlir.register_lowering(watch_p, lambda context, x, **_: [x])
+    return watch_p
 
 
 def _batch(args: Any, dims: Any, *, name: str, mapped: tuple[int, ...]) -> tuple[Array, int]:
     (x,), (new,) = args, dims
     mapped = (new, *(axis + (axis >= new) for axis in mapped))
-    return watch_p.bind(x, name=name, mapped=mapped), new
-
-
-batching.primitive_batchers[watch_p] = _batch
+    return _primitive().bind(x, name=name, mapped=mapped), new
 
 
 def _run(
-    function: str, jaxpr: Jaxpr, consts: Any, args: Any, nudges: Arrays
+    function: str, jaxpr: "lazily.Jaxpr", consts: Any, args: Any, nudges: Arrays
 ) -> tuple[list[Any], Arrays]:
     """Run a program; return its results, and the marked arrays with ``nudges`` added to them."""
     variables = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
 
     def read(x: Any) -> Any:
-        return x.val if isinstance(x, Literal) else variables[x]
+        return x.val if isinstance(x, lazily.Literal) else variables[x]
 
     seen: Arrays = OrderedDict()  # as JAX sorts the names of other dicts
     for eqn in jaxpr.eqns:
-        step = _plain if not _marks(eqn) else _STEPS.get(eqn.primitive, _refuse)
+        step = _plain if not _marks(eqn) else _steps().get(eqn.primitive, _refuse)
         with eqn.ctx.manager:
             results, new = step(function, eqn, [read(x) for x in eqn.invars], nudges)
         for name in seen.keys() & new.keys():
@@ -193,12 +197,12 @@ def _run(
     return [read(x) for x in jaxpr.outvars], seen
 
 
-def _marks(eqn: JaxprEqn) -> dict[str, bool]:
+def _marks(eqn: "lazily.JaxprEqn") -> dict[str, bool]:
     """Return the names marked in an equation, and whether each is marked for a second time only.
 
     It is where `jax.checkpoint` repeats in the backward pass what the forward pass did.
     """
-    if eqn.primitive is watch_p:
+    if eqn.primitive is _primitive():
         return {eqn.params["name"]: False}
     marks: dict[str, bool] = {}
     for within in (e for held in inner(eqn) for e in held.jaxpr.eqns):
@@ -210,12 +214,12 @@ def _marks(eqn: JaxprEqn) -> dict[str, bool]:
 Step = tuple[Any, Arrays]
 
 
-def _plain(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+def _plain(function: str, eqn: "lazily.JaxprEqn", values: list[Any], nudges: Arrays) -> Step:
     results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
     return (results if eqn.primitive.multiple_results else [results]), {}
 
 
-def _mark(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+def _mark(function: str, eqn: "lazily.JaxprEqn", values: list[Any], nudges: Arrays) -> Step:
     (x,), name, mapped = values, eqn.params["name"], eqn.params["mapped"]
     front = tuple(range(len(mapped)))
     if name in nudges:
@@ -223,12 +227,12 @@ def _mark(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> St
     return [x], {name: jnp.moveaxis(x, mapped, front)}
 
 
-def _call(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+def _call(function: str, eqn: "lazily.JaxprEqn", values: list[Any], nudges: Arrays) -> Step:
     closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
     return _run(function, closed.jaxpr, closed.consts, values, nudges)
 
 
-def _checkpoint(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+def _checkpoint(function: str, eqn: "lazily.JaxprEqn", values: list[Any], nudges: Arrays) -> Step:
     def body(values: list[Any], nudges: Arrays) -> Step:
         return _run(function, eqn.params["jaxpr"], (), values, nudges)
 
@@ -237,7 +241,7 @@ def _checkpoint(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays)
     return result
 
 
-def _scan(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+def _scan(function: str, eqn: "lazily.JaxprEqn", values: list[Any], nudges: Arrays) -> Step:
     closed, place = eqn.params["jaxpr"], carried(eqn.params)
     consts, carry, xs = values[: place.start], values[place], values[place.stop :]
 
@@ -253,16 +257,20 @@ def _scan(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> St
     return [*carry, *ys], seen
 
 
-def _refuse(function: str, eqn: JaxprEqn, values: list[Any], nudges: Arrays) -> Step:
+def _refuse(function: str, eqn: "lazily.JaxprEqn", values: list[Any], nudges: Arrays) -> Step:
     got = f"{', '.join(sorted(_marks(eqn)))} inside {eqn.primitive}"
     needed = "a mark outside of it; inside jit, grad, vmap, scan and checkpoint it may stand"
     raise wrong(f"analysis.{function}", "name", got, needed)
 
 
-_STEPS: dict[Any, Callable[..., Step]] = {
-    watch_p: _mark,
-    primitives.jit_p: _call,
-    primitives.closed_call_p: _call,
-    primitives.remat_p: _checkpoint,
-    primitives.scan_p: _scan,
-}
+@functools.cache
+def _steps() -> dict[Any, Callable[..., Step]]:
+    """Return what runs an equation that holds marks, by its primitive."""
+    known = lazily.primitives
+    return {
+        _primitive(): _mark,
+        known.jit_p: _call,
+        known.closed_call_p: _call,
+        known.remat_p: _checkpoint,
+        known.scan_p: _scan,
+    }

@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, subjaxprs
 
+from fnn import lazily
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, conv_p
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, primitive
 from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, tuned
 
 ROUNDS = 9
@@ -88,12 +88,12 @@ def tune(
     return changes
 
 
-def _tasks(jaxpr: Jaxpr) -> Iterator[Task]:
+def _tasks(jaxpr: "lazily.Jaxpr") -> Iterator[Task]:
     """Yield the three maps of every convolution that leaves its kernel to the rule."""
     for equation in jaxpr.eqns:
-        if equation.primitive is conv_p and equation.params["kernel"] is AUTO:
+        if equation.primitive is primitive() and equation.params["kernel"] is AUTO:
             yield from _maps(equation)
-    for inner in subjaxprs(jaxpr):
+    for inner in lazily.subjaxprs(jaxpr):
         yield from _tasks(inner)
 
 
