@@ -25,7 +25,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 import fnn
 
@@ -65,7 +65,7 @@ def main(arguments):
             cluster_detection_method=arguments.cluster or None,
             heartbeat_timeout_seconds=10,  # until a process that dies is missed
         )  # fmt: skip
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((jax.device_count(),), ("data",))
     train, test = fnn.data.digits()
     file = arguments.out / "distributed.safetensors"
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where parameters are on a mesh of devices: `place`.
+"""Where parameters are on a mesh of devices: `place`; and large ones in a loss: `gather`.
 
 The rest is plain JAX. Examples are put on several devices by ``jax.device_put(data,
 NamedSharding(mesh, PartitionSpec("data")))``, over several processes by
@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from fnn.checks import check_int, check_one_of
+from fnn.functions import jitted
 
 
 def place(
@@ -25,14 +26,13 @@ def place(
 
     With an axis of the mesh, each array of ``least`` numbers or more is cut along the longest of
     its axes that the devices divide evenly, as in fully sharded data parallelism; an optimizer's
-    state that is made of such parameters is cut as they are. The compiler then brings the parts
-    together where a layer uses them. Everything else is copied to every device.
+    state that is made of such parameters is cut as they are. The loss brings the parts together by
+    `gather`. Everything else is copied to every device.
 
     Args:
         tree: parameters, or all that a run carries, ``report.run``. Random keys, and what is no
             array, stay.
-        mesh: the devices, with automatic axes if an axis is given:
-            ``jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))``.
+        mesh: the devices, such as ``jax.make_mesh((8,), ("data",))``.
         axis: the mesh's axis to cut over, by custom that of the examples; None copies everything.
         least: numbers in an array from which on it is cut.
 
@@ -45,7 +45,7 @@ def place(
     Source: S. Rajbhandari et al., ZeRO: memory optimizations toward training trillion parameter
     models (2020).
 
-    >>> mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    >>> mesh = jax.make_mesh((1,), ("data",))
     >>> params = {"w": jnp.ones((3, 512, 256)), "b": jnp.ones(256)}
     >>> placed = fnn.sharding.place(params, mesh, "data")
     >>> placed["w"].sharding.spec, placed["b"].sharding.spec
@@ -66,6 +66,47 @@ def place(
         return jax.device_put(x, where)
 
     return jax.tree.map(put, tree)
+
+
+@jitted()
+def gather(tree: PyTree[Array]) -> PyTree[Array]:
+    """Return the arrays of a tree whole on every device of their mesh.
+
+    For a loss whose parameters `place` has cut over the axis of the examples: each device needs
+    them whole for its own examples. On explicit axes, JAX's default, their gradient is cut as they
+    are. Inside `jax.checkpoint` they are brought together once more for the gradient, instead of
+    kept whole until then.
+
+    Optimizers that treat every number by itself need no whole arrays. `fnn.muon`, whose products
+    need whole matrices, takes none that are cut over explicit axes.
+
+    Args:
+        tree: parameters, or some of them. Arrays that are on no mesh stay as they are.
+
+    Returns:
+        The same tree.
+
+    Source: as `place`.
+
+    >>> mesh = jax.make_mesh((1,), ("data",))
+    >>> w = fnn.sharding.place(jnp.ones((256, 256)), mesh, "data")
+    >>> x = jax.device_put(jnp.ones((4, 256)), jax.NamedSharding(mesh, jax.P("data")))
+    >>> def loss(w, x):
+    ...     return fnn.dense(x, fnn.sharding.gather(w)).mean()
+    >>> w.sharding.spec, jax.jit(jax.grad(loss))(w, x).sharding.spec
+    (P(None, 'data'), P(None, 'data'))
+    """
+
+    def whole(x: Any) -> Any:
+        where = jax.typeof(x).sharding
+        if where.mesh.empty or where.mesh.are_all_axes_manual:
+            return x
+        everywhere = where.update(spec=PartitionSpec())
+        if where.mesh.explicit_axes:
+            return jax.sharding.reshard(x, everywhere)
+        return jax.lax.with_sharding_constraint(x, everywhere)
+
+    return jax.tree.map(whole, tree)
 
 
 def beside(tree: PyTree[jax.Array], others: PyTree[Any]) -> PyTree[jax.Array]:

@@ -2,6 +2,7 @@
 
 import tempfile
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from tests.devices import collectives, error, strict
 
 N, SIZE = 40, 16  # the last batch has 8 examples
 KEY = jax.random.key(0)
-OPTIMIZER = fnn.momentum(0.05)
+OPTIMIZER = fnn.accumulate(fnn.momentum(0.05), 2)
+LEAST = 96  # numbers in an array that is cut
 
 
 def data() -> Any:
@@ -41,6 +43,7 @@ def start() -> Any:
 def loss(params: Any, stats: Any, batch: Any, key: Any) -> Any:
     """A convolution, batch normalization and dropout: all that a batch has in common."""
     x, labels = batch
+    params = fnn.sharding.gather(params)
     x = fnn.conv(x, **params["conv"])
     here = fnn.batch_stats(x)
     x = fnn.batch_norm(x, **params["norm"], mean=here.mean, var=here.var)
@@ -74,15 +77,29 @@ def program(data: Any, params: Any) -> Any:
 
 
 def check_program(on_mesh: Any, params: Any) -> None:
-    """Each device computes its own examples; all that is gathered are places of examples."""
+    """Each device computes its own examples; gathered are their places, and parameters cut."""
+    large = [x for x in jax.tree.leaves(params) if not x.sharding.is_fully_replicated]
+    shapes = [f"f32{list(x.shape)}".replace(" ", "") for x in large]
     text = program(on_mesh, params).as_text()
     assert f"f32[{SIZE // 8},8,16]" in text  # what the convolution gives
     assert f"f32[{SIZE},8,16]" not in text
     lines = [line for line in text.splitlines() if collectives(line)]
-    odd = [
-        x for x in lines if "all-reduce" not in x and x.split(" = ")[1][:3] not in ("s32", "u32")
-    ]
+    usual = ("s32", "u32", *shapes)
+    odd = [x for x in lines if "all-reduce" not in x and not x.split(" = ")[1].startswith(usual)]
     assert not odd, odd
+
+
+def check_parts(mesh: Any, learner: Any, on_mesh: Any) -> None:
+    """Of large arrays each device has an eighth: parameters, moments and, if typed, gradients."""
+
+    def value(params: Any) -> Any:
+        return loss(params, new_stats(), on_mesh, KEY)[0]
+
+    with jax.set_mesh(mesh):
+        grads = jax.jit(jax.grad(value))(learner[0]) if mesh.explicit_axes else ()
+    large = [x for x in jax.tree.leaves((*learner, grads)) if x.size >= LEAST]
+    assert len(large) >= (8 if mesh.explicit_axes else 6)  # of two layers
+    assert {x.size // x.addressable_shards[0].data.size for x in large} == {8}
 
 
 def check_batches(mesh: Any) -> None:
@@ -102,12 +119,12 @@ def check_batches(mesh: Any) -> None:
 
 def main(file: Path) -> None:
     *_, one = want = reports(data())
-    for kind, axis in ((AxisType.Auto, None), (AxisType.Explicit, None), (AxisType.Auto, "data")):
+    for axis, kind in product((None, "data"), (AxisType.Auto, AxisType.Explicit)):
         mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
         on_mesh = jax.device_put(data(), NamedSharding(mesh, P("data")))
-        place = partial(fnn.sharding.place, mesh=mesh, axis=axis, least=256)
+        place = partial(fnn.sharding.place, mesh=mesh, axis=axis, least=LEAST)
         check_batches(mesh)
-        if kind == AxisType.Auto and axis is None:
+        if axis or kind == AxisType.Auto:
             check_program(on_mesh, place(start()))
         programs = advance._cache_size()
         got = reports(on_mesh, place=place if axis else lambda tree: tree)
@@ -116,14 +133,18 @@ def main(file: Path) -> None:
         learner = got[-1].run[:3]
         for x, y in zip(jax.tree.leaves(learner), jax.tree.leaves(place(learner)), strict=True):
             assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
+        if axis:
+            check_parts(mesh, learner, on_mesh)
         print(f"{kind.name}, params cut over {axis}: {error(seen(got), seen(want)):.1e}")
     (third,) = reports(data(), one.run)
+    (after,) = reports(on_mesh, got[-1].run, place)
+    print(f"resumed on eight: {error(seen([after]), seen([third])):.1e}")
     fnn.save(file, one.run)
     (after,) = reports(on_mesh, place(fnn.load(file)), place)
-    print(f"saved by one, loaded by eight: {error(after[2], third[2]):.1e}")
+    print(f"saved by one, loaded by eight: {error(seen([after]), seen([third])):.1e}")
     fnn.save(file, got[-1].run)
     (after,) = reports(data(), fnn.load(file))
-    print(f"saved by eight, loaded by one: {error(after[2], third[2]):.1e}")
+    print(f"saved by eight, loaded by one: {error(seen([after]), seen([third])):.1e}")
 
 
 if __name__ == "__main__":
