@@ -2,8 +2,9 @@
 
 Each process reads its own part of the data and computes on its own devices; the devices add up
 their gradients at every step. After each epoch process 0 writes the run, and a script that is
-started again, on any number of devices, goes on from there. If a process dies, the others end with
-an error.
+started again, on any number of devices, goes on from there. If a process dies or the network fails,
+the others end with an error. Between machines that compute on CPUs, the name of each must lead to
+an address that the others reach, not to 127.0.0.1 in its own /etc/hosts.
 
 Command   python examples/distributed.py                       all devices of this machine
           XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \\
