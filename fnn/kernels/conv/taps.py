@@ -21,6 +21,7 @@ from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, varying
 
 UNROLLED = 64
+ROWS = 6  # of outputs whose products are added as they are formed; the compiler merges few well
 
 Term = Callable[[jax.Array, Any], jax.Array]  # of the shifted input and the tap's index
 
@@ -84,16 +85,33 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     """Per tap, the shifted input times the cotangent, summed over places and then examples."""
     dtype = accumulator(x.dtype)
+    c, o = (a.shape[-1] // form.groups for a in (x, y))
+    more = math.prod(_blocks(form.out[0])) - form.out[0] if c == 1 else 0
+    form = _longer(form, more)
 
     def add(sums: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, y = pair
-        return sums + _window_of_one(_pad(x[None], form), y.astype(dtype), form), None
+        y = jnp.pad(y.astype(dtype), ((0, more), *((0, 0),) * (y.ndim - 1)))
+        return sums + _window_of_one(_pad(x[None], form), y, form), None
 
-    c, o = (a.shape[-1] // form.groups for a in (x, y))
     shape = (*form.windows.size, c, form.groups, o)
     start, *_ = varying(jnp.zeros(shape, dtype), x, y)
     sums, _ = lax.scan(add, start, (x, y))
     return sums.reshape(*shape[:-2], -1)
+
+
+def _blocks(rows: int) -> tuple[int, int]:
+    """How many blocks so many rows make, of at most `ROWS`, and the rows of each."""
+    count = -(-rows // ROWS)
+    return count, -(-rows // count)
+
+
+def _longer(form: Form, more: int) -> Form:
+    """Return the form with this many rows of outputs more."""
+    win = form.windows
+    (lo, hi), *rest = win.padding
+    padding = ((lo, hi + more * win.stride[0]), *rest)
+    return form._replace(windows=win._replace(padding=padding))
 
 
 def _window_of_one(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
@@ -119,12 +137,17 @@ def _window_at(x: jax.Array, y: jax.Array, form: Form, first: tuple[Any, ...]) -
 
 def _product(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
     """``(c, g, o)``: the products of ``(*out, g c)`` with ``(*out, g o)``, summed over places."""
+    rows = len(y)
     x, y = (a.reshape(-1, groups, a.shape[-1] // groups) for a in (x, y))
     if x.shape[-1] > 1:
         return jnp.einsum("mgc,mgo->cgo", x, y)
-    # A sum as a product with ones: XLA's CPU backend does not vectorise a fused column sum.
-    ones = jnp.ones((1, len(y)), y.dtype)
-    return jnp.dot(ones, (x * y).reshape(len(y), -1)).reshape(1, groups, -1)
+    # XLA's CPU backend does not vectorise a fused column sum: the products of the rows of a block
+    # are added one by one, and those of the blocks by a product with ones.
+    count, size = _blocks(rows)
+    terms = (x * y).reshape(count, size, len(y) // rows, -1)
+    sums = functools.reduce(jnp.add, [terms[:, row] for row in range(size)])
+    sums = sums.reshape(-1, sums.shape[-1])
+    return jnp.dot(jnp.ones((1, len(sums)), y.dtype), sums).reshape(1, groups, -1)
 
 
 _windows = by_device(_window, WINDOW)
