@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jaxtyping import Array
 
 from fnn.checks import check_array, check_int, describe, wrong
@@ -55,21 +55,27 @@ class Shuffled:
 
 
 def _read(x: Array, rows: Array, spread: NamedSharding | None) -> Any:
-    """Return these rows, on as many devices as all are, if their number divides that of rows."""
+    """Return these rows, on as many devices as all are."""
     read = functools.partial(x.at[rows].get, mode="promise_in_bounds")
     if spread is None:
         return read()
-    devices = x.shape[0] // spread.shard_shape(x.shape)[0]
-    first, *others = spread.spec
-    where = spread.update(spec=PartitionSpec(None if len(rows) % devices else first, *others))
     if spread.mesh.explicit_axes:
-        return read(out_sharding=where)
-    return lax.with_sharding_constraint(read(), where)
+        return read(out_sharding=spread)
+    return lax.with_sharding_constraint(read(), spread)
 
 
 def _spread(x: Array) -> NamedSharding | None:
     where = x.sharding
     return where if isinstance(where, NamedSharding) and where.spec and where.spec[0] else None
+
+
+def check_parts(function: str, data: Any, batch_size: int) -> None:
+    """Raise where the devices that the examples are on cannot take equal parts of a batch."""
+    for x in jax.tree.leaves(data):
+        parts = x.shape[0] // x.sharding.shard_shape(x.shape)[0]
+        if batch_size % parts:
+            needed = f"a multiple of {parts}, as the examples are on {parts} devices"
+            raise wrong(function, "batch_size", batch_size, needed)
 
 
 def array_calls(data: Any, size: int, run: Run, epochs: int, every: int | None) -> Generator[Call]:

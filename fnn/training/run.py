@@ -24,7 +24,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.optimizers.base import Transform
-from fnn.training.arrays import array_calls, check_examples
+from fnn.training.arrays import array_calls, check_examples, check_parts
 from fnn.training.loop import Call, Tally, Watch, run_call
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
@@ -58,8 +58,8 @@ def train(
     each epoch takes its batches as they come; a thread reads them ahead. The same arguments give
     the same numbers, and a run that is interrupted and resumed the same as one that is not.
 
-    On several devices each computes its own examples, if data or its batches are sharded over them
-    and batch_size is a multiple of their number; `fnn.sharding` shards params as well.
+    On several devices each computes its own examples, if data or its batches are sharded over them;
+    `fnn.sharding` shards params as well.
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch, as `make_step` takes it; a
@@ -75,7 +75,8 @@ def train(
             part of the one program. A batch counts as many examples as its first array is long.
         epochs: passes over data in all, those of a resumed run included.
         key: the source of all randomness.
-        batch_size: examples in a step, at most all of them; None where data are batches.
+        batch_size: examples in a step, at most all of them, a multiple of the devices that they
+            are on; None where data are batches.
         stats: running statistics to start from, such as those of batch normalization. The loss is
             then ``loss(params, stats, batch)`` and returns ``(value, new stats)``.
         has_aux: whether loss returns one more thing, last, such as a dict of accuracies: a pytree
@@ -149,6 +150,7 @@ def _calls(
         needed = f"less than the {steps} batches of an epoch of this data"
         raise wrong("train", "resume.batch", run.batch, needed)
     data = jax.tree.map(jnp.asarray, data)
+    check_parts("train", data, batch_size)
     return array_calls(data, batch_size, run, epochs, every), every or steps
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -117,6 +118,12 @@ def check_batches(mesh: Any) -> None:
     assert mean == x.sum(1).mean()
 
 
+def check_refused(on_mesh: Any) -> None:
+    message = "fnn.train: batch_size: got 12; needed a multiple of 8, as the examples are on 8"
+    with pytest.raises(ValueError, match=message):
+        fnn.train(loss, start(), OPTIMIZER, on_mesh, epochs=1, batch_size=12, key=KEY)
+
+
 def main(file: Path) -> None:
     *_, one = want = reports(data())
     for axis, kind in product((None, "data"), (AxisType.Auto, AxisType.Explicit)):
@@ -124,6 +131,7 @@ def main(file: Path) -> None:
         on_mesh = jax.device_put(data(), NamedSharding(mesh, P("data")))
         place = partial(fnn.sharding.place, mesh=mesh, axis=axis, least=LEAST)
         check_batches(mesh)
+        check_refused(on_mesh)
         if axis or kind == AxisType.Auto:
             check_program(on_mesh, place(start()))
         programs = advance._cache_size()
