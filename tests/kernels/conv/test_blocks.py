@@ -12,6 +12,7 @@ from fnn.kernels.conv import im2col, winograd
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
 from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
+from fnn.kernels.conv.taps import ROWS, TAPS
 from fnn.kernels.conv.winograd import BLOCK, WINOGRAD2, WINOGRAD4
 from fnn.windows import resolve
 
@@ -105,3 +106,17 @@ def test_winograd_memory_is_bounded() -> None:
         fn = jax.jit(lambda x, b, slot=slot: apply(x, b, slot=slot, form=form, kernel=WINOGRAD4))
         memory = fn.lower(x, b).compile().memory_analysis()
         assert memory.temp_size_in_bytes <= 2 * BLOCK < 4.5 * x.nbytes
+
+
+@pytest.mark.parametrize(
+    ("spatial", "stride", "dilation"),
+    [((7, 5), 1, 1), ((12, 3), 1, 2), ((17, 4), (2, 1), 1), ((26,), 2, 1), ((8, 3, 2), 1, 1)],
+)
+def test_depthwise_rows_fill_blocks(
+    spatial: tuple[int, ...], stride: int | tuple[int, ...], dilation: int
+) -> None:
+    """Rows of outputs that make whole blocks of the window gradient, and that need rows of zeros."""
+    window = (3,) * len(spatial)
+    form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), 4, "cpu")
+    assert form.out[0] > ROWS
+    agree(TAPS, form, 4, 1e-5)
