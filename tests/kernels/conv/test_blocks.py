@@ -115,7 +115,7 @@ def test_winograd_memory_is_bounded() -> None:
 def test_depthwise_rows_fill_blocks(
     spatial: tuple[int, ...], stride: int | tuple[int, ...], dilation: int
 ) -> None:
-    """Rows of outputs that make whole blocks of the window gradient, and that need rows of zeros."""
+    """The window gradient over rows that make whole blocks, and that need rows of zeros."""
     window = (3,) * len(spatial)
     form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), 4, "cpu")
     assert form.out[0] > ROWS
