@@ -134,8 +134,15 @@ def first_entry(f: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x: f(jnp.full(70_000, x))[0]
 
 
+def before_0_12(f: Callable[..., Any]) -> Callable[..., Any] | None:
+    """JAX 0.12 mended the derivative of expm1, which was y + 1 in JAX 0.10 and 0.11."""
+    return f if jax.__version_info__ < (0, 12) else None
+
+
 F16, F32, F64 = np.float16, np.float32, np.float64
-FAULTS = [  # what jax.nn fails, what fnn has instead, where, and what is right
+# What jax.nn fails, what fnn has instead, where, and what is right. Without a version, JAX 0.10.0,
+# 0.10.2 and 0.12.0.1 have the fault.
+FAULTS = [
     (jax.grad(jax.nn.sigmoid), jax.grad(fnn.sigmoid), F64(37), np.exp(-37)),
     (jax.grad(jax.nn.sigmoid), jax.grad(fnn.sigmoid), F32(20), np.exp(-20)),
     (jax.grad(jnp.tanh), jax.grad(fnn.tanh), F32(10), 4 * np.exp(-20)),
@@ -143,9 +150,9 @@ FAULTS = [  # what jax.nn fails, what fnn has instead, where, and what is right
     (second(jax.nn.log_sigmoid), second(fnn.log_sigmoid), F32(-20), -np.exp(-20)),
     (second(jax.nn.silu), second(fnn.silu), F32(20), -18 * np.exp(-20)),
     (second(jax.nn.mish), second(fnn.mish), F32(10), -72 * np.exp(-20)),
-    (jax.grad(jax.nn.elu), jax.grad(fnn.elu), F32(-20), np.exp(-20)),
-    (jax.grad(jax.nn.celu), jax.grad(fnn.celu), F32(-20), np.exp(-20)),
-    (jax.grad(jax.nn.selu), jax.grad(fnn.selu), F32(-20), 1.7580993 * np.exp(-20)),
+    (before_0_12(jax.grad(jax.nn.elu)), jax.grad(fnn.elu), F32(-20), np.exp(-20)),
+    (before_0_12(jax.grad(jax.nn.celu)), jax.grad(fnn.celu), F32(-20), np.exp(-20)),
+    (before_0_12(jax.grad(jax.nn.selu)), jax.grad(fnn.selu), F32(-20), 1.7580993 * np.exp(-20)),
     (jax.grad(jax.nn.gelu), jax.grad(fnn.gelu), F16(300), 1.0),
     (jax.nn.gelu, fnn.gelu, F32(-6), ORACLES["gelu_tanh"](np.array([-6.0]))[0][0]),
     (jax.grad(jax.nn.soft_sign), jax.grad(fnn.softsign), F16(300), 301.0**-2),
@@ -162,11 +169,12 @@ def test_upstream_faults_are_avoided() -> None:
     with jax.enable_x64(True):
         xs = [jnp.asarray(x) for *_, x, _ in FAULTS]
         pairs = jax.jit(
-            lambda xs: [(u(x), o(x)) for (u, o, *_), x in zip(FAULTS, xs, strict=True)]
+            lambda xs: [(u and u(x), o(x)) for (u, o, *_), x in zip(FAULTS, xs, strict=True)]
         )(xs)
     for row, (upstream, ours) in zip(FAULTS, pairs, strict=True):
         assert abs(float(ours) - row[-1]) <= 0.06 * abs(row[-1]), (row, ours)
-        assert not abs(float(upstream) - row[-1]) <= 0.06 * abs(row[-1]), f"well done: {row}"
+        if upstream is not None:
+            assert not abs(float(upstream) - row[-1]) <= 0.06 * abs(row[-1]), f"well done: {row}"
 
 
 def test_prelu_and_glu() -> None:
