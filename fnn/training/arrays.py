@@ -1,7 +1,9 @@
 """Data that stays on the device: arrays of examples, read in a fresh order every epoch.
 
 Where the examples are on several devices of a mesh, so are those of every batch: then the compiler
-makes each device take its part of every step.
+makes each device take its part of every step. As the order is random, each has examples of every
+batch, and they exchange it: 64 digits are 17 kB at each step of a small CNN, whose gradients are
+24 kB. Batches that come as an iterable are where they are needed, and are not exchanged.
 """
 
 import dataclasses

@@ -70,9 +70,11 @@ def train(
             the structure, and which are moved to the device once. Or, without batch_size, an
             iterable of batches such as a list, a PyTorch or grain loader, a generator for a single
             epoch, or a function that takes the epoch, from 0, and returns an iterable. Each shape
-            of batch is a program, compiled once: a smaller last batch makes a second one, as it
-            cannot be filled up without a share in the mean that loss returns. Over arrays it is a
-            part of the one program. A batch counts as many examples as its first array is long.
+            of batch is a program, compiled once, when the first such batch comes. A smaller last
+            one makes a second program: nobody knows its size before, and it cannot be filled up
+            without a share in the mean that loss returns. Over arrays one program has both shapes
+            and takes as long to compile. A batch counts as many examples as its first array is
+            long.
         epochs: passes over data in all, those of a resumed run included.
         key: the source of all randomness.
         batch_size: examples in a step, at most all of them, a multiple of the devices that they

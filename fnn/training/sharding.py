@@ -27,7 +27,8 @@ def place(
     With an axis of the mesh, each array of ``least`` numbers or more is cut along the longest of
     its axes that the devices divide evenly, as in fully sharded data parallelism; an optimizer's
     state that is made of such parameters is cut as they are. The loss brings the parts together by
-    `gather`. Everything else is copied to every device.
+    `gather`. Everything else is copied to every device. Without an axis, what was cut is whole
+    again, for `fnn.save` in one of several processes; all of them call this.
 
     Args:
         tree: parameters, or all that a run carries, ``report.run``. Random keys, and what is no

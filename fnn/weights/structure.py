@@ -158,6 +158,9 @@ def _pack_leaf(leaf: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if not hasattr(leaf, "dtype") or ("dtype" in description and not _is_jax(leaf.dtype)):
         needed = "arrays of a dtype that JAX has, random keys or numbers in registered pytrees"
         raise wrong("save", path or "tree", describe(leaf), needed, TypeError)
+    if not (getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated):
+        needed = "whole arrays: fnn.sharding.place(tree, mesh), called by every process"
+        raise wrong("save", path or "tree", f"{describe(leaf)} in parts, on other machines", needed)
     array = np.ascontiguousarray(jax.random.key_data(leaf) if "key" in description else leaf)
     native = array.dtype.name in FLOATS + WHOLE
     arrays[path] = array if native else np.frombuffer(array.tobytes(), np.uint8)

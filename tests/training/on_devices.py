@@ -113,7 +113,7 @@ def check_batches(mesh: Any) -> None:
     learner = Learner(params, fnn.sgd(0.1).init(params))
     text = advance.lower(plan, None, learner, call.feed, call.place, 0, 3).compile().as_text()
     assert "f32[3,16]" in text
-    assert "f32[24,16]" not in text
+    assert "f32[24," not in text  # neither results nor examples of all devices
     mean = fnn.evaluate(lambda w, x: (x @ w)[:, 0], params, placed, batch_size=16)
     assert mean == x.sum(1).mean()
 

@@ -209,6 +209,17 @@ def test_save_refuses(tmp_path: Path, tree: Any, message: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_parts_on_other_machines_are_refused(tmp_path: Path) -> None:
+    class Part(np.ndarray):
+        """In place of a `jax.Array` over several processes."""
+
+        is_fully_addressable = is_fully_replicated = False
+
+    message = r"fnn.save: w: got float32\[1\] in parts, on other machines; needed whole arrays"
+    with pytest.raises(ValueError, match=message):
+        fnn.save(tmp_path / "a", {"w": np.ones(1, np.float32).view(Part)})
+
+
 def test_save_needs_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "gone" / "a"
     with pytest.raises(FileNotFoundError, match=f"{re.escape(str(path))} in a folder that does"):
