@@ -8,13 +8,8 @@
   convolution with s times the channels, and a reshape puts their results in turn. The window is
   filled up with zeros to a multiple of s; phases without a tap (a stride longer than the window)
   are zero.
-- Where filling up would cost a third or more, as for a window of 3 with stride 2, each phase of
-  that axis is a convolution of its own.
 - An axis with a stride and a dilation spreads y with zeros, and then has no stride.
 """
-
-from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +18,12 @@ from jax import lax
 from fnn.kernels.conv.form import Form, Map
 from fnn.windows import Windows
 
-MOST = 3  # phases of one axis that become convolutions of their own
-
 
 def through_output(output: Map) -> Map:
     """Make the map ``y w -> x`` from the map ``x w -> y`` of the same algorithm."""
 
     def input_map(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         y, form = _spread(y, form)
-        if (axis := _wasteful(form.windows)) is not None:
-            phases = [input_map(y, *part) for part in _apart(w, form, axis)]
-            return _in_turn(phases, axis + 1, form.spatial[axis])
         win = form.windows
         y, plain = read(y, form)
         if 0 in y.shape:
@@ -88,51 +78,6 @@ def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
     ):
         pads.append((lo, (o - 1) * s + e - lo - i) if b else (lo, hi))
     return y, form._replace(windows=win._replace(stride=stride, padding=tuple(pads)))
-
-
-def _wasteful(win: Windows) -> int | None:
-    """The first axis whose window, filled up to a multiple of its stride, is a third larger."""
-    for axis, (k, s) in enumerate(zip(win.size, win.stride, strict=True)):
-        if 1 < s < k and s <= MOST and 3 * s * -(-k // s) >= 4 * k:
-            return axis
-    return None
-
-
-def _apart(w: jax.Array, form: Form, axis: int) -> Iterator[tuple[jax.Array, Form]]:
-    """Yield the taps and the form of each phase of an axis, in the order of their first inputs."""
-    win, size, out = form.windows, form.spatial[axis], form.out[axis]
-    s, (lo, _) = win.stride[axis], win.padding[axis]
-
-    def replaced(old: tuple[Any, ...], new: Any) -> tuple[Any, ...]:
-        return (*old[:axis], new, *old[axis + 1 :])
-
-    for i in range(min(s, size)):
-        first, p = divmod(i + lo, s)
-        taps, places = len(range(p, win.size[axis], s)), len(range(i, size, s))
-        # Negative where inputs behind the last stop meet no tap.
-        after = out + taps - 1 - places - first
-        yield (
-            lax.slice_in_dim(w, p, None, s, axis),
-            form._replace(
-                spatial=replaced(form.spatial, places),
-                windows=win._replace(
-                    size=replaced(win.size, taps),
-                    stride=replaced(win.stride, 1),
-                    padding=replaced(win.padding, (first, after)),
-                ),
-            ),
-        )
-
-
-def _in_turn(parts: list[jax.Array], at: int, size: int) -> jax.Array:
-    """Put the elements of the parts in turn along an axis; later parts may be shorter by one."""
-    longest = parts[0].shape[at]
-    edges = [[(0, 0)] * p.ndim for p in parts]
-    for edge, p in zip(edges, parts, strict=True):
-        edge[at] = (0, longest - p.shape[at])
-    x = jnp.stack([jnp.pad(p, e) for p, e in zip(parts, edges, strict=True)], at + 1)
-    x = x.reshape(*x.shape[:at], -1, *x.shape[at + 2 :])
-    return lax.slice_in_dim(x, 0, size, axis=at)
 
 
 def _crop(y: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:

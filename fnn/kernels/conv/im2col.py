@@ -1,7 +1,8 @@
 """im2col: copy the patches under the window side by side, then one matrix product.
 
 ``patches[m, (k, i)] = x[o(m) s + k d - lo, i]``, so ``y = patches @ w``, ``dw = patches^T @ y``,
-and the input gradient is again a convolution (`fnn.kernels.conv.adjoint`). What keeps it fast:
+and the input gradient is again a convolution (`fnn.kernels.conv.adjoint`), or with a stride the
+transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
 
 - Blocks. Only `BUDGET` bytes of both factors exist at a time, so that a block is still in the cache
   when the product reads it: a loop goes over blocks of examples. Where one example alone would take
@@ -27,7 +28,8 @@ from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
-from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, Kernel, by_device, divisor, varying
+from fnn.kernels.conv.col2im import applies, col2im
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor, varying
 from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
@@ -309,4 +311,12 @@ def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:
 
 
 _outputs = by_device(_output, OUTPUT)
-IM2COL = Kernel("im2col", _outputs, through_output(_outputs), by_device(_window, WINDOW))
+_collected = by_device(col2im, INPUT)
+_through = through_output(_outputs)
+
+
+def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    return (_collected if applies(form, w) else _through)(y, w, form)
+
+
+IM2COL = Kernel("im2col", _outputs, _input, by_device(_window, WINDOW))

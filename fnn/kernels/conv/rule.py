@@ -4,8 +4,9 @@ The static facts of a map put it in one of a few cells (`cell`), and ``rules.jso
 fastest kernel of each cell for each platform; ``python -m benchmarks derive`` writes it from
 measurements. A platform that was not measured uses the library's kernel throughout, and so do
 arrays with symbols for sizes (`jax.export`). What `fnn.tune` measured on this machine goes before
-the rule. The input gradient has no cells of its own: it goes
-by those of the plain convolution that it is (`fnn.kernels.conv.adjoint`).
+the rule. The input gradient has no cells of its own: it goes by those of the plain convolution that
+it is (`fnn.kernels.conv.adjoint`), or with a stride is one product (`fnn.kernels.conv.col2im`),
+unless its phases are long enough to be filtered minimally.
 """
 
 import functools
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 
 from fnn.dtypes import accumulator, widen
 from fnn.kernels.conv.adjoint import through_output
+from fnn.kernels.conv.col2im import applies, turns
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
@@ -196,6 +198,8 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     kernel = _named(tuned().get(key(INPUT, form, *wide)), form, wide[0].dtype)
     if not kernel and (form.platform not in CHOICES or not is_known(y, w)):
         kernel = LIBRARY
+    if not kernel and applies(form, w) and not _minimal_phases(form, y, w):
+        kernel = IM2COL
     if not kernel:
         rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
         if rule != WINOGRAD4.name or WINOGRAD4.refuses(form, wide[0].dtype):
@@ -203,6 +207,18 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         kernel = WINOGRAD4  # which need not flip the window
     kernel, y, w = _read(kernel, form, y, w)
     return kernel.input(y, w, form)
+
+
+def _minimal_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
+    """Whether the phases of a strided window, three taps or more long, are filtered minimally."""
+    taps, ones = turns(form), (1,) * len(form.spatial)
+    if max(taps[-2:]) < 3:
+        return False
+    before = tuple((t - 1, 0) for t in taps)
+    plain = form._replace(spatial=form.out, windows=Windows(taps, ones, before, ones))
+    columns = math.prod(form.windows.stride) * w.shape[-2]
+    rule = CHOICES[form.platform].get(cell(OUTPUT, plain, len(y), y.shape[-1], columns))
+    return bool(rule == WINOGRAD4.name)
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:

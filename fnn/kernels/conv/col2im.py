@@ -1,0 +1,151 @@
+"""col2im: the input gradient of a strided window as one matrix product, whose columns are summed.
+
+Tap k of output o meets the input ``o s + k - lo``, and sends it the share ``w[k] y[o]``. The input
+gradient is the sum of the shares that arrive: no patch is copied, and no product is with a zero.
+With ``i + lo = q s + p`` and ``k = t s + p``, each place q is s inputs in a row, and each turn t is
+s taps in a row, whose shares go to these inputs. So there is one term to add for each turn: a
+window of 3 with stride 2 has two per axis.
+
+The shares exist for a block at a time, and are still in the cache when they are summed: a block is
+some examples, or a stretch of the rows of one. With one channel per group they are never stored.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnn.compiler import kept_apart
+from fnn.dtypes import accumulator
+from fnn.kernels.conv.form import Form, divisor
+
+BUDGET = 4 * 2**20  # bytes of shares
+WHOLE = 4  # budgets that one example may take before its rows are cut
+TERMS, DEPTHWISE_TERMS = 32, 9  # added in one loop, which then still compiles and runs fast
+
+
+def turns(form: Form) -> tuple[int, ...]:
+    """How many turns each axis has: its taps over its stride, rounded up."""
+    return tuple(-(-k // s) for k, s in zip(form.windows.size, form.windows.stride, strict=True))
+
+
+def applies(form: Form, w: jax.Array) -> bool:
+    """Whether there is a stride, no dilation, and not too much to add."""
+    strided = max(form.windows.stride) > 1 == max(form.windows.dilation)
+    most = DEPTHWISE_TERMS if _is_depthwise(form, w) else TERMS
+    return strided and math.prod(turns(form)) <= most
+
+
+def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """The map ``y w -> x`` of a form to which it `applies`."""
+    if _is_depthwise(form, w):
+        return _block_depthwise(y, w, form)
+    examples, rows = blocks(y, w, form)
+    parts, part = _stretches(y, form, rows)
+    matrices = _matrices(w, form.groups)
+
+    def block(y: jax.Array) -> jax.Array:
+        one = functools.partial(_block, form=part._replace(groups=1))
+        if form.groups == 1:
+            return one(y, matrices[0])
+        y = jnp.moveaxis(y.reshape(*y.shape[:-1], form.groups, -1), -2, 0)
+        x = jnp.moveaxis(jax.vmap(one)(y, matrices), 0, -2)
+        return x.reshape(*x.shape[:-2], -1)
+
+    parts = parts.reshape(-1, examples, *parts.shape[1:])
+    x = lax.map(block, parts) if len(parts) > 1 else block(parts[0])
+    x = x.reshape(len(y), -1, *form.spatial[1:], w.shape[-2] * form.groups)
+    first = 0 if x.shape[1] == form.spatial[0] else _phases(form)[0]
+    return lax.slice_in_dim(x, first, first + form.spatial[0], axis=1)
+
+
+def blocks(y: jax.Array, w: jax.Array, form: Form) -> tuple[int, int]:
+    """How many examples and rows of places a block takes: one example, where its rows are cut."""
+    shares = math.prod((*form.out, *w.shape[:-1])) * form.groups
+    one, rows = shares * jnp.dtype(accumulator(y.dtype)).itemsize, _places(form)[0]
+    if one <= WHOLE * BUDGET:
+        return divisor(len(y), BUDGET // one), rows
+    return 1, -(-rows // -(-one // BUDGET))
+
+
+def _is_depthwise(form: Form, w: jax.Array) -> bool:
+    return w.shape[-2] == 1 and w.shape[-1] == form.groups
+
+
+def _phases(form: Form) -> list[int]:
+    """The phase of the first input, per axis."""
+    return [lo % s for s, (lo, _) in zip(form.windows.stride, form.windows.padding, strict=True)]
+
+
+def _places(form: Form) -> list[int]:
+    """How many places there are from that of the first input to that of the last, per axis."""
+    return [
+        -(-(phase + i) // s)
+        for phase, i, s in zip(_phases(form), form.spatial, form.windows.stride, strict=True)
+    ]
+
+
+def _stretches(y: jax.Array, form: Form, rows: int) -> tuple[jax.Array, Form]:
+    """Cut y into what each stretch of so many rows of places collects from: further examples."""
+    if rows == _places(form)[0]:
+        return y, form
+    win, count, before = form.windows, -(-_places(form)[0] // rows), turns(form)[0] - 1
+    low = before - win.padding[0][0] // win.stride[0]
+    edges = [(0, 0, 0)] * y.ndim
+    edges[1] = (low, count * rows + before - y.shape[1] - low, 0)
+    y = lax.pad(y, jnp.zeros((), y.dtype), edges)
+    y = y[:, np.arange(count)[:, None] * rows + np.arange(rows + before)]
+    win = win._replace(padding=((before * win.stride[0], 0), *win.padding[1:]))
+    spatial = (rows * win.stride[0], *form.spatial[1:])
+    return y.reshape(-1, *y.shape[2:]), form._replace(spatial=spatial, windows=win)
+
+
+def _matrices(w: jax.Array, groups: int) -> jax.Array:
+    """``(*window, c, groups o)`` to ``(groups, o, taps c)``, once and not again for every block."""
+    matrix = w.reshape(-1, groups, w.shape[-1] // groups).transpose(1, 2, 0)
+    return kept_apart(matrix)[0]
+
+
+def _block(y: jax.Array, matrix: jax.Array, form: Form) -> jax.Array:
+    shares = jnp.dot(y, matrix, preferred_element_type=accumulator(y.dtype))
+    shares = shares.reshape(*y.shape[:-1], *form.windows.size, -1)
+    outer = (slice(None),) * (y.ndim - 1)
+    return _sum(lambda taps: shares[outer + taps], form).astype(y.dtype)
+
+
+def _block_depthwise(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    total, ones = accumulator(y.dtype), (1,) * len(form.spatial)
+    each = y.reshape(*y.shape[:-1], *ones, -1).astype(total)
+
+    def shares(taps: tuple[slice, ...]) -> jax.Array:
+        part = w[taps].astype(total)
+        return each * part.reshape(1, *ones, *part.shape[:-2], -1)
+
+    return _sum(shares, form).astype(y.dtype)
+
+
+def _sum(shares: Callable[[tuple[slice, ...]], jax.Array], form: Form) -> jax.Array:
+    """Sum what ``shares(taps)``, as ``(n, *out, *taps, c)``, sends to ``(n, *spatial, c)``."""
+    win, rank = form.windows, len(form.spatial)
+    axes = list(zip(_places(form), win.stride, win.padding, strict=True))
+    pairs = [axis for r in range(1, rank + 1) for axis in (r, r + rank)]
+
+    def term(turn: tuple[int, ...]) -> jax.Array:
+        taps = (slice(t * s, (t + 1) * s) for t, s in zip(turn, win.stride, strict=True))
+        part = shares(tuple(taps)).transpose(0, *pairs, 2 * rank + 1)
+        edges = [(0, 0, 0)]
+        for t, (places, s, (lo, _)), axis in zip(turn, axes, range(1, 2 * rank, 2), strict=True):
+            up = t - lo // s
+            edges += [(up, places - part.shape[axis] - up, 0), (0, s - part.shape[axis + 1], 0)]
+        return lax.pad(part, jnp.zeros((), part.dtype), [*edges, (0, 0, 0)])
+
+    x = functools.reduce(jnp.add, map(term, product(*map(range, turns(form)))))
+    x = x.reshape(len(x), *(places * s for places, s, _ in axes), -1)
+    phases = _phases(form)
+    stops = [phase + i for phase, i in zip(phases, form.spatial, strict=True)]
+    return lax.slice(x, (0, *phases, 0), (len(x), *stops, x.shape[-1]))
