@@ -122,6 +122,8 @@ def test_lanczos_at_low_precision(dtype: Any) -> None:
     ends = fnn.extreme_eigenvalues(loss, params, key=KEY, iterations=60)
     assert ends.largest.dtype == jnp.float32
     slack = 60 * float(jnp.finfo(dtype).eps)  # each product rounds to the dtype of params
+    if jax.__version_info__ < (0, 10, 2):  # JAX 0.10.0 adds the 3,000 one after the other
+        slack += 3000**0.5 * float(jnp.finfo(jnp.float32).eps)
     np.testing.assert_allclose(ends.largest, 10, rtol=slack)
     np.testing.assert_allclose(ends.smallest, 0, atol=1e-2 + 10 * slack)
 

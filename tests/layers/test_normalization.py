@@ -98,8 +98,10 @@ OFFSETS = pytest.mark.parametrize("mean", [0.0, 1e4, -1e6])
 def test_statistics_do_not_cancel(mean: float) -> None:
     x = (mean + 0.1 * draws[0].standard_normal((64, 8, 8, 3))).astype(np.float32)
     got, want = fnn.batch_stats(x), oracle.batch_stats(x.astype(np.float64))
-    close(got.mean, want[0], length=64)
-    close(got.var, want[1], length=64)
+    # XLA adds the 4096 in groups, and in JAX 0.10.0 one after the other.
+    length = 64 if jax.__version_info__ >= (0, 10, 2) else 4096
+    close(got.mean, want[0], length=length)
+    close(got.var, want[1], length=length)
 
 
 @OFFSETS

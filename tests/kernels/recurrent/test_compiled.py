@@ -15,7 +15,10 @@ TIME, F, UNITS = 6, 7, 5
 
 
 def products(n: int, gradient: bool) -> list[tuple[str, str]]:
-    """The shape of every product's result, and the axis of its left factor that is summed over."""
+    """The shape of every product's result, and the axis of its left factor that is summed over.
+
+    A row "1,20" counts as the vector "20", which JAX 0.10.0 makes of it.
+    """
 
     def run(x: jax.Array, wx: jax.Array, wh: jax.Array, b: jax.Array) -> jax.Array:
         return fnn.lstm(x, wx, wh, b)[0]
@@ -24,7 +27,7 @@ def products(n: int, gradient: bool) -> list[tuple[str, str]]:
     columns = 4 * UNITS
     shapes = (n, TIME, F), (F, columns), (UNITS, columns), (columns,)
     text = jax.jit(f).lower(*map(jnp.zeros, shapes)).compile().as_text()
-    found = r"f32\[([\d,]+)\]\S* dot\(.*lhs_contracting_dims=\{(\d)\}"
+    found = r"f32\[(?:1,)?([\d,]+)\]\S* dot\(.*lhs_contracting_dims=\{(\d)\}"
     return sorted(set(re.findall(found, text)))
 
 
@@ -32,7 +35,8 @@ def products(n: int, gradient: bool) -> list[tuple[str, str]]:
 def test_few_sequences_have_one_product_of_the_inputs(n: int, inputs: tuple[int, int]) -> None:
     """With more, inputs and state have one product at every step."""
     shapes = {shape for shape, _ in products(n, gradient=False)}
-    assert shapes == {f"{a},{b}" for a, b in (inputs, (n, 4 * UNITS))}
+    state = f"{n},{4 * UNITS}".removeprefix("1,")
+    assert shapes == {"{},{}".format(*inputs), state}
 
 
 def test_the_gradient_of_the_weights_is_one_fast_product() -> None:
