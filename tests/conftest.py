@@ -5,7 +5,6 @@ import ctypes
 import functools
 import gc
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,25 +54,6 @@ QUICK = {
     "data": "images shuffle",
     "weights": "checkpoint torch",
 }
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep compiled programs in pytest's cache: for the other worker, and for the next run.
-
-    JAX finds a program by all that it is compiled from. ``pytest --cache-clear`` drops them.
-    """
-    if jax.config.jax_compilation_cache_dir or not hasattr(config, "cache"):
-        return  # a worker, which has it from the environment; a user's own folder; no cache
-    folder = config.cache.mkdir("programs")
-    if sum(file.stat().st_size for file in folder.iterdir()) > 2e9:
-        shutil.rmtree(folder)
-    for name, value in {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
