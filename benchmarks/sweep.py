@@ -23,7 +23,7 @@ from fnn.kernels.conv.rule import KERNELS
 from fnn.kernels.conv.tuning import hopeless
 from fnn.windows import resolve
 
-SEED = 19
+SEEDS = (19, 20)  # each draws a whole set of layers
 WORK = (1e7, 6e8)  # multiplications of one map: enough for a clock, few enough for many layers
 ELEMENTS = 1e7  # of input and output together, at most
 Range = tuple[int, int]
@@ -90,17 +90,19 @@ KINDS = [
     Kind("few to few", ((3, 3), (5, 5)), (2, 8), (4, 31)),
     Kind("line to few", ((3,), (5,), (9,)), (9, 64), (9, 31), (1, 4), (200, 4000)),
     Kind("few places", ((3, 3), (5, 5)), (128, 512), (128, 512), (1, 3), (3, 7)),
+    Kind("depthwise huge", ((25, 25), (31, 31)), ONE, ONE, side=(28, 56), groups=(16, 128)),
+    Kind("deep line", ((3,), (5,)), (128, 512), (128, 512), side=(64, 2000)),
+    Kind("deep volume", ((3, 3, 3), (1, 3, 3)), (32, 128), (32, 128), (1, 8), (6, 24)),
 ]  # fmt: skip
 
 
 def drawn() -> Iterator[tuple[Layer, bool]]:
     """Yield the layers in turns of one of each kind, and whether each is kept for judging."""
-    rng = np.random.default_rng(SEED)
-    made = [[draw(kind, rng) for _ in range(kind.layers)] for kind in KINDS]
-    for turn in range(max(map(len, made))):
-        for layers in made:
-            if turn < len(layers):
-                yield layers[turn], turn % 2 == 1
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        made = [[draw(kind, rng) for _ in range(kind.layers)] for kind in KINDS]
+        for turn in range(max(map(len, made))):
+            yield from ((each[turn], turn % 2 == 1) for each in made if turn < len(each))
 
 
 def draw(kind: Kind, rng: np.random.Generator) -> Layer:
