@@ -34,6 +34,7 @@ from fnn.windows import Windows
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
+LARGE = 20  # outputs along each of the last two axes of a volume
 SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
@@ -95,7 +96,8 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     if not small or form.groups > 1:
         return None
     if len(ones) == 3:
-        return "volume, small window" if least >= WIDE else None
+        large = min(form.out[-2:]) >= LARGE
+        return "volume, small window, large" if least >= WIDE and large else None
     if least < (DEEP if len(ones) == 2 else 2 * DEEP):  # on one axis it saves less
         return None
     return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"

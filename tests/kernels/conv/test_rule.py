@@ -47,7 +47,7 @@ KINDS = {
     "plane, dilated": ((9, 9), (3, 3), 127, 127, {"dilation": 2}),
     "plane, small window, deep": ((9, 9), (5, 2), 64, 64, {}),
     "line, small window, deep": ((80,), (3,), 128, 129, {}),
-    "volume, small window": ((5, 5, 5), (1, 3, 3), 32, 33, {}),
+    "volume, small window, large": ((2, 20, 20), (1, 3, 3), 32, 33, {}),
     "plane, large window": ((12, 12), (9, 9), 16, 17, {}),
 }
 
