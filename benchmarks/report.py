@@ -151,7 +151,8 @@ def write(folder: Path) -> str:
         return f"no results in {folder}"
     drawn = figures.draw(records, folder)
     if folder.parent == RESULTS and folder != QUICK:
-        folders = [f for f in sorted(RESULTS.iterdir()) if f != QUICK and read(f)]
+        every = (f for f in sorted(RESULTS.iterdir()) if f != QUICK)
+        folders = [f for f in every if any(sections(read(f)))]  # a sweep alone has no table
         fill(README, "\n\n".join(markdown(f) for f in folders))
         fill(FRONT, "\n\n".join(front(f) for f in folders if not kept(f)))
         drawn = [*drawn, README, FRONT]
