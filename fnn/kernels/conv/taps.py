@@ -21,7 +21,7 @@ from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, varying
 
 UNROLLED = 64
-ROWS = 6  # of outputs whose products are added as they are formed; the compiler merges few well
+ROWS = 6  # of outputs, whose products are added as they are formed; more are slower again
 
 Term = Callable[[jax.Array, Any], jax.Array]  # of the shifted input and the tap's index
 
@@ -86,6 +86,7 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     """Per tap, the shifted input times the cotangent, summed over places and then examples."""
     dtype = accumulator(x.dtype)
     c, o = (a.shape[-1] // form.groups for a in (x, y))
+    # Rows of zeros fill the last block.
     more = math.prod(_blocks(form.out[0])) - form.out[0] if c == 1 else 0
     form = _longer(form, more)
 
