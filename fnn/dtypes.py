@@ -13,6 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Floats = Float[Array, "*shape"]  # of any shape, the same wherever it stands in one signature
+Where = Bool[Array, "..."]  # which elements count
 
 
 def accumulator(dtype: Any) -> Any:

@@ -54,8 +54,8 @@ def jitted(
 
     def decorate(function: F) -> F:
         call = _reading(function, static, ranges or {}, _program)
-        call.jitted = decorate  # type: ignore[attr-defined]  # for `variant`
         call.static = tuple(static)  # type: ignore[attr-defined]  # for who asks what may be traced
+        call.ranges = ranges  # type: ignore[attr-defined]  # for `variant`
         return cast(F, call)
 
     return decorate
@@ -118,7 +118,7 @@ def variant(
         notes: a paragraph on what this algorithm takes, costs or rounds.
     """
     plain = inspect.unwrap(base)
-    name, signature = f"{plain.__name__}_{kernel.name}", inspect.signature(plain)
+    name, signature = f"{plain.__name__}_{kernel.name}", _signature(plain)
 
     def derived(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
@@ -141,8 +141,11 @@ def variant(
     >>> jax.tree.all(jax.tree.map(jnp.allclose, got, want))
     True
     """
-    again: Callable[[F], F] = base.jitted  # type: ignore[attr-defined]  # set by `jitted`
-    return again(cast(F, derived))
+    made: Any = base  # by `jitted`
+    return jitted(static=made.static, ranges=made.ranges)(cast(F, derived))
+
+
+_signature = functools.cache(inspect.signature)  # one for all variants: half of their objects
 
 
 def _readers(

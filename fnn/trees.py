@@ -9,7 +9,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from fnn.dtypes import is_floating, widen
 __all__ = ["cast", "count", "global_norm", "paths", "select"]  # the others are for the rooms
 
 Mask = Callable[[str], bool]  # of a path, whether the leaf there is meant
+FloatTree: TypeAlias = PyTree[Float[Array, "..."]]  # parameters, gradients, a state
 
 
 def count(params: PyTree[Shaped[Array, "..."]]) -> int:
@@ -115,7 +116,7 @@ def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:
     )
 
 
-def scaled_norm(tree: PyTree[Float[Array, "..."]]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def scaled_norm(tree: FloatTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the largest magnitude m, and the Euclidean norm of all numbers divided by it.
 
     Their product is the norm of the tree. No square overflows, or vanishes where the norm does not;
@@ -133,7 +134,7 @@ def scaled_norm(tree: PyTree[Float[Array, "..."]]) -> tuple[Float[Array, ""], Fl
     return scale, jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), total)
 
 
-def global_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
+def global_norm(tree: FloatTree) -> Float[Array, ""]:
     """Return the Euclidean norm of all numbers of a pytree together, at least in float32.
 
     ``sqrt(sum over leaves and entries of x^2)``, with the derivative 0 at zero.

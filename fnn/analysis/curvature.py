@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import (
     NOT_NEGATIVE,
@@ -28,7 +28,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.functions import jitted
-from fnn.trees import check_like, check_params, global_norm
+from fnn.trees import FloatTree, check_like, check_params, global_norm
 
 Loss = Callable[..., Any]
 
@@ -84,9 +84,7 @@ def quadratic(function: str, loss: Loss, params: Any, *args: Any) -> Quadratic:
 
 
 @jitted(static=("loss",))
-def hvp(
-    loss: Loss, params: PyTree[Float[Array, "..."]], v: PyTree[Float[Array, "..."]], *args: Any
-) -> PyTree[Float[Array, "..."]]:
+def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
     """Return the product of the Hessian with a vector.
 
     ``H v = d/dt grad loss(params + t v)`` at t = 0, one forward derivative of the gradient.
@@ -116,9 +114,7 @@ def hvp(
 
 
 @jitted(static=("loss",))
-def hessian_diagonal(
-    loss: Loss, params: PyTree[Float[Array, "..."]], *args: Any
-) -> PyTree[Float[Array, "..."]]:
+def hessian_diagonal(loss: Loss, params: FloatTree, *args: Any) -> FloatTree:
     """Return the exact diagonal of the Hessian.
 
     ``h_i = e_i . H e_i``: one product with H per number in params, for small problems; for large
@@ -157,11 +153,11 @@ def diagonal(q: Quadratic) -> Array:
 @jitted(static=("loss", "samples"))
 def hutchinson_diagonal(
     loss: Loss,
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     *args: Any,
     key: PRNGKeyArray,
     samples: int,
-) -> PyTree[Float[Array, "..."]]:
+) -> FloatTree:
     """Return an unbiased estimate of the diagonal of the Hessian.
 
     ``h = mean over z of z * (H z)``, with entries of z of +1 or -1, equally likely. The variance of
@@ -223,7 +219,7 @@ class Spectrum(NamedTuple):
 @jitted(static=("loss", "iterations"))
 def extreme_eigenvalues(
     loss: Loss,
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     *args: Any,
     key: PRNGKeyArray,
     iterations: int = 64,
@@ -303,7 +299,7 @@ def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Arr
 @jitted(static=("loss", "iterations"))
 def max_stable_step(
     loss: Loss,
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     *args: Any,
     key: PRNGKeyArray,
     iterations: int = 64,
@@ -356,7 +352,7 @@ class CriticalPoint(NamedTuple):
 
 def critical_point(
     loss: Loss,
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     *args: Any,
     key: PRNGKeyArray,
     tolerance: float = 1e-4,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
 from fnn.analysis.curvature import scalar_loss
 from fnn.analysis.program import Known, split
@@ -35,7 +35,7 @@ from fnn.checks import (
 )
 from fnn.dtypes import is_floating
 from fnn.functions import frozen
-from fnn.trees import paths
+from fnn.trees import FloatTree, paths
 
 EPS = float(np.finfo(np.float64).eps)
 STEPS = {True: EPS ** (1 / 3), False: EPS ** (1 / 2)}  # which balance both errors
@@ -109,7 +109,7 @@ def _row(leaf: Leaf) -> tuple[str, ...]:
 
 def check_gradients(
     loss: Callable[..., Any],
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     *args: Any,
     h: float | None = None,
     two_sided: bool = True,
@@ -156,7 +156,7 @@ def check_gradients(
 
 def assert_gradients(
     loss: Callable[..., Any],
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     *args: Any,
     tolerance: float = TOLERANCE,
     h: float | None = None,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PyTree, Real
+from jaxtyping import Array, Real
 
 from fnn.checks import (
     POSITIVE,
@@ -28,7 +28,7 @@ from fnn.checks import (
 from fnn.dtypes import is_real, number_like, real, widen
 from fnn.functions import frozen
 from fnn.layers.activations import identity
-from fnn.trees import check_like, check_params, global_norm, paths
+from fnn.trees import FloatTree, check_like, check_params, global_norm, paths
 
 Activation = Callable[[Any], Any]
 
@@ -170,9 +170,9 @@ class Norms(NamedTuple):
 
 
 def norms(
-    params: PyTree[Float[Array, "..."]],
-    grads: PyTree[Float[Array, "..."]],
-    updates: PyTree[Float[Array, "..."]],
+    params: FloatTree,
+    grads: FloatTree,
+    updates: FloatTree,
 ) -> dict[str, Norms]:
     """Return how large parameters, gradients and updates are, leaf by leaf.
 

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, PyTree, Shaped
 
 from fnn.analysis.curvature import Loss, scalar_loss
 from fnn.checks import check_int, wrong
 from fnn.dtypes import widen
 from fnn.functions import frozen
+from fnn.trees import FloatTree
 
 
 class NoiseScale(NamedTuple):
@@ -31,7 +32,7 @@ class NoiseScale(NamedTuple):
 
 def gradient_noise_scale(
     loss: Loss,
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     data: PyTree[Shaped[Array, "n ..."]],
     *,
     batch_size: int = 1,

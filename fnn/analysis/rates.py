@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
 from fnn.analysis.curvature import Loss, scalar_loss
 from fnn.analysis.noise import examples
@@ -28,6 +28,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.functions import frozen
+from fnn.trees import FloatTree
 
 DIVERGED = 4.0  # times the least loss so far
 MARGIN = 10.0  # below the rate of the least loss
@@ -59,7 +60,7 @@ class RateRange(NamedTuple):
 
 def rate_range(
     loss: Loss,
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     optimizer: Callable[..., Any],
     data: PyTree[Shaped[Array, "n ..."]],
     *,

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.analysis.curvature import Loss, quadratic, ritz
 from fnn.checks import POSITIVE, check_int, check_key, check_number
 from fnn.dtypes import number_like
 from fnn.functions import frozen
+from fnn.trees import FloatTree
 
 
 class Density(NamedTuple):
@@ -53,7 +54,7 @@ class Density(NamedTuple):
 
 def spectral_density(
     loss: Loss,
-    params: PyTree[Float[Array, "..."]],
+    params: FloatTree,
     *args: Any,
     key: PRNGKeyArray,
     iterations: int = 64,

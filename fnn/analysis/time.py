@@ -11,16 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from fnn.checks import check_array, check_scalar, describe, wrong
-from fnn.trees import check_like, global_norm
+from fnn.trees import FloatTree, check_like, global_norm
 
 
 def gradient_by_time(
     step: Callable[[Any, Any], Any],
     loss: Callable[[Any], Any],
-    state: PyTree[Float[Array, "..."]],
+    state: FloatTree,
     x: Float[Array, "n time ..."],
 ) -> Float[Array, " distances"]:
     """Return the norm of d loss / d state at every distance back in time.

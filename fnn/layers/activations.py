@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fnn.checks import POSITIVE, check_axis, describe, wrong
-from fnn.dtypes import accumulator, computed_wide, number_like, spread, widen
+from fnn.dtypes import Floats, accumulator, computed_wide, number_like, spread, widen
 from fnn.functions import jitted
 
 FAR = 40.0  # the normal distribution function is 0 or 1 beyond it, in every dtype
@@ -23,7 +23,7 @@ FLAT = 800.0  # exp(-FLAT) is 0 in every dtype
 
 
 @jitted()
-def identity(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def identity(x: Floats) -> Floats:
     """Return x.
 
     Args:
@@ -41,7 +41,7 @@ def identity(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def sign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def sign(x: Floats) -> Floats:
     """Return -1 where x is negative, 1 where it is positive, and 0 at 0.
 
     Args:
@@ -59,7 +59,7 @@ def sign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def unit_step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def unit_step(x: Floats) -> Floats:
     """Return 0 where x is negative, 1 where it is positive, and 1/2 at 0.
 
     Args:
@@ -77,7 +77,7 @@ def unit_step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def relu(x: Floats) -> Floats:
     """Return x where it is positive and 0 elsewhere, ``max(x, 0)``.
 
     Args:
@@ -95,9 +95,7 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def leaky_relu(
-    x: Float[Array, "*shape"], *, negative_slope: float = 0.01
-) -> Float[Array, "*shape"]:
+def leaky_relu(x: Floats, *, negative_slope: float = 0.01) -> Floats:
     """Return x where it is positive and ``negative_slope x`` elsewhere.
 
     Args:
@@ -117,7 +115,7 @@ def leaky_relu(
 
 
 @jitted()
-def prelu(x: Float[Array, "*shape"], slope: Float[Array, "*trailing"]) -> Float[Array, "*shape"]:
+def prelu(x: Floats, slope: Float[Array, "*trailing"]) -> Floats:
     """Return x where it is positive and ``slope x`` elsewhere, with learned slopes.
 
     Args:
@@ -151,7 +149,7 @@ def _leaky(x: jax.Array, slope: jax.Array) -> jax.Array:
 
 
 @jitted()
-def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def relu6(x: Floats) -> Floats:
     """Return x clipped to [0, 6].
 
     Args:
@@ -169,9 +167,7 @@ def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def hard_tanh(
-    x: Float[Array, "*shape"], *, low: float = -1.0, high: float = 1.0
-) -> Float[Array, "*shape"]:
+def hard_tanh(x: Floats, *, low: float = -1.0, high: float = 1.0) -> Floats:
     """Return x clipped to [low, high].
 
     Args:
@@ -196,7 +192,7 @@ def hard_tanh(
 
 
 @jitted()
-def piecewise_linear(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def piecewise_linear(x: Floats) -> Floats:
     """Return x + 1/2 between -1/2 and 1/2, 0 below and 1 above.
 
     Args:
@@ -214,7 +210,7 @@ def piecewise_linear(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def hard_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def hard_sigmoid(x: Floats) -> Floats:
     """Return ``relu6(x + 3) / 6``, a sigmoid of three straight pieces.
 
     Args:
@@ -233,7 +229,7 @@ def hard_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def hard_swish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def hard_swish(x: Floats) -> Floats:
     """Return ``x hard_sigmoid(x)``, a `silu` without exponentials.
 
     Args:
@@ -281,7 +277,7 @@ def _negative(x: jax.Array) -> jax.Array:
 
 
 @jitted()
-def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def softsign(x: Floats) -> Floats:
     """Return ``x / (1 + |x|)``.
 
     Its derivative is ``1 / (1 + |x|)^2``; that of `jax.nn.soft_sign` is a difference of two nearly
@@ -309,7 +305,7 @@ def _softsign(x: jax.Array) -> Three:
 
 
 @jitted()
-def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def sigmoid(x: Floats) -> Floats:
     """Return the logistic function, ``1 / (1 + exp(-x))``.
 
     Its derivative is ``sigmoid(x) sigmoid(-x)``; that of `jax.nn.sigmoid`, ``y (1 - y)``, is 0
@@ -337,7 +333,7 @@ def _sigmoid(x: jax.Array) -> Three:
 
 
 @jitted()
-def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def tanh(x: Floats) -> Floats:
     """Return the hyperbolic tangent, ``2 sigmoid(2 x) - 1``.
 
     Its derivative is ``1 / cosh(x)^2``; that of `jnp.tanh`, ``1 - y^2``, is 0 from
@@ -366,7 +362,7 @@ def _tanh(x: jax.Array) -> Three:
 
 
 @jitted(ranges={"beta": POSITIVE})
-def softplus(x: Float[Array, "*shape"], *, beta: float = 1.0) -> Float[Array, "*shape"]:
+def softplus(x: Floats, *, beta: float = 1.0) -> Floats:
     """Return ``log(1 + exp(beta x)) / beta``, a smooth ReLU.
 
     Its derivative is ``sigmoid(beta x)``, whose own does not vanish early, as the second derivative
@@ -396,7 +392,7 @@ def _softplus(x: jax.Array, beta: jax.Array) -> jax.Array:
 
 
 @jitted()
-def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def log_sigmoid(x: Floats) -> Floats:
     """Return ``log(sigmoid(x)) = -softplus(-x)``.
 
     Args:
@@ -414,7 +410,7 @@ def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted(ranges={"b": POSITIVE})
-def squareplus(x: Float[Array, "*shape"], *, b: float = 4.0) -> Float[Array, "*shape"]:
+def squareplus(x: Floats, *, b: float = 4.0) -> Floats:
     """Return ``(x + sqrt(x^2 + b)) / 2``, a smooth ReLU without exponentials.
 
     `jax.nn.squareplus` subtracts nearly equal numbers where x is negative (0 from x = -80 in
@@ -453,7 +449,7 @@ def _unit_squareplus(z: jax.Array) -> Three:
 
 
 @jitted()
-def elu(x: Float[Array, "*shape"], *, alpha: float = 1.0) -> Float[Array, "*shape"]:
+def elu(x: Floats, *, alpha: float = 1.0) -> Floats:
     """Return x where it is positive and ``alpha (exp(x) - 1)`` elsewhere.
 
     Args:
@@ -492,7 +488,7 @@ _times_expm1.defjvps(lambda t, y, a, x: t * jnp.expm1(x), lambda t, y, a, x: t *
 
 
 @jitted(ranges={"alpha": POSITIVE})
-def celu(x: Float[Array, "*shape"], *, alpha: float = 1.0) -> Float[Array, "*shape"]:
+def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
     """Return x where it is positive and ``alpha (exp(x / alpha) - 1)`` elsewhere.
 
     Args:
@@ -515,7 +511,7 @@ def celu(x: Float[Array, "*shape"], *, alpha: float = 1.0) -> Float[Array, "*sha
 
 
 @jitted()
-def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def selu(x: Floats) -> Floats:
     """Return ``1.0507 elu(x, alpha=1.6733)``, which keeps mean 0 and variance 1 through layers.
 
     Args:
@@ -535,7 +531,7 @@ def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @jitted()
-def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def silu(x: Floats) -> Floats:
     """Return ``x sigmoid(x)``, also known as swish.
 
     Args:
@@ -574,7 +570,7 @@ def _gated(x: jax.Array, z: jax.Array, slope: jax.Array, curve: jax.Array) -> Th
 
 
 @jitted(static=("approximate",))
-def gelu(x: Float[Array, "*shape"], *, approximate: bool = True) -> Float[Array, "*shape"]:
+def gelu(x: Floats, *, approximate: bool = True) -> Floats:
     """Return x times the normal distribution function at x, or its fast approximation.
 
     Exactly ``x (1 + erf(x / sqrt 2)) / 2``; approximately ``x (1 + tanh u) / 2 = x sigmoid(2 u)``
@@ -620,7 +616,7 @@ def _gelu(x: jax.Array) -> Three:
 
 
 @jitted()
-def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def mish(x: Floats) -> Floats:
     """Return ``x tanh(softplus(x))``.
 
     Args:

@@ -27,6 +27,9 @@ from fnn.dtypes import magnitude, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.statistics import Mean, centre, check_arrays, check_channels, mean_over
 
+Images = Float[Array, "n *spatial c"]
+Channels = Float[Array, " c"]
+
 
 @jax.custom_jvp
 def _inverse_root(x: jax.Array) -> jax.Array:
@@ -47,14 +50,14 @@ def _rescale(
 
 @jitted(ranges={"eps": NOT_NEGATIVE})
 def batch_norm(
-    x: Float[Array, "n *spatial c"],
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"],
-    mean: Float[Array, " c"],
-    var: Float[Array, " c"],
+    x: Images,
+    scale: Channels,
+    bias: Channels,
+    mean: Channels,
+    var: Channels,
     *,
     eps: float = 1e-5,
-) -> Float[Array, "n *spatial c"]:
+) -> Images:
     """Normalize every channel with the given statistics.
 
     ``y = (x - mean) / sqrt(var + eps) * scale + bias``. In training pass ``*batch_stats(x)``, and
@@ -175,13 +178,13 @@ def _trailing(
 
 @jitted(static=("groups",), ranges={"eps": NOT_NEGATIVE})
 def group_norm(
-    x: Float[Array, "n *spatial c"],
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"] | None = None,
+    x: Images,
+    scale: Channels,
+    bias: Channels | None = None,
     *,
     groups: int,
     eps: float = 1e-5,
-) -> Float[Array, "n *spatial c"]:
+) -> Images:
     """Normalize every group of channels of every example, over its channels and positions.
 
     ``y = (x - mean) / sqrt(var + eps) * scale + bias``, group g being channels
@@ -234,12 +237,12 @@ def _normalize_rows(
 
 @jitted(ranges={"eps": NOT_NEGATIVE})
 def instance_norm(
-    x: Float[Array, "n *spatial c"],
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"] | None = None,
+    x: Images,
+    scale: Channels,
+    bias: Channels | None = None,
     *,
     eps: float = 1e-5,
-) -> Float[Array, "n *spatial c"]:
+) -> Images:
     """Normalize every channel of every example, over its positions.
 
     ``y = (x - mean) / sqrt(var + eps) * scale + bias``: a group of one channel.

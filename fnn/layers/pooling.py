@@ -20,6 +20,8 @@ from fnn.kernels.pool.library import LIBRARY, winner
 from fnn.kernels.pool.rule import AUTO, SLICES
 from fnn.windows import Ints, Padding, per_axis
 
+Images = Num[Array, "n *spatial c"]
+Pooled = Num[Array, "n *out c"]
 WINDOW = ("window", "stride", "padding", "dilation", "ceil_mode")
 BY_SLICES, BY_LIBRARY = "by shifted slices", "by `lax.reduce_window`"
 EXAMPLE = "jnp.arange(4.0).reshape(1, 4, 1), 2"
@@ -27,14 +29,14 @@ EXAMPLE = "jnp.arange(4.0).reshape(1, 4, 1), 2"
 
 @jitted(static=WINDOW)
 def max_pool(
-    x: Num[Array, "n *spatial c"],
+    x: Images,
     window: Ints,
     *,
     stride: Ints | None = None,
     padding: Padding = "VALID",
     dilation: Ints = 1,
     ceil_mode: bool = False,
-) -> Num[Array, "n *out c"]:
+) -> Pooled:
     """Return the maximum of every window.
 
     ``y[n, o, c] = max_k x[n, o s + k d - lo, c]``; of tied maxima the first in window order (row by
@@ -72,7 +74,7 @@ max_pool_lax = variant(max_pool, maximum, LIBRARY, BY_LIBRARY, example=EXAMPLE)
 
 @jitted(static=WINDOW)
 def max_pool_indices(
-    x: Num[Array, "n *spatial c"],
+    x: Images,
     window: Ints,
     *,
     stride: Ints | None = None,
@@ -107,9 +109,7 @@ def max_pool_indices(
 
 
 @jitted(static=("spatial",))
-def max_unpool(
-    y: Num[Array, "n *out c"], indices: Int[Array, "n *out c"], spatial: Ints
-) -> Num[Array, "n *spatial c"]:
+def max_unpool(y: Pooled, indices: Int[Array, "n *out c"], spatial: Ints) -> Images:
     """Put every maximum back where it was, and 0 everywhere else.
 
     ``x[n, indices[n, o, c], c] = y[n, o, c]``, x with its spatial axes flattened. Where windows
@@ -155,14 +155,14 @@ def max_unpool(
 
 @jitted(static=WINDOW)
 def min_pool(
-    x: Num[Array, "n *spatial c"],
+    x: Images,
     window: Ints,
     *,
     stride: Ints | None = None,
     padding: Padding = "VALID",
     dilation: Ints = 1,
     ceil_mode: bool = False,
-) -> Num[Array, "n *out c"]:
+) -> Pooled:
     """Return the minimum of every window.
 
     ``y[n, o, c] = min_k x[n, o s + k d - lo, c]``; of tied minima the first in window order gets
@@ -192,14 +192,14 @@ min_pool_lax = variant(min_pool, minimum, LIBRARY, BY_LIBRARY, example=EXAMPLE)
 
 @jitted(static=WINDOW)
 def sum_pool(
-    x: Num[Array, "n *spatial c"],
+    x: Images,
     window: Ints,
     *,
     stride: Ints | None = None,
     padding: Padding = "VALID",
     dilation: Ints = 1,
     ceil_mode: bool = False,
-) -> Num[Array, "n *out c"]:
+) -> Pooled:
     """Return the sum of every window.
 
     ``y[n, o, c] = sum_k x[n, o s + k d - lo, c]``; half precision is summed in float32, in the
@@ -230,7 +230,7 @@ sum_pool_lax = variant(sum_pool, total, LIBRARY, BY_LIBRARY, example=EXAMPLE)
 
 @jitted(static=(*WINDOW, "count_include_pad"))
 def avg_pool(
-    x: Num[Array, "n *spatial c"],
+    x: Images,
     window: Ints,
     *,
     stride: Ints | None = None,
@@ -274,7 +274,7 @@ avg_pool_lax = variant(avg_pool, mean, LIBRARY, BY_LIBRARY, example=EXAMPLE)
 
 @jitted(static=(*WINDOW, "p"))
 def lp_pool(
-    x: Num[Array, "n *spatial c"],
+    x: Images,
     window: Ints,
     p: int | float,
     *,

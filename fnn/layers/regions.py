@@ -19,7 +19,7 @@ from fnn.checks import check_axis, check_one_of, describe, wrong
 from fnn.dtypes import computed_wide, is_floating, real
 from fnn.functions import jitted
 from fnn.kernels.pool.form import check_dtype, check_input, comparable, reverse
-from fnn.layers.pooling import avg_pool, max_pool
+from fnn.layers.pooling import Images, Pooled, avg_pool, max_pool
 from fnn.windows import Ints, per_axis
 
 Blocks = Sequence[Sequence[int]]
@@ -85,7 +85,7 @@ def _global(name: str, x: jax.Array, reduce: Reduce) -> jax.Array:
 
 
 @jitted()
-def global_max_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
+def global_max_pool(x: Images) -> Num[Array, "n c"]:
     """Return the maximum of every channel.
 
     ``y[n, c] = max_p x[n, p, c]`` over all positions p.
@@ -109,7 +109,7 @@ def global_max_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
 
 
 @jitted()
-def global_min_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
+def global_min_pool(x: Images) -> Num[Array, "n c"]:
     """Return the minimum of every channel.
 
     ``y[n, c] = min_p x[n, p, c]`` over all positions p.
@@ -125,7 +125,7 @@ def global_min_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
 
 
 @jitted()
-def global_avg_pool(x: Num[Array, "n *spatial c"]) -> Float[Array, "n c"]:
+def global_avg_pool(x: Images) -> Float[Array, "n c"]:
     """Return the mean of every channel.
 
     ``y[n, c] = mean_p x[n, p, c]`` over all positions p; half precision is summed in float32.
@@ -163,7 +163,7 @@ def _adaptive(
 
 
 @jitted(static=("out",))
-def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Num[Array, "n *out c"]:
+def adaptive_max_pool(x: Images, out: Ints) -> Pooled:
     """Return maxima over windows that share each axis out into ``out`` parts.
 
     Along an axis of size i, window j of o is ``[floor(j i / o), ceil((j + 1) i / o))``: windows of
@@ -190,7 +190,7 @@ def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Num[Array, "n
 
 
 @jitted(static=("out",))
-def adaptive_avg_pool(x: Num[Array, "n *spatial c"], out: Ints) -> Float[Array, "n *out c"]:
+def adaptive_avg_pool(x: Images, out: Ints) -> Float[Array, "n *out c"]:
     """Return means over windows that share each axis out into ``out`` parts.
 
     Windows, arguments and errors are those of `adaptive_max_pool`; half precision is summed in

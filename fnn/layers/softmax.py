@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from fnn.checks import check_axis, describe, wrong
-from fnn.dtypes import widen
+from fnn.dtypes import Floats, Where, widen
 from fnn.functions import jitted
 
 Axes = int | tuple[int, ...] | None
@@ -84,9 +84,7 @@ def shift(function: str, x: jax.Array, axis: Axes, where: jax.Array | None) -> S
 
 
 @jitted(static=("axis",))
-def softmax(
-    x: Float[Array, "*shape"], *, axis: Axes = -1, where: Bool[Array, "..."] | None = None
-) -> Float[Array, "*shape"]:
+def softmax(x: Floats, *, axis: Axes = -1, where: Where | None = None) -> Floats:
     """Return ``exp(x) / sum(exp(x))``, the sum over the axis.
 
     Args:
@@ -111,9 +109,7 @@ def softmax(
 
 
 @jitted(static=("axis",))
-def log_softmax(
-    x: Float[Array, "*shape"], *, axis: Axes = -1, where: Bool[Array, "..."] | None = None
-) -> Float[Array, "*shape"]:
+def log_softmax(x: Floats, *, axis: Axes = -1, where: Where | None = None) -> Floats:
     """Return ``log(softmax(x)) = x - logsumexp(x)``, the sum over the axis.
 
     Args:
@@ -143,7 +139,7 @@ def logsumexp(
     *,
     axis: Axes = None,
     keepdims: bool = False,
-    where: Bool[Array, "..."] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "..."]:
     """Return ``log(sum(exp(x)))``, the sum over the axis; its gradient is `softmax`.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, Real
 
 from fnn.checks import FRACTION, check_int, describe, wrong
-from fnn.dtypes import nan_where, number_like, spread, widen
+from fnn.dtypes import Floats, Where, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.activations import softplus
 from fnn.layers.softmax import check_where, shift
@@ -29,7 +29,7 @@ def cross_entropy(
     label_smoothing: float | None = None,
     weights: Float[Array, " classes"] | None = None,
     ignore: int | None = None,
-    where: Bool[Array, "..."] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "*n"]:
     """Return the cross-entropy of labels under the softmax of logits, one per example.
 
@@ -85,7 +85,7 @@ def nll(
     *,
     weights: Float[Array, " classes"] | None = None,
     ignore: int | None = None,
-    where: Bool[Array, "..."] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "*n"]:
     """Return the negative log-likelihood ``-w[label] log p[label]``, one per example.
 
@@ -123,7 +123,7 @@ def kl_divergence(
     logits: Float[Array, "*n classes"],
     labels: Real[Array, "*n classes"],
     *,
-    where: Bool[Array, "..."] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "*n"]:
     """Return ``sum_k q_k (log q_k - log softmax(logits)_k)``, one per example.
 
@@ -156,12 +156,12 @@ def kl_divergence(
 
 @jitted()
 def binary_cross_entropy(
-    logits: Float[Array, "*shape"],
+    logits: Floats,
     labels: Real[Array, "*shape"] | Bool[Array, "*shape"],
     *,
     pos_weight: float | Float[Array, " classes"] = 1.0,
-    where: Bool[Array, "..."] | None = None,
-) -> Float[Array, "*shape"]:
+    where: Where | None = None,
+) -> Floats:
     """Return ``-w y log p - (1 - y) log(1 - p)`` for ``p = sigmoid(logits)``, entry by entry.
 
     It takes logits, like PyTorch's ``binary_cross_entropy_with_logits``; its namesakes in PyTorch
@@ -199,11 +199,11 @@ def binary_cross_entropy(
 
 @jitted()
 def hinge(
-    scores: Float[Array, "*shape"],
+    scores: Floats,
     labels: Real[Array, "*shape"],
     *,
-    where: Bool[Array, "..."] | None = None,
-) -> Float[Array, "*shape"]:
+    where: Where | None = None,
+) -> Floats:
     """Return ``max(0, 1 - y s)``, entry by entry.
 
     Args:

@@ -6,10 +6,10 @@ mean over a part of the examples is ``jnp.mean(metric, where=mask)``.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Float, Integer
 
 from fnn.checks import check_int, describe, wrong
-from fnn.dtypes import accumulator, nan_where, widen
+from fnn.dtypes import Where, accumulator, nan_where, widen
 from fnn.functions import jitted
 from fnn.layers.softmax import check_where
 from fnn.losses.classification import cross_entropy
@@ -111,7 +111,7 @@ def perplexity(
     logits: Float[Array, "*n time classes"],
     labels: Integer[Array, "*n time"],
     *,
-    where: Bool[Array, "..."] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "*n"]:
     """Return the exponential of the mean cross-entropy over the steps of a sequence.
 

@@ -10,20 +10,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from fnn.checks import describe, wrong
 from fnn.dtypes import widen
 from fnn.functions import checked
-from fnn.trees import Mask, check_params, paths
+from fnn.trees import FloatTree, Mask, check_params, paths
 
 Term = Callable[[jax.Array], jax.Array]
 
 
 @checked
-def l1_penalty(
-    params: PyTree[Float[Array, "..."]], *, mask: Mask | None = None
-) -> Float[Array, ""]:
+def l1_penalty(params: FloatTree, *, mask: Mask | None = None) -> Float[Array, ""]:
     """Return ``sum |w|`` over all entries of the chosen leaves.
 
     Args:
@@ -45,9 +43,7 @@ def l1_penalty(
 
 
 @checked
-def l2_penalty(
-    params: PyTree[Float[Array, "..."]], *, mask: Mask | None = None
-) -> Float[Array, ""]:
+def l2_penalty(params: FloatTree, *, mask: Mask | None = None) -> Float[Array, ""]:
     """Return ``sum w^2 / 2``, half the sum of squares, over all entries of the chosen leaves.
 
     Half, so that the gradient of ``strength * l2_penalty(params)`` is ``strength * w``: what

@@ -5,21 +5,21 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Real
+from jaxtyping import Array, Float, Real
 
 from fnn.checks import POSITIVE, describe, wrong
-from fnn.dtypes import magnitude, number_like
+from fnn.dtypes import Floats, Where, magnitude, number_like
 from fnn.functions import jitted
 from fnn.losses.targets import entries
 
 
 @jitted()
 def squared_error(
-    x: Float[Array, "*shape"],
+    x: Floats,
     y: Real[Array, "*shape"],
     *,
-    where: Bool[Array, "..."] | None = None,
-) -> Float[Array, "*shape"]:
+    where: Where | None = None,
+) -> Floats:
     """Return ``(x - y)^2``, entry by entry.
 
     Args:
@@ -44,11 +44,11 @@ def squared_error(
 
 @jitted()
 def absolute_error(
-    x: Float[Array, "*shape"],
+    x: Floats,
     y: Real[Array, "*shape"],
     *,
-    where: Bool[Array, "..."] | None = None,
-) -> Float[Array, "*shape"]:
+    where: Where | None = None,
+) -> Floats:
     """Return ``|x - y|``, entry by entry.
 
     Args:
@@ -74,12 +74,12 @@ def absolute_error(
 
 @jitted(ranges={"delta": POSITIVE})
 def huber(
-    x: Float[Array, "*shape"],
+    x: Floats,
     y: Real[Array, "*shape"],
     *,
     delta: float = 1.0,
-    where: Bool[Array, "..."] | None = None,
-) -> Float[Array, "*shape"]:
+    where: Where | None = None,
+) -> Floats:
     """Return ``d^2 / 2`` for ``d = x - y`` up to delta, and ``delta (|d| - delta / 2)`` beyond.
 
     Args:
@@ -115,7 +115,7 @@ def cosine_distance(
     x: Float[Array, "*n features"],
     y: Real[Array, "*n features"],
     *,
-    where: Bool[Array, "..."] | None = None,
+    where: Where | None = None,
 ) -> Float[Array, "*n"]:
     """Return ``1 - <x, y> / (|x| |y|)`` over the last axis.
 
