@@ -117,10 +117,12 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     if rank == 3:
         return "volume"
     channels = "" if least >= WIDE else ", few channels"
-    if rank == 1:
-        return "line, narrow" if least < NARROW else f"line{channels}"
+    if rank == 1 and least < NARROW:
+        return "line, narrow"
     if max(win.stride) > 1:
         return f"strided{channels}"
+    if rank == 1:
+        return f"line{channels}"
     return _plane(win, few, c_in, c_out)
 
 
