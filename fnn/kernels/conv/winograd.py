@@ -30,7 +30,7 @@ Source: A. Lavin, S. Gray, Fast algorithms for convolutional neural networks (20
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -134,8 +134,19 @@ def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
     return jnp.tensordot(jnp.asarray(matrix, x.dtype), x, 1, precision="highest")
 
 
-def _tiles(x: jax.Array, f: _Filter, sizes: tuple[int, ...], starts: tuple[int, ...]) -> jax.Array:
-    """``(n, ..., *spatial, c)`` to ``(prod(sizes), n, ..., *counts, c)``, after zero padding."""
+def _tiles(
+    x: jax.Array,
+    step: jax.Array,
+    f: _Filter,
+    sizes: tuple[int, ...],
+    starts: tuple[int, ...],
+    before: Sequence[tuple[int, int]] = (),
+) -> jax.Array:
+    """Block ``step`` of x, zero-padded: ``(prod(sizes), n, ..., *counts, c)``.
+
+    ``x`` is ``(blocks, n, ..., *spatial, c)``; the axis before the tiled ones is padded by
+    ``before``.
+    """
     axes = len(sizes)
     ends = [
         (lo, (count - 1) * m + size - lo - i)
@@ -143,28 +154,28 @@ def _tiles(x: jax.Array, f: _Filter, sizes: tuple[int, ...], starts: tuple[int, 
             starts, f.counts, f.m, sizes, x.shape[-1 - axes : -1], strict=True
         )
     ]
-    edges = (*((0, 0),) * (x.ndim - 1 - axes), *ends, (0, 0))
-    place = x.ndim - 2
+    edges = (*((0, 0),) * (x.ndim - 2 - axes - len(before)), *before, *ends, (0, 0))
 
-    def padded(x: jax.Array) -> jax.Array:
-        return jnp.pad(x, edges)
+    def padded(x: jax.Array, step: jax.Array) -> jax.Array:
+        return jnp.pad(lax.dynamic_index_in_dim(x, step, keepdims=False), edges)
 
     def tiled(x: jax.Array) -> jax.Array:
+        place = x.ndim - 2
         for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
             # The axis stacked in front moves the next one, the one before, to the same place.
             x = views(x, place, range(size), (count - 1) * m + 1, m, 0)
         return x
 
-    x = by_itself(tiled, f.form)(by_itself(padded, f.form)(x))
+    x = by_itself(tiled, f.form)(by_itself(padded, f.form)(x, step))
     return x.reshape(-1, *x.shape[axes:])
 
 
-def _input_points(x: jax.Array, f: _Filter) -> jax.Array:
+def _input_points(x: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
     """``B^T x`` for every tile: ``(points, tiles, taps of the axis before * c)``."""
     win = f.form.windows
-    x = jnp.pad(x, ((0, 0), *win.padding[:-AXES], *((0, 0),) * (len(f.m) + 1)))
     sizes = tuple(m + k - 1 for m, k in zip(f.m, win.size[-AXES:], strict=True))
-    points = _act(f.bt, _tiles(x, f, sizes, tuple(lo for lo, _ in win.padding[-AXES:])))
+    starts = tuple(lo for lo, _ in win.padding[-AXES:])
+    points = _act(f.bt, _tiles(x, step, f, sizes, starts, win.padding[:-AXES]))
     if len(win.size) > AXES:
         seen = [points[:, :, t : t + f.form.out[0]] for t in range(win.size[0])]
         points = jnp.concatenate(seen, -1)
@@ -179,9 +190,9 @@ def _window_points(g: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
     return points.reshape(len(points), -1, w.shape[-1])
 
 
-def _output_points(y: jax.Array, f: _Filter) -> jax.Array:
+def _output_points(y: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
     """``A y`` for every tile: ``(points, tiles, c_out)``."""
-    points = _act(f.a, _tiles(y, f, f.m, (0,) * len(f.m)))
+    points = _act(f.a, _tiles(y, step, f, f.m, (0,) * len(f.m)))
     return points.reshape(len(points), -1, y.shape[-1])
 
 
@@ -213,17 +224,23 @@ def _blocks(f: _Filter, c_in: int, c_out: int, *arrays: jax.Array) -> list[jax.A
     return [a.reshape(-1, divisor(len(a), most), *a.shape[1:]) for a in arrays]
 
 
+def _steps(x: jax.Array) -> jax.Array:
+    """The numbers of the blocks, without a sign, so that none counts from the end."""
+    return jnp.asarray(np.arange(len(x), dtype=np.uint32))
+
+
 def _through(
     product: Callable[[jax.Array], jax.Array], x: jax.Array, f: _Filter, c_out: int
 ) -> jax.Array:
     """Transform x to its points, multiply, and transform to the result, block by block."""
+    n = len(x)
+    (x,) = _blocks(f, x.shape[-1], c_out, x)
 
-    def block(x: jax.Array) -> jax.Array:
-        return _output_of(product(_input_points(x, f)), f)
+    def block(step: jax.Array) -> jax.Array:
+        return _output_of(product(_input_points(x, step, f)), f)
 
-    (xs,) = _blocks(f, x.shape[-1], c_out, x)
-    y = lax.map(block, xs) if len(xs) > 1 else block(x)
-    return y.reshape(len(x), *f.form.out, -1)
+    y = lax.map(block, _steps(x)) if len(x) > 1 else block(jnp.uint32(0))
+    return y.reshape(n, *f.form.out, -1)
 
 
 def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
@@ -239,18 +256,19 @@ def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
-    def block(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.einsum("ptc,pto->pco", _input_points(x, f), _output_points(y, f))
+    x, y = _blocks(f, x.shape[-1], y.shape[-1], x, y)
 
-    def add(total: jax.Array, parts: list[jax.Array]) -> tuple[jax.Array, None]:
-        return total + block(*parts), None
+    def block(step: jax.Array) -> jax.Array:
+        return jnp.einsum("ptc,pto->pco", _input_points(x, step, f), _output_points(y, step, f))
 
-    parts = _blocks(f, x.shape[-1], y.shape[-1], x, y)
-    if len(parts[0]) == 1:
-        return _window_of(block(x, y), f)
-    like = jax.eval_shape(block, *(part[0] for part in parts))
+    def add(total: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
+        return total + block(step), None
+
+    if len(x) == 1:
+        return _window_of(block(jnp.uint32(0)), f)
+    like = jax.eval_shape(block, jnp.uint32(0))
     total, *_ = varying(jnp.zeros(like.shape, like.dtype), x, y)
-    return _window_of(lax.scan(add, total, parts)[0], f)
+    return _window_of(lax.scan(add, total, _steps(x))[0], f)
 
 
 def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
