@@ -26,7 +26,7 @@ from story import arguments, confirm, table
 import fnn
 
 UNITS, CLASSES, ROWS, WAIT = 32, 4, 8, 60
-RATE, STEPS, BATCH, NOISE = 5e-3, 300, 32, 0.1
+RATE, STEPS, NOISE = 5e-3, 300, 0.1
 
 
 def whole(params):
@@ -76,8 +76,8 @@ def logits(f, params, x, lag):
     return fnn.dense(jax.tree.leaves(state)[0], **params["head"])
 
 
-@functools.partial(jax.jit, static_argnames=("f", "change"))
-def accuracy(f, change, layers, clips, lags, train, test):
+@functools.partial(jax.jit, static_argnames=("f", "change", "batch"))
+def accuracy(f, change, layers, clips, lags, train, test, batch):
     """Train from every start for every lag, all at once; return the shares of new digits right."""
     head = fnn.init_dense(jax.random.key(1), UNITS, CLASSES)
 
@@ -90,9 +90,9 @@ def accuracy(f, change, layers, clips, lags, train, test):
 
         def advance(carry, key):
             draw, noise = jax.random.split(key)
-            rows = jax.random.randint(draw, (BATCH,), 0, len(train.y))
-            batch = fnn.data.Dataset(sequences(noise, train.x[rows]), train.y[rows])
-            params, state, _ = step(*carry, batch)
+            rows = jax.random.randint(draw, (batch,), 0, len(train.y))
+            examples = fnn.data.Dataset(sequences(noise, train.x[rows]), train.y[rows])
+            params, state, _ = step(*carry, examples)
             return (params, state), None
 
         start = {"layer": layer, "head": head}
@@ -121,6 +121,7 @@ def main(argv=None):
     args = arguments(__doc__, argv)
     train, test = map(few, fnn.data.digits())
     lags = np.array([0, 40, WAIT] if args.quick else [0, 20, 40, WAIT])
+    batch = 16 if args.quick else 32
     runs = networks(jax.random.key(0))
 
     right = {}
@@ -129,7 +130,7 @@ def main(argv=None):
         f, _, _, change = runs[names[0]]
         layers = jax.tree.map(lambda *a: jnp.stack(a), *[runs[n][1] for n in names])
         clips = jnp.array([runs[n][2] for n in names])
-        shares = accuracy(f, change, layers, clips, jnp.asarray(lags), train, test)
+        shares = accuracy(f, change, layers, clips, jnp.asarray(lags), train, test, batch)
         right.update(zip(names, 100 * np.asarray(shares), strict=True))
 
     steps = jnp.zeros((1, ROWS + WAIT, ROWS))
