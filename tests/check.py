@@ -93,10 +93,11 @@ def check(
     def real(*xs: Any) -> Any:
         return np.asarray(oracle(*xs, **config))
 
-    args = tuple(np.asarray(jnp.asarray(a)) for a in args)
+    placed = jax.device_put(args)
+    args = tuple(map(np.asarray, placed))
     floating = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
     wide = [np.asarray(a, np.float64) if i in floating else a for i, a in enumerate(args)]
-    got, want = call(*map(jnp.asarray, args)), real(*wide)
+    got, want = call(*placed), real(*wide)
     if floating and jnp.issubdtype(got.dtype, jnp.floating):
         assert got.dtype == args[floating[0]].dtype, f"dtype {got.dtype} from {args[0].dtype}"
     close(got, want, length=length)
@@ -127,8 +128,9 @@ def check(
     value, both, gradients, tangents = transformed(args, pairs, weights, directions)
     close(value, want, length=length)
     if batch:
-        close(both[0], want, length=length)
-        close(both[1], real(*[np.flip(a, 0) if a.ndim else a for a in wide]), length=length)
+        same, flipped = np.asarray(both)
+        close(same, want, length=length)
+        close(flipped, real(*[np.flip(a, 0) if a.ndim else a for a in wide]), length=length)
     for i, gradient, tangent, direction in zip(
         places, gradients, tangents, directions, strict=False
     ):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.check import check, close, vjp
+from tests.check import check, close
 from tests.oracles import conv as oracle
 from tests.recorded.record_torch_conv import CASES, FILE, arrays
 
@@ -97,7 +97,7 @@ def test_second_derivatives(fn: Any) -> None:
             close(forward, value, length=400)
 
 
-BATCHED = [(0, None), (None, 3), (1, 0), (2, 2)]
+BATCHED: list[tuple[int | None, int | None]] = [(0, None), (None, 3), (1, 0), (2, 2)]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -108,33 +108,37 @@ def pulled(fn: Any, x: Any, w: Any) -> Any:
     return y, pull(jnp.sin(y)), pull(jnp.asarray(fixed))
 
 
-@every
-@pytest.mark.parametrize("axes", BATCHED, ids=str)
-def test_vmap_is_a_loop(fn: Any, axes: tuple[int | None, int | None]) -> None:
+def assert_vmap_is_a_loop(fn: Any, shapes: Any, count: int, length: int) -> None:
     """Value and both gradients, whichever of the arrays has the new axis."""
-    count, run = 3, functools.partial(pulled, fn)
-    x, w = normal(*(s if a is None else (count, *s) for s, a in zip((X, W), axes, strict=True)))
-    batches = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip((x, w), axes, strict=True)]
-    got = jax.tree.map(np.asarray, jax.jit(jax.vmap(run, axes))(*batches))
-    for i in range(count):
-        want = run(*(a if d is None else a[i] for a, d in zip((x, w), axes, strict=True)))
-        jax.tree.map(lambda g, v, i=i: close(g[i], v, length=84), got, want)
+    run = functools.partial(pulled, fn)
+    vmapped = [jax.vmap(run, axes) for axes in BATCHED]
+    pairs = [
+        normal(*(s if d is None else (count, *s) for s, d in zip(shapes, axes, strict=True)))
+        for axes in BATCHED
+    ]
+    moved = [
+        [a if d is None else np.moveaxis(a, 0, d) for a, d in zip(pair, axes, strict=True)]
+        for pair, axes in zip(pairs, BATCHED, strict=True)
+    ]
+    results = jax.jit(lambda all: [f(*pair) for f, pair in zip(vmapped, all, strict=True)])(moved)
+    for axes, pair, got in zip(BATCHED, pairs, jax.tree.map(np.asarray, results), strict=True):
+        for i in range(count):
+            want = run(*(a if d is None else a[i] for a, d in zip(pair, axes, strict=True)))
+            jax.tree.map(lambda g, v, i=i: close(g[i], v, length=length), got, want)
+
+
+@every
+def test_vmap_is_a_loop(fn: Any) -> None:
+    assert_vmap_is_a_loop(fn, (X, W), count=3, length=84)
 
 
 def in_groups(x: Any, w: Any) -> Any:
     return fnn.conv(x, w, groups=3)
 
 
-@pytest.mark.parametrize("axes", BATCHED, ids=str)
-def test_vmap_with_groups(axes: tuple[int | None, int | None]) -> None:
-    """The new axis goes inside each group, or makes groups of its own: value and gradients."""
-    shapes, run = ((2, 4, 6), (3, 2, 9)), functools.partial(pulled, in_groups)
-    batches = normal(*(s if a is None else (2, *s) for s, a in zip(shapes, axes, strict=True)))
-    moved = [a if d is None else np.moveaxis(a, 0, d) for a, d in zip(batches, axes, strict=True)]
-    got = jax.tree.map(np.asarray, jax.jit(jax.vmap(run, axes))(*moved))
-    for i in range(2):
-        want = run(*(a if d is None else a[i] for a, d in zip(batches, axes, strict=True)))
-        jax.tree.map(lambda g, v, i=i: close(g[i], v, length=24), got, want)
+def test_vmap_with_groups() -> None:
+    """The new axis goes inside each group, or makes groups of its own."""
+    assert_vmap_is_a_loop(in_groups, ((2, 4, 6), (3, 2, 9)), count=2, length=24)
 
 
 @every
@@ -163,7 +167,7 @@ def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any, c: int) -> N
 @every
 def test_inside_scan(fn: Any) -> None:
     x, w = normal(X, (2, 3, 3, 3, 3))
-    got, _ = jax.lax.scan(lambda x, w: (fn(x, w), None), jnp.asarray(x), jnp.asarray(w))
+    got, _ = jax.lax.scan(lambda x, w: (fn(x, w), None), *jax.device_put((x, w)))
     close(got, fn(fn(x, w[0]), w[1]), length=54)
 
 
@@ -178,8 +182,9 @@ def test_inside_shard_map(fn: Any) -> None:
 
     specs = (spec(), spec("data"))
     x, w = normal(X, W)
-    got = jax.jit(jax.shard_map(gradients, mesh=mesh, in_specs=specs, out_specs=specs))(w, x)
-    want = jax.jit(jax.grad(lambda w, x: (fn(x, w) ** 2).sum(), (0, 1)))(w, x)
+    sharded = jax.shard_map(gradients, mesh=mesh, in_specs=specs, out_specs=specs)
+    plain = jax.grad(lambda w, x: (fn(x, w) ** 2).sum(), (0, 1))
+    got, want = jax.jit(lambda *arrays: (sharded(*arrays), plain(*arrays)))(w, x)
     jax.tree.map(lambda g, v: close(g, v, length=84), got, want)
 
 
@@ -215,21 +220,28 @@ def test_adjointness(x: tuple[int, ...], w: tuple[int, ...], config: dict[str, A
     """<conv(x, w), y> = <x, conv_transpose(y, w)>, with the bias of its own channels."""
     with jax.enable_x64(True):
         a, v = normal(x, w, dtype=np.float64)
-        y = fnn.conv(a, v, **config)
-        (cotangent,) = normal(y.shape, seed=1, dtype=np.float64)
-        plain = fnn.conv_transpose(cotangent, v, **config)
-        extra = [i - o for i, o in zip(x[1:-1], plain.shape[1:-1], strict=True)]
+        shape = jax.eval_shape(functools.partial(fnn.conv, **config), a, v).shape
+        (cotangent,) = normal(shape, seed=1, dtype=np.float64)
+        transpose = functools.partial(fnn.conv_transpose, **config)
+        back = jax.eval_shape(transpose, cotangent, v).shape
+        extra = tuple(i - o for i, o in zip(x[1:-1], back[1:-1], strict=True))
         if any(extra) and config.get("padding") != "SAME":
-            config = config | {"output_padding": tuple(extra)}
-            plain = fnn.conv_transpose(cotangent, v, **config)
-        assert plain.shape == x
-        inner = float(np.vdot(y, cotangent))
-        assert abs(inner - float(np.vdot(a, plain))) < 1e-12 * y.size
-        close(plain, oracle.conv_transpose(cotangent, v, **config), length=v[..., 0, :].size)
-        tied, untied = normal(x[-1:], x[1:], dtype=np.float64)
-        for bias in (tied, untied):
-            biased = fnn.conv_transpose(cotangent, v, bias, **config)
-            close(biased, np.asarray(plain) + bias, length=8)
+            transpose = functools.partial(transpose, output_padding=extra)
+        biases = normal(x[-1:], x[1:], dtype=np.float64)  # tied, untied
+
+        @jax.jit
+        def both(a: Any, cotangent: Any, v: Any, biases: Any) -> Any:
+            results = [transpose(cotangent, v), *(transpose(cotangent, v, b) for b in biases)]
+            return fnn.conv(a, v, **config), results
+
+        y, (plain, *biased) = both(a, cotangent, v, biases)
+    assert plain.shape == x
+    inner = float(np.vdot(y, cotangent))
+    assert abs(inner - float(np.vdot(a, plain))) < 1e-12 * y.size
+    want = oracle.conv_transpose(cotangent, v, **config | transpose.keywords)
+    close(plain, want, length=v[..., 0, :].size)
+    for got, bias in zip(biased, biases, strict=True):
+        close(got, np.asarray(plain) + bias, length=8)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -259,20 +271,26 @@ def test_forms(x: Any, w: Any, b: Any, config: dict[str, Any]) -> None:
 
 def test_padding_of_half_precision_sums_in_float32() -> None:
     """The gradient of an element at the border is the sum over its copies."""
-    w = jnp.ones((1, 1, 1), jnp.bfloat16)
-    replicate = {"padding": 599, "padding_mode": "replicate"}
-    _, pull = vjp(lambda x: fnn.conv(x, w, **replicate), jnp.ones((1, 2, 1), jnp.bfloat16))
-    (to_x,) = pull(jnp.ones((1, 1200, 1), jnp.bfloat16))
+    w, x, g = (np.ones((1, size, 1), jnp.bfloat16) for size in (1, 2, 1200))
+    padded = lambda x: fnn.conv(x, jnp.asarray(w), padding=599, padding_mode="replicate")
+    (to_x,) = jax.jit(lambda x, g: jax.vjp(padded, x)[1](g))(x, g)
     close(to_x, np.full((1, 2, 1), 600.0))
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 6, 3), (2, 0, 6, 3), (2, 5, 6, 0)], ids=str)
 def test_empty(shape: tuple[int, ...]) -> None:
-    x, w, b = jnp.zeros(shape), jnp.ones((3, 3, shape[-1], 4)), jnp.ones(4)
+    sizes = (shape, (3, 3, shape[-1], 4), (4,))
+    x, w, b = np.zeros(sizes[0], "f"), np.ones(sizes[1], "f"), np.ones(sizes[2], "f")
+
+    @jax.jit
+    def results(x: Any, w: Any, b: Any) -> Any:
+        gradients = jax.grad(lambda *a: fnn.conv(*a).sum(), (0, 1, 2))(x, w, b)
+        batches = jax.vmap(fnn.conv, (0, None))(x[None], w), jax.vmap(fnn.conv)(x[None], w[None])
+        return gradients, batches
+
     y = fnn.conv(x, w, b)
     assert y.shape == (*shape[:3], 4)
     assert (np.asarray(y) == 1).all()
-    gradients = jax.jit(jax.grad(lambda *a: fnn.conv(*a).sum(), (0, 1, 2)))(x, w, b)
-    assert [g.shape for g in gradients] == [x.shape, w.shape, b.shape]
-    both = lambda x, w: (jax.vmap(fnn.conv, (0, None))(x, w[0]), jax.vmap(fnn.conv)(x, w))
-    assert [y.shape for y in jax.jit(both)(x[None], w[None])] == [(1, *y.shape)] * 2
+    gradients, batches = results(x, w, b)
+    assert tuple(g.shape for g in gradients) == sizes
+    assert [y.shape for y in batches] == [(1, *y.shape)] * 2

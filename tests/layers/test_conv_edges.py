@@ -1,5 +1,6 @@
 """Convolution at its edges: half precision, padding alone, zero sizes, NumPy's numbers."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.check import close, vjp
+from tests.check import close
 from tests.layers.test_conv import every, normal
 from tests.oracles import conv as oracle
 
@@ -34,14 +35,15 @@ def test_the_gradient_of_a_bias_is_summed_in_float32(fn: Any, untied: bool, dtyp
 def test_the_gradient_through_padding_is_summed_in_float32(mode: str, dtype: Any) -> None:
     """A border element is copied 6,000 times by replication, any other once or twice."""
     size = 2 if mode == "replicate" else 6001
-    call = lambda x: fnn.conv(x, w, padding=6000, padding_mode=mode)
-    x, w = np.ones((1, size, 1), dtype), np.ones((1, 1, 1), dtype)
-    y, pull = vjp(call, x)
-    (got,) = pull(np.ones(y.shape, dtype))
-    wide = np.ones((1, size + 12000, 1))
-    want, _ = oracle.conv_gradients(
-        np.ones(x.shape), np.ones(w.shape), wide, padding=6000, padding_mode=mode
-    )
+    config = {"padding": 6000, "padding_mode": mode}
+    x, w, g = np.ones((1, size, 1)), np.ones((1, 1, 1)), np.ones((1, size + 12000, 1))
+
+    @jax.jit
+    def pulled(x: Any, w: Any, g: Any) -> Any:
+        return jax.vjp(lambda x: fnn.conv(x, w, **config), x)[1](g)
+
+    (got,) = pulled(*(a.astype(dtype) for a in (x, w, g)))
+    want, _ = oracle.conv_gradients(x, w, g, **config)
     close(got, want)
 
 
@@ -67,7 +69,7 @@ def test_outputs_that_see_padding_only(fn: Any) -> None:
     """Value and all gradients, of every form on a line that the algorithm takes: one program."""
     rng = np.random.default_rng(0)
 
-    def run(x: Any, w: Any, g: Any, config: dict[str, Any]) -> Any:
+    def slopes(x: Any, w: Any, g: Any, config: dict[str, Any]) -> Any:
         y, pull = jax.vjp(lambda x, w: fn(x, w, **config), x, w)
         return y, *pull(g)
 
@@ -79,13 +81,28 @@ def test_outputs_that_see_padding_only(fn: Any) -> None:
         x, w = rng.standard_normal((2, size, 2)), rng.standard_normal((2, 2, 2))
         y = oracle.conv(x, w, **config)
         g = rng.standard_normal(y.shape)
-        calls.append(([jnp.asarray(a, jnp.float32) for a in (x, w, g)], config))
+        calls.append(([a.astype(np.float32) for a in (x, w, g)], config))
         wants.append((y, *oracle.conv_gradients(x, w, g, **config)))
-    program = jax.jit(lambda arrays: [run(*a, c) for a, (_, c) in zip(arrays, calls, strict=True)])
+    program = jax.jit(
+        lambda arrays: [slopes(*a, c) for a, (_, c) in zip(arrays, calls, strict=True)]
+    )
     for got, want, (_, config) in zip(program([a for a, _ in calls]), wants, calls, strict=True):
         for value, expected in zip(got, want, strict=True):
             assert value.shape == expected.shape, config
             close(value, expected, length=12, scale=float(np.abs(expected).max()) + 4)
+
+
+def run(fn: Any, *arrays: Any, **config: Any) -> Any:
+    """A cotangent, the value, and the gradients for it."""
+    call = functools.partial(fn, **config)
+    (g,) = normal(jax.eval_shape(call, *arrays).shape, seed=1)
+
+    @jax.jit
+    def value_and_gradients(g: Any, *arrays: Any) -> Any:
+        y, pull = jax.vjp(call, *arrays)
+        return y, *pull(g)
+
+    return g, *value_and_gradients(g, *arrays)
 
 
 FAR: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
@@ -98,10 +115,9 @@ FAR: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
 @pytest.mark.parametrize(("x", "w", "config"), FAR)
 def test_padding_only_in_every_rank(x: Any, w: Any, config: dict[str, Any]) -> None:
     a, v = normal(x, w)
-    y, pull = vjp(lambda a, v: fnn.conv(a, v, **config), a, v)
-    (g,) = normal(y.shape, seed=1)
+    g, _, *gradients = run(fnn.conv, a, v, **config)
     wide = [t.astype(np.float64) for t in (a, v, g)]
-    for got, want in zip(pull(g), oracle.conv_gradients(*wide, **config), strict=True):
+    for got, want in zip(gradients, oracle.conv_gradients(*wide, **config), strict=True):
         close(got, want, length=40, scale=float(np.abs(want).max()) + 4)
 
 
@@ -120,14 +136,13 @@ HOLES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
 def test_transposed_where_no_element_is_spread_to(x: Any, w: Any, config: dict[str, Any]) -> None:
     """The same of the transposed convolution: the value is 0 there, the gradients are right."""
     a, v = normal(x, w)
-    y, pull = vjp(lambda a, v: fnn.conv_transpose(a, v, **config), a, v)
-    (g,) = normal(y.shape, seed=1)
+    g, *results = run(fnn.conv_transpose, a, v, **config)
     wide = [t.astype(np.float64) for t in (a, v, g)]
     want = oracle.conv_transpose(wide[0], wide[1], **config)
     assert 0 in want
     to_w = oracle.conv_gradients(wide[2], wide[1], wide[0], **config)[1]
     wants = (want, oracle.conv(wide[2], wide[1], **config), to_w)
-    for got, expected in zip((y, *pull(g)), wants, strict=True):
+    for got, expected in zip(results, wants, strict=True):
         close(got, expected, length=40, scale=float(np.abs(expected).max()) + 4)
 
 
@@ -150,16 +165,22 @@ def value_and_gradients(fn: Any, *arrays: Any) -> Any:
 def test_zero_sizes(fn: Any) -> None:
     """Sums over nothing are 0: the value is the bias, gradients have their arrays' shapes."""
     cases = [[np.ones(s, np.float32) for s in (x, w, w[-1:])] for x, w in EMPTY]
-    program = jax.jit(lambda cases: [value_and_gradients(fn, *arrays) for arrays in cases])
-    for arrays, (value, gradients) in zip(cases, program(cases), strict=True):
+
+    @jax.jit
+    def results(cases: Any) -> Any:
+        twice = [(jnp.concatenate([x, x], -1), w) for x, w, _ in cases]
+        grouped = [fn(x, w, groups=2) for x, w in twice]
+        return [value_and_gradients(fn, *arrays) for arrays in cases], grouped
+
+    pairs, grouped = results(cases)
+    for arrays, (value, gradients), same in zip(cases, pairs, grouped, strict=True):
         x, w, _ = arrays
         assert value.shape == (*x.shape[:-1], w.shape[-1])
         assert (np.asarray(value) == 1).all()
         assert [g.shape for g in gradients] == [a.shape for a in arrays]
         for gradient in gradients[:2]:
             assert not np.asarray(gradient).any()
-        twice = np.ones((*x.shape[:-1], 2 * x.shape[-1]), np.float32)
-        assert fn(twice, w, groups=2).shape == value.shape
+        assert same.shape == value.shape
 
 
 NOTHING: list[tuple[int | None, int | None]] = [(0, 0), (0, None), (None, 1)]
@@ -199,9 +220,9 @@ def test_zero_sizes_elsewhere() -> None:
     assert fnn.convolve(ones(2, 5, 0), ones(3, 0, 2)).shape == (2, 5, 2)
     assert fnn.conv_matrix(ones(3, 0, 2), 5).shape == (10, 0)
     assert fnn.conv_matrix(ones(3, 2, 0), 5).shape == (0, 10)
-    y, pull = vjp(jax.vmap(fnn.conv_transpose), ones(0, 1, 5, 2), w[None][:0])
+    _, y, *gradients = run(jax.vmap(fnn.conv_transpose), ones(0, 1, 5, 2), w[None][:0])
     assert y.shape == (0, 1, 5, 4)
-    assert [g.shape for g in pull(y)] == [(0, 1, 5, 2), (0, 3, 4, 2)]
+    assert [g.shape for g in gradients] == [(0, 1, 5, 2), (0, 3, 4, 2)]
 
 
 TRANSPOSED: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
@@ -229,13 +250,11 @@ def test_output_padding_below_the_larger_of_stride_and_dilation(
     config = {"padding": "VALID"} | config
     a, v = normal(x, w)
     sizes = {k: c for k, c in config.items() if k not in ("groups", "padding_mode")}
-    y, pull = vjp(lambda a, v: fnn.conv_transpose(a, v, **config), a, v)
+    g, y, to_a, to_v = run(fnn.conv_transpose, a, v, **config)
     assert y.shape[1:-1] == fnn.transposed_size(x[1:-1], w[:-2], **sizes)
     wide = [t.astype(np.float64) for t in (a, v)]
     close(y, oracle.conv_transpose(*wide, **config), length=40)
-    (g,) = normal(y.shape, seed=1)
-    to_a, to_v = pull(g)  # the value is linear in both
-    inner = float(np.vdot(np.asarray(y, np.float64), g))
+    inner = float(np.vdot(np.asarray(y, np.float64), g))  # the value is linear in both
     for gradient, array in ((to_a, a), (to_v, v)):
         assert abs(float(np.vdot(np.asarray(gradient, np.float64), array)) - inner) < 1e-4
     plain = {k: c for k, c in config.items() if k != "output_padding"}

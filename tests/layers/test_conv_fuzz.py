@@ -108,7 +108,7 @@ def compare(fn: Any, call: Call) -> bool:
     shapes = [call.x, call.w, *b, (call.x[0], *out, call.w[-1])]
     double = call.dtype == "float64"
     with jax.enable_x64(True) if double else contextlib.nullcontext():
-        *args, g = (jnp.asarray(rng.standard_normal(s), call.dtype) for s in shapes)
+        *args, g = (rng.standard_normal(s).astype(jnp.dtype(call.dtype)) for s in shapes)
 
         @jax.jit
         def run(g: Any, *args: Any) -> Any:

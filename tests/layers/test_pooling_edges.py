@@ -3,6 +3,7 @@
 Every test crosses all functions of pooling, by every algorithm.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.check import close, vjp
+from tests.check import close
 from tests.oracles import pooling as oracle
 
 RNG = np.random.default_rng(0)
@@ -46,15 +47,15 @@ def pools(**config: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     }
 
 
-def both(pool: Any, x: Any, ct: Any = None, **config: Any) -> tuple[Any, Any]:
+def value_and_gradient(pool: Any, config: dict[str, Any], x: Any, ct: Any = None) -> Any:
     """The value, and the gradient for this cotangent, by default ones."""
+    y, back = jax.vjp(lambda x: pool(x, **config), x)
+    return y, back(jnp.ones_like(y) if ct is None else ct)[0]
 
-    @jax.jit
-    def value_and_gradient(x: Any, ct: Any) -> Any:
-        y, back = jax.vjp(lambda x: pool(x, **config), x)
-        return y, back(jnp.ones_like(y) if ct is None else ct)[0]
 
-    return value_and_gradient(x, ct)
+def both(rows: Sequence[tuple[Any, dict[str, Any]]], *arrays: Any) -> list[tuple[Any, Any]]:
+    """Values and gradients of pools with their arguments, for the same arrays: one program."""
+    return jax.jit(lambda *a: [value_and_gradient(*row, *a) for row in rows])(*arrays)
 
 
 def test_gradients_in_half_precision_are_summed_in_float32() -> None:
@@ -64,14 +65,22 @@ def test_gradients_in_half_precision_are_summed_in_float32() -> None:
     cases = [(case, jnp.bfloat16) for case in by_axes.values()]
     cases += [(at_once[name], jnp.float16) for name in ("max_slices", "avg_slices", "lp_slices")]
     cases += [((fnn.adaptive_max_pool, {"out": 11}), jnp.bfloat16)]
+    pairs = []
     for (pool, config), dtype in cases:
         x = np.ones((1, 12, 12, 1), dtype)
         x[0, 5, 5] = 2
         ct = np.full(jax.eval_shape(partial(pool, **config), x).shape, 2.0**-9, dtype)
         ct[0, 5, 5] = 1
-        _, got = both(pool, x, ct, **config)
+        pairs.append((x, ct))
+    wide = [[a.astype(np.float32) for a in pair] for pair in pairs]
+
+    @jax.jit
+    def gradients(pairs: Any) -> Any:
+        rows = [row for row, _ in cases]
+        return [value_and_gradient(*r, *pair)[1] for r, pair in zip(rows, pairs, strict=True)]
+
+    for (_, dtype), got, want in zip(cases, gradients(pairs), gradients(wide), strict=True):
         assert got.dtype == dtype
-        _, want = both(pool, np.asarray(x, np.float32), np.asarray(ct, np.float32), **config)
         np.testing.assert_array_equal(got, np.asarray(want).astype(dtype))
 
 
@@ -88,25 +97,23 @@ def test_zero_sizes(shape: tuple[int, ...], config: dict[str, Any]) -> None:
     named = pools(**config) | (REGIONS if 0 not in shape[1:-1] else {})
     many = config == {"window": 2}
 
-    def value_and_gradient(pool: Any, told: dict[str, Any], x: Any) -> Any:
-        y, back = jax.vjp(lambda x: pool(x, **told), x)
-        return y, back(jnp.ones_like(y))[0]
+    def restored(x: Any) -> Any:
+        indices = fnn.max_pool_indices(x, **config)
+        return fnn.max_unpool(fnn.max_pool(x, **config), indices, shape[1:-1])
 
     @jax.jit
     def results(x: Any, none: Any) -> Any:
         """Of every pool, and of every pool mapped over no arrays at all."""
         each = [partial(value_and_gradient, *row) for row in named.values()]
-        return [f(x) for f in each], [jax.vmap(f)(none)[1] for f in each if many]
+        return [f(x) for f in each], [jax.vmap(f)(none)[1] for f in each if many], restored(x)
 
     zeros, none = np.zeros(shape, np.float32), np.zeros((0, 2, *shape[1:]), np.float32)
-    own, of_none = results(zeros, none)
+    own, of_none, back = results(zeros, none)
     for y, got in own:
         assert y.size == 0
         assert got.shape == shape
     assert all(got.shape == none.shape for got in of_none)
-    indices = fnn.max_pool_indices(zeros, **config)
-    restored = fnn.max_unpool(fnn.max_pool(zeros, **config), indices, shape[1:-1])
-    assert restored.shape == shape
+    assert back.shape == shape
 
 
 def test_an_axis_of_nothing_has_a_partition_of_nothing() -> None:
@@ -114,12 +121,11 @@ def test_an_axis_of_nothing_has_a_partition_of_nothing() -> None:
 
 
 def test_an_input_of_padding_alone_sums_to_0() -> None:
-    for form in FORMS:
-        for kind in ("sum", "avg", "lp"):
-            pool, told = pools(window=2, stride=1, padding=2)[kind + form]
-            y, got = both(pool, np.zeros((2, 0, 1), np.float32), **told)
-            np.testing.assert_array_equal(y, np.zeros((2, 3, 1)))
-            assert got.shape == (2, 0, 1)
+    named = pools(window=2, stride=1, padding=2)
+    rows = [named[kind + form] for form in FORMS for kind in ("sum", "avg", "lp")]
+    for y, got in both(rows, np.zeros((2, 0, 1), np.float32)):
+        np.testing.assert_array_equal(y, np.zeros((2, 3, 1)))
+        assert got.shape == (2, 0, 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,12 +167,13 @@ def test_indices_lead_to_the_maxima_and_back(
     np.testing.assert_array_equal(taken.reshape(y.shape), y)
     values = RNG.standard_normal(y.shape).astype(np.float32)  # not equal where windows overlap
     sizes = shape[1:-1]
-    got, back = vjp(lambda v: fnn.max_unpool(v, jnp.asarray(indices), sizes), values)
-    np.testing.assert_array_equal(got, oracle.max_unpool(values, indices, sizes))
     ct = RNG.standard_normal(shape).astype(np.float32)
     basis = np.eye(values.size, dtype=np.float32).reshape(-1, *values.shape)
     want = [(oracle.max_unpool(e, indices, sizes) * ct).sum() for e in basis]
-    np.testing.assert_allclose(back(ct)[0].ravel(), want, rtol=1e-6)
+    unpool = lambda v: fnn.max_unpool(v, jnp.asarray(indices), sizes)
+    ((got, slope),) = both([(unpool, {})], values, ct)
+    np.testing.assert_array_equal(got, oracle.max_unpool(values, indices, sizes))
+    np.testing.assert_allclose(np.ravel(slope), want, rtol=1e-6)
 
 
 def test_indices_outside_are_left_out() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import fnn
 from tests.check import close
-from tests.layers.test_pooling_edges import KINDS, both, forms, pools
+from tests.layers.test_pooling_edges import KINDS, both, forms, pools, value_and_gradient
 from tests.oracles import pooling as oracle
 
 pytestmark = pytest.mark.usefixtures("optimized")
@@ -22,28 +22,35 @@ SPECIAL = [-np.inf, -np.inf, np.inf, 2.0, np.nan, 1.0, -np.inf, 3.0, 3.0, np.inf
 def test_infinities_and_nan(form: str, config: dict[str, Any]) -> None:
     """Values by the oracle; of a maximum the gradient as well, which no padding ever gets."""
     x = np.array(SPECIAL, np.float32).reshape(1, 12, 1)
+    named = pools(**config)
     for kind in KINDS:
-        pool, named = pools(**config)[kind + form]
+        pool, told = named[kind + form]
         with np.errstate(invalid="ignore"):
-            want = getattr(oracle, f"{kind}_pool")(x.astype(np.float64), **named)
-        close(pool(x, **named), want)
+            want = getattr(oracle, f"{kind}_pool")(x.astype(np.float64), **told)
+        close(pool(x, **told), want)
+
+    @jax.jit
+    def gradients(x: Any, negative: Any, ct: Any) -> Any:
+        pairs = (named["max" + form], x), (named["min" + form], negative)
+        return [value_and_gradient(*row, at, ct)[1] for row, at in pairs]
+
     for value in (x, np.full_like(x, -np.inf)):
         ct = RNG.integers(1, 9, want.shape).astype(np.float32)
         wanted = oracle.max_pool_gradient(value, ct=ct, **config)
-        for kind, sign in (("max", 1), ("min", -1)):
-            pool, named = pools(**config)[kind + form]
-            np.testing.assert_array_equal(both(pool, sign * value, ct, **named)[1], wanted)
-    for kind, each in (("sum", 1.0), ("avg", 0.5)):  # linear: the entries do not matter
-        pool, _ = pools()[kind + form]
-        np.testing.assert_array_equal(both(pool, x, window=2)[1], np.full(x.shape, each))
+        for got in gradients(value, -value, ct):
+            np.testing.assert_array_equal(got, wanted)
+    rows = [(named[kind + form][0], {"window": 2}) for kind in ("sum", "avg")]
+    for (_, got), each in zip(both(rows, x), (1.0, 0.5), strict=True):  # linear, whatever x is
+        np.testing.assert_array_equal(got, np.full(x.shape, each))
 
 
 @forms
 def test_a_norm_of_infinities(form: str) -> None:
     pool = getattr(fnn, "lp_pool" + form)
     x = np.array([np.inf, 2, -np.inf, np.inf, np.nan, 1, 1, 0], np.float32).reshape(1, 8, 1)
-    for p, beside in ((1, 1), (1.5, 0), (2, 0), (3, 0)):
-        y, got = both(pool, x, window=2, p=p)
+    cases = {1: 1, 1.5: 0, 2: 0, 3: 0}
+    results = both([(pool, {"window": 2, "p": p}) for p in cases], x)
+    for (y, got), beside in zip(jax.tree.map(np.asarray, results), cases.values(), strict=True):
         np.testing.assert_array_equal(y.ravel(), [np.inf, np.inf, np.nan, 1])
         np.testing.assert_array_equal(got.ravel()[:4], [1, beside, -1, 1])
         np.testing.assert_array_equal(got.ravel()[6:], [1, 0])
@@ -62,27 +69,34 @@ EXTREME = np.array(
     np.float32,
 ).reshape(6, 4, 1)
 
+POWERS = (1, 1.5, 2, 3, 7.5, 100)
+
 
 @forms
-@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 7.5, 100])
 @pytest.mark.parametrize("config", [{"window": 2}, {"window": 3, "stride": 1, "padding": 1}])
-def test_a_norm_neither_overflows_nor_vanishes(form: str, p: float, config: dict[str, Any]) -> None:
+def test_a_norm_neither_overflows_nor_vanishes(form: str, config: dict[str, Any]) -> None:
     """Value and gradient over 76 decades; a power of a rounded number has p times its error."""
-    x, pool = EXTREME, getattr(fnn, "lp_pool" + form)
-    wide = x.astype(np.longdouble)
-    want = oracle.lp_pool(wide, p=p, **config)
-    fits = want < np.finfo(np.float32).max
-    y, got = both(pool, x, fits.astype(np.float32), p=p, **config)
-    np.testing.assert_allclose(np.asarray(y)[fits], want[fits].astype(float), rtol=1e-6)
-    slopes = oracle.lp_pool_gradient(wide, p=p, ct=fits.astype(np.longdouble), **config)
-    np.testing.assert_allclose(got, slopes.astype(float), rtol=0, atol=3e-7 * max(4, p))
+    pool, wide, powers = getattr(fnn, "lp_pool" + form), EXTREME.astype(np.longdouble), POWERS
+    wants = [oracle.lp_pool(wide, p=p, **config) for p in powers]
+    fits = [want < np.finfo(np.float32).max for want in wants]
+
+    @jax.jit
+    def results(x: Any, cts: Any) -> Any:
+        pairs = zip(powers, cts, strict=True)
+        return [value_and_gradient(pool, config | {"p": p}, x, ct) for p, ct in pairs]
+
+    found = results(EXTREME, [fit.astype(np.float32) for fit in fits])
+    for p, want, fit, (y, got) in zip(powers, wants, fits, found, strict=True):
+        np.testing.assert_allclose(np.asarray(y)[fit], want[fit].astype(float), rtol=1e-6)
+        slopes = oracle.lp_pool_gradient(wide, p=p, ct=fit.astype(np.longdouble), **config)
+        np.testing.assert_allclose(got, slopes.astype(float), rtol=0, atol=3e-7 * max(4, p))
 
 
 @forms
 def test_the_norm_has_gradient_0_at_0(form: str) -> None:
     x = np.array([0, 3, 0, 0], np.float32).reshape(1, 4, 1)
-    for p in (1, 1.5, 2, 3):
-        _, got = both(getattr(fnn, "lp_pool" + form), x, window=2, p=p)
-        np.testing.assert_array_equal(got.ravel(), [0, 1, 0, 0])
-    second = jax.jit(jax.hessian(lambda x: getattr(fnn, "lp_pool" + form)(x, 2, 2).sum()))(x[:, :2])
-    np.testing.assert_allclose(second.reshape(2, 2), [[1 / 3, 0], [0, 0]], atol=1e-6)
+    pool = getattr(fnn, "lp_pool" + form)
+    for _, got in both([(pool, {"window": 2, "p": p}) for p in (1, 1.5, 2, 3)], x):
+        np.testing.assert_array_equal(np.ravel(got), [0, 1, 0, 0])
+    second = jax.jit(jax.hessian(lambda x: pool(x, 2, 2).sum()))(x[:, :2])
+    np.testing.assert_allclose(np.reshape(second, (2, 2)), [[1 / 3, 0], [0, 0]], atol=1e-6)

@@ -129,7 +129,7 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
 def _seconds(slot: str, form: Form, a: Any, b: Any) -> dict[str, float]:
     """The time of what one map takes now, and of every other program; operands standard normal."""
     rng = np.random.default_rng(0)
-    operands = [jnp.asarray(rng.standard_normal(t.shape), t.dtype) for t in (a, b)]
+    operands = jax.device_put([rng.standard_normal(t.shape).astype(t.dtype) for t in (a, b)])
     c_in = b.shape[-2] * form.groups if slot == INPUT else a.shape[-1]
     c_out = a.shape[-1] if slot == INPUT else b.shape[-1]
     products, programs, first = math.prod(a.shape) * math.prod(b.shape), set[str](), None
@@ -138,9 +138,10 @@ def _seconds(slot: str, form: Form, a: Any, b: Any) -> dict[str, float]:
         if kernel.refuses(form, a.dtype) or hopeless(name, slot, form, c_in, c_out):
             continue
         lowered = jax.jit(functools.partial(_map, kernel, slot, form)).lower(*operands)
-        if lowered.as_text() in programs:
+        text = lowered.as_text()
+        if text in programs:
             continue
-        programs.add(lowered.as_text())
+        programs.add(text)
         program = lowered.compile()
         memory: Any = program.memory_analysis()  # None where a platform does not tell
         if memory and memory.temp_size_in_bytes > MEMORY and runs:

@@ -1,5 +1,6 @@
 """The rule that picks a kernel, and what `tune` remembers."""
 
+import functools
 import json
 import os
 import pwd
@@ -72,9 +73,9 @@ def default_loses(monkeypatch: pytest.MonkeyPatch) -> None:
 def arrays(kind: str, dtype: Any = jnp.float32) -> tuple[Any, Any, dict[str, Any]]:
     spatial, window, c_in, c_out, config = KINDS[kind]
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, *spatial, c_in))
-    w = rng.standard_normal((*window, c_in // config.get("groups", 1), c_out))
-    return jnp.asarray(x, dtype), jnp.asarray(w, dtype), config
+    x = rng.standard_normal((2, *spatial, c_in)).astype(dtype)
+    w = rng.standard_normal((*window, c_in // config.get("groups", 1), c_out)).astype(dtype)
+    return *jax.device_put((x, w)), config
 
 
 def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
@@ -180,12 +181,16 @@ def convolves_as_the_library() -> None:
     np.testing.assert_allclose(fnn.conv(x, w, **config), want, rtol=0, atol=atol)
 
 
+measured = functools.cache(tuning._seconds)  # the files differ, what is measured does not
 UNREADABLE = [b"{", b"[]", b"null", b"3", b'"lax"', b"\xff", b"", b"[" * 100_000]
 
 
 @pytest.mark.usefixtures("default_loses")
 @pytest.mark.parametrize("content", UNREADABLE, ids=lambda content: repr(content[:9]))
-def test_a_file_of_something_else_is_said_and_ignored(cache: Path, content: bytes) -> None:
+def test_a_file_of_something_else_is_said_and_ignored(
+    cache: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "_seconds", measured)
     cache.parent.mkdir()
     cache.write_bytes(content)
     said = r"tuned\.json (is not readable|holds no table)"
@@ -212,7 +217,7 @@ def test_a_tuned_kernel_that_refuses_the_form_is_ignored(cache: Path, name: str)
     dtype = jnp.float32 if name == "winograd" else jnp.int32
     x, w, _ = arrays("strided, few channels", dtype)
     form = Form((9, 9), resolve("test", (9, 9), (3, 3), 2, "SAME"), 1, "cpu")
-    y = jnp.zeros((2, 5, 5, 7), x.dtype)
+    y = jax.device_put(np.zeros((2, 5, 5, 7), x.dtype))
     maps = ((OUTPUT, x, w), (INPUT, y, w), (WINDOW, x, y))
     cache.parent.mkdir()
     cache.write_text(json.dumps({rules.key(slot, form, a, b): name for slot, a, b in maps}))
@@ -264,15 +269,15 @@ def test_a_kernel_is_named_as_its_function() -> None:
 @pytest.mark.usefixtures("default_loses")
 def test_tune_of_empty_arrays_and_of_padding_alone(cache: Path) -> None:
     """Nothing to measure; and outputs that are exactly 0, of which errors are no large part."""
-    x, w = jnp.zeros((0, 2, 5, 4)), jnp.zeros((0, 3, 4, 6))
-    assert fnn.tune(jax.vmap(fnn.conv), x, w) == {}
+    zeros = lambda *shape: np.zeros(shape, np.float32)
+    assert fnn.tune(jax.vmap(fnn.conv), zeros(0, 2, 5, 4), zeros(0, 3, 4, 6)) == {}
     for shape in ((0, 5, 4), (2, 0, 4)):
-        assert fnn.tune(fnn.conv, jnp.zeros(shape), jnp.zeros((3, 4, 6))) == {}
-    assert fnn.tune(fnn.conv, jnp.zeros((2, 5, 0)), jnp.zeros((3, 0, 6))) == {}
+        assert fnn.tune(fnn.conv, zeros(*shape), zeros(3, 4, 6)) == {}
+    assert fnn.tune(fnn.conv, zeros(2, 5, 0), zeros(3, 0, 6)) == {}
     assert not cache.exists()
     blind = {"stride": 2, "dilation": 2, "padding": ((3, 0),)}
     call = lambda x, w: fnn.conv(x, w, **blind)
-    assert len(fnn.tune(call, jnp.zeros((1, 1, 3)), jnp.zeros((2, 3, 2)), say=None)) == 3
+    assert len(fnn.tune(call, zeros(1, 1, 3), zeros(2, 3, 2), say=None)) == 3
 
 
 @pytest.mark.usefixtures("default_loses")
