@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from fnn.checks import check_int
@@ -60,6 +59,5 @@ def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: i
         return (after, state), (params, value)
 
     start = params, optimizer.init(params)
-    (last, _), (before, values) = jax.lax.scan(advance, start, length=steps)
-    points = jax.tree.map(lambda b, x: jnp.concatenate([b, x[None]]), before, last)
-    return Trajectory(points, jnp.append(values, loss(last)))
+    _, (points, values) = jax.lax.scan(advance, start, length=steps + 1)  # the last step is unused
+    return Trajectory(points, values)
