@@ -160,7 +160,7 @@ def fields(net):
         return [jax.grad(middle)(x, i) for i in range(len(size.layers))]
 
     gradients = jax.jit(reached)(jnp.ones((1, 64, 64, 3)))
-    boxes = [np.ptp(np.nonzero(g), axis=1)[1:3] + 1 for g in gradients]
+    boxes = [np.ptp(np.nonzero(np.asarray(g)), axis=1)[1:3] + 1 for g in gradients]
     return [x.field for x in size.layers], [tuple(map(int, box)) for box in boxes]
 
 
