@@ -140,14 +140,18 @@ def step(optimizer: Any, grads: Any, state: Any, params: Any) -> Any:
 
 
 def walk(optimizer: Any, params: Any, factors: Any) -> Any:
-    """The updates, stacked, along gradients that are multiples of the params, which stay."""
+    """The updates, stacked, along gradients that are multiples of the params, which stay.
+
+    Few steps: unrolled, so that XLA computes what is constant instead of compiling it.
+    """
 
     def body(state: Any, factor: Any) -> Any:
         grads = jax.tree.map(lambda x: factor.astype(x.dtype) * x, params)
         updates, state = step(optimizer, grads, state, params)
         return state, updates
 
-    return lax.scan(body, optimizer.init(params), jnp.asarray(factors, float))[1]
+    factors = jnp.asarray(factors, float)
+    return lax.scan(body, optimizer.init(params), factors, unroll=True)[1]
 
 
 def small(dtype: Any = jnp.float32) -> Any:
