@@ -12,6 +12,7 @@ Expected
     Whatever stands behind the end of a sequence changes no loss and no gradient by a bit.
 """
 
+import functools
 from pathlib import Path
 
 import jax
@@ -61,7 +62,7 @@ def one_to_one(train, test, steps):
         return fnn.cross_entropy(y[:, 0], batch.y).mean()
 
     params, _ = learn(loss, init(jax.random.key(0), 64, 10), train, steps)
-    y, _ = read(params, test.x.reshape(-1, 1, 64))
+    y, _ = jax.jit(read)(params, test.x.reshape(-1, 1, 64))
     return float(fnn.accuracy(y[:, 0], test.y).mean())
 
 
@@ -77,9 +78,10 @@ def one_to_many(train, steps):
         return errors.sum(1).mean()
 
     params, _ = learn(loss, init(jax.random.key(0), 10, 8), train, steps)
-    drawn = rows(params, jnp.arange(10))
-    means = jnp.stack([train.x[train.y == c].mean(0)[..., 0] for c in range(10)])
-    return np.asarray(drawn), float(((drawn - means) ** 2).mean())
+    drawn = np.asarray(jax.jit(rows)(params, np.arange(10)))
+    x, y = map(np.asarray, train)
+    means = np.stack([x[y == c].mean(0)[..., 0] for c in range(10)])
+    return drawn, float(((drawn - means) ** 2).mean())
 
 
 def many_to_one(train, test, steps):
@@ -96,22 +98,25 @@ def many_to_one(train, test, steps):
 
     params, _ = learn(loss, init(jax.random.key(0), 8, 10), (train.x, train.y, lengths), steps)
 
+    @jax.jit
     def right(rows):
         y = logits(params, test.x, jnp.full(len(test.y), rows))
-        return float(fnn.accuracy(y, test.y).mean())
+        return fnn.accuracy(y, test.y).mean()
 
-    def both(x):  # a value and a gradient
+    @jax.jit
+    def both(fill):  # a value and a gradient, with this behind the ends
+        hidden = jnp.arange(8)[:, None, None] >= lengths[:, None, None, None]
+        x = jnp.where(hidden, fill, train.x)
         return jax.value_and_grad(loss)(params, (x, train.y, lengths))
 
-    hidden = jnp.arange(8)[:, None, None] >= lengths[:, None, None, None]
-    same = [both(jnp.where(hidden, fill, train.x)) for fill in (0.0, 1e3)]
-    equal = jax.tree.map(lambda a, b: bool((a == b).all()), *same)
-    return [right(rows) for rows in range(1, 9)], jax.tree.all(equal)
+    equal = jax.tree.map(np.array_equal, both(0.0), both(1e3))
+    return [float(right(rows)) for rows in range(1, 9)], jax.tree.all(equal)
 
 
 def encoder_decoder(train, test, steps):
     """Up to three digits are read, one picture a step; a second network names them in reverse."""
 
+    @functools.partial(jax.jit, static_argnames="n")
     def numbers(key, data, n):
         k1, k2 = jax.random.split(key)
         which = jax.random.randint(k1, (n, MOST), 0, len(data.y))
@@ -132,9 +137,9 @@ def encoder_decoder(train, test, steps):
     start = {"encoder": init(k1, 64, 1), "decoder": init(k2, 1, 10)}
     params, _ = learn(loss, start, numbers(k3, train, 4000), steps)
     which, names, lengths = numbers(k4, test, 1000)
-    right = logits(params, test.x[which], lengths).argmax(-1) == names
-    whole = (right | (jnp.arange(MOST) >= lengths[:, None])).all(1)
-    return [float(whole[lengths == n].mean()) for n in range(1, MOST + 1)]
+    named = jax.jit(logits)(params, test.x[which], lengths).argmax(-1)
+    whole = ((named == names) | (jnp.arange(MOST) >= lengths[:, None])).all(1)
+    return [float(whole.mean(where=lengths == n)) for n in range(1, MOST + 1)]
 
 
 def text():
@@ -162,7 +167,7 @@ def synchronous(steps):
     params, curve = learn(
         bits, init(jax.random.key(0), len(letters), len(letters)), data, steps, 16
     )
-    new = float(bits(params, (jnp.asarray(codes[held]), jnp.asarray(lengths[held]))))
+    new = float(jax.jit(bits)(params, (codes[held], lengths[held])))
     share = np.bincount(np.concatenate([c[1 : n + 1] for c, n in zip(*data, strict=True)]),
                         minlength=len(letters)) + 1  # fmt: skip
     share = share / share.sum()
