@@ -38,11 +38,12 @@ LOSSES = {
 
 def shares(loss, points):
     """The share of the points where all slopes are small, and where a unit is wrong besides."""
-    slope = jnp.abs(jax.vmap(jax.grad(loss))(points)).max(-1)
+    slope = np.abs(jax.jit(jax.vmap(jax.grad(loss)))(points)).max(-1)
     flat, wrong = slope < FLAT, (points[:, 0] < 0) | (points[:, 1] > 0)
     return float(flat.mean()), float((flat & wrong).mean()), slope
 
 
+@jax.jit
 def network(params, x):
     return fnn.dense(fnn.tanh(fnn.dense(x, **params["hidden"])), **params["head"])[:, 0]
 
@@ -67,28 +68,28 @@ def trained():
         return fnn.squared_error(network(params, x), y).mean()
 
     run = fnn.trajectory(loss, params, fnn.adam(0.03), 600)
-    return jax.tree.map(lambda p: p[-1], run.params), loss, x
+    return jax.tree.map(lambda p: np.asarray(p)[-1], run.params), loss, x
 
 
 def between(a, b, loss, points=41):
     """The loss along the straight line from one set of parameters to another."""
-    way = jnp.linspace(0, 1, points)
-    mix = jax.vmap(lambda t: loss(jax.tree.map(lambda p, q: (1 - t) * p + t * q, a, b)))
-    return np.asarray(way), np.asarray(mix(way))
+    way = np.linspace(0, 1, points)
+    mix = jax.jit(jax.vmap(lambda t: loss(jax.tree.map(lambda p, q: (1 - t) * p + t * q, a, b))))
+    return way, np.asarray(mix(way))
 
 
 def convex(f, pairs):
     """The largest violation of Jensen's inequality at the middle of pairs of points."""
     a, b = pairs
-    f = jax.vmap(f)
+    f = jax.jit(jax.vmap(f))
     return float((f((a + b) / 2) - (f(a) + f(b)) / 2).max())
 
 
 def main(argv=None):
     args = arguments(__doc__, argv)
     side = 401
-    axis = jnp.linspace(-10, 10, side)
-    square = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
+    axis = np.linspace(-10, 10, side)
+    square = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     found = {name: shares(loss, square) for name, loss in LOSSES.items()}
     table(["loss", "flat", "flat and wrong"], [(n, f, w) for n, (f, w, _) in found.items()])
     flat = {name: (round(f, 3), round(w, 3)) for name, (f, w, _) in found.items()}
@@ -139,7 +140,7 @@ def main(argv=None):
     rests = [abs(float(f(point - r * slope) - f(point) + r * slope @ slope)) for r in (1e-2, 5e-3)]
 
     made, axes = figure(1, 3)
-    shown = np.asarray(found["squared error"][2]).reshape(side, side) < FLAT
+    shown = found["squared error"][2].reshape(side, side) < FLAT
     axes[0].contourf(axis, axis, shown, [-0.5, 0.5, 1.5], colors=["0.97", "0.75"])
     axes[0].plot([0, 0, 10], [-10, 0, 0], color="0.3", linewidth=0.8)
     axes[0].grid(visible=False)
