@@ -75,7 +75,7 @@ def symmetry(x, y, steps):
     zeros = jax.tree.map(jnp.zeros_like, start)
     starts = jax.tree.map(lambda *a: jnp.stack(a), zeros, start)
     curves = jax.vmap(lambda p: descent(loss, p, fnn.sgd(0.5), steps))(starts)
-    slopes = jax.grad(loss)(zeros)
+    slopes = jax.jit(jax.grad(loss))(zeros)
     weights = [float(jnp.abs(layer["w"]).max()) for layer in slopes.values()]
     return dict(zip(("zeros", "Xavier"), curves, strict=True)), max(weights)
 
@@ -138,7 +138,8 @@ def units(x, y, steps, cases):
     for name, (act, bias) in cases.items():
         start, model = mlp(jax.random.key(2), act, bias, HE)
         curves[name] = descent(objective(model, x, y), start, fnn.sgd(0.2), steps)
-        seen[name] = fnn.analysis.activity(fnn.analysis.watched(model)(start, x), act)["hidden"]
+        z = jax.jit(fnn.analysis.watched(model))(start, x)
+        seen[name] = fnn.analysis.activity(z, act)["hidden"]
     return curves, seen
 
 

@@ -79,7 +79,8 @@ def spectrum(params, act):
     batch = jax.tree.map(lambda x: jnp.asarray(x[:256]), data)
     loss = functools.partial(mean_loss, act=act)
     key = jax.random.key(3)
-    return fnn.analysis.spectral_density(loss, params, batch, key=key, iterations=40, samples=1)
+    found = fnn.analysis.spectral_density(loss, params, batch, key=key, iterations=40, samples=1)
+    return jax.tree.map(np.asarray, found)
 
 
 def observe(params, grads, updates, batch):
@@ -131,7 +132,7 @@ def main(argv=None):
     bent = jnp.array([[0.5, 2.0], [0.0, 0.5]])  # its spectral radius is 1/2
     transient = by_time(bent, jnp.ones((1, 2)), TIME, fnn.identity)
 
-    params, epochs = start(jax.random.key(0)), 12 if args.quick else 30
+    params, epochs = start(jax.random.key(0)), 6 if args.quick else 30
     runs = {name: train(params, act, epochs) for name, act in ACTIVATIONS.items()}
     curvature = {name: spectrum(params, act) for name, act in ACTIVATIONS.items()}
     norms = {
