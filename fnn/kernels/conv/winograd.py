@@ -250,9 +250,12 @@ def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
 
 def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
     """Convolve with the flipped window, its channels exchanged; the transform does most flips."""
-    w = jnp.flip(jnp.swapaxes(w, -1, -2), range(w.ndim - 2 - len(f.m)))
-    ws = _window_points(only_after(y, f.g[:, ::-1]), w, f)
-    return _through(lambda ys: jnp.einsum("pto,poc->ptc", ys, ws), y, f, w.shape[-1])
+    g = only_after(y, f.g[:, ::-1])
+    if len(f.form.windows.size) > AXES:
+        ws = _window_points(g, jnp.flip(jnp.swapaxes(w, -1, -2), 0), f)
+        return _through(lambda ys: jnp.einsum("pto,poc->ptc", ys, ws), y, f, w.shape[-2])
+    ws = _window_points(g, w, f)  # the product reads the channels exchanged: no copy of the window
+    return _through(lambda ys: jnp.einsum("pto,pco->ptc", ys, ws), y, f, w.shape[-2])
 
 
 def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
