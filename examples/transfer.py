@@ -80,7 +80,7 @@ def draw(key, data):
     return fnn.data.Dataset(data.x[rows], data.y[rows])
 
 
-@functools.partial(jax.jit, static_argnames=("frozen", "moving", "draws", "steps"))
+@functools.partial(jax.jit, static_argnames=("frozen", "draws", "steps"))
 def curve(body, train, test, *, frozen, moving, draws, steps):
     """The share of new digits right, for every draw (rows) and number of examples (columns)."""
     optimizer = fnn.adam(3e-3)
@@ -91,10 +91,9 @@ def curve(body, train, test, *, frozen, moving, draws, steps):
         k1, k2, k3, k4 = jax.random.split(key, 4)
         examples = draw(k1, train)
         taken = jnp.arange(len(examples.y)) < 5 * few
-        fixed = place(k2, examples)
 
         def one(params, batch, key):
-            batch = place(key, examples) if moving else fixed
+            batch = place(jnp.where(moving, key, k2), examples)
             return fnn.cross_entropy(logits(params, batch.x), batch.y).mean(where=taken)
 
         params = init(k3)
@@ -124,7 +123,7 @@ CASES = {
 def main(argv=None):
     args = arguments(__doc__, argv)
     train, test = fnn.data.digits()
-    draws, epochs = (3, 20) if args.quick else (6, 40)
+    draws, epochs = (2, 20) if args.quick else (6, 40)
     body = pretrained(of_classes(train, OLD), epochs)
     new, held = of_classes(train, NEW), place(jax.random.key(3), of_classes(test, NEW))
     shares = {
