@@ -119,6 +119,8 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     channels = "" if least >= WIDE else ", few channels"
     if rank == 1 and least < NARROW:
         return "line, narrow"
+    if rank == 2 and c_in == 1:
+        return "one input channel" if c_out >= WIDE else "one input channel, few outputs"
     if max(win.stride) > 1:
         return f"strided{channels}"
     if rank == 1:
@@ -129,8 +131,6 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
 def _plane(win: Windows, few: bool, c_in: int, c_out: int) -> str:
     """The kind of a form of two axes, without stride and groups."""
     taps, least = math.prod(win.size), min(c_in, c_out)
-    if c_in == 1:
-        return "one input channel" if c_out >= WIDE else "one input channel, few outputs"
     if least < NARROW and max(c_in, c_out) < WIDE:
         return "narrow input and output"
     if least < NARROW:
