@@ -38,7 +38,7 @@ MANY = 1024  # examples for each in the table: sums in half precision end at 256
 
 def arguments(row: Row, dtype: Any = None) -> list[Any]:
     args = row.args(np.random.default_rng(zlib.crc32(row.name.encode())))
-    return [jnp.asarray(np.asarray(a, dtype) if dtype and is_float(a) else a) for a in args]
+    return [jax.device_put(np.asarray(a, dtype) if dtype and is_float(a) else a) for a in args]
 
 
 def is_float(x: Any) -> bool:
@@ -119,7 +119,7 @@ def test_jit_traces_once_and_agrees(row: Row) -> None:
 @every
 def test_vmap_is_a_loop(row: Row) -> None:
     args = arguments(row)
-    flipped = [jnp.asarray(np.flip(a, 0)) if a.ndim and is_float(a) else a for a in args]
+    flipped = [jax.device_put(np.asarray(a)[::-1]) if a.ndim and is_float(a) else a for a in args]
     pairs = [np.stack(pair) for pair in zip(args, flipped, strict=True)]
     both = jax.jit(jax.vmap(lambda *a: call(row, a)))(*pairs)
     for place, one in enumerate((args, flipped)):
@@ -134,7 +134,7 @@ def test_derivatives(row: Row) -> None:
         args, rng = arguments(row, jnp.float64), np.random.default_rng(0)
         places = [i for i, a in enumerate(args) if is_float(a)]
         point = [args[i] for i in places]
-        direction = [jnp.asarray(rng.standard_normal(a.shape)) for a in point]
+        direction = [jax.device_put(rng.standard_normal(a.shape)) for a in point]
 
         def outputs(point: Any) -> Any:
             full = list(args)
@@ -143,7 +143,7 @@ def test_derivatives(row: Row) -> None:
             return [y for y in call(row, full) if is_float(y)]
 
         weights = [
-            jnp.asarray(rng.standard_normal(y.shape)) for y in jax.eval_shape(outputs, point)
+            jax.device_put(rng.standard_normal(y.shape)) for y in jax.eval_shape(outputs, point)
         ]
 
         def dot(xs: Any, ys: Any) -> Any:
@@ -300,7 +300,7 @@ def test_complex_numbers_are_refused(row: Row) -> None:
     x, *rest = arguments(row)
     if row.name != "flatten":  # which only reshapes
         with pytest.raises(TypeError, match=rf"^fnn\.{row.name}: \w+.*: got complex64"):
-            row.fn(jnp.asarray(np.zeros(x.shape, np.complex64)), *rest, **row.config)
+            row.fn(jax.device_put(np.zeros(x.shape, np.complex64)), *rest, **row.config)
 
 
 @every
