@@ -7,6 +7,7 @@ attributes become arguments, and the layout, channels second in ONNX, is turned 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -134,7 +135,8 @@ def layer_norm(node: Node, x: Any, scale: Any, bias: Any = None) -> Any:
     # One position's features as the examples of one channel: the mean and deviation asked for.
     mean, var = fnn.batch_stats(x.reshape(int(np.prod(kept)), -1).T)
     y = fnn.layer_norm(x, scale, bias, eps=eps)
-    return y, mean.reshape(kept), (1 / np.sqrt(var + eps)).reshape(kept)
+    mean, var = np.asarray(mean), np.asarray(var)
+    return y, mean.reshape(kept), (1 / np.sqrt(var + np.float32(eps))).reshape(kept)
 
 
 def rms_norm(node: Node, x: Any, scale: Any) -> Any:
@@ -154,7 +156,7 @@ def dropout(node: Node, x: Any, ratio: Any = 0.5, training: Any = False) -> Any:
     if training and ratio > 0:
         raise NotSupported("the expected values are those of NumPy's random numbers")
     y = fnn.dropout(x, float(ratio), None)
-    return y, fnn.dropout(np.ones_like(x), float(ratio), None) != 0
+    return y, np.asarray(fnn.dropout(np.ones_like(x), float(ratio), None)) != 0
 
 
 def gemm(node: Node, a: Any, b: Any, c: Any = None) -> Any:
@@ -171,7 +173,7 @@ def gather(node: Node, data: Any, ids: Any) -> Any:
         raise NotSupported("embed gives NaN for a negative id instead of counting from the end")
     axis = node.get("axis", 0)
     rows = np.moveaxis(data, axis, 0)
-    y = fnn.embed(ids, rows.reshape(len(rows), -1)).reshape(ids.shape + rows.shape[1:])
+    y = np.asarray(fnn.embed(ids, rows.reshape(len(rows), -1))).reshape(ids.shape + rows.shape[1:])
     return np.moveaxis(y, range(ids.ndim), range(axis, axis + ids.ndim))
 
 
@@ -212,7 +214,7 @@ def softmax(function: Callable[..., Any]) -> Callable[..., Any]:
 def selu(node: Node, x: Any) -> Any:
     if not node.attributes:
         return fnn.selu(x)
-    return np.float32(node["gamma"]) * fnn.elu(x, alpha=node["alpha"])
+    return np.float32(node["gamma"]) * np.asarray(fnn.elu(x, alpha=node["alpha"]))
 
 
 def prelu(node: Node, x: Any, slope: Any) -> Any:
@@ -229,7 +231,7 @@ def hard_sigmoid(node: Node, x: Any) -> Any:
 
 def swish(node: Node, x: Any) -> Any:
     alpha = np.float32(node.get("alpha", 1.0))
-    return fnn.silu(alpha * x) / alpha
+    return np.asarray(fnn.silu(alpha * x)) / alpha
 
 
 def plain(function: Callable[..., Any], **defaults: Any) -> Callable[..., Any]:
@@ -256,8 +258,8 @@ def optimizer(make: Callable[..., Any], *moments: str) -> Callable[..., Any]:
         state = opt.init(params)._replace(
             step=jnp.int32(100_000), moments=dict(zip(moments, old, strict=True))
         )
-        updates, state = opt.update(grads, state, params)
-        new = [x + u for x, u in zip(params, updates, strict=True)]
+        updates, state = jax.jit(opt.update)(grads, state, params)
+        new = [x + np.asarray(u) for x, u in zip(params, updates, strict=True)]
         return [*new, *(a for name in moments for a in state.moments[name])]
 
     return call
