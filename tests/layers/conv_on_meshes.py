@@ -65,8 +65,7 @@ def reference(fn: Function, args: list[Any]) -> tuple[Any, Any]:
     return g, jax.tree.map(np.asarray, jax.jit(functools.partial(run, fn))(g, *args))
 
 
-def compare(kind: AxisType, name: str, fn: Function, args: list[Any]) -> None:
-    g, want = reference(fn, args)
+def compare(kind: AxisType, name: str, fn: Function, args: list[Any], g: Any, want: Any) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
     by_example = P("data") if g.shape[0] == X[0] else P()
     weights = {"replicated": (P(), P()), "sharded": (P(None, None, None, "data"), P())}
@@ -83,9 +82,8 @@ def compare(kind: AxisType, name: str, fn: Function, args: list[Any]) -> None:
         print(f"{kind.name}, {name}, weights {how}: {error(got, want):.1e}", flush=True)
 
 
-def compare_manual(name: str, fn: Function, args: list[Any]) -> None:
+def compare_manual(name: str, fn: Function, args: list[Any], g: Any, want: Any) -> None:
     """Every device convolves its own examples; what all share gets the sum of the gradients."""
-    g, want = reference(fn, args)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     specs = (P("data"), P("data"), P(), P())
     outs = (P("data"), (P("data"), P(), P()), P("data"))
@@ -118,10 +116,11 @@ def compare_mixed() -> None:
 def main() -> None:
     assert jax.device_count() == 8
     for name, fn, args in calls():
-        compare(AxisType.Explicit, name, fn, args)
+        case = name, fn, args, *reference(fn, args)
+        compare(AxisType.Explicit, *case)
         if name in ("conv", "transposed", "conv_im2col", "conv_winograd"):
-            compare(AxisType.Auto, name, fn, args)
-            compare_manual(name, fn, args)
+            compare(AxisType.Auto, *case)
+            compare_manual(*case)
     compare_mixed()
 
 

@@ -3,7 +3,8 @@
     python -m tests.training.killed_run FOLDER KIND KILLS SEED
 
 Processes are forked before JAX starts, so that each costs a compilation and no import. KIND is
-"arrays" or "batches". At the end the run goes on to its last epoch, and what it has is in FOLDER.
+"arrays" or "batches". FOLDER/whole is of a run that nobody kills. That of FOLDER/parts goes on to
+its last epoch after so many kills.
 """
 
 import os
@@ -75,10 +76,18 @@ def kill(folder: Path, kind: str, chance: random.Random) -> None:
 
 
 def main(folder: str, kind: str, kills: str, seed: str) -> None:
+    whole, parts = Path(folder, "whole"), Path(folder, "parts")
+    whole.mkdir()
+    parts.mkdir()
+    child = os.fork()
+    if child == 0:
+        train(whole, kind)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
     chance = random.Random(int(seed))
     for _ in range(int(kills)):
-        kill(Path(folder), kind, chance)
-    train(Path(folder), kind)
+        kill(parts, kind, chance)
+    train(parts, kind)
 
 
 if __name__ == "__main__":
