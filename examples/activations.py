@@ -11,7 +11,6 @@ Expected
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from plots import figure, label, save
 from story import arguments, confirm, table
@@ -25,12 +24,18 @@ NAMES = (
 FLAT = 0.05  # a derivative below this counts as saturated
 
 
+@jax.jit
+def curves(z):
+    """The values and the derivatives of the activations, each by name."""
+    found = {name: jax.vmap(jax.value_and_grad(getattr(fnn, name)))(z) for name in NAMES}
+    return [{name: pair[i] for name, pair in found.items()} for i in (0, 1)]
+
+
 def main(argv=None):
     args = arguments(__doc__, argv)
 
-    z = jnp.arange(-120, 121) / jnp.float32(20)
-    values = {name: np.asarray(getattr(fnn, name)(z)) for name in NAMES}
-    slopes = {name: np.asarray(jax.vmap(jax.grad(getattr(fnn, name)))(z)) for name in NAMES}
+    z = np.arange(-120, 121, dtype=np.float32) / 20
+    values, slopes = jax.device_get(curves(z))
     flat = {name: np.abs(slopes[name]) < FLAT for name in NAMES}
     table(
         ["activation", "at -6", "at 0", "at 6", "largest slope", "saturated"],
@@ -52,7 +57,7 @@ def main(argv=None):
     made.supxlabel("grey: saturated, |derivative| < 0.05", fontsize=9)
     save(made, args.out, "activations")
 
-    at = dict(zip(np.round(np.asarray(z), 2).tolist(), range(len(z)), strict=True))
+    at = dict(zip(np.round(z, 2).tolist(), range(len(z)), strict=True))
     s, t, piece = values["sigmoid"], values["tanh"], values["piecewise_linear"]
     sides = {name: (bool(flat[name][0]), bool(flat[name][-1])) for name in NAMES}
     confirm(

@@ -94,7 +94,7 @@ def by_jax(weights, biases, x, labels, name):
             h = JAX[name](h) if i < len(params) - 1 else h
         return fnn.cross_entropy(h, labels).mean()
 
-    return jax.grad(loss)(list(zip(weights, biases, strict=True)))
+    return jax.jit(jax.grad(loss))(list(zip(weights, biases, strict=True)))
 
 
 def layer_jacobian(weights, biases, x, name):
@@ -149,7 +149,7 @@ def _gap_to_jax(x, y, k, u, b, dk):
             h = fnn.tanh(z).reshape(len(x), -1)
             return fnn.cross_entropy(h @ u.reshape(-1, 10) + b, jnp.asarray(y)).mean()
 
-        return float(np.abs(np.asarray(jax.grad(loss)(jnp.asarray(k))) - dk).max())
+        return float(np.abs(np.asarray(jax.jit(jax.grad(loss))(k)) - dk).max())
 
 
 def main(argv=None):
@@ -178,9 +178,9 @@ def main(argv=None):
                 x = fnn.tanh(x @ w + b)
             return x
 
-        jacobian = np.asarray(jax.jacobian(network)(jnp.asarray(point)))
+        jacobian = np.asarray(jax.jit(jax.jacobian(network))(point))
         a = rng.standard_normal(4)
-        rho = np.asarray(jax.jacobian(lambda m: m @ a)(jnp.ones((3, 4))))  # (i, k, j)
+        rho = np.asarray(jax.jit(jax.jacobian(lambda m: m @ a))(np.ones((3, 4))))  # (i, k, j)
     product = layer_jacobian(weights, biases, point, "tanh")
     rule = np.einsum("ik,j->ikj", np.eye(3), a)
 
