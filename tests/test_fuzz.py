@@ -64,7 +64,7 @@ class Draw:
         return self.data.draw(st.sampled_from(options))
 
     def array(self, x: Any) -> Any:
-        return jnp.asarray(x, self.dtype)
+        return jax.device_put(np.asarray(x).astype(self.dtype))
 
     def real(self, *shape: int) -> Any:
         return self.array(self.size * self.rng.standard_normal(shape))
@@ -103,7 +103,7 @@ def configured(d: Draw) -> Call:
         (fnn.gelu, {"approximate": False},
          lambda x, **_: activations.gelu_exact(x.ravel())[0].reshape(x.shape)),
     )  # fmt: skip
-    return Call(fn, (x,), config, oracle, scale=1 + float(jnp.abs(x).max()))
+    return Call(fn, (x,), config, oracle, scale=1 + float(np.abs(x).max()))
 
 
 def gated(d: Draw) -> Call:
@@ -130,7 +130,7 @@ def normalized(d: Draw) -> Call:
         total = np.log(np.exp(x).sum(axis))
         return {"softmax": np.exp(log_p), "log_softmax": log_p, "logsumexp": total}[fn.__name__]
 
-    scale = 1 + 2 * float(jnp.abs(x).max())
+    scale = 1 + 2 * float(np.abs(x).max())
     return Call(fn, (x,), {"axis": axis, "where": where}, oracle, 3, scale)
 
 
@@ -154,9 +154,9 @@ def by_entry(d: Draw) -> Call:
 
 def of_classes(d: Draw) -> Call:
     n, k = d.pick(1, 3), d.pick(2, 5)
-    x, labels = d.real(n, k), jnp.asarray(d.rng.integers(0, k, n))
+    x, labels = d.real(n, k), jax.device_put(d.rng.integers(0, k, n))
     soft, weights = d.array(d.rng.dirichlet(np.ones(k), n)), d.maybe(d.positive(k))
-    scale = 4 + 8 * float(jnp.abs(x).max())
+    scale = 4 + 8 * float(np.abs(x).max())
     fn, target, config, oracle = d.pick(
         (fnn.cross_entropy, labels,
          {"label_smoothing": d.pick(0.0, 0.25), "weights": weights, "ignore": d.pick(None, 0)},
@@ -199,7 +199,7 @@ def of_lines(d: Draw) -> Call:
         scale = float(linear.dense(*(abs(np.float64(a)) for a in (x, w))).max()) + d.size
         return Call(fnn.dense, (x, w, d.maybe(d.real(o))), {}, linear.dense, i + 1, scale)
     if d.pick(True, False):
-        ids = jnp.asarray(d.rng.integers(-1, 5, lead))
+        ids = jax.device_put(d.rng.integers(-1, 5, lead))
         return Call(fnn.embed, (ids, d.real(4, o)), {}, linear.embed)
     return Call(fnn.flatten, (d.real(*lead, i),), {}, lambda x: x.reshape(len(x), -1))
 
@@ -257,14 +257,14 @@ def pool(d: Draw) -> Call:
         config["p"] = d.pick(1, 2, 3)
     if kind == "avg_pool":
         config["count_include_pad"] = d.pick(True, False)
-    scale = int(np.prod(config["window"])) * float(jnp.abs(x).max())
+    scale = int(np.prod(config["window"])) * float(np.abs(x).max())
     return Call(getattr(fnn, name), (x,), config, getattr(pooling, kind), 9, scale)
 
 
 def regions(d: Draw) -> Call:
     x, name = d.real(2, 4, 5, 2), d.pick("max", "avg")
     reduce = {"max": np.max, "avg": np.mean}[name]
-    scale = float(jnp.abs(x).max())
+    scale = float(np.abs(x).max())
     if d.pick(True, False):
         fn = getattr(fnn, f"global_{name}_pool")
         return Call(fn, (x,), {}, lambda x: reduce(x, (1, 2)), 20, scale)
@@ -296,7 +296,7 @@ def recurrence(d: Draw) -> Call:
     n, time, f, units = d.pick(1, 2), d.pick(1, 3), d.pick(1, 2), d.pick(1, 2)
     gates = {"rnn": 1, "lstm": 4, "gru": 3}[name]
     x, wx, wh = d.real(n, time, f), d.real(f, gates * units), d.real(units, gates * units)
-    config = {"lengths": d.maybe(jnp.asarray(d.rng.integers(0, time + 1, n))),
+    config = {"lengths": d.maybe(jax.device_put(d.rng.integers(0, time + 1, n))),
               "reverse": d.pick(True, False)}  # fmt: skip
     oracle = getattr(recurrent, name)
     return Call(getattr(fnn, name), (x, wx, wh, d.real(gates * units)), config, oracle, 4096, 1)
