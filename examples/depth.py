@@ -105,8 +105,13 @@ def sigmoid_gradients(net, batch, conv):
     """The norm of every layer's gradient at the start, with sigmoid units and Xavier's weights."""
     params = start(net, xavier=True)
     loss = functools.partial(mean_loss, net=net, act=fnn.sigmoid, conv=conv)
-    grads = jax.jit(jax.grad(loss))(params, batch)
-    return np.array([n.gradient for n in layers_of(fnn.analysis.norms(params, grads, grads))])
+
+    @jax.jit
+    def norms(params, batch):
+        grads = jax.grad(loss)(params, batch)
+        return [n.gradient for n in layers_of(fnn.analysis.norms(params, grads, grads))]
+
+    return np.array(norms(params, batch))
 
 
 def main(argv=None):
@@ -117,11 +122,11 @@ def main(argv=None):
     nets = FOUR if full else NARROW
     if args.quick:
         nets = {name: halved(net) for name, net in NARROW.items()}
-    examples, size, epochs = (480, 16, 2) if args.quick else (1408, 64, 3)
+    examples, held, size, epochs = (400, 200, 16, 2) if args.quick else (1408, None, 64, 3)
     rate = 1e-4 if full else 1e-3
     conv = fnn.conv if full else fnn.conv_lax  # which is as fast here, and compiles sooner
     train_part, test_part = fnn.data.digits()
-    data, test = enlarged(train_part, examples), enlarged(test_part, None)
+    data, test = enlarged(train_part, examples), enlarged(test_part, held)
     statistics = fnn.fit_standardize(data.x)
     data, test = (part._replace(x=fnn.standardize(part.x, **statistics)) for part in (data, test))
 
