@@ -1,11 +1,10 @@
-"""The table of public functions on eight devices; `test_meshes.py` runs this, for one kind of axis.
+"""The table of public functions on eight devices; `test_meshes.py` runs this.
 
 On explicit and on manual axes, where types say how every result is sharded, each row is traced: its
 value, and its gradients with the value as cotangent. `COMPILED` rows are computed too, all in one
 program, and compared with one device.
 """
 
-import sys
 import zlib
 from collections.abc import Sequence
 from functools import partial
@@ -68,7 +67,8 @@ def by_hand(row: Row, args: Sequence[Any]) -> Any:
     return jax.shard_map(here, mesh=mesh, in_specs=(specs(row, args),), out_specs=P("data"))(args)
 
 
-def main(kind: str) -> None:
+def on_axes(kind: str) -> None:
+    """Print the errors on a mesh with one kind of axis."""
     rows = COMPILED[kind]
     one = by_hand if kind == "Manual" else run
     mesh = jax.make_mesh(
@@ -95,9 +95,10 @@ def main(kind: str) -> None:
     if kind == "Manual":  # pooling has examples only
         want = jax.tree.map(lambda y: y.reshape(DEVICES, -1, *y.shape[1:]), want)
     for row in rows:
-        print(f"{row.name}: {error(got[row.name], want[row.name]):.1e}", flush=True)
+        print(f"{kind} {row.name}: {error(got[row.name], want[row.name]):.1e}", flush=True)
 
 
 if __name__ == "__main__":
     strict()
-    main(sys.argv[1])
+    for kind in COMPILED:
+        on_axes(kind)
