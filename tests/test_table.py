@@ -101,30 +101,24 @@ def test_coverage() -> None:
 
 
 @every
-def test_jit_traces_once_and_agrees(row: Row) -> None:
-    traces = []
-
-    @jax.jit
-    def once(*args: Any) -> Any:
-        traces.append(1)
-        return call(row, args)
-
-    args = arguments(row)
-    for got, want in zip(once(*args), call(row, args), strict=True):
-        close(got, want, length=8)
-    once(*arguments(row))
-    assert len(traces) == 1
-
-
-@every
-def test_vmap_is_a_loop(row: Row) -> None:
-    args = arguments(row)
+def test_jit_traces_once_and_vmap_is_a_loop(row: Row) -> None:
+    args, traces = arguments(row), []
     flipped = [jax.device_put(np.asarray(a)[::-1]) if a.ndim and is_float(a) else a for a in args]
     pairs = [np.stack(pair) for pair in zip(args, flipped, strict=True)]
-    both = jax.jit(jax.vmap(lambda *a: call(row, a)))(*pairs)
-    for place, one in enumerate((args, flipped)):
-        for got, want in zip(both, call(row, one), strict=True):
+
+    @jax.jit
+    def once(args: Any, pairs: Any) -> Any:
+        traces.append(1)
+        return call(row, args), jax.vmap(lambda *a: call(row, a))(*pairs)
+
+    one, both = once(args, pairs)
+    for got, want in zip(one, call(row, args), strict=True):
+        close(got, want, length=8)
+    for place, alone in enumerate((args, flipped)):
+        for got, want in zip(both, call(row, alone), strict=True):
             close(np.asarray(got)[place], want, length=64)
+    once(arguments(row), pairs)
+    assert len(traces) == 1
 
 
 @over([row for row in ROWS if row.smooth])
