@@ -54,7 +54,6 @@ def gradient_by_time(
     check_array(name, "x", x)
     if jnp.ndim(x) < 2:
         raise wrong(name, "x", describe(x), "shape (n, time, ...)")
-    xs = jnp.swapaxes(jnp.asarray(x), 0, 1)
 
     def forward(state: Any, x: Any) -> tuple[Any, Any]:
         new = step(state, x)
@@ -67,9 +66,15 @@ def gradient_by_time(
         (g,) = pull(g)
         return g, global_norm(g)
 
-    last, before = lax.scan(forward, state, xs)
-    value, pull = jax.vjp(loss, last)
-    check_scalar(name, value)
-    (g,) = pull(jnp.ones_like(value))
-    _, norms = lax.scan(back, g, (before, xs), reverse=True)
-    return jnp.concatenate([global_norm(g)[None], norms[::-1]])
+    @jax.jit
+    def norms(state: Any, x: jax.Array) -> jax.Array:
+        xs = jnp.swapaxes(x, 0, 1)
+        last, before = lax.scan(forward, state, xs)
+        value, pull = jax.vjp(loss, last)
+        check_scalar(name, value)
+        (g,) = pull(jnp.ones_like(value))
+        _, earlier = lax.scan(back, g, (before, xs), reverse=True)
+        return jnp.concatenate([global_norm(g)[None], earlier[::-1]])
+
+    found: jax.Array = norms(state, x)
+    return found
