@@ -198,8 +198,9 @@ def _unpack_leaf(leaf: Any, path: str, arrays: Mapping[str, Any]) -> Any:
         return leaf["number"]
     if "key" in leaf:
         data = np.frombuffer(arrays[path], np.uint32).reshape(*leaf["shape"], *leaf["words"])
-        return jax.random.wrap_key_data(jnp.asarray(data), impl=leaf["key"])
+        return jax.random.wrap_key_data(jnp.asarray(data, data.dtype), impl=leaf["key"])
     dtype = jnp.dtype(leaf["dtype"])
     if not _is_jax(dtype):
         raise Unfit(f"{path!r} as {_kind(leaf)}", 'jax.config.update("jax_enable_x64", True)')
-    return jnp.asarray(np.frombuffer(arrays[path], dtype).reshape(leaf["shape"]))
+    own = np.frombuffer(arrays[path], dtype).reshape(leaf["shape"]).copy()  # not the whole file
+    return jnp.asarray(own, dtype)  # which compiles no program, as it would without the dtype

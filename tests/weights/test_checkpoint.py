@@ -63,6 +63,14 @@ def ones(n: int = 1) -> np.ndarray:
     return np.ones(n, np.float32)
 
 
+def test_loading_compiles_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.safetensors"
+    fnn.save(path, {"w": np.ones((7, 11, 5), np.float32), "v": np.ones((5, 11, 7), np.int8)})
+    with jax.log_compiles():
+        fnn.load(path)
+    assert "Compiling" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "tree",
     [
