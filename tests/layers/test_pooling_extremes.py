@@ -76,20 +76,22 @@ POWERS = (1, 1.5, 2, 3, 7.5, 100)
 @pytest.mark.parametrize("config", [{"window": 2}, {"window": 3, "stride": 1, "padding": 1}])
 def test_a_norm_neither_overflows_nor_vanishes(form: str, config: dict[str, Any]) -> None:
     """Value and gradient over 76 decades; a power of a rounded number has p times its error."""
-    pool, wide, powers = getattr(fnn, "lp_pool" + form), EXTREME.astype(np.longdouble), POWERS
-    wants = [oracle.lp_pool(wide, p=p, **config) for p in powers]
+    pool, wide = getattr(fnn, "lp_pool" + form), EXTREME.astype(np.longdouble)
+    wants = [oracle.lp_pool(wide, p=p, **config) for p in POWERS]
     fits = [want < np.finfo(np.float32).max for want in wants]
 
     @jax.jit
     def results(x: Any, cts: Any) -> Any:
-        pairs = zip(powers, cts, strict=True)
+        pairs = zip(POWERS, cts, strict=True)
         return [value_and_gradient(pool, config | {"p": p}, x, ct) for p, ct in pairs]
 
-    found = results(EXTREME, [fit.astype(np.float32) for fit in fits])
-    for p, want, fit, (y, got) in zip(powers, wants, fits, found, strict=True):
-        np.testing.assert_allclose(np.asarray(y)[fit], want[fit].astype(float), rtol=1e-6)
+    found = jax.tree.map(np.asarray, results(EXTREME, [fit.astype(np.float32) for fit in fits]))
+    for p, want, fit, (y, got) in zip(POWERS, wants, fits, found, strict=True):
+        said = f"p = {p}"
+        np.testing.assert_allclose(y[fit], want[fit].astype(float), rtol=1e-6, err_msg=said)
         slopes = oracle.lp_pool_gradient(wide, p=p, ct=fit.astype(np.longdouble), **config)
-        np.testing.assert_allclose(got, slopes.astype(float), rtol=0, atol=3e-7 * max(4, p))
+        slopes, atol = slopes.astype(float), 3e-7 * max(4, p)
+        np.testing.assert_allclose(got, slopes, rtol=0, atol=atol, err_msg=said)
 
 
 @forms
