@@ -55,18 +55,10 @@ def test_padding_changes_no_bit(name: str, reverse: bool) -> None:
     assert (gradients[0][~REAL[..., 0]] == 0).all()
     assert all((s[1] == h[1]).all() for s in jax.tree.leaves(last))
     assert all((g[1] != 0).any() for g in jax.tree.leaves(gradients[3]))
-
-    @jax.jit
-    def each(x: Any, wx: Any, wh: Any, state: Any) -> Any:
-        """Sequences alone, without lengths."""
-        found = []
-        for i in (2, 3):
-            alone, start = jax.tree.map(lambda a, i=i: a[i : i + 1], (x[:, : LENGTHS[i]], state))
-            found.append(fn(alone, wx, wh, state=start, reverse=reverse, **config))
-        return found
-
-    results = jax.tree.map(np.asarray, each(x, wx, wh, state))
-    for i, (y_alone, last_alone) in zip((2, 3), results, strict=True):
+    for i in (2, 3):  # as the sequence alone, without lengths
+        alone = jax.tree.map(lambda a, i=i: a[i : i + 1], (x[:, : LENGTHS[i]], state))
+        y_alone, last_alone = fn(alone[0], wx, wh, state=alone[1], reverse=reverse, **config)
+        y_alone, last_alone = jax.tree.map(np.asarray, (y_alone, last_alone))
         close(y[i, : LENGTHS[i]], y_alone[0], length=F + UNITS)
         jax.tree.map(lambda a, b, i=i: close(a[i], b[0], length=F + UNITS), last, last_alone)
 
