@@ -35,6 +35,7 @@ from fnn.windows import Windows
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
 LARGE = 20  # outputs along each of the last two axes of a volume
+RAGGED = 1.18  # places of the tiles of minimal filtering, over those of the output that they cover
 SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
@@ -96,11 +97,18 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     if not small or form.groups > 1:
         return None
     if len(ones) == 3:
-        large = min(form.out[-2:]) >= LARGE
-        return "volume, small window, large" if least >= WIDE and large else None
+        if least < WIDE or min(form.out[-2:]) < LARGE:
+            return None
+        return f"volume, small window, large{', ragged' if _covered(form) > RAGGED else ''}"
     if least < (DEEP if len(ones) == 2 else 2 * DEEP):  # on one axis it saves less
         return None
     return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
+
+
+def _covered(form: Form) -> float:
+    """The places that the tiles of six points cover, for each place of the output."""
+    pairs = zip(form.out[-2:], form.windows.size[-2:], strict=True)
+    return math.prod(-(-o // (7 - k)) * (7 - k) / o for o, k in pairs)
 
 
 def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
