@@ -154,6 +154,7 @@ def write(folder: Path) -> str:
         every = (f for f in sorted(RESULTS.iterdir()) if f != QUICK)
         folders = [f for f in every if any(sections(read(f)))]  # a sweep alone has no table
         fill(README, "\n\n".join(markdown(f) for f in folders))
-        fill(FRONT, "\n\n".join(front(f) for f in folders if not kept(f)))
+        whole = [f for f in folders if not kept(f) and "training" in read(f)]
+        fill(FRONT, "\n\n".join(map(front, whole)))
         drawn = [*drawn, README, FRONT]
     return "\n".join(str(path) for path in drawn)
