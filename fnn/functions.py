@@ -145,7 +145,7 @@ def variant(
     return jitted(static=made.static, ranges=made.ranges)(cast(F, derived))
 
 
-_signature = functools.cache(inspect.signature)  # one for all variants: half of their objects
+_signature = functools.cache(inspect.signature)  # one for all variants of a function
 
 
 def _readers(

@@ -45,7 +45,7 @@ settings.register_profile("long", max_examples=10_000)
 QUICK = {
     "": "fuzz functions house systems trees windows",
     "kernels/conv": "compiled",
-    "kernels/pool": "rule",
+    "kernels/pool": "compiled rule",
     "layers": "backprop_by_hand conv_systems dropout linear pooling_systems recurrent_systems",
     "losses": "landscape metrics",
     "analysis": "rates sizes time watching",

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from fnn.checks import check_int
@@ -58,6 +59,11 @@ def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: i
         after, state, value = step(params, state, ())
         return (after, state), (params, value)
 
-    start = params, optimizer.init(params)
-    _, (points, values) = jax.lax.scan(advance, start, length=steps + 1)  # the last step is unused
-    return Trajectory(points, values)
+    @jax.jit
+    def whole(start: tuple[Any, Any]) -> Trajectory:
+        (last, _), (before, values) = jax.lax.scan(advance, start, length=steps)
+        points = jax.tree.map(lambda b, x: jnp.concatenate([b, x[None]]), before, last)
+        return Trajectory(points, jnp.append(values, loss(last)))
+
+    found: Trajectory = whole((params, optimizer.init(params)))
+    return found

@@ -197,10 +197,15 @@ def _unpack_leaf(leaf: Any, path: str, arrays: Mapping[str, Any]) -> Any:
     if "number" in leaf:
         return leaf["number"]
     if "key" in leaf:
-        data = np.frombuffer(arrays[path], np.uint32).reshape(*leaf["shape"], *leaf["words"])
-        return jax.random.wrap_key_data(jnp.asarray(data, data.dtype), impl=leaf["key"])
+        data = _own(arrays[path], np.uint32, [*leaf["shape"], *leaf["words"]])
+        return jax.random.wrap_key_data(data, impl=leaf["key"])
     dtype = jnp.dtype(leaf["dtype"])
     if not _is_jax(dtype):
         raise Unfit(f"{path!r} as {_kind(leaf)}", 'jax.config.update("jax_enable_x64", True)')
-    own = np.frombuffer(arrays[path], dtype).reshape(leaf["shape"]).copy()  # not the whole file
-    return jnp.asarray(own, dtype)  # which compiles no program, as it would without the dtype
+    return _own(arrays[path], dtype, leaf["shape"])
+
+
+def _own(buffer: Any, dtype: Any, shape: list[int]) -> jax.Array:
+    """Return a part of a file as an array that does not keep the whole file in memory."""
+    numbers = np.frombuffer(buffer, dtype).reshape(shape).copy()
+    return jnp.asarray(numbers, numbers.dtype)  # without the dtype it compiles a program per shape

@@ -137,7 +137,7 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
 
 
 def _plane(win: Windows, few: bool, c_in: int, c_out: int) -> str:
-    """The kind of a form of two axes, without stride and groups."""
+    """The kind of a form of two axes and several input channels, without stride and groups."""
     taps, least = math.prod(win.size), min(c_in, c_out)
     if least < NARROW and max(c_in, c_out) < WIDE:
         return "narrow input and output"
