@@ -19,8 +19,9 @@ def kept_apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Keep what is done before from merging with what is done after.
 
     A copy that several later operations read would become part of each of them, and be computed as
-    often. Test, from JAX 0.11 on: `tests/kernels/pool/test_compiled.py`. A transpose would become part of a product,
-    which then walks through memory in long steps. Test: `tests/kernels/recurrent/test_compiled.py`.
+    often. Test, from JAX 0.11 on: `tests/kernels/pool/test_compiled.py`. A transpose would become
+    part of a product, which then walks through memory in long steps. Test:
+    `tests/kernels/recurrent/test_compiled.py`.
     """
     return tuple(lax.optimization_barrier(arrays))
 
