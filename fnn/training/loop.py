@@ -18,6 +18,10 @@ from fnn.training.report import Run
 from fnn.training.step import Learner, Observer, Plan, Seen, take_step
 from fnn.trees import all_finite
 
+# Its trace is kept: `_nothing` asks for the same one as the loop.
+once = functools.partial(jax.jit, static_argnums=0, inline=True)
+one_step = once(take_step)
+
 
 class Feed(Protocol):
     """What gives the loop its batches."""
@@ -133,7 +137,7 @@ def advance(
     def step(i: Any, carry: tuple[Learner, Tally], size: int) -> tuple[Learner, Tally]:
         learner, tally = carry
         batch = feed.batch(i, size)
-        after, seen = take_step(plan, learner, batch, _key(plan, place, i))
+        after, seen = one_step(plan, learner, batch, _key(plan, place, i))
         tally = _counted(tally, seen, size)
         if watch is not None:
             tally = _observed(watch, place.step + i, tally, learner.params, seen, batch)
@@ -175,10 +179,10 @@ def _nothing(plan: Plan, watch: Watch | None, learner: Learner, feed: Feed, plac
 
     def first() -> tuple[Any, Any]:
         batch = feed.batch(0, feed.size)
-        _, seen = take_step(plan, learner, batch, _key(plan, place, 0))
+        _, seen = one_step(plan, learner, batch, _key(plan, place, 0))
         return seen.aux, None if watch is None else _observe(watch, learner.params, seen, batch)
 
-    aux, values = jax.eval_shape(first)  # costs one more trace of the loss
+    aux, values = jax.eval_shape(first)
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, _sum_dtype(x.dtype)), aux)
     if watch is None:
         return Tally(jnp.zeros(()), sums)
@@ -214,5 +218,6 @@ def _observed(watch: Watch, step: Any, tally: Tally, params: Any, seen: Seen, ba
     return new
 
 
+@once
 def _observe(watch: Watch, params: Any, seen: Seen, batch: Any) -> Any:
     return watch.observe(params, seen.grads, seen.updates, batch)

@@ -146,7 +146,8 @@ def test_what_the_loss_returns_is_checked(loss: Any, config: Any, message: str) 
         )
 
 
-def test_the_loss_is_traced_once_without_aux() -> None:
+@pytest.mark.parametrize("observe", [None, lambda params, grads, updates, batch: grads])
+def test_the_loss_is_traced_once(observe: Any) -> None:
     loss, traces = counted(squares)
-    list(fnn.train(loss, start(), fnn.sgd(0.1), BATCHES[:2], epochs=2, key=KEY))
+    list(fnn.train(loss, start(), fnn.sgd(0.1), BATCHES[:2], epochs=2, key=KEY, observe=observe))
     assert len(traces) == 1
