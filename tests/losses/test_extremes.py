@@ -84,7 +84,7 @@ def test_errors(dtype: Any) -> None:
     def results(x: Any, y: Any) -> Any:
         return [value_and_slopes(loss, x, y) for loss, _ in BY_ENTRY]
 
-    got = results(*(jnp.asarray(a, dtype) for a in (x, y)))
+    got = results(x.astype(dtype), y.astype(dtype))
     for (value, (dx, dy)), (_, oracle) in zip(got, BY_ENTRY, strict=True):
         exact, flat = oracle(x, y), oracle(flushed(x, dtype), flushed(y, dtype))
         none = oracle(flushed(x - y, dtype), 0)  # their difference is subnormal
@@ -97,30 +97,31 @@ def test_errors(dtype: Any) -> None:
 def test_yes_and_no(dtype: Any) -> None:
     x = special(dtype, 80.0)
     cases = [
-        *((fnn.binary_cross_entropy, oracles.binary_cross_entropy, y, {}) for y in (0, 1, 0.25)),
-        *((fnn.binary_cross_entropy, oracles.binary_cross_entropy, y, {"pos_weight": w})
-          for y in (0, 1, 0.25) for w in (0.0, 3.0)),
-        *((fnn.hinge, oracles.hinge, y, {}) for y in (-1, 1)),
+        *((fnn.binary_cross_entropy, oracles.binary_cross_entropy, (0, 1, 0.25), config)
+          for config in ({}, {"pos_weight": 0.0}, {"pos_weight": 3.0})),
+        (fnn.hinge, oracles.hinge, (-1, 1), {}),
     ]  # fmt: skip
 
     @jax.jit
     def results(x: Any) -> Any:
-        return [
-            value_and_slopes(functools.partial(loss, labels=jnp.full_like(x, y), **config), x)
-            for loss, _, y, config in cases
+        found = []
+        for loss, _, ys, config in cases:
+            labels = jnp.stack([jnp.full_like(x, y) for y in ys])
+            each = functools.partial(loss, labels=labels, **config)
+            found.append(value_and_slopes(each, jnp.broadcast_to(x, labels.shape)))
+        zeros = jnp.zeros(4, dtype)
+        return found, [
+            fnn.binary_cross_entropy(zeros, jnp.array([-0.5, 1.5, np.inf, np.nan], dtype)),
+            fnn.hinge(zeros, jnp.array([0, 2, np.inf, np.nan], dtype)),
         ]
 
-    for (value, (slope,)), (_, oracle, y, config) in zip(
-        results(jnp.asarray(x, dtype)), cases, strict=True
-    ):
-        want = oracle(x, y, **config)
-        agree(value, np.where(np.isnan(x), np.nan, want[0]))
-        agree(slope[:-1], want[1][:-1])  # at NaN the hinge is flat
-    for loss, bad in (
-        (fnn.binary_cross_entropy, (-0.5, 1.5, np.inf, np.nan)),
-        (fnn.hinge, (0.0, 2.0, np.inf, np.nan)),
-    ):
-        assert np.isnan(loss(jnp.zeros(4, dtype), jnp.asarray(bad, dtype))).all()
+    found, unknown = results(x.astype(dtype))
+    for (values, (slopes,)), (_, oracle, ys, config) in zip(found, cases, strict=True):
+        for value, slope, y in zip(np.asarray(values), np.asarray(slopes), ys, strict=True):
+            want = oracle(x, y, **config)
+            agree(value, np.where(np.isnan(x), np.nan, want[0]))
+            agree(slope[:-1], want[1][:-1])  # at NaN the hinge is flat
+    assert np.isnan(unknown).all()
 
 
 def probabilities(x: np.ndarray) -> np.ndarray:
@@ -144,23 +145,23 @@ TARGETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 0.25, 0.
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
 def test_classes(dtype: Any) -> None:
     x = rows(dtype, 3)[0]
+    soft = np.repeat(TARGETS[:, None].astype(dtype), len(x), 1)
+    labels = soft[:3].argmax(-1)
 
-    def label(x: Any, k: int) -> Any:
-        return jnp.full(x.shape[:-1], k)
+    @jax.jit
+    def results(x: Any, labels: Any, soft: Any) -> Any:
+        losses = [
+            lambda x: fnn.cross_entropy(x[:3], labels),
+            lambda x: fnn.cross_entropy(x[:3], labels, label_smoothing=0.25),
+            lambda x: fnn.cross_entropy(x, soft),
+            lambda x: fnn.kl_divergence(x, soft),
+            lambda x: fnn.perplexity(x[:3, :, None], labels[:, :, None]),
+        ]
+        return [value_and_slopes(loss, x) for loss in losses]
 
-    def soft(x: Any, q: Any) -> Any:
-        return jnp.broadcast_to(jnp.asarray(q, x.dtype), x.shape)
-
-    losses = [
-        *(lambda x, k=k: fnn.cross_entropy(x, label(x, k)) for k in range(3)),
-        *(lambda x, k=k: fnn.cross_entropy(x, label(x, k), label_smoothing=0.25) for k in range(3)),
-        *(lambda x, q=q: fnn.cross_entropy(x, soft(x, q)) for q in TARGETS),
-        *(lambda x, q=q: fnn.kl_divergence(x, soft(x, q)) for q in TARGETS),
-        *(lambda x, k=k: fnn.perplexity(x[:, None], label(x, k)[:, None]) for k in range(3)),
-    ]
-    *got, a, b, c = jax.jit(lambda x: [value_and_slopes(loss, x) for loss in losses])(
-        jnp.asarray(x, dtype)
-    )
+    found = results(np.repeat(x.astype(dtype)[None], len(soft), 0), labels, soft)
+    pairs = [zip(*map(np.asarray, (v, slope)), strict=False) for v, (slope,) in found]
+    *got, a, b, c = itertools.chain.from_iterable(pairs)
 
     p = probabilities(x)
     cost, here = costs(x, p), ~np.isneginf(x)
@@ -177,11 +178,11 @@ def test_classes(dtype: Any) -> None:
     finite = np.where(np.isfinite(x), x, 0)
     far = finite.max(-1) - finite.min(-1) > top  # documented: there the loss is infinite
     eps = FACTOR * float(jnp.finfo(dtype).eps)
-    for (value, (slope,)), (q, less) in zip(got, asked, strict=True):
+    for (value, slope), (q, less) in zip(got, asked, strict=True):
         want = np.where(absent, 0, oracles.times(q, cost).sum(-1) - less)
         agree(value, want, np.where(far, np.inf, want), slack=eps)
         agree(slope, np.where(absent[:, None], 0, p - q), slack=eps)
-    for (value, (slope,)), q in zip((a, b, c), TARGETS, strict=False):
+    for (value, slope), q in zip((a, b, c), TARGETS, strict=False):
         want = np.where(absent, 1, np.exp(oracles.times(q, cost).sum(-1)))
         agree(value, want)
         some = np.isfinite(np.asarray(value, np.float64))
@@ -205,11 +206,12 @@ def test_directions(dtype: Any) -> None:
     keep = np.arange(len(x)) % 7 == 0
     x, y = x[keep], y[keep]
     value, (dx, _) = jax.jit(functools.partial(value_and_slopes, fnn.cosine_distance))(
-        *(jnp.asarray(a, dtype) for a in (x, y))
+        x.astype(dtype), y.astype(dtype)
     )
+    value, dx = np.asarray(value), np.asarray(dx)
     unknown = np.isnan(x).any(-1) | np.isnan(y).any(-1)
     zero = ~flushed(x, dtype).any(-1) | ~flushed(y, dtype).any(-1)
-    assert np.isnan(np.asarray(value)[unknown & ~zero]).all()
+    assert np.isnan(value[unknown & ~zero]).all()
     x, y, value, dx = (a[~unknown] for a in (x, y, value, dx))
     eps = FACTOR * float(jnp.finfo(dtype).eps)
     a, b = flushed(x, dtype), flushed(y, dtype)
@@ -221,31 +223,39 @@ def test_directions(dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
 def test_metrics(dtype: Any) -> None:
     x = rows(dtype, 3)[0]
-    scores = jnp.asarray(x, dtype)
+    known = ~np.isnan(x).any(-1)
+    labels = np.repeat(np.arange(3)[:, None], len(x), 1)
+
+    @jax.jit
+    def results(scores: Any, labels: Any) -> Any:
+        each = jnp.broadcast_to(scores, (3, *scores.shape))
+        ranks = [fnn.top_k_accuracy(each, labels, k=k) for k in (1, 2)]
+        tables = [fnn.confusion_matrix(s, labels[0, : len(s)]) for s in (scores[known], scores)]
+        return ranks, tables
 
     def place(x: np.ndarray, label: int) -> np.ndarray:
         own = x[:, [label]]
         ahead = (x > own) | ((x == own) & (np.arange(3) < label)) | np.isnan(x) | np.isnan(own)
         return ahead.sum(-1)
 
-    for label, k in itertools.product(range(3), (1, 2)):
-        got = fnn.top_k_accuracy(scores, jnp.full(len(x), label), k=k)
-        agree(got, place(x, label) < k, place(flushed(x, dtype), label) < k)
-    known = ~np.isnan(x).any(-1)
-    counted = fnn.confusion_matrix(scores[known], jnp.zeros(known.sum(), int))
+    ranks, (counted, unknown) = results(x.astype(dtype), labels)
+    for k, hits in zip((1, 2), ranks, strict=True):
+        for label, got in enumerate(np.asarray(hits)):
+            agree(got, place(x, label) < k, place(flushed(x, dtype), label) < k)
     wanted = [np.bincount(a[known].argmax(-1), minlength=3) for a in (x, flushed(x, dtype))]
     assert counted[0].tolist() in [w.tolist() for w in wanted]
-    assert np.isnan(fnn.confusion_matrix(scores, jnp.zeros(len(x), int))).all()
+    assert np.isnan(unknown).all()
 
 
 def test_penalties() -> None:
-    for dtype in (*DTYPES, jnp.float32):
-        w = special(dtype)
-        for penalty, term, slope in (
-            (fnn.l1_penalty, np.abs(w), np.sign(w)),
-            (fnn.l2_penalty, w**2 / 2, w),
-        ):
-            each = jnp.asarray(w, dtype)[:, None]
-            value, got = jax.vmap(jax.value_and_grad(penalty))(each)
+    penalties = (fnn.l1_penalty, fnn.l2_penalty)
+    each = [special(dtype).astype(dtype)[:, None] for dtype in DTYPES]
+    slopes = [jax.vmap(jax.value_and_grad(penalty)) for penalty in penalties]
+    found = jax.jit(lambda ws: [[f(w) for f in slopes] for w in ws])(each)
+    for w, pairs in zip(each, found, strict=True):
+        wide = w[:, 0].astype(float)
+        large = np.abs(wide) >= float(jnp.finfo(w.dtype).tiny)
+        exact = [(np.abs(wide), np.sign(wide)), (wide**2 / 2, wide)]
+        for (value, got), (term, slope) in zip(pairs, exact, strict=True):
             agree(value, term)
-            agree(got[:, 0], slope, slope * (np.abs(w) >= float(jnp.finfo(dtype).tiny)))
+            agree(got[:, 0], slope, slope * large)
