@@ -5,8 +5,8 @@ and the input gradient is again a convolution (`fnn.kernels.conv.adjoint`), or w
 transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
 
 - Blocks. Only `BUDGET` bytes of both factors exist at a time, so that a block is still in the cache
-  when the product reads it: a loop goes over blocks of examples. Where one example alone would take
-  more than `WHOLE` budgets, its rows are cut into stretches, which then count as examples.
+  when the product reads it: a loop goes over blocks of examples, or over stretches of the rows of
+  one where one alone takes more.
 - Folding. Without a stride, the last axis needs no patches: multiply with its taps side by side as
   columns, and add up what each tap gives, moved by its place. A window of 3x3 then copies three
   patches instead of nine, and the product is three times as wide.
@@ -30,10 +30,10 @@ from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.col2im import applies, col2im
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor, varying
+from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
-WHOLE = 4  # budgets that one example may take before its rows are cut, which costs a quarter more
 LANES = 16
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -42,8 +42,8 @@ class Blocks(NamedTuple):
     """How one convolution is cut.
 
     Attributes:
-        examples: in a block; where rows are cut, stretches of rows count as examples.
-        rows: of output in a stretch.
+        examples: in a block.
+        rows: of output in a block.
         joined: groups in one product.
         folded: whether the last axis' taps are columns of the product, not patches.
     """
@@ -75,9 +75,9 @@ def _fit(n: int, width: int, form: Form, folded: bool) -> tuple[int, int]:
     """Examples and rows in a block; its products have rows of ``width`` bytes."""
     rows, *inner = _places(form, folded)
     row = width * math.prod(inner)
-    if row * rows <= WHOLE * BUDGET:
+    if row * rows <= BUDGET:
         return divisor(n, BUDGET // (row * rows)), form.out[0]
-    return 1, divisor(form.out[0], BUDGET // row)
+    return 1, fitting(form.out[0], row * rows, BUDGET)
 
 
 def _places(form: Form, folded: bool) -> tuple[int, ...]:
@@ -89,13 +89,15 @@ class _Walk(NamedTuple):
     """The loop over blocks.
 
     Attributes:
-        form: of one example, or of a stretch of its rows.
+        cut: how the rows of an example are cut.
+        form: of one stretch of them.
         examples: in a block.
-        steps: blocks of examples.
+        steps: blocks of one chunk.
         chunks: products that each block takes, one per `joined` groups.
         joined, folded: as in `Blocks`.
     """
 
+    cut: Stretches
     form: Form
     examples: int
     steps: int
@@ -122,34 +124,32 @@ class _Walk(NamedTuple):
         """The chunk that a step belongs to."""
         return lax.div(step, np.uint32(self.steps))
 
-    def block(self, a: jax.Array, step: jax.Array) -> jax.Array:
-        """Block ``step`` of the input or the cotangent: some examples, the channels of a chunk."""
+    def inputs(self, x: jax.Array, step: jax.Array) -> jax.Array:
+        """Block ``step`` of the input."""
+        return self.cut.inputs(self._examples(x, step), self._stretch(step))
+
+    def outputs(self, y: jax.Array, step: jax.Array) -> jax.Array:
+        """Block ``step`` of the cotangent."""
+        return self.cut.outputs(self._examples(y, step), self._stretch(step))
+
+    def _stretch(self, step: jax.Array) -> jax.Array:
+        return lax.rem(step, np.uint32(self.cut.parts))
+
+    def _examples(self, a: jax.Array, step: jax.Array) -> jax.Array:
+        """Some examples, the channels of a chunk."""
         width = a.shape[-1] // self.chunks
-        first = lax.rem(step, np.uint32(self.steps)) * np.uint32(self.examples)
+        block = lax.div(lax.rem(step, np.uint32(self.steps)), np.uint32(self.cut.parts))
+        first = block * np.uint32(self.examples)
         starts = [jnp.uint32(0)] * a.ndim
         starts[0], starts[-1] = first, self.chunk(step) * np.uint32(width)
         return lax.dynamic_slice(a, starts, (self.examples, *a.shape[1:-1], width))
 
 
-def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> tuple[jax.Array, _Walk]:
-    """The input with its rows cut, and the loop over it."""
-    cut = blocks(len(x), x.shape[-1], c_out, form, x.dtype.itemsize, slot)
-    chunks = form.groups // cut.joined
-    x, form = _stretches(x, form, cut.rows)
-    steps = len(x) // cut.examples
-    return x, _Walk(form, cut.examples, steps, chunks, cut.joined, cut.folded)
-
-
-def _stretches(x: jax.Array, form: Form, rows: int) -> tuple[jax.Array, Form]:
-    """Cut the first axis into the inputs of ``rows`` outputs each, and call them examples."""
-    if rows == form.out[0]:
-        return x, form
-    win = form.windows
-    deep = (rows - 1) * win.stride[0] + win.span[0]
-    starts = np.arange(0, form.out[0], rows) * win.stride[0]
-    x = _pad(x, win.padding[:1])[:, starts[:, None] + np.arange(deep)]
-    win = win._replace(padding=((0, 0), *win.padding[1:]))
-    return x.reshape(-1, *x.shape[2:]), form._replace(spatial=x.shape[2:-1], windows=win)
+def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
+    size = blocks(len(x), x.shape[-1], c_out, form, x.dtype.itemsize, slot)
+    cut = Stretches(form, size.rows)
+    steps, chunks = len(x) // size.examples * cut.parts, form.groups // size.joined
+    return _Walk(cut, cut.form, size.examples, steps, chunks, size.joined, size.folded)
 
 
 def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:
@@ -168,7 +168,7 @@ def _patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
     axes = range(rank - walk.folded)
 
     def padded(x: jax.Array, step: jax.Array) -> jax.Array:
-        return _pad(walk.block(x, step), form.windows.padding[: len(axes)])
+        return _pad(walk.inputs(x, step), form.windows.padding[: len(axes)])
 
     def seen(x: jax.Array) -> jax.Array:
         for axis in reversed(axes):
@@ -188,7 +188,7 @@ def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array
     axes = range(rank - walk.folded)
 
     def padded(x: jax.Array, step: jax.Array) -> jax.Array:
-        block = jnp.moveaxis(walk.block(x, step), -1, 0)
+        block = jnp.moveaxis(walk.inputs(x, step), -1, 0)
         return _pad(block, form.windows.padding[: len(axes)], 2)
 
     def seen(x: jax.Array) -> jax.Array:
@@ -245,8 +245,8 @@ def _loop(
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    n, total = len(x), accumulator(x.dtype)
-    x, walk = _walk(x, w.shape[-1], form, OUTPUT)
+    total = accumulator(x.dtype)
+    walk = _walk(x, w.shape[-1], form, OUTPUT)
     matrices = _matrices(w, walk)
 
     def block(step: jax.Array) -> jax.Array:
@@ -258,8 +258,8 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         return lax.dynamic_update_index_in_dim(y, part, step, 0)
 
     y = _loop(block, put, walk.chunks * walk.steps, walk, x, w)
-    y = jnp.moveaxis(y.reshape(walk.chunks, n, *form.out, -1), 0, -2)
-    return y.reshape(n, *form.out, -1)
+    y = jnp.moveaxis(y.reshape(walk.chunks, -1, *walk.form.out, w.shape[-1] // walk.chunks), 0, -2)
+    return walk.cut.joined(y.reshape(-1, *walk.form.out, w.shape[-1]))
 
 
 def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
@@ -271,11 +271,10 @@ def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    x, walk = _walk(x, y.shape[-1], form, WINDOW)
-    y = y.reshape(len(x), *walk.form.out, y.shape[-1])
+    walk = _walk(x, y.shape[-1], form, WINDOW)
 
     def block(step: jax.Array) -> jax.Array:
-        return _block_product(x, walk.block(y, step), step, walk)
+        return _block_product(x, walk.outputs(y, step), step, walk)
 
     def add(sums: jax.Array, part: jax.Array, step: jax.Array) -> Any:
         chunk = walk.chunk(step)

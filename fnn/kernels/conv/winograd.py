@@ -11,7 +11,8 @@ keeps it fast:
 
 - Both axes are transformed by one product with the Kronecker product of their matrices. That is
   more arithmetic than one axis after the other, but at the speed of a matrix product.
-- Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples.
+- Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples, or over
+  stretches of their rows where one example has more than `WHOLE`.
 
 A kernel has a fixed number of points per axis: with 6 of them a window of 3 is F(4, 3), one of 5 is
 F(2, 5). The matrices' entries grow with the number of points, and the error with them. Largest
@@ -54,10 +55,12 @@ from fnn.kernels.conv.form import (
     divisor,
     varying,
 )
+from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, views
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
-BLOCK = 16 * 2**20  # bytes of points; with 32 MB or more in all, every call gets fresh memory
+BLOCK = 12 * 2**20  # bytes of points; with 32 MB or more in all, every call gets fresh memory
+WHOLE = 16 * 2**20  # bytes of points that one example may have before its rows are cut
 POINTS = {4: (0, 1, -1), 6: (0, 1, -1, Fraction(1, 2), -2)}  # and infinity
 
 Matrix = list[list[Fraction]]
@@ -107,26 +110,35 @@ class _Filter(NamedTuple):
     """How one form is filtered.
 
     Attributes:
-        form: the whole form, of one group.
+        cut: how the rows of the form of one group are cut.
         m: outputs of a tile, per minimally filtered axis.
-        counts: tiles, per such axis.
         a, g, bt: the transforms of these axes, all at once.
     """
 
-    form: Form
+    cut: Stretches
     m: tuple[int, ...]
-    counts: tuple[int, ...]
     a: np.ndarray
     g: np.ndarray
     bt: np.ndarray
+
+    @property
+    def form(self) -> Form:
+        """The form of one stretch."""
+        return self.cut.form
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tiles, per minimally filtered axis."""
+        return tuple(-(-o // m) for o, m in zip(self.form.out[-AXES:], self.m, strict=True))
 
 
 def _filter(form: Form, points: int) -> _Filter:
     taps = form.windows.size[-AXES:]
     m = tuple(points - k + 1 for k in taps)
-    counts = tuple(-(-o // each) for o, each in zip(form.out[-AXES:], m, strict=True))
     axes = zip(*(transforms(points, k) for k in taps), strict=True)
-    return _Filter(form, m, counts, *(functools.reduce(np.kron, axis) for axis in axes))
+    return _Filter(
+        Stretches(form, form.out[0]), m, *(functools.reduce(np.kron, axis) for axis in axes)
+    )
 
 
 def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
@@ -138,26 +150,25 @@ def _tiles(
     x: jax.Array,
     step: jax.Array,
     f: _Filter,
+    read: Callable[[jax.Array, jax.Array], jax.Array],
     sizes: tuple[int, ...],
     starts: tuple[int, ...],
     before: Sequence[tuple[int, int]] = (),
 ) -> jax.Array:
     """Block ``step`` of x, zero-padded: ``(prod(sizes), n, ..., *counts, c)``.
 
-    ``x`` is ``(blocks, n, ..., *spatial, c)``; the axis before the tiled ones is padded by
-    ``before``.
+    ``x`` is ``(blocks, n, ..., *spatial, c)``; ``read`` takes a stretch of its rows, and the axis
+    before the tiled ones is padded by ``before``.
     """
-    axes = len(sizes)
-    ends = [
-        (lo, (count - 1) * m + size - lo - i)
-        for lo, count, m, size, i in zip(
-            starts, f.counts, f.m, sizes, x.shape[-1 - axes : -1], strict=True
-        )
-    ]
-    edges = (*((0, 0),) * (x.ndim - 2 - axes - len(before)), *before, *ends, (0, 0))
+    axes, stretches = len(sizes), np.uint32(f.cut.parts)
 
     def padded(x: jax.Array, step: jax.Array) -> jax.Array:
-        return jnp.pad(lax.dynamic_index_in_dim(x, step, keepdims=False), edges)
+        x = lax.dynamic_index_in_dim(x, lax.div(step, stretches), keepdims=False)
+        x = read(x, lax.rem(step, stretches))
+        tiled = zip(starts, f.counts, f.m, sizes, x.shape[-1 - axes : -1], strict=True)
+        ends = [(lo, (count - 1) * m + size - lo - i) for lo, count, m, size, i in tiled]
+        edges = (*before, *ends, (0, 0))
+        return jnp.pad(x, (*((0, 0),) * (x.ndim - len(edges)), *edges))
 
     def tiled(x: jax.Array) -> jax.Array:
         place = x.ndim - 2
@@ -175,7 +186,8 @@ def _input_points(x: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
     win = f.form.windows
     sizes = tuple(m + k - 1 for m, k in zip(f.m, win.size[-AXES:], strict=True))
     starts = tuple(lo for lo, _ in win.padding[-AXES:])
-    points = _act(f.bt, _tiles(x, step, f, sizes, starts, win.padding[:-AXES]))
+    tiles = _tiles(x, step, f, f.cut.inputs, sizes, starts, win.padding[:-AXES])
+    points = _act(f.bt, tiles)
     if len(win.size) > AXES:
         seen = [points[:, :, t : t + f.form.out[0]] for t in range(win.size[0])]
         points = jnp.concatenate(seen, -1)
@@ -192,7 +204,7 @@ def _window_points(g: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
 
 def _output_points(y: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
     """``A y`` for every tile: ``(points, tiles, c_out)``."""
-    points = _act(f.a, _tiles(y, step, f, f.m, (0,) * len(f.m)))
+    points = _act(f.a, _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m)))
     return points.reshape(len(points), -1, y.shape[-1])
 
 
@@ -216,31 +228,38 @@ def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
     return jnp.moveaxis(w, range(axes), range(-2 - axes, -2))
 
 
-def _blocks(f: _Filter, c_in: int, c_out: int, *arrays: jax.Array) -> list[jax.Array]:
-    """``(n, ...)`` to ``(blocks, examples, ...)``, the points of a block within `BLOCK` bytes."""
+def _blocks(
+    f: _Filter, c_in: int, c_out: int, *arrays: jax.Array
+) -> tuple[_Filter, jax.Array, list[jax.Array]]:
+    """Cut ``(n, ...)`` to ``(blocks, examples, ...)``, with `BLOCK` bytes of points in a block.
+
+    Where one example has more, its rows are cut into stretches of whole tiles. Returned with the
+    numbers of all blocks, without a sign, so that none counts from the end.
+    """
+    rows, tiled = f.form.out[0], len(f.form.out) <= AXES
     tiles = math.prod((*f.counts, *f.form.out[:-AXES]))
     width = math.prod(f.form.windows.size[:-AXES]) * c_in + c_out
-    most = BLOCK // (arrays[0].dtype.itemsize * len(f.a) * tiles * width)
-    return [a.reshape(-1, divisor(len(a), most), *a.shape[1:]) for a in arrays]
-
-
-def _steps(x: jax.Array) -> jax.Array:
-    """The numbers of the blocks, without a sign, so that none counts from the end."""
-    return jnp.asarray(np.arange(len(x), dtype=np.uint32))
+    one = arrays[0].dtype.itemsize * len(f.a) * tiles * width
+    arrays = tuple(a.reshape(-1, divisor(len(a), BLOCK // one), *a.shape[1:]) for a in arrays)
+    if one > WHOLE:
+        m, count = (f.m[0], f.counts[0]) if tiled else (1, rows)
+        rows = min(rows, m * fitting(count, one, BLOCK))
+    cut = Stretches(f.form, rows)
+    steps = np.arange(len(arrays[0]) * cut.parts, dtype=np.uint32)
+    return f._replace(cut=cut), jnp.asarray(steps), list(arrays)
 
 
 def _through(
     product: Callable[[jax.Array], jax.Array], x: jax.Array, f: _Filter, c_out: int
 ) -> jax.Array:
     """Transform x to its points, multiply, and transform to the result, block by block."""
-    n = len(x)
-    (x,) = _blocks(f, x.shape[-1], c_out, x)
+    f, steps, (x,) = _blocks(f, x.shape[-1], c_out, x)
 
     def block(step: jax.Array) -> jax.Array:
         return _output_of(product(_input_points(x, step, f)), f)
 
-    y = lax.map(block, _steps(x)) if len(x) > 1 else block(jnp.uint32(0))
-    return y.reshape(n, *f.form.out, -1)
+    y = lax.map(block, steps) if len(steps) > 1 else block(jnp.uint32(0))
+    return f.cut.joined(y.reshape(-1, *f.form.out, c_out))
 
 
 def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
@@ -259,7 +278,7 @@ def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
-    x, y = _blocks(f, x.shape[-1], y.shape[-1], x, y)
+    f, steps, (x, y) = _blocks(f, x.shape[-1], y.shape[-1], x, y)
 
     def block(step: jax.Array) -> jax.Array:
         return jnp.einsum("ptc,pto->pco", _input_points(x, step, f), _output_points(y, step, f))
@@ -267,11 +286,11 @@ def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
     def add(total: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
         return total + block(step), None
 
-    if len(x) == 1:
+    if len(steps) == 1:
         return _window_of(block(jnp.uint32(0)), f)
     like = jax.eval_shape(block, jnp.uint32(0))
     total, *_ = varying(jnp.zeros(like.shape, like.dtype), x, y)
-    return _window_of(lax.scan(add, total, _steps(x))[0], f)
+    return _window_of(lax.scan(add, total, steps)[0], f)
 
 
 def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:

@@ -52,8 +52,7 @@ def test_im2col_memory_is_bounded(n: int, size: int) -> None:
     x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((n, size, size, c), (3, 3, c, c)))
     for fn, arguments in ((fnn.conv_im2col, (x, w)), (window_gradient, (x, x))):
         memory = jax.jit(fn).lower(*arguments).compile().memory_analysis()
-        nbytes = 4 * x.size
-        assert memory.temp_size_in_bytes <= 3 * BUDGET + 2 * nbytes < 9 * nbytes
+        assert memory.temp_size_in_bytes <= 2 * BUDGET < 9 * 4 * x.size
 
 
 # Spatial sizes, window, stride, dilation, groups; the budget that cuts them.
@@ -61,17 +60,16 @@ CUT: dict[str, tuple[Any, ...]] = {
     "a folded line": ((96,), (3,), 1, 2, 1, 2**12),
     "a line of strides": ((41,), (5,), 3, 1, 2, 2**11),
     "a folded plane": ((12, 7), (3, 3), 1, 1, 1, 2**12),
-    "a strided plane": ((13, 6), (3, 2), 2, 1, 2, 2**11),
+    "a strided plane": ((13, 6), (3, 2), 2, 1, 2, 2**11),  # 3, 3 and 1 rows
     "a folded volume": ((6, 5, 4), (2, 3, 3), (2, 1, 1), (1, 2, 1), 1, 2**11),
 }
 
 
 @pytest.mark.parametrize("case", CUT)
 def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows cut into stretches, as of images too large for the budget, in all three maps."""
+    """Rows cut into stretches, that divide them all or do not, in all three maps."""
     spatial, window, stride, dilation, groups, budget = CUT[case]
     monkeypatch.setattr(im2col, "BUDGET", budget)
-    monkeypatch.setattr(im2col, "WHOLE", 1)
     form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), groups, "cpu")
     output, gradient = (blocks(2, 8, 8, form, 4, slot) for slot in (OUTPUT, WINDOW))
     assert output.rows < form.out[0] > gradient.rows
@@ -89,8 +87,9 @@ def test_winograd_in_blocks_gives_the_same(
     size: tuple[int, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One example in a block; several groups, too."""
+    """One row of tiles of an example in a block; several groups, too."""
     monkeypatch.setattr(winograd, "BLOCK", 1)
+    monkeypatch.setattr(winograd, "WHOLE", 1)
     for groups in (1, 2):
         form = Form(spatial, resolve("test", spatial, size, 1, "SAME"), groups, "cpu")
         loops = jax.make_jaxpr(lambda x, w, form=form: kernel.output(x, w, form))
