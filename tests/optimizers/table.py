@@ -35,7 +35,7 @@ def is_w(path: str) -> bool:
 
 
 def is_b(path: str) -> bool:
-    return path.endswith(("b", "c"))
+    return path.endswith("b")
 
 
 MEANS = {"b1": 0.8, "b2": 0.9}
@@ -103,8 +103,8 @@ def around(wrapper: Callable[..., Any], base: Any = fnn.adam, **fixed: Any) -> C
 
 
 def by_part(learning_rate: Any) -> Any:
-    parts = {"w": fnn.adam(learning_rate), "b": fnn.sgd(0.1), "c": None}
-    return fnn.partition(parts, lambda path: {"b": "b", "c": "c"}.get(path.split("/")[-1], "w"))
+    parts = {"w": fnn.adam(learning_rate), "b": fnn.sgd(0.1)}
+    return fnn.partition(parts, lambda path: "b" if is_b(path) else "w")
 
 
 AROUND = {
@@ -156,5 +156,5 @@ def walk(optimizer: Any, params: Any, factors: Any) -> Any:
 
 def small(dtype: Any = jnp.float32) -> Any:
     """Params that every row has something to do with."""
-    rows = jnp.array([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]])
-    return {"w": rows.astype(dtype), "b": rows[0].astype(dtype), "c": rows[1].astype(dtype)}
+    rows = jnp.array([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]], dtype)
+    return {"w": rows, "b": rows[0]}
