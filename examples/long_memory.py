@@ -46,7 +46,9 @@ def normal(scale):
 
 def held_open(layer):
     """Start with gates that keep: the bias of f (LSTM) or z (GRU), the second block, at 4."""
-    return {**layer, "b": layer["b"].at[UNITS : 2 * UNITS].set(4.0)}
+    b = np.array(layer["b"])
+    b[UNITS : 2 * UNITS] = 4.0
+    return {**layer, "b": b}
 
 
 def networks(key):
@@ -105,6 +107,7 @@ def accuracy(f, change, layers, clips, lags, train, test, batch):
     return jax.vmap(over_lags, (0, 0, None))(layers, clips, lags)
 
 
+@jax.jit
 def linear(scale, x):
     """The norm of the gradient by the state of so many steps ago, of steps by scale * Q."""
     w = scale * fnn.init_rnn(jax.random.key(4), ROWS, UNITS)["wh"]
@@ -114,7 +117,7 @@ def linear(scale, x):
 
 
 def few(data):
-    return fnn.data.Dataset(*(jnp.asarray(a[data.y < CLASSES]) for a in data))
+    return fnn.data.Dataset(*(a[data.y < CLASSES] for a in data))
 
 
 def main(argv=None):
@@ -128,14 +131,17 @@ def main(argv=None):
     groups = (("plain", "clipping", "orthogonal start"), ("spectral norm",), ("GRU",), ("LSTM",))
     for names in groups:  # one program each: their layers are of one kind
         f, _, _, change = runs[names[0]]
-        layers = jax.tree.map(lambda *a: jnp.stack(a), *[runs[n][1] for n in names])
-        clips = jnp.array([runs[n][2] for n in names])
-        shares = accuracy(f, change, layers, clips, jnp.asarray(lags), train, test, batch)
-        right.update(zip(names, 100 * np.asarray(shares), strict=True))
+        tried = np.isin(lags, (0, WAIT)) | (not args.quick or f is fnn.rnn)
+        layers = jax.tree.map(lambda *a: np.stack(a), *[runs[n][1] for n in names])
+        clips = np.array([runs[n][2] for n in names], np.float32)
+        shares = np.full((len(names), len(lags)), np.nan)
+        shares[:, tried] = accuracy(f, change, layers, clips, lags[tried], train, test, batch)
+        right.update(zip(names, 100 * shares, strict=True))
 
-    steps = jnp.zeros((1, ROWS + WAIT, ROWS))
+    steps = np.zeros((1, ROWS + WAIT, ROWS), np.float32)
     norms = {scale: np.asarray(linear(scale, steps)) for scale in (0.9, 1.0, 1.1)}
-    clipped, _ = fnn.clip_by_global_norm(1.0).update(jnp.array([norms[1.1][-1], 0.0]), ())
+    clip = jax.jit(fnn.clip_by_global_norm(1.0).update)
+    clipped, _ = clip(np.array([norms[1.1][-1], 0.0], np.float32), ())
     table(
         ["network", *[f"after {lag} steps" for lag in lags]],
         [(name, *[f"{v:.1f} %" for v in values]) for name, values in right.items()],
@@ -163,7 +169,7 @@ def main(argv=None):
         right["orthogonal start"][-2] > 80 and min(last["GRU"], last["LSTM"]) > 65,
         last["spectral norm"] < 60,
         all(np.allclose(v, g ** np.arange(len(v)), rtol=1e-3) for g, v in norms.items()),
-        norms[1.1][-1] > 100 and abs(jnp.linalg.norm(clipped) - 1) < 1e-5,
+        norms[1.1][-1] > 100 and abs(np.linalg.norm(clipped) - 1) < 1e-5,
     )
 
 

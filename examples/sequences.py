@@ -113,7 +113,7 @@ def many_to_one(train, test, steps):
     return [float(right(rows)) for rows in range(1, 9)], jax.tree.all(equal)
 
 
-def encoder_decoder(train, test, steps):
+def encoder_decoder(train, test, steps, count):
     """Up to three digits are read, one picture a step; a second network names them in reverse."""
 
     @functools.partial(jax.jit, static_argnames="n")
@@ -135,16 +135,16 @@ def encoder_decoder(train, test, steps):
 
     k1, k2, k3, k4 = jax.random.split(jax.random.key(3), 4)
     start = {"encoder": init(k1, 64, 1), "decoder": init(k2, 1, 10)}
-    params, _ = learn(loss, start, numbers(k3, train, 4000), steps)
+    params, _ = learn(loss, start, numbers(k3, train, count), steps)
     which, names, lengths = numbers(k4, test, 1000)
     named = jax.jit(logits)(params, test.x[which], lengths).argmax(-1)
     whole = ((named == names) | (jnp.arange(MOST) >= lengths[:, None])).all(1)
     return [float(whole.mean(where=lengths == n)) for n in range(1, MOST + 1)]
 
 
-def text():
-    """The lines of README.md as numbers (n, time), their lengths, and the letters."""
-    lines = [line[:60] for line in README.read_text().splitlines() if line.strip()]
+def text(most):
+    """The first lines of README.md as numbers (n, time), their lengths, and the letters."""
+    lines = [line[:60] for line in README.read_text().splitlines() if line.strip()][:most]
     letters = sorted(set("".join(lines)))
     codes = np.zeros((len(lines), 61), np.int32)  # 0 ends a line, and begins one
     for row, line in zip(codes, lines, strict=True):
@@ -152,9 +152,9 @@ def text():
     return codes, np.array([len(line) + 1 for line in lines], np.int32), ["", *letters]
 
 
-def synchronous(steps):
+def synchronous(steps, lines):
     """Read a letter, say the next one, at every step."""
-    codes, lengths, letters = text()
+    codes, lengths, letters = text(lines)
     held = np.arange(len(codes)) % 10 == 0
 
     def bits(params, batch):
@@ -222,14 +222,17 @@ def draw(folder, single, pictures, by_rows, by_length, letters):
 
 def main(argv=None):
     args = arguments(__doc__, argv)
-    train, test = (fnn.data.Dataset(*map(jnp.asarray, d)) for d in fnn.data.digits())
+    train, test = (fnn.data.Dataset(*map(jax.device_put, d)) for d in fnn.data.digits())
     steps = (100, 150, 200, 300, 100) if args.quick else (100, 300, 400, 800, 300)
+    count, lines = (3200, 107) if args.quick else (4000, None)
+    if args.quick:  # whole batches: one shape to compile
+        train = fnn.data.Dataset(train.x[:1408], train.y[:1408])
 
     single = one_to_one(train, test, steps[0])
     pictures, error = one_to_many(train, steps[1])
     by_rows, same = many_to_one(train, test, steps[2])
-    by_length = encoder_decoder(train, test, steps[3])
-    letters = synchronous(steps[4])
+    by_length = encoder_decoder(train, test, steps[3], count)
+    letters = synchronous(steps[4], lines)
     table(
         ["use", "result"],
         [("one to one", f"{single:.1%} right"),
