@@ -48,7 +48,7 @@ FIXED = ("conv_matrix", "spectral_norm", "conv_im2col", "conv_winograd", "conv_w
 def like(row: Row) -> tuple[Any, ...]:
     """Shapes and dtypes of a row's arguments, with a symbol for the number of examples."""
     examples = 0 if row.name in FIXED else row.data
-    arguments = jax.tree.map(jnp.asarray, row.args(np.random.default_rng(0)))
+    arguments = jax.tree.map(jax.device_put, row.args(np.random.default_rng(0)))
     return tuple(
         jax.ShapeDtypeStruct((N, *x.shape[1:]) if i < examples else x.shape, x.dtype)
         for i, x in enumerate(arguments)
