@@ -61,6 +61,10 @@ from fnn.kernels.conv.views import by_itself, views
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = 12 * 2**20  # bytes of points; with 32 MB or more in all, every call gets fresh memory
 WHOLE = 16 * 2**20  # bytes of points that one example may have before its rows are cut
+# The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
+# must be transposed, so the output's points then come as rows, at the price of a slower copy. JAX
+# 0.10 does not, and gains nothing.
+BY_ROWS = jax.__version_info__ >= (0, 12)
 POINTS = {4: (0, 1, -1), 6: (0, 1, -1, Fraction(1, 2), -2)}  # and infinity
 
 Matrix = list[list[Fraction]]
@@ -154,11 +158,12 @@ def _tiles(
     sizes: tuple[int, ...],
     starts: tuple[int, ...],
     before: Sequence[tuple[int, int]] = (),
+    channels_first: bool = False,
 ) -> jax.Array:
     """Block ``step`` of x, zero-padded: ``(prod(sizes), n, ..., *counts, c)``.
 
     ``x`` is ``(blocks, n, ..., *spatial, c)``; ``read`` takes a stretch of its rows, and the axis
-    before the tiled ones is padded by ``before``.
+    before the tiled ones is padded by ``before``. Channels come out before n if asked for.
     """
     axes, stretches = len(sizes), np.uint32(f.cut.parts)
 
@@ -168,10 +173,11 @@ def _tiles(
         tiled = zip(starts, f.counts, f.m, sizes, x.shape[-1 - axes : -1], strict=True)
         ends = [(lo, (count - 1) * m + size - lo - i) for lo, count, m, size, i in tiled]
         edges = (*before, *ends, (0, 0))
-        return jnp.pad(x, (*((0, 0),) * (x.ndim - len(edges)), *edges))
+        x = jnp.pad(x, (*((0, 0),) * (x.ndim - len(edges)), *edges))
+        return jnp.moveaxis(x, -1, 0) if channels_first else x
 
     def tiled(x: jax.Array) -> jax.Array:
-        place = x.ndim - 2
+        place = x.ndim - (1 if channels_first else 2)
         for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
             # The axis stacked in front moves the next one, the one before, to the same place.
             x = views(x, place, range(size), (count - 1) * m + 1, m, 0)
@@ -203,9 +209,11 @@ def _window_points(g: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
 
 
 def _output_points(y: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
-    """``A y`` for every tile: ``(points, tiles, c_out)``."""
-    points = _act(f.a, _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m)))
-    return points.reshape(len(points), -1, y.shape[-1])
+    """``A y`` for every tile: ``(points, tiles, c_out)``, or ``(points, c_out, tiles)``."""
+    tiles = _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m), (), BY_ROWS)
+    points = _act(f.a, tiles)
+    shape = (y.shape[-1], -1) if BY_ROWS else (-1, y.shape[-1])
+    return points.reshape(len(points), *shape)
 
 
 def _output_of(points: jax.Array, f: _Filter) -> jax.Array:
@@ -221,9 +229,10 @@ def _output_of(points: jax.Array, f: _Filter) -> jax.Array:
 
 
 def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
-    """``G^T points``: ``(points, taps before * c, c_out)`` to ``(*window, c, c_out)``."""
+    """``G^T points``, of `_product`, to ``(*window, c, c_out)``."""
     size, axes = f.form.windows.size, len(f.m)
     w = _act(f.g.T, points)
+    w = jnp.swapaxes(w, 1, 2) if BY_ROWS else w
     w = w.reshape(*size[-axes:], *size[:-axes], -1, w.shape[-1])
     return jnp.moveaxis(w, range(axes), range(-2 - axes, -2))
 
@@ -277,11 +286,18 @@ def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
     return _through(lambda ys: jnp.einsum("pto,pco->ptc", ys, ws), y, f, w.shape[-2])
 
 
+def _product(xs: jax.Array, ys: jax.Array) -> jax.Array:
+    """Sum over tiles: ``(points, c, c_out)``, or ``(points, c_out, c)`` if ys comes by rows."""
+    if BY_ROWS:
+        return jnp.einsum("pot,ptc->poc", ys, xs)
+    return jnp.einsum("ptc,pto->pco", xs, ys)
+
+
 def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
     f, steps, (x, y) = _blocks(f, x.shape[-1], y.shape[-1], x, y)
 
     def block(step: jax.Array) -> jax.Array:
-        return jnp.einsum("ptc,pto->pco", _input_points(x, step, f), _output_points(y, step, f))
+        return _product(_input_points(x, step, f), _output_points(y, step, f))
 
     def add(total: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
         return total + block(step), None
