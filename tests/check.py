@@ -116,23 +116,22 @@ def check(
             full = dict(enumerate(xs)) | dict(zip(places, parts, strict=True))
             return call(*full.values())
 
-        points = [xs[i] for i in places]
+        points = tuple(xs[i] for i in places)
         value, pullback = jax.vjp(vary, *points)
-        tangents = [
-            jax.jvp(lambda x, j=j: vary(*points[:j], x, *points[j + 1 :]), (points[j],), (d,))[1]
-            for j, d in enumerate(directions)
-        ]
+        tangents = jax.vmap(lambda *d: jax.jvp(vary, points, d)[1])(*directions)
         return value, both, pullback(weights), tangents
 
     pairs = [np.stack([a, np.flip(a, 0) if a.ndim else a]) for a in args]
-    value, both, gradients, tangents = transformed(args, pairs, weights, directions)
+    rows = range(len(places))
+    alone = [np.stack([d if i == j else 0 * d for j in rows]) for i, d in enumerate(directions)]
+    value, both, gradients, tangents = transformed(args, pairs, weights, alone)
     close(value, want, length=length)
     if batch:
         same, flipped = np.asarray(both)
         close(same, want, length=length)
         close(flipped, real(*[np.flip(a, 0) if a.ndim else a for a in wide]), length=length)
     for i, gradient, tangent, direction in zip(
-        places, gradients, tangents, directions, strict=False
+        places, gradients, np.asarray(tangents), directions, strict=False
     ):
         assert gradient.dtype == args[i].dtype, f"gradient {gradient.dtype} of {args[i].dtype}"
         assert gradient.shape == args[i].shape

@@ -48,18 +48,21 @@ def test_second_derivatives_are_those_of_the_scan(kind: str) -> None:
         jax.tree.map(lambda g, w: close(g, w, length=64, scale=scale), got, want)
 
 
-def test_a_derivative_by_one_array_alone() -> None:
-    args, every = draw("gru"), (0, 1, 2, 3)
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_derivative_by_one_array_alone(kind: str) -> None:
+    """By x, by each of the weights, and by the state: the rule leaves out what has no tangent."""
+    h = np.ones((N, UNITS), np.float32)
+    args, every = (*draw(kind), (h, h / 2) if kind == "lstm" else h), (0, 1, 2, 3, 4)
 
     @jax.jit
     def gradients(*args: Any) -> Any:
         def loss(*args: Any) -> Any:
-            return fnn.gru(*args)[0].sum()
+            return getattr(fnn, kind)(*args[:-1], state=args[-1])[0].sum()
 
-        return [jax.grad(loss, i)(*args) for i in every], jax.grad(loss, every)(*args)
+        alone = tuple(jax.grad(loss, i)(*args) for i in every)
+        return alone, jax.grad(loss, every)(*args)
 
-    for got, want in zip(*gradients(*args), strict=True):
-        close(got, want, length=64)
+    jax.tree.map(lambda a, b: close(a, b, length=64), *gradients(*args))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
@@ -152,7 +155,7 @@ def test_cudnn_gets_the_weights_and_the_order_that_it_reads(monkeypatch: Any) ->
     monkeypatch.setattr(rnn, "lstm", stand_in)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     x, wx, wh, b = draw("lstm", 3, 5, 2, 4)
-    state = (jnp.ones((3, 4)), -jnp.ones((3, 4)))
+    state = tuple(s * np.ones((3, 4), np.float32) for s in (1, -1))
     for reverse in (False, True):
         for lengths in (None, jnp.array([5, 0, 3])):
             options: dict[str, Any] = {"state": state, "lengths": lengths, "reverse": reverse}
