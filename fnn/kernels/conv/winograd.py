@@ -12,7 +12,7 @@ keeps it fast:
 - Both axes are transformed by one product with the Kronecker product of their matrices. That is
   more arithmetic than one axis after the other, but at the speed of a matrix product.
 - Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples, or over
-  stretches of their rows where one example has more than `WHOLE`.
+  stretches of their rows where one example has more.
 
 A kernel has a fixed number of points per axis: with 6 of them a window of 3 is F(4, 3), one of 5 is
 F(2, 5). The matrices' entries grow with the number of points, and the error with them. Largest
@@ -60,7 +60,7 @@ from fnn.kernels.conv.views import by_itself, views
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = 12 * 2**20  # bytes of points; with 32 MB or more in all, every call gets fresh memory
-WHOLE = 16 * 2**20  # bytes of points that one example may have before its rows are cut
+WHOLE = 16 * 2**20  # in the window gradient: short sums over tiles use one core only
 # The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
 # must be transposed, so the output's points then come as rows, at the price of a slower copy. JAX
 # 0.10 does not, and gains nothing.
@@ -238,19 +238,19 @@ def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
 
 
 def _blocks(
-    f: _Filter, c_in: int, c_out: int, *arrays: jax.Array
+    f: _Filter, c_in: int, c_out: int, whole: int, *arrays: jax.Array
 ) -> tuple[_Filter, jax.Array, list[jax.Array]]:
     """Cut ``(n, ...)`` to ``(blocks, examples, ...)``, with `BLOCK` bytes of points in a block.
 
-    Where one example has more, its rows are cut into stretches of whole tiles. Returned with the
-    numbers of all blocks, without a sign, so that none counts from the end.
+    The rows of an example with more than ``whole`` are cut into stretches of whole tiles. Returned
+    with the numbers of all blocks, without a sign, so that none counts from the end.
     """
     rows, tiled = f.form.out[0], len(f.form.out) <= AXES
     tiles = math.prod((*f.counts, *f.form.out[:-AXES]))
     width = math.prod(f.form.windows.size[:-AXES]) * c_in + c_out
     one = arrays[0].dtype.itemsize * len(f.a) * tiles * width
     arrays = tuple(a.reshape(-1, divisor(len(a), BLOCK // one), *a.shape[1:]) for a in arrays)
-    if one > WHOLE:
+    if one > whole:
         m, count = (f.m[0], f.counts[0]) if tiled else (1, rows)
         rows = min(rows, m * fitting(count, one, BLOCK))
     cut = Stretches(f.form, rows)
@@ -262,7 +262,7 @@ def _through(
     product: Callable[[jax.Array], jax.Array], x: jax.Array, f: _Filter, c_out: int
 ) -> jax.Array:
     """Transform x to its points, multiply, and transform to the result, block by block."""
-    f, steps, (x,) = _blocks(f, x.shape[-1], c_out, x)
+    f, steps, (x,) = _blocks(f, x.shape[-1], c_out, BLOCK, x)
 
     def block(step: jax.Array) -> jax.Array:
         return _output_of(product(_input_points(x, step, f)), f)
@@ -294,7 +294,7 @@ def _product(xs: jax.Array, ys: jax.Array) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
-    f, steps, (x, y) = _blocks(f, x.shape[-1], y.shape[-1], x, y)
+    f, steps, (x, y) = _blocks(f, x.shape[-1], y.shape[-1], WHOLE, x, y)
 
     def block(step: jax.Array) -> jax.Array:
         return _product(_input_points(x, step, f), _output_points(y, step, f))
