@@ -208,7 +208,7 @@ def test_stopping_early_ends_the_thread_and_the_producer() -> None:
     def endless() -> Iterator[np.ndarray]:
         try:
             for i in itertools.count():
-                time.sleep(0.05)  # so that it is reading when the loop is left
+                time.sleep(0.02)  # so that it is reading when the loop is left
                 read.append(i)
                 yield np.array([i % N])
         finally:
@@ -254,7 +254,8 @@ def test_batches_arrive_while_the_program_runs() -> None:
             time.sleep(pause)
         return time.perf_counter() - start
 
-    assert min(took() for _ in range(3)) < 1.6 * 15 * pause  # one after the other: 2 x
+    most = 1.6 * 15 * pause  # one after the other: 2 x
+    assert any(took() < most for _ in range(3))
 
 
 def test_the_thread_has_the_callers_width_of_numbers() -> None:
