@@ -68,9 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def row_of(item: pytest.Item) -> str:
-    """The tests of a row of the table are run one after the other: they share its programs."""
+    """Tests of a row of the table, and rows of a module, are neighbours: they share programs."""
     row = item.callspec.params.get("row") if hasattr(item, "callspec") else None
-    return row.name if row else ""
+    return f"{row.fn.__module__} {row.name}" if row else ""
 
 
 LIBC = ctypes.CDLL(None)

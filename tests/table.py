@@ -147,11 +147,7 @@ LOSSES: list[Row] = [
     Row(fnn.accuracy, classes, smooth=0, data=2, needs=("classes",)),
     Row(fnn.top_k_accuracy, classes, {"k": 2}, smooth=0, data=2),
     Row(fnn.confusion_matrix, classes, smooth=0, half=False, data=2),  # so are counts
-    Row(
-        fnn.perplexity,
-        lambda rng: (*normal((2, 3, 4))(rng), rng.integers(0, 4, (2, 3))),
-        data=2,
-    ),
+    Row(fnn.perplexity, classes, data=2),
 ]
 
 LAYERS: list[Row] = [  # linear, normalization, dropout

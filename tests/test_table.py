@@ -178,27 +178,28 @@ def test_derivatives(row: Row) -> None:
 def test_half_precision(row: Row) -> None:
     """Values of the input's dtype, from float32; gradients of parameters that are float32 sums."""
 
-    @jax.jit
-    def results(single: Any, *halves: Any) -> Any:
-        """All sum the outputs that are positive in float32."""
-        weights = [(y > 0).astype(y.dtype) for y in jax.lax.stop_gradient(call(row, single[1]))]
+    def of(args: Any, weights: Any = None) -> Any:
+        """Values, the outputs that are positive unless they are given, slopes of their sum."""
 
         def total(parameters: Any, data: Any) -> Any:
-            y = call(row, [*data, *parameters])
-            return sum(jnp.sum(w * a.astype(w.dtype)) for w, a in zip(weights, y, strict=True))
+            values = call(row, [*data, *parameters])
+            chosen = weights or [(y > 0).astype(y.dtype) for y in values]
+            terms = [jnp.sum(w * y.astype(w.dtype)) for w, y in zip(chosen, values, strict=True)]
+            return sum(terms), (values, chosen)
 
-        def of(args: Any, many: Any) -> Any:
-            slopes = jax.grad(total, allow_int=True)(many[row.data :], many[: row.data])
-            return call(row, args), slopes
+        slope = jax.grad(total, has_aux=True, allow_int=True)
+        slopes, (values, chosen) = slope(args[row.data :], args[: row.data])
+        return values, chosen, slopes
 
-        return of(*single), [of(*half) for half in halves]
+    @jax.jit
+    def results(single: Any, *halves: Any) -> Any:
+        wide, positive, wanted = of(single)
+        return wide, wanted, [of(half, positive)[::2] for half in halves]
 
     args = list(map(np.asarray, arguments(row, jnp.bfloat16)))  # numbers that float16 has as well
     shared = len(args) > row.data
     many = [tile(a) if shared and i < row.data else a for i, a in enumerate(args)]
-    (wide, wanted), halves = results(
-        *[(cast(args, dtype), cast(many, dtype)) for dtype in (jnp.float32, *HALVES)]
-    )
+    wide, wanted, halves = results(*[cast(many, dtype) for dtype in (jnp.float32, *HALVES)])
     for dtype, (values, slopes) in zip(HALVES, halves, strict=True):
         for got, want in zip(values, wide, strict=True):
             assert got.dtype == (dtype if is_float(want) else want.dtype)
@@ -309,14 +310,17 @@ def test_axes_of_size_zero(row: Row) -> None:
     smooth = any(jnp.issubdtype(y.dtype, jnp.floating) for y in outputs)
 
     def total(args: Any) -> Any:
-        return sum(jnp.sum(y) for y in call(row, args) if is_float(y))
+        values = call(row, args)
+        return sum(jnp.sum(y) for y in values if is_float(y)), values
+
+    slope = jax.grad(total, has_aux=True, allow_int=True) if smooth else lambda e: ((), total(e)[1])
 
     @jax.jit
     def results(emptied: Any, none: Any) -> Any:
-        slopes = [jax.grad(total, allow_int=True)(e) for e in emptied if smooth]
-        return [call(row, e) for e in emptied], slopes, jax.vmap(lambda *a: call(row, a))(*none)
+        return [slope(e) for e in emptied], jax.vmap(lambda *a: call(row, a))(*none)
 
-    values, slopes, mapped = results(emptied, none)
+    found, mapped = results(emptied, none)
+    slopes, values = [s for s, _ in found], [v for _, v in found]
     assert not any(np.isnan(a).any() for a in jax.tree.leaves([values, mapped]) if is_float(a))
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(slopes) if a.dtype != float0)
     for got, want in zip(mapped, outputs, strict=True):
