@@ -166,9 +166,12 @@ def test_half_precision_accumulates_in_float32(fn: Any, dtype: Any, c: int) -> N
 
 @every
 def test_inside_scan(fn: Any) -> None:
-    x, w = normal(X, (2, 3, 3, 3, 3))
-    got, _ = jax.lax.scan(lambda x, w: (fn(x, w), None), *jax.device_put((x, w)))
-    close(got, fn(fn(x, w[0]), w[1]), length=54)
+    @jax.jit
+    def both(x: Any, w: Any) -> Any:
+        return jax.lax.scan(lambda x, w: (fn(x, w), None), x, w)[0], fn(fn(x, w[0]), w[1])
+
+    got, want = both(*normal(X, (2, 3, 3, 3, 3)))
+    close(got, want, length=54)
 
 
 @every
