@@ -46,12 +46,12 @@ def start(net, xavier=False):
 
     def draw(leaf):
         if len(leaf.shape) == 1:
-            return jnp.zeros(leaf.shape)
+            return np.zeros(leaf.shape, np.float32)
         *window, c_in, c_out = leaf.shape
         fan = (c_in + c_out) / 2 if xavier else c_in / 2  # variance 1 / fan
-        return jnp.asarray(rng.standard_normal(leaf.shape) / np.sqrt(np.prod(window) * fan), float)
+        return np.float32(rng.standard_normal(leaf.shape) / np.sqrt(np.prod(window) * fan))
 
-    return jax.tree.map(draw, shapes_of(net))
+    return jax.device_put(jax.tree.map(draw, shapes_of(net)))
 
 
 def weights_of(net):
@@ -66,7 +66,7 @@ def halved(net):
 
 def enlarged(data, count):
     """The first digits as 32x32 images of three equal colours."""
-    x, y = jnp.asarray(data.x[:count]), jnp.asarray(data.y[:count])
+    x, y = jax.device_put((data.x[:count], data.y[:count]))
     x = jax.image.resize(x, (len(x), 32, 32, 1), "bilinear")
     return fnn.data.images.Dataset(jnp.broadcast_to(x, (len(x), 32, 32, 3)), y)
 

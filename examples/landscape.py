@@ -81,8 +81,8 @@ def between(a, b, loss, points=41):
 def convex(f, pairs):
     """The largest violation of Jensen's inequality at the middle of pairs of points."""
     a, b = pairs
-    f = jax.jit(jax.vmap(f))
-    return float((f((a + b) / 2) - (f(a) + f(b)) / 2).max())
+    ends, middle = jax.jit(jax.vmap(lambda a, b: ((f(a) + f(b)) / 2, f((a + b) / 2))))(a, b)
+    return float(np.max(np.asarray(middle) - ends))
 
 
 def main(argv=None):
@@ -104,8 +104,10 @@ def main(argv=None):
         n: fnn.critical_point(f, jnp.zeros(2), key=jax.random.key(0)) for n, f in forms.items()
     }
     saddle = forms["saddle"]
-    on = fnn.trajectory(saddle, jnp.array([1.0, 0.0]), fnn.sgd(0.1), 60).params
-    beside = fnn.trajectory(saddle, jnp.array([1.0, 1e-3]), fnn.sgd(0.1), 60).params
+    on, beside = (
+        np.asarray(fnn.trajectory(saddle, jnp.array([1.0, y]), fnn.sgd(0.1), 60).params)
+        for y in (0.0, 1e-3)
+    )
 
     plateaux = {
         "0-1 loss": lambda z: (fnn.unit_step(z) - 1) ** 2 > 0.5,
@@ -113,16 +115,15 @@ def main(argv=None):
         "logistic, least squares": lambda z: (fnn.sigmoid(z) - 1) ** 2,
         "logistic, cross-entropy": lambda z: fnn.softplus(-z),
     }
-    steep = {
-        n: abs(float(jax.grad(lambda z, f=f: 1.0 * f(z).astype(float))(-12.0)))
-        for n, f in plateaux.items()
-    }
+    slopes = {n: jax.grad(lambda z, f=f: 1.0 * f(z).astype(float)) for n, f in plateaux.items()}
+    steep = {n: abs(float(jax.jit(slope)(-12.0))) for n, slope in slopes.items()}
     table(["loss of a right unit at -12", "slope"], list(steep.items()))
 
     params, loss, x = trained()
     orders = list(itertools.permutations(range(4)))
     swapped = [reordered(params, order) for order in orders]
-    same = max(float(jnp.abs(network(p, x) - network(params, x)).max()) for p in swapped)
+    y = np.asarray(network(params, x))
+    same = max(float(np.abs(network(p, x) - y).max()) for p in swapped)
     mean = jax.tree.map(lambda *p: sum(p) / len(p), *swapped)
     costs = float(loss(params)), float(loss(mean))
     table(["", "loss"], [("trained", costs[0]), ("mean of its 24 orders", costs[1])])
@@ -134,9 +135,9 @@ def main(argv=None):
     }
     way, bump = between(params, reordered(params, (1, 0, 3, 2)), loss)
 
-    f = lambda v: jnp.cosh(v[0]) + v[1] ** 4  # noqa: E731  # one formula
-    point = jnp.array([0.7, 0.9])
-    slope = jax.grad(f)(point)
+    f = jax.jit(lambda v: jnp.cosh(v[0]) + v[1] ** 4)
+    point = np.array([0.7, 0.9], np.float32)
+    slope = np.asarray(jax.jit(jax.grad(f))(point))
     rests = [abs(float(f(point - r * slope) - f(point) + r * slope @ slope)) for r in (1e-2, 5e-3)]
 
     made, axes = figure(1, 3)
@@ -165,7 +166,7 @@ def main(argv=None):
         np.allclose([flat[n][1] for n in list(LOSSES)[:3]], [0.091, 0.077, 0.0], atol=0.001)
         and abs(flat["softmax cross-entropy"][0] - 0.214) <= 0.001,
         all(kinds[name].kind == name for name in forms),
-        float(on[-1][1]) == 0 and float(jnp.abs(on[-1]).max()) < 1e-4 and abs(beside[-1][1]) > 1,
+        on[-1][1] == 0 and np.abs(on[-1]).max() < 1e-4 and abs(beside[-1][1]) > 1,
         max(steep[n] for n in list(steep)[:3]) < 1e-4 and steep["logistic, cross-entropy"] > 0.99,
         same < 1e-5 and costs[1] > 3 * costs[0],
         max(jensen.values()) < 1e-5 and bump.max() > 2 * max(bump[0], bump[-1]),

@@ -72,11 +72,11 @@ def restarts(steps):
 def symmetry(x, y, steps):
     start, model = mlp(jax.random.key(0), fnn.tanh)
     loss = objective(model, x, y)
-    zeros = jax.tree.map(jnp.zeros_like, start)
-    starts = jax.tree.map(lambda *a: jnp.stack(a), zeros, start)
+    zeros = jax.tree.map(np.zeros_like, start)
+    starts = jax.tree.map(lambda *a: np.stack(a), zeros, start)
     curves = jax.vmap(lambda p: descent(loss, p, fnn.sgd(0.5), steps))(starts)
     slopes = jax.jit(jax.grad(loss))(zeros)
-    weights = [float(jnp.abs(layer["w"]).max()) for layer in slopes.values()]
+    weights = [float(np.abs(layer["w"]).max()) for layer in slopes.values()]
     return dict(zip(("zeros", "Xavier"), curves, strict=True)), max(weights)
 
 
@@ -145,7 +145,7 @@ def units(x, y, steps, cases):
 
 def conditioning(x, y, steps):
     """Name one digit by least squares, from pixels as they are and normalised."""
-    target = jnp.where(y == 0, 1.0, -1.0)
+    x, target = np.asarray(x), np.where(np.asarray(y) == 0, np.float32(1), np.float32(-1))
     varied = x[:, x.std(0) > 0.1]
     cases = {"plain": varied, "normalised": fnn.standardize(varied, **fnn.fit_standardize(varied))}
 
@@ -197,7 +197,7 @@ def draw(folder, losses, panels):
 def main(argv=None):
     args = arguments(__doc__, argv)
     train, _ = fnn.data.digits()
-    x, y = jnp.asarray(train.x[:200].reshape(200, 64)), jnp.asarray(train.y[:200])
+    x, y = jax.device_put((train.x[:200].reshape(200, 64), train.y[:200]))
     steps = 60 if args.quick else 150
 
     losses, slopes = map(np.asarray, restarts(400))
