@@ -63,9 +63,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     rules.tuned.cache_clear()
 
 
+measure = tuning._seconds
+measured = functools.cache(measure)
+
+
 @pytest.fixture
 def default_loses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every race ends as if the default took three times as long as all others."""
+    """Every race ends as if the default took three times as long as all others.
+
+    So what one test has measured is the same in the next.
+    """
+    monkeypatch.setattr(tuning, "_seconds", measured)
     monkeypatch.setattr(
         tuning, "_race", lambda runs: {k: 3.0 if k == "auto" else 1.0 for k in runs}
     )
@@ -181,16 +189,12 @@ def convolves_as_the_library() -> None:
     np.testing.assert_allclose(fnn.conv(x, w, **config), want, rtol=0, atol=1e-6 * np.max(want))
 
 
-measured = functools.cache(tuning._seconds)  # the files differ, what is measured does not
 UNREADABLE = [b"{", b"[]", b"null", b"3", b'"lax"', b"\xff", b"", b"[" * 100_000]
 
 
 @pytest.mark.usefixtures("default_loses")
 @pytest.mark.parametrize("content", UNREADABLE, ids=lambda content: repr(content[:9]))
-def test_a_file_of_something_else_is_said_and_ignored(
-    cache: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tuning, "_seconds", measured)
+def test_a_file_of_something_else_is_said_and_ignored(cache: Path, content: bytes) -> None:
     cache.parent.mkdir()
     cache.write_bytes(content)
     said = r"tuned\.json (is not readable|holds no table)"
@@ -288,6 +292,7 @@ def test_a_kernel_that_disagrees_is_an_error_and_nothing_is_lost(
     before = fnn.tune(fnn.conv, x, w, say=None)
     wrong = IM2COL._replace(output=lambda x, w, form: 1.001 * IM2COL.output(x, w, form))
     monkeypatch.setitem(rules.KERNELS, "im2col", wrong)
+    monkeypatch.setattr(tuning, "_seconds", measure)
     with pytest.raises(RuntimeError, match=r"kernel \w+ differs from the default by 0\.00"):
         fnn.tune(fnn.conv, x, w)
     assert json.loads(cache.read_text()) == before
