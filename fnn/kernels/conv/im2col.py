@@ -11,7 +11,9 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   columns, and add up what each tap gives, moved by its place. A window of 3x3 then copies three
   patches instead of nine, and the product is three times as wide.
 - Transposed patches. XLA's CPU product reaches half its speed on ``a^T @ b``, so for ``dw`` the
-  block is transposed first and ``patches^T`` is built as such, out of long contiguous rows.
+  block is transposed first and ``patches^T`` is built as such, out of long contiguous rows. Only
+  where the sum is small and has few columns, ``y^T @ patches`` is the faster, and its transpose is
+  ``dw``.
 - Joined groups. Groups of few channels share one product of at least `LANES` channels, whose matrix
   is zero between them: that wastes arithmetic, but a product of four columns wastes more.
 """
@@ -35,6 +37,7 @@ from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 LANES = 16
+FEW, NEAR = 3 * LANES, 2**13  # columns of a sum, and entries that stay in a core's first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
 
@@ -95,6 +98,7 @@ class _Walk(NamedTuple):
         steps: blocks of one chunk.
         chunks: products that each block takes, one per `joined` groups.
         joined, folded: as in `Blocks`.
+        turned: whether the product of the window gradient has the cotangent on the left.
     """
 
     cut: Stretches
@@ -104,6 +108,7 @@ class _Walk(NamedTuple):
     chunks: int
     joined: int
     folded: bool
+    turned: bool
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -149,7 +154,11 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     size = blocks(len(x), x.shape[-1], c_out, form, x.dtype.itemsize, slot)
     cut = Stretches(form, size.rows)
     steps, chunks = len(x) // size.examples * cut.parts, form.groups // size.joined
-    return _Walk(cut, cut.form, size.examples, steps, chunks, size.joined, size.folded)
+    last = form.windows.size[-1] if size.folded else 1
+    rows = math.prod(form.windows.size) // last * x.shape[-1] // chunks
+    columns = last * c_out // chunks
+    turned = form.groups > 1 or (columns <= min(rows, FEW) and rows * columns <= NEAR)
+    return _Walk(cut, cut.form, size.examples, steps, chunks, size.joined, size.folded, turned)
 
 
 def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:
@@ -285,14 +294,13 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 
 
 def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
-    """``patches^T @ y`` of one block, or its transpose where there are groups."""
+    """``patches^T @ y`` of one block, or its transpose."""
     total = accumulator(x.dtype)
     if walk.folded:
         y = jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
     y = y.reshape(walk.examples * math.prod(walk.places), -1)
-    if walk.form.groups == 1:
+    if not walk.turned:
         return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
-    # Few columns: the product wants them on the left.
     across = (((0,), (0,)), ((), ()))
     return lax.dot_general(y, _patches(x, step, walk), across, preferred_element_type=total)
 
@@ -300,7 +308,7 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:
     """The chunks' products to ``(*window, c, c_out)``: their diagonal blocks of joined groups."""
     size, joined = walk.form.windows.size, walk.joined
-    sums = sums if walk.form.groups == 1 else jnp.swapaxes(sums, 1, 2)
+    sums = jnp.swapaxes(sums, 1, 2) if walk.turned else sums
     last = size[-1] if walk.folded else 1
     taps = math.prod(size) // last
     channels = sums.shape[1] // (taps * joined)

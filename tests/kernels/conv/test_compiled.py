@@ -45,3 +45,15 @@ def test_winograd_transforms_a_window_when_its_turn_comes() -> None:
         return int(program.memory_analysis().temp_size_in_bytes)
 
     assert temporary(8) < temporary(2) + points
+
+
+@pytest.mark.parametrize(("c_out", "shape"), [(16, (16, 144)), (64, (144, 64))])
+def test_few_outputs_are_the_rows_of_the_window_gradients_product(
+    c_out: int, shape: tuple[int, int]
+) -> None:
+    """Patches are transposed for many outputs only: as columns, few would fill no vector."""
+    x, w = jnp.zeros((2, 8, 8, 16)), jnp.zeros((3, 3, 16, c_out))
+    gradient = jax.grad(lambda w: fnn.conv_im2col(x, w).sum())
+    text = jax.jit(gradient).lower(w).as_text()
+    products = re.findall(r"dot_general.*-> tensor<(\d+)x(\d+)xf32>", text)
+    assert products == [tuple(map(str, shape))]
