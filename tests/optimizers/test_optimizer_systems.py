@@ -79,7 +79,7 @@ def test_E3_the_gradient_of_a_batch_is_unbiased() -> None:
         return fnn.squared_error(fnn.dense(x, w[:, None])[:, 0], y).mean()
 
     full = jax.jit(jax.grad(loss))(w, x, y)
-    of_each = jax.vmap(jax.grad(loss), (None, 0, 0))
+    of_each = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))
     spread = {}
     for size in (1, 2, 3):
         batches = np.array(list(itertools.combinations(range(6), size)))
