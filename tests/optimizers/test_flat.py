@@ -20,8 +20,8 @@ HALF = jnp.bfloat16
 def ragged(seed: int) -> Any:
     rng = np.random.default_rng(seed)
     shapes = [(3, 2), (), (1,), (0,), (7,), (2**14 + 1,), (3, 2), (5, 5)] + [(2, 5)] * 6
-    single = [jnp.asarray(rng.standard_normal(s), np.float32) for s in shapes]
-    half = [jnp.asarray(rng.standard_normal(s), HALF) for s in [(9,), (), (70, 10), (9,)]]
+    single = [np.asarray(rng.standard_normal(s), np.float32) for s in shapes]
+    half = [np.asarray(rng.standard_normal(s), HALF) for s in [(9,), (), (70, 10), (9,)]]
     return {"single": single, "half": (half, None)}
 
 
@@ -32,7 +32,7 @@ def test_flat_is_the_unflattened(opt: Any, monkeypatch: pytest.MonkeyPatch) -> N
     """To the bit, or to one unit in the last place of what half precision rounds at every step."""
 
     def updates(opt: Any) -> list[Any]:
-        update, state, found = jax.jit(opt.update), opt.init(params), []
+        update, state, found = jax.jit(opt.update), jax.jit(opt.init)(params), []
         for seed in range(1, 9):
             u, state = update(ragged(seed), state, params)
             found.append(u)
