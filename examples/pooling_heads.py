@@ -150,8 +150,6 @@ def main(argv=None):
     )  # fmt: skip
     local, whole = pooled_by_hand()
 
-    if args.quick:  # whole batches: one shape to compile
-        train = jax.tree.map(lambda a: a[:576], train)
     params, curves = training(train, test, 16 if args.quick else 40)
     sizes = {name: fnn.count(params[name]["head"]) for name in HEADS}
     by_shift = [right(params, test._replace(x=shifted(test.x, d))) for d in SHIFTS]
