@@ -213,7 +213,7 @@ def convolution(d: Draw) -> Call:
     taps = tuple(d.pick(1, 2, 3) for _ in range(rank))
     config = {
         "stride": 1 if winograd else d.pick(1, 2),
-        "dilation": 1 if winograd else d.pick(1, 2),
+        "dilation": d.pick(1, 2),
         "padding": d.pick("SAME", 4, [[5, 4]] * rank),
         "groups": groups,
     }

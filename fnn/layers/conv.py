@@ -176,8 +176,8 @@ conv_im2col = variant(
 )
 conv_taps = variant(conv, _convolve, TAPS, "by shift and add, one term per tap", example=EXAMPLE)
 MINIMAL = (
-    "Takes floats, and windows of at most {} taps along the last two axes, without stride or "
-    "dilation. In float32 its largest error is {} that of a plain sum. A NaN or an infinity in x "
+    "Takes floats, and windows of at most {} taps along the last two axes, without a stride. "
+    "In float32 its largest error is {} that of a plain sum. A NaN or an infinity in x "
     "reaches all outputs of its tile."
 )
 conv_winograd = variant(

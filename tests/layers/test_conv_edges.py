@@ -76,7 +76,7 @@ def test_outputs_that_see_padding_only(fn: Any) -> None:
     calls, wants = [], []
     for size, stride, dilation, pads in PADDED:
         config = {"stride": stride, "dilation": dilation, "padding": (pads,)}
-        if "winograd" in fn.__name__ and (stride, dilation) != (1, 1):
+        if "winograd" in fn.__name__ and stride > 1:
             continue
         x, w = rng.standard_normal((2, size, 2)), rng.standard_normal((2, 2, 2))
         y = oracle.conv(x, w, **config)

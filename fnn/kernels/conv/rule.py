@@ -35,7 +35,8 @@ from fnn.windows import Windows
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
 LARGE = 20  # outputs along each of the last two axes of a volume
-RAGGED = 1.18  # places of the tiles of minimal filtering, over those of the output that they cover
+# Places of the tiles of minimal filtering, over those of the output that they cover.
+RAGGED = {"volume": 1.18, "dilated": 1.4}
 SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
@@ -89,26 +90,33 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form that minimal filtering may be the fastest for, None for all others.
 
-    The window must be small, without stride or dilation, and lead through many channels. A window
-    grows severalfold when it is transformed: with few places for its channels that costs too much.
+    The window must be small, without a stride, and lead through many channels, and only in a plane
+    it may be dilated. A window grows severalfold when it is transformed: with few places for its
+    channels that costs too much.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
-    small = all(1 < k < 6 for k in win.size[-2:]) and (win.stride, win.dilation) == (ones, ones)
+    small = all(1 < k < 6 for k in win.size[-2:]) and win.stride == ones
     if not small or form.groups > 1:
         return None
-    if len(ones) == 3:
-        if least < WIDE or min(form.out[-2:]) < LARGE:
-            return None
-        return f"volume, small window, large{', ragged' if _covered(form) > RAGGED else ''}"
-    if least < (DEEP if len(ones) == 2 else 2 * DEEP):  # on one axis it saves less
-        return None
-    return f"{'plane' if len(ones) == 2 else 'line'}, small window, deep"
+    match len(ones), max(win.dilation) > 1:
+        case 1, False if least >= 2 * DEEP:  # on one axis it saves less
+            return "line, small window, deep"
+        case 2, False if least >= DEEP:
+            return "plane, small window, deep"
+        case 2, True if least >= DEEP:
+            return f"plane, small window, deep, dilated{_ragged(form, 'dilated')}"
+        case 3, False if least >= WIDE and min(form.out[-2:]) >= LARGE:
+            return f"volume, small window, large{_ragged(form, 'volume')}"
+    return None
 
 
-def _covered(form: Form) -> float:
-    """The places that the tiles of six points cover, for each place of the output."""
-    pairs = zip(form.out[-2:], form.windows.size[-2:], strict=True)
-    return math.prod(-(-o // (7 - k)) * (7 - k) / o for o, k in pairs)
+def _ragged(form: Form, kind: str) -> str:
+    """Whether the tiles of six points cover much more than the output; with a dilation, phases'."""
+    win = form.windows
+    axes = zip(form.out[-2:], win.size[-2:], win.dilation[-2:], strict=True)
+    steps = [(o, (7 - k) * d) for o, k, d in axes]
+    covered = math.prod(-(-o // step) * step / o for o, step in steps)
+    return ", ragged" if covered > RAGGED[kind] else ""
 
 
 def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:

@@ -6,8 +6,9 @@ Vandermonde matrices of the points, for m and k coefficients, and ``B^T`` is the
 of the one for m + k - 1. All are computed in exact fractions from the points below and infinity.
 
 In two dimensions the matrices act on both axes, and the sum over channels is one matrix product per
-point. In three they act on the last two axes, and the taps of the first count as channels. What
-keeps it fast:
+point. In three they act on the last two axes, and the taps of the first count as channels. With a
+dilation of d every d-th place belongs to one of d phases, and tiles are made of one phase each.
+What keeps it fast:
 
 - Both axes are transformed by one product with the Kronecker product of their matrices. That is
   more arithmetic than one axis after the other, but at the speed of a matrix product.
@@ -133,7 +134,18 @@ class _Filter(NamedTuple):
     @property
     def counts(self) -> tuple[int, ...]:
         """Tiles, per minimally filtered axis."""
-        return tuple(-(-o // m) for o, m in zip(self.form.out[-AXES:], self.m, strict=True))
+        axes = zip(self.form.out[-AXES:], self.m, self.phases, strict=True)
+        return tuple(-(-o // (m * d)) for o, m, d in axes)
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """The dilation of these axes: so many phases of places have tiles of their own."""
+        return self.form.windows.dilation[-AXES:]
+
+    @property
+    def split(self) -> int:
+        """The axes of an array that such an axis becomes: places of a phase, and phases if any."""
+        return 2 if max(self.phases) > 1 else 1
 
 
 def _filter(form: Form, points: int) -> _Filter:
@@ -162,6 +174,7 @@ def _tiles(
 ) -> jax.Array:
     """Block ``step`` of x, zero-padded: ``(prod(sizes), n, ..., *counts, c)``.
 
+    With a dilation the phases follow each of the counts.
     ``x`` is ``(blocks, n, ..., *spatial, c)``; ``read`` takes a stretch of its rows, and the axis
     before the tiled ones is padded by ``before``. Channels come out before n if asked for.
     """
@@ -170,17 +183,20 @@ def _tiles(
     def padded(x: jax.Array, step: jax.Array) -> jax.Array:
         x = lax.dynamic_index_in_dim(x, lax.div(step, stretches), keepdims=False)
         x = read(x, lax.rem(step, stretches))
-        tiled = zip(starts, f.counts, f.m, sizes, x.shape[-1 - axes : -1], strict=True)
-        ends = [(lo, (count - 1) * m + size - lo - i) for lo, count, m, size, i in tiled]
-        edges = (*before, *ends, (0, 0))
+        long = [(count - 1) * m + size for count, m, size in zip(f.counts, f.m, sizes, strict=True)]
+        tiled = zip(starts, long, f.phases, x.shape[-1 - axes : -1], strict=True)
+        edges = (*before, *((lo, d * each - lo - i) for lo, each, d, i in tiled), (0, 0))
         x = jnp.pad(x, (*((0, 0),) * (x.ndim - len(edges)), *edges))
+        if f.split > 1:
+            pairs = [size for pair in zip(long, f.phases, strict=True) for size in pair]
+            x = x.reshape(*x.shape[: -1 - axes], *pairs, x.shape[-1])
         return jnp.moveaxis(x, -1, 0) if channels_first else x
 
     def tiled(x: jax.Array) -> jax.Array:
-        place = x.ndim - (1 if channels_first else 2)
+        place = x.ndim - f.split - (0 if channels_first else 1)
         for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
-            # The axis stacked in front moves the next one, the one before, to the same place.
             x = views(x, place, range(size), (count - 1) * m + 1, m, 0)
+            place += 1 - f.split  # to the axis before, which the one stacked in front has moved
         return x
 
     x = by_itself(tiled, f.form)(by_itself(padded, f.form)(x, step))
@@ -195,7 +211,8 @@ def _input_points(x: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
     tiles = _tiles(x, step, f, f.cut.inputs, sizes, starts, win.padding[:-AXES])
     points = _act(f.bt, tiles)
     if len(win.size) > AXES:
-        seen = [points[:, :, t : t + f.form.out[0]] for t in range(win.size[0])]
+        places = [t * win.dilation[0] for t in range(win.size[0])]
+        seen = [points[:, :, t : t + f.form.out[0]] for t in places]
         points = jnp.concatenate(seen, -1)
     return points.reshape(len(points), -1, points.shape[-1])
 
@@ -218,12 +235,14 @@ def _output_points(y: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
 
 def _output_of(points: jax.Array, f: _Filter) -> jax.Array:
     """``A^T points``, tile beside tile: ``(points, tiles, c_out)`` to ``(n, *out, c_out)``."""
-    axes, before = len(f.m), f.form.out[:-AXES]
-    y = _act(f.a.T, points).reshape(*f.m, -1, *before, *f.counts, points.shape[-1])
-    tiles = axes + 1 + len(before)  # the first axis of tiles
-    pairs = [axis for r in range(axes) for axis in (tiles + r, r)]
-    y = y.transpose(*range(axes, tiles), *pairs, y.ndim - 1)
-    sizes = [count * m for count, m in zip(f.counts, f.m, strict=True)]
+    axes, before, tiles = len(f.m), f.form.out[:-AXES], list(zip(f.counts, f.phases, strict=True))
+    grid = [size for pair in tiles for size in pair[: f.split]]
+    y = _act(f.a.T, points).reshape(*f.m, -1, *before, *grid, points.shape[-1])
+    first = axes + 1 + len(before)  # axis of tiles
+    order = [(first + r * f.split, r, first + r * f.split + 1) for r in range(axes)]
+    places = [axis for each in order for axis in each[: 1 + f.split]]
+    y = y.transpose(*range(axes, first), *places, y.ndim - 1)
+    sizes = [count * m * d for (count, d), m in zip(tiles, f.m, strict=True)]
     y = y.reshape(len(y), *before, *sizes, y.shape[-1])
     return y[(slice(None), *(slice(o) for o in f.form.out))]
 
@@ -246,12 +265,12 @@ def _blocks(
     with the numbers of all blocks, without a sign, so that none counts from the end.
     """
     rows, tiled = f.form.out[0], len(f.form.out) <= AXES
-    tiles = math.prod((*f.counts, *f.form.out[:-AXES]))
+    tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
     width = math.prod(f.form.windows.size[:-AXES]) * c_in + c_out
     one = arrays[0].dtype.itemsize * len(f.a) * tiles * width
     arrays = tuple(a.reshape(-1, divisor(len(a), BLOCK // one), *a.shape[1:]) for a in arrays)
     if one > whole:
-        m, count = (f.m[0], f.counts[0]) if tiled else (1, rows)
+        m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
         rows = min(rows, m * fitting(count, one, BLOCK))
     cut = Stretches(f.form, rows)
     steps = np.arange(len(arrays[0]) * cut.parts, dtype=np.uint32)
@@ -333,9 +352,9 @@ def winograd(name: str, points: int) -> Kernel:
         return nothing(y, w, form) if 0 in y.shape else of_read(y, w, plain)
 
     def refuses(form: Form, dtype: Any) -> str | None:
-        win, ones = form.windows, (1,) * len(form.spatial)
-        if (win.stride, win.dilation) != (ones, ones) or max(win.size[-AXES:]) >= points:
-            return f"a window of at most {points - 1}, stride 1, dilation 1"
+        win = form.windows
+        if max(win.stride) > 1 or max(win.size[-AXES:]) >= points:
+            return f"a window of at most {points - 1}, stride 1"
         return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
 
     return Kernel(name, output, of_input, window, refuses)
