@@ -79,28 +79,38 @@ def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("kernel", [WINOGRAD2, WINOGRAD4])
 @pytest.mark.parametrize(
-    ("spatial", "size"), [((9,), (3,)), ((6, 7), (2, 3)), ((5, 5, 6), (4, 3, 1))]
+    ("spatial", "size", "dilation"),
+    [
+        ((9,), (3,), 1),
+        ((6, 7), (2, 3), 1),
+        ((5, 5, 6), (4, 3, 1), 1),
+        ((15, 9), (2, 3), (3, 2)),
+        ((6, 5, 6), (3, 3, 1), 2),
+    ],
 )
 def test_winograd_in_blocks_gives_the_same(
     kernel: Kernel,
     spatial: tuple[int, ...],
     size: tuple[int, ...],
+    dilation: int | tuple[int, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One row of tiles of an example in a block; several groups, too."""
     monkeypatch.setattr(winograd, "BLOCK", 1)
     monkeypatch.setattr(winograd, "WHOLE", 1)
     for groups in (1, 2):
-        form = Form(spatial, resolve("test", spatial, size, 1, "SAME"), groups, "cpu")
+        windows = resolve("test", spatial, size, 1, "SAME", dilation)
+        form = Form(spatial, windows, groups, "cpu")
         loops = jax.make_jaxpr(lambda x, w, form=form: kernel.output(x, w, form))
         shapes = (2, *spatial, 4), (*size, 4 // groups, 4)
         assert "scan" in str(loops(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
         agree(kernel, form, 4, 1e-5)
 
 
-def test_winograd_memory_is_bounded() -> None:
+@pytest.mark.parametrize("dilation", [1, 4])
+def test_winograd_memory_is_bounded(dilation: int) -> None:
     """Of 64 examples the points, of input and output, would take 4.5 times the input."""
-    form = Form((32, 32), resolve("test", (32, 32), (3, 3), 1, "SAME"), 1)
+    form = Form((32, 32), resolve("test", (32, 32), (3, 3), 1, "SAME", dilation), 1)
     x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((64, 32, 32, 64), (3, 3, 64, 64)))
     for slot, b in ((OUTPUT, w), (WINDOW, x)):
         fn = jax.jit(lambda x, b, slot=slot: apply(x, b, slot=slot, form=form, kernel=WINOGRAD4))
