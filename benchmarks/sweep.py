@@ -96,6 +96,7 @@ KINDS = [
     Kind("large volume", ((3, 3, 3),), (32, 48), (32, 48), (1, 2), (20, 26)),
     Kind("large slices", ((1, 3, 3),), (32, 96), (32, 96), (1, 2), (20, 28)),
     Kind("deep dilated", ((3, 3),), (64, 256), (64, 256), side=(12, 80), dilation=(2, 4), layers=6),
+    Kind("large window, wide", ((7, 7), (9, 9), (11, 11)), (16, 96), (16, 96), layers=6),
 ]  # fmt: skip
 
 

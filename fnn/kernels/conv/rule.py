@@ -35,8 +35,7 @@ from fnn.windows import Windows
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
 LARGE = 20  # outputs along each of the last two axes of a volume
-# Places of the tiles of minimal filtering, over those of the output that they cover.
-RAGGED = {"volume": 1.18, "dilated": 1.4}
+RAGGED = 1.4  # places of the tiles of minimal filtering, over those of the output that they cover
 SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
@@ -104,19 +103,21 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
         case 2, False if least >= DEEP:
             return "plane, small window, deep"
         case 2, True if least >= DEEP:
-            return f"plane, small window, deep, dilated{_ragged(form, 'dilated')}"
+            ragged = ", ragged" if _covered(form) > RAGGED else ""
+            return f"plane, small window, deep, dilated{ragged}"
         case 3, False if least >= WIDE and min(form.out[-2:]) >= LARGE:
-            return f"volume, small window, large{_ragged(form, 'volume')}"
+            return "volume, small window, large"
+        case 3, False if least >= NARROW and win.size[0] == 1:
+            return "slices, small window"
     return None
 
 
-def _ragged(form: Form, kind: str) -> str:
-    """Whether the tiles of six points cover much more than the output; with a dilation, phases'."""
+def _covered(form: Form) -> float:
+    """The places that the tiles of six points cover, of all phases, for each of the output."""
     win = form.windows
     axes = zip(form.out[-2:], win.size[-2:], win.dilation[-2:], strict=True)
     steps = [(o, (7 - k) * d) for o, k, d in axes]
-    covered = math.prod(-(-o // step) * step / o for o, step in steps)
-    return ", ragged" if covered > RAGGED[kind] else ""
+    return math.prod(-(-o // step) * step / o for o, step in steps)
 
 
 def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:

@@ -31,7 +31,7 @@ KINDS = {
     "grouped": ((9, 9), (3, 3), 8, 8, {"groups": 2}),
     "pointwise": ((9, 9), (1, 1), 6, 7, {}),
     "pointwise, narrowing": ((9, 9), (1, 1), 8, 2, {}),
-    "volume": ((2, 19, 20), (1, 3, 3), 32, 33, {}),
+    "volume": ((2, 19, 20), (3, 3, 3), 32, 33, {}),
     "strided": ((25,), (3,), 32, 33, {"stride": 2}),
     "strided, few channels": ((9, 9), (3, 3), 6, 7, {"stride": 2}),
     "one input channel": ((9, 9), (3, 3), 1, 32, {"stride": 2}),
@@ -50,8 +50,8 @@ KINDS = {
     "plane, small window, deep, dilated, ragged": ((9, 9), (3, 3), 64, 65, {"dilation": 2}),
     "plane, small window, deep": ((9, 9), (5, 2), 64, 64, {}),
     "line, small window, deep": ((80,), (3,), 128, 129, {}),
+    "slices, small window": ((2, 9, 9), (1, 3, 3), 16, 33, {}),
     "volume, small window, large": ((2, 20, 20), (1, 3, 3), 32, 33, {}),
-    "volume, small window, large, ragged": ((2, 21, 21), (1, 3, 3), 32, 33, {}),
     "plane, large window": ((12, 12), (9, 9), 16, 17, {}),
 }
 
