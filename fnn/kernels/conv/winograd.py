@@ -61,7 +61,7 @@ from fnn.kernels.conv.views import by_itself, views
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = 12 * 2**20  # bytes of points; with 32 MB or more in all, every call gets fresh memory
-WHOLE = 16 * 2**20  # in the window gradient: short sums over tiles use one core only
+WHOLE = 16 * 2**20  # that the window gradient leaves whole: its sums over few tiles use one core
 # The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
 # must be transposed, so the output's points then come as rows, at the price of a slower copy. JAX
 # 0.10 does not, and gains nothing.
@@ -152,9 +152,8 @@ def _filter(form: Form, points: int) -> _Filter:
     taps = form.windows.size[-AXES:]
     m = tuple(points - k + 1 for k in taps)
     axes = zip(*(transforms(points, k) for k in taps), strict=True)
-    return _Filter(
-        Stretches(form, form.out[0]), m, *(functools.reduce(np.kron, axis) for axis in axes)
-    )
+    both = (functools.reduce(np.kron, axis) for axis in axes)
+    return _Filter(Stretches(form, form.out[0]), m, *both)
 
 
 def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
@@ -174,9 +173,9 @@ def _tiles(
 ) -> jax.Array:
     """Block ``step`` of x, zero-padded: ``(prod(sizes), n, ..., *counts, c)``.
 
-    With a dilation the phases follow each of the counts.
     ``x`` is ``(blocks, n, ..., *spatial, c)``; ``read`` takes a stretch of its rows, and the axis
-    before the tiled ones is padded by ``before``. Channels come out before n if asked for.
+    before the tiled ones is padded by ``before``. With a dilation, the phases follow each of the
+    counts. Channels come out before n if asked for.
     """
     axes, stretches = len(sizes), np.uint32(f.cut.parts)
 
@@ -261,8 +260,8 @@ def _blocks(
 ) -> tuple[_Filter, jax.Array, list[jax.Array]]:
     """Cut ``(n, ...)`` to ``(blocks, examples, ...)``, with `BLOCK` bytes of points in a block.
 
-    The rows of an example with more than ``whole`` are cut into stretches of whole tiles. Returned
-    with the numbers of all blocks, without a sign, so that none counts from the end.
+    The rows of an example with more than ``whole`` are cut into stretches, which begin with a tile.
+    The numbers of all blocks are returned too, without a sign, so that none counts from the end.
     """
     rows, tiled = f.form.out[0], len(f.form.out) <= AXES
     tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
