@@ -1,6 +1,7 @@
 """Results as text: the tables of one run, and the generated part of the README."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from benchmarks.tables import Record
 
 README = machine.HERE / "README.md"
 FRONT = machine.HERE.parent / "README.md"
+LATE = ": not started within "
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -67,9 +69,15 @@ def sections(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
 
 
 def trouble(records: dict[str, Record]) -> str:
-    """Return what was wrong, failed or was left out for time: nothing is dropped silently."""
-    lines = [f"- {line}" for record in records.values() for line in record["skipped"]]
+    """Return what was wrong, failed or was left out for time: nothing is dropped silently.
+
+    Cases that were not started are counted; the results name each.
+    """
+    lines = []
     for subject, record in records.items():
+        late = Counter(line.partition(LATE)[2] for line in record["skipped"])
+        lines += [f"- {subject}: {n} cases{LATE[1:]}{limit}" for limit, n in late.items() if limit]
+        lines += [f"- {line}" for line in record["skipped"] if LATE not in line]
         for row in record["rows"]:
             if row["status"] in ("wrong", "failed"):
                 what = f"error {row['error']:.2g}" if row["status"] == "wrong" else row["note"]
