@@ -91,6 +91,20 @@ def test_downhill_from_a_saddle(dense_up_to: int) -> None:
         np.testing.assert_allclose(y, [-1.0, 2.5], atol=1e-6)
 
 
+@pytest.mark.parametrize("curvatures", [(-2.0, -2.0), (3.0, -2.0)], ids=["equal", "apart"])
+def test_derivative_of_the_step_by_the_curvature(curvatures: tuple[float, float]) -> None:
+    """The step is -g / |h|, and with h its derivative is g sign(h) / h^2, equal or not."""
+    h, x = np.float32(curvatures), np.ones(2, np.float32)
+    g, optimizer = np.float32([1, 4]), fnn.newton()
+
+    def step(h: Any) -> Any:
+        state = optimizer.init(x)
+        return optimizer.update(g, state, x, value_fn=lambda x: (h * x**2).sum() / 2)[0]
+
+    slopes = jax.jit(jax.jacobian(step))(h)
+    np.testing.assert_allclose(slopes, np.diag(g * np.sign(h) / h**2), rtol=1e-5, atol=1e-6)
+
+
 @BOTH
 def test_directions_without_curvature_stay(dense_up_to: int) -> None:
     """A dead number has no gradient and no curvature; a linear one no curvature."""
