@@ -123,7 +123,10 @@ def check(
 
     pairs = [np.stack([a, np.flip(a, 0) if a.ndim else a]) for a in args]
     rows = range(len(places))
-    alone = [np.stack([d if i == j else 0 * d for j in rows]) for i, d in enumerate(directions)]
+    alone = [
+        np.stack([d if i == j else np.zeros_like(d) for j in rows])
+        for i, d in enumerate(directions)
+    ]
     value, both, gradients, tangents = transformed(args, pairs, weights, alone)
     close(value, want, length=length)
     if batch:
