@@ -6,12 +6,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from benchmarks import machine, tables, targets
-from benchmarks.session import EXTRA, KEPT, QUICK, RESULTS, SUBJECTS, read
+from benchmarks.session import EXTRA, KEPT, LATE, QUICK, RESULTS, SUBJECTS, read
 from benchmarks.tables import Record
 
 README = machine.HERE / "README.md"
 FRONT = machine.HERE.parent / "README.md"
-LATE = ": not started within "
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 

@@ -38,6 +38,7 @@ SUBJECTS = {
 }
 EXTRA = {"sweep": 1500, "judge": 600, "sweep_pooling": 120}  # by name only: what `derive` reads
 QUICK_LIMIT = 16
+LATE = ": not started within "  # what a case was left out for
 
 Job = tuple[str, Callable[[], list[Row]]]
 
@@ -81,7 +82,7 @@ def measure(subject: str, session: Session, folder: Path) -> None:
     jobs = importlib.import_module(f"benchmarks.{subject}").jobs(session)
     for name, job in jobs:
         if time.perf_counter() - start > limit:
-            record["skipped"].append(f"{name}: not started within {limit} s")
+            record["skipped"].append(f"{name}{LATE}{limit} s")
         else:
             began = time.perf_counter()
             try:

@@ -18,7 +18,7 @@ from fnn.training.report import Run
 from fnn.training.step import Learner, Observer, Plan, Seen, take_step
 from fnn.trees import all_finite
 
-# Its trace is kept: `_nothing` asks for the same one as the loop.
+# jit keeps the trace: `_nothing`, which asks for shapes, and the loop trace the loss once.
 once = functools.partial(jax.jit, static_argnums=0, inline=True)
 one_step = once(take_step)
 

@@ -139,7 +139,7 @@ class _Filter(NamedTuple):
 
     @property
     def phases(self) -> tuple[int, ...]:
-        """The dilation of these axes: so many phases of places have tiles of their own."""
+        """The dilation d of these axes. Every d-th place is of one phase, which has its own tiles."""
         return self.form.windows.dilation[-AXES:]
 
     @property
@@ -226,7 +226,7 @@ def _window_points(g: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
 
 def _output_points(y: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
     """``A y`` for every tile: ``(points, tiles, c_out)``, or ``(points, c_out, tiles)``."""
-    tiles = _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m), (), BY_ROWS)
+    tiles = _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m), channels_first=BY_ROWS)
     points = _act(f.a, tiles)
     shape = (y.shape[-1], -1) if BY_ROWS else (-1, y.shape[-1])
     return points.reshape(len(points), *shape)
