@@ -139,7 +139,7 @@ class _Filter(NamedTuple):
 
     @property
     def phases(self) -> tuple[int, ...]:
-        """The dilation d of these axes. Every d-th place is of one phase, which has its own tiles."""
+        """The dilation d of these axes. Every d-th place is of one phase, with its own tiles."""
         return self.form.windows.dilation[-AXES:]
 
     @property
