@@ -144,7 +144,10 @@ def main(argv=None):
     clipped, _ = clip(np.array([norms[1.1][-1], 0.0], np.float32), ())
     table(
         ["network", *[f"after {lag} steps" for lag in lags]],
-        [(name, *[f"{v:.1f} %" for v in values]) for name, values in right.items()],
+        [
+            (name, *["-" if np.isnan(v) else f"{v:.1f} %" for v in values])
+            for name, values in right.items()
+        ],
     )
 
     made, axes = figure(1, 2, width=5.5, height=3.8)

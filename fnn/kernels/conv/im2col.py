@@ -37,7 +37,7 @@ from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 LANES = 16
-FEW, NEAR = 3 * LANES, 2**13  # at most, of a sum that stays in the cache
+FEW, NEAR = 3 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
 
