@@ -5,6 +5,7 @@ import ctypes
 import functools
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ if OLD_EMITTERS:
     os.environ["XLA_FLAGS"] = f"{cheap} {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # in the processes that tests start as well
+
+# No test in this process keeps programs in files; each would still be hashed for the name of one.
+jax.config.update("jax_enable_compilation_cache", False)
+
+# A core for each worker. Where the threads of two share all cores, each disturbs the other's.
+if sys.platform == "linux" and "PYTEST_XDIST_WORKER" in os.environ:
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"][2:]) % len(cores)]})
 
 # Every program gets a context of MLIR, with all dialects: one for many programs saves 4 ms of each,
 # a twentieth of the suite. A private name, there in JAX 0.10.0, 0.10.2 and 0.12.0.1; a JAX without

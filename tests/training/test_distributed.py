@@ -29,21 +29,6 @@ exec "$@"
 """
 
 
-@pytest.fixture
-def hosts() -> Iterator[list[str]]:
-    """Two network namespaces, 10.77.0.1 and 10.77.0.2, joined by a wire as two machines are."""
-    names = [f"fnn-{os.getpid()}-{i}" for i in range(2)]
-    add = ["sh", "-ec", "ip netns add $0; ip netns add $1", *names]
-    made = subprocess.run(add, capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no network namespaces are permitted here: {made.stderr}")
-    try:
-        subprocess.run(["sh", "-ec", HOSTS, *names], check=True)
-        yield names
-    finally:
-        subprocess.run(["sh", "-c", "ip netns del $0; ip netns del $1", *names], check=False)
-
-
 def begin(
     folder: Path, epochs: int, processes: int, devices: int, hosts: Sequence[str] = ()
 ) -> list[Process]:
@@ -86,40 +71,82 @@ def finish(processes: list[Process], seconds: float = 300) -> list[str]:
             p.kill()
 
 
-def test_a_process_dies_and_more_go_on(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[list[str]]:
+    """Two network namespaces, 10.77.0.1 and 10.77.0.2, joined by a wire as two machines are.
+
+    None where they are not permitted.
+    """
+    names = [f"fnn-{os.getpid()}-{i}" for i in range(2)]
+    add = ["sh", "-ec", "ip netns add $0; ip netns add $1", *names]
+    if subprocess.run(add, capture_output=True, check=False).returncode:
+        yield []
+        return
+    try:
+        subprocess.run(["sh", "-ec", HOSTS, *names], check=True)
+        yield names
+    finally:
+        subprocess.run(["sh", "-c", "ip netns del $0; ip netns del $1", *names], check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def lost(folder: Path, hosts: list[str]) -> Iterator[dict[str, list[Process]]]:
+    """Runs of two processes: of one a process is killed, of one the wire is cut.
+
+    Both at once: each notices after ten seconds.
+    """
+    runs = {"killed": begin(folder / "killed", 10**6, 2, 2)}
+    if hosts:
+        runs["cut"] = begin(folder / "cut", 10**6, 2, 2, hosts)
+    try:
+        for run in runs.values():
+            wait(run[0])
+        runs["killed"][1].kill()
+        if hosts:
+            subprocess.run(["ip", "-n", hosts[0], "link", "set", "wire", "down"], check=True)
+        yield runs
+    finally:
+        for process in [p for run in runs.values() for p in run]:
+            process.kill()
+            process.wait()
+
+
+def test_a_process_dies_and_more_go_on(folder: Path, lost: dict[str, list[Process]]) -> None:
     """Two processes of two devices, one killed; four of one device; and one device all the way."""
-    survivor, victim = begin(tmp_path / "many", 10**6, 2, 2)
-    wait(survivor)
-    victim.kill()
+    survivor, victim = lost["killed"]
     (said,) = finish([survivor], SECONDS)
     assert survivor.returncode != 0, said
     finish([victim])
 
-    epochs = fnn.load(tmp_path / "many" / FILE).epoch + 1
-    many, one = begin(tmp_path / "many", epochs, 4, 1), begin(tmp_path / "one", epochs, 1, 1)
+    epochs = fnn.load(folder / "killed" / FILE).epoch + 1
+    many, one = begin(folder / "killed", epochs, 4, 1), begin(folder / "one", epochs, 1, 1)
     for said in finish([*many, *one]):
         assert f"epoch {epochs:3d}" in said, said
     assert {p.returncode for p in (*many, *one)} == {0}
-    got, want = (fnn.load(tmp_path / folder / FILE) for folder in ("many", "one"))
+    got, want = (fnn.load(folder / name / FILE) for name in ("killed", "one"))
     assert got[3:6] == want[3:6] == (epochs, 0, 22 * epochs)
     for a, b in zip(jax.tree.leaves(got[:2]), jax.tree.leaves(want[:2]), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
-    assert os.listdir(tmp_path / "many") == [FILE]  # and nothing that is unfinished
+    assert os.listdir(folder / "killed") == [FILE]  # and nothing that is unfinished
 
 
-def test_a_network_fails_and_both_hosts_go_on(tmp_path: Path, hosts: list[str]) -> None:
+def test_a_network_fails_and_both_hosts_go_on(
+    folder: Path, hosts: list[str], lost: dict[str, list[Process]]
+) -> None:
     """No connection is closed: heartbeats alone tell each host that the other one is lost."""
-    folder = tmp_path / "run"
-    lost = begin(folder, 10**6, 2, 2, hosts)
-    wait(lost[0])
-    wire = ["ip", "-n", hosts[0], "link", "set", "wire"]
-    subprocess.run([*wire, "down"], check=True)
-    said = finish(lost, SECONDS)
-    assert all(p.returncode for p in lost), said
+    if not hosts:
+        pytest.skip("no network namespaces are permitted here")
+    said = finish(lost["cut"], SECONDS)
+    assert all(p.returncode for p in lost["cut"]), said
 
-    subprocess.run([*wire, "up"], check=True)
-    epochs = fnn.load(folder / FILE).epoch + 1
-    again = begin(folder, epochs, 2, 2, hosts)
+    subprocess.run(["ip", "-n", hosts[0], "link", "set", "wire", "up"], check=True)
+    epochs = fnn.load(folder / "cut" / FILE).epoch + 1
+    again = begin(folder / "cut", epochs, 2, 2, hosts)
     for said in finish(again):
         assert f"epoch {epochs:3d}" in said, said
     assert {p.returncode for p in again} == {0}
