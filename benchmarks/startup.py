@@ -4,7 +4,6 @@ Whole processes are timed, from their start to their end; that of the interprete
 """
 
 import functools
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ import numpy as np
 from benchmarks.session import Job, Session
 from benchmarks.timing import Budget, Contestant, Program, Row, race
 
-# The first process writes the compiled modules, which pip does at installation.
-COMPILED = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
 IMPORTS = {"jax": "import jax, jax.numpy", "fnn": "import fnn"}
 PEER_IMPORTS = {
     "Flax NNX": "from flax import nnx",
@@ -58,8 +55,7 @@ def process(name: str, measure: str, code: str) -> Contestant:
 
     def run() -> float:
         command = [sys.executable, "-W", "ignore", "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=COMPILED)
-        return float(done.stdout)
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     def show(value: float) -> list[float]:
         return [float(np.isfinite(value))]
