@@ -9,7 +9,7 @@ Time      50 s on 2 cores, of processor time
 Expected
     Named at once, every network gets over 85 % of new digits right.
     After 60 steps of noise the plain network is under 60 %; a guess is right in 25 %.
-    From an orthogonal start it is over 50 % after 40 steps; gated (GRU, LSTM) after 60 as well.
+    From an orthogonal start it is over 70 % after 40 steps; gated (GRU, LSTM) over 65 % after 60.
     Held at ||W|| = 1 by spectral normalization it is under 40 %: tanh shrinks, and W may not grow.
     Through linear steps by W = g Q, Q orthogonal, a gradient of d steps ago is g^d: gone or huge.
     Clipped, the gradient that exploded has the norm 1.
@@ -41,7 +41,7 @@ def held_open(layer):
 
 
 def networks(key):
-    """By name: the layer, its start, the norm that clips its gradients; is ||W|| held at 1?"""
+    """By name: the layer, its start, the clipping norm, and whether ||W|| is held at 1."""
     plain = fnn.init_rnn(key, ROWS, UNITS, recurrent=normal(1.0))
     orthogonal = fnn.init_rnn(key, ROWS, UNITS)
     gru, lstm = (held_open(f(key, ROWS, UNITS)) for f in (fnn.init_gru, fnn.init_lstm))
@@ -165,7 +165,7 @@ def main(argv=None):
         __doc__,
         min(values[0] for values in right.values()) > 85,
         last["plain"] < 60,
-        right["orthogonal start"][-2] > 50 and min(last["GRU"], last["LSTM"]) > 50,
+        right["orthogonal start"][-2] > 70 and min(last["GRU"], last["LSTM"]) > 65,
         last["spectral norm"] < 40,
         all(np.allclose(v, g ** np.arange(len(v)), rtol=1e-3) for g, v in norms.items()),
         norms[1.1][-1] > 100 and abs(np.linalg.norm(clipped) - 1) < 1e-5,

@@ -27,10 +27,11 @@ if OLD_EMITTERS:
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # in the processes that tests start as well
 
-# No test in this process keeps programs in files; each would still be hashed for the name of one.
+# No test here keeps compiled programs in files. JAX hashes each for the name of its file even so.
 jax.config.update("jax_enable_compilation_cache", False)
 
-# A core for each worker. Where the threads of two share all cores, each disturbs the other's.
+# A core for each worker, or the threads of one disturb the other: 6 to 8 % of the time. XLA then
+# compiles for one core. The doctests, the examples as commands and the benchmarks run on all cores.
 if sys.platform == "linux" and "PYTEST_XDIST_WORKER" in os.environ:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"][2:]) % len(cores)]})
