@@ -89,8 +89,16 @@ def batch_norm(
     # value is subtracted from x, where it does not cancel.
     about = lax.stop_gradient(mean)
     offset = bias + (about - mean) * slope
-    y = (widen(x) - spread(about, x.ndim)) * spread(slope, x.ndim) + spread(offset, x.ndim)
-    return y.astype(x.dtype)
+    y: jax.Array = _line(x, about, slope, offset)
+    return y
+
+
+# The gradient subtracts again: XLA would do it as soon as x is known, and keep the result beside x.
+# Test: `tests/layers/test_normalization.py`.
+@jax.checkpoint
+def _line(x: jax.Array, about: jax.Array, slope: jax.Array, offset: jax.Array) -> jax.Array:
+    about, slope, offset = (spread(a, x.ndim) for a in (about, slope, offset))
+    return ((widen(x) - about) * slope + offset).astype(x.dtype)
 
 
 @jitted(ranges={"eps": NOT_NEGATIVE})

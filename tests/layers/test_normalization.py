@@ -268,6 +268,26 @@ def test_batch_norm_of_large_inputs_has_its_gradient(size: float) -> None:
     close(large * np.float32(size), gradient(x, 0.0), length=10)
 
 
+def test_a_gradient_keeps_what_is_normalized_and_not_the_deviations_too() -> None:
+    """A layer of a network keeps its product and its ReLU: two arrays, not three."""
+    x, w, one = (
+        jax.ShapeDtypeStruct((64, 16, 16, 32), jnp.float32),
+        jnp.zeros((32, 32)),
+        np.ones(32),
+    )
+
+    def temporary(depth: int) -> int:
+        def stack(w: Any, x: Any) -> Any:
+            for _ in range(depth):
+                x = fnn.relu(trained_batch_norm(x @ w, *np.float32((one, one))))
+            return x.sum()
+
+        memory = jax.jit(jax.grad(stack)).lower(w, x).compile().memory_analysis()
+        return int(memory.temp_size_in_bytes)
+
+    assert temporary(6) - temporary(2) < 4 * 2.5 * 4 * x.size
+
+
 def test_an_empty_batch_is_refused() -> None:
     for fn in (fnn.batch_stats, fnn.fit_standardize):
         for shape in ((0, 3), (2, 0, 3)):

@@ -23,6 +23,7 @@ from jax import lax
 from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, divisor
+from fnn.kernels.conv.loops import stacked
 
 BUDGET = 4 * 2**20  # bytes of shares
 WHOLE = 4  # budgets that one example may take before its rows are cut
@@ -49,7 +50,8 @@ def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     parts, part = _stretches(y, form, rows)
     matrices = _matrices(w, form.groups)
 
-    def block(y: jax.Array) -> jax.Array:
+    def block(step: jax.Array) -> jax.Array:
+        y = lax.dynamic_index_in_dim(parts, step, keepdims=False)
         one = functools.partial(_block, form=part._replace(groups=1))
         if form.groups == 1:
             return one(y, matrices[0])
@@ -58,7 +60,7 @@ def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         return x.reshape(*x.shape[:-2], -1)
 
     parts = parts.reshape(-1, examples, *parts.shape[1:])
-    x = lax.map(block, parts) if len(parts) > 1 else block(parts[0])
+    x = stacked(block, len(parts), parts, matrices)
     x = x.reshape(len(y), -1, *form.spatial[1:], w.shape[-2] * form.groups)
     first = 0 if x.shape[1] == form.spatial[0] else _phases(form)[0]
     return lax.slice_in_dim(x, first, first + form.spatial[0], axis=1)

@@ -21,7 +21,7 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,8 @@ from jax import lax
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.col2im import applies, col2im
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor, varying
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor
+from fnn.kernels.conv.loops import stacked, summed
 from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
 
@@ -234,25 +235,6 @@ def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
     return w.reshape(groups // joined, *window, joined * c, joined * each)
 
 
-def _loop(
-    block: Callable[[jax.Array], jax.Array],
-    put: Callable[[jax.Array, jax.Array, jax.Array], Any],
-    parts: int,
-    walk: _Walk,
-    *arrays: jax.Array,
-) -> jax.Array:
-    """``y = put(y, block(step), step)`` for every step, from zeros: as many parts as said."""
-
-    def body(step: jax.Array, y: jax.Array) -> Any:
-        step = lax.convert_element_type(step, np.uint32)  # so that no place counts from the end
-        return put(y, block(step), step)
-
-    like, count = jax.eval_shape(block, np.uint32(0)), walk.chunks * walk.steps
-    y, *_ = varying(jnp.zeros((parts, *like.shape), like.dtype), *arrays)
-    looped: jax.Array = lax.fori_loop(0, count, body, y) if count > 1 else body(jnp.int32(0), y)
-    return looped
-
-
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     total = accumulator(x.dtype)
     walk = _walk(x, w.shape[-1], form, OUTPUT)
@@ -263,10 +245,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         y = jnp.dot(_patches(x, step, walk), chunk, preferred_element_type=total)
         return (_unfolded(y, walk) if walk.folded else y).astype(x.dtype)
 
-    def put(y: jax.Array, part: jax.Array, step: jax.Array) -> Any:
-        return lax.dynamic_update_index_in_dim(y, part, step, 0)
-
-    y = _loop(block, put, walk.chunks * walk.steps, walk, x, w)
+    y = stacked(block, walk.chunks * walk.steps, x, w)
     y = jnp.moveaxis(y.reshape(walk.chunks, -1, *walk.form.out, w.shape[-1] // walk.chunks), 0, -2)
     return walk.cut.joined(y.reshape(-1, *walk.form.out, w.shape[-1]))
 
@@ -282,15 +261,14 @@ def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     walk = _walk(x, y.shape[-1], form, WINDOW)
 
-    def block(step: jax.Array) -> jax.Array:
-        return _block_product(x, walk.outputs(y, step), step, walk)
+    def of_chunk(chunk: jax.Array) -> jax.Array:
+        def block(step: jax.Array) -> jax.Array:
+            step += chunk * np.uint32(walk.steps)
+            return _block_product(x, walk.outputs(y, step), step, walk)
 
-    def add(sums: jax.Array, part: jax.Array, step: jax.Array) -> Any:
-        chunk = walk.chunk(step)
-        total = lax.dynamic_index_in_dim(sums, chunk, keepdims=False) + part
-        return lax.dynamic_update_index_in_dim(sums, total, chunk, 0)
+        return summed(block, walk.steps, y, x)
 
-    return _window_of(_loop(block, add, walk.chunks, walk, x, y), walk)
+    return _window_of(stacked(of_chunk, walk.chunks, y, x), walk)
 
 
 def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:

@@ -54,8 +54,8 @@ from fnn.kernels.conv.form import (
     by_device,
     by_group,
     divisor,
-    varying,
 )
+from fnn.kernels.conv.loops import stacked, summed
 from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, views
 
@@ -257,11 +257,11 @@ def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
 
 def _blocks(
     f: _Filter, c_in: int, c_out: int, whole: int, *arrays: jax.Array
-) -> tuple[_Filter, jax.Array, list[jax.Array]]:
+) -> tuple[_Filter, int, list[jax.Array]]:
     """Cut ``(n, ...)`` to ``(blocks, examples, ...)``, with `BLOCK` bytes of points in a block.
 
     The rows of an example with more than ``whole`` are cut into stretches, which begin with a tile.
-    The numbers of all blocks are returned too, without a sign, so that none counts from the end.
+    How many blocks there are is returned too.
     """
     rows, tiled = f.form.out[0], len(f.form.out) <= AXES
     tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
@@ -272,8 +272,7 @@ def _blocks(
         m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
         rows = min(rows, m * fitting(count, one, BLOCK))
     cut = Stretches(f.form, rows)
-    steps = np.arange(len(arrays[0]) * cut.parts, dtype=np.uint32)
-    return f._replace(cut=cut), jnp.asarray(steps), list(arrays)
+    return f._replace(cut=cut), len(arrays[0]) * cut.parts, list(arrays)
 
 
 def _through(
@@ -285,7 +284,7 @@ def _through(
     def block(step: jax.Array) -> jax.Array:
         return _output_of(product(_input_points(x, step, f)), f)
 
-    y = lax.map(block, steps) if len(steps) > 1 else block(jnp.uint32(0))
+    y = stacked(block, steps, x)
     return f.cut.joined(y.reshape(-1, *f.form.out, c_out))
 
 
@@ -317,14 +316,7 @@ def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
     def block(step: jax.Array) -> jax.Array:
         return _product(_input_points(x, step, f), _output_points(y, step, f))
 
-    def add(total: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
-        return total + block(step), None
-
-    if len(steps) == 1:
-        return _window_of(block(jnp.uint32(0)), f)
-    like = jax.eval_shape(block, jnp.uint32(0))
-    total, *_ = varying(jnp.zeros(like.shape, like.dtype), x, y)
-    return _window_of(lax.scan(add, total, steps)[0], f)
+    return _window_of(summed(block, steps, y, x), f)
 
 
 def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:

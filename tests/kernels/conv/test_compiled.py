@@ -1,6 +1,8 @@
 """What the compiler makes of the kernels."""
 
+import functools
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +47,18 @@ def test_winograd_transforms_a_window_when_its_turn_comes() -> None:
         return int(program.memory_analysis().temp_size_in_bytes)
 
     assert temporary(8) < temporary(2) + points
+
+
+@pytest.mark.parametrize("conv", [fnn.conv_im2col, fnn.conv_winograd])
+def test_a_loop_begins_with_zeros_of_its_own(conv: Callable[..., jax.Array]) -> None:
+    """Not with copies of those of all layers, made at the start and in memory together."""
+    x, w = jax.ShapeDtypeStruct((16, 32, 32, 64), jnp.float32), jnp.zeros((3, 3, 64, 64))
+
+    def temporary(depth: int) -> int:
+        stack = jax.jit(lambda x: functools.reduce(conv, [w] * depth, x)).lower(x)
+        return int(stack.compile().memory_analysis().temp_size_in_bytes)
+
+    assert temporary(8) < temporary(4) + 4 * x.size
 
 
 @pytest.mark.parametrize(("c_out", "shape"), [(16, (16, 144)), (64, (144, 64))])
