@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, example, given, reject, settings
 from hypothesis import strategies as st
 
-from fnn.kernels.conv.winograd import transforms
+from fnn.kernels.conv.transforms import transforms
 from tests.check import HALF, close
 from tests.layers.test_conv import ALGORITHMS
 from tests.oracles import conv as oracle

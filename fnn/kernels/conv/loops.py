@@ -44,6 +44,23 @@ def stacked(
     return _loop(put, zeros((steps, *like.shape), like.dtype, x, *more), steps)
 
 
+def beside(
+    block: Callable[[jax.Array], jax.Array], steps: int, axis: int, x: jax.Array, *more: jax.Array
+) -> jax.Array:
+    """``block(step)`` for every step, side by side along an axis, as in `stacked`."""
+    if steps == 1:
+        return block(jnp.uint32(0))
+    like = jax.eval_shape(block, np.uint32(0))
+    shape, size = list(like.shape), np.uint32(like.shape[axis])
+    shape[axis] *= steps
+
+    def put(y: jax.Array, step: jax.Array) -> jax.Array:
+        updated: jax.Array = lax.dynamic_update_slice_in_dim(y, block(step), step * size, axis)
+        return updated
+
+    return _loop(put, zeros(tuple(shape), like.dtype, x, *more), steps)
+
+
 def summed(
     block: Callable[[jax.Array], jax.Array], steps: int, x: jax.Array, *more: jax.Array
 ) -> jax.Array:

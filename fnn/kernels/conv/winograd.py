@@ -3,7 +3,7 @@
 Polynomials are multiplied by evaluating both at points, multiplying, and interpolating. The
 transpose of that map is a correlation, ``y = A^T [(G w) * (B^T x)]``: ``A`` and ``G`` are the
 Vandermonde matrices of the points, for m and k coefficients, and ``B^T`` is the transposed inverse
-of the one for m + k - 1. All are computed in exact fractions from the points below and infinity.
+of the one for m + k - 1 (`fnn/kernels/conv/transforms.py`).
 
 In two dimensions the matrices act on both axes, and the sum over channels is one matrix product per
 point. In three they act on the last two axes, and the taps of the first count as channels. With a
@@ -13,7 +13,8 @@ What keeps it fast:
 - Both axes are transformed by one product with the Kronecker product of their matrices. That is
   more arithmetic than one axis after the other, but at the speed of a matrix product.
 - Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples, or over
-  stretches of their rows where one example has more.
+  stretches of their rows where one example has more. The points of a large window are made in
+  parts, if all of the input is one block: with 32 MB or more, every call gets fresh memory.
 
 A kernel has a fixed number of points per axis: with 6 of them a window of 3 is F(4, 3), one of 5 is
 F(2, 5). The matrices' entries grow with the number of points, and the error with them. Largest
@@ -33,7 +34,6 @@ Source: A. Lavin, S. Gray, Fast algorithms for convolutional neural networks (20
 import functools
 import math
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -55,60 +55,21 @@ from fnn.kernels.conv.form import (
     by_group,
     divisor,
 )
-from fnn.kernels.conv.loops import stacked, summed
+from fnn.kernels.conv.loops import beside, stacked, summed
 from fnn.kernels.conv.stretches import Stretches, fitting
+from fnn.kernels.conv.transforms import transforms
 from fnn.kernels.conv.views import by_itself, views
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
-BLOCK = 12 * 2**20  # bytes of points; with 32 MB or more in all, every call gets fresh memory
+BLOCK = 12 * 2**20  # bytes of points
+LARGE = 24 * 2**20  # bytes of a window's points: with more, they are made in parts
+PART, COLUMNS = 10 * 2**20, 128  # the most bytes of a part, and the channels it has in any case
+TILES = 128  # of the window gradient; with fewer, to lay parts side by side takes what they save
 WHOLE = 16 * 2**20  # that the window gradient leaves whole: its sums over few tiles use one core
 # The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
 # must be transposed, so the output's points then come as rows, at the price of a slower copy. JAX
 # 0.10 does not, and gains nothing.
 BY_ROWS = jax.__version_info__ >= (0, 12)
-POINTS = {4: (0, 1, -1), 6: (0, 1, -1, Fraction(1, 2), -2)}  # and infinity
-
-Matrix = list[list[Fraction]]
-
-
-def _vandermonde(points: int, columns: int) -> Matrix:
-    """The powers of every point; infinity has its highest power only."""
-    rows = [[Fraction(p) ** j for j in range(columns)] for p in POINTS[points]]
-    return [*rows, [Fraction(int(j == columns - 1)) for j in range(columns)]]
-
-
-def _inverse(a: Matrix) -> Matrix:
-    """Invert by Gauss-Jordan elimination, in fractions."""
-    n = len(a)
-    rows = [[*row, *(Fraction(int(i == j)) for j in range(n))] for i, row in enumerate(a)]
-    for column in range(n):
-        pivot = next(r for r in range(column, n) if rows[r][column])
-        rows[column], rows[pivot] = rows[pivot], rows[column]
-        rows[column] = [v / rows[column][column] for v in rows[column]]
-        for r in range(n):
-            if r != column:
-                factor = rows[r][column]
-                rows[r] = [v - factor * u for v, u in zip(rows[r], rows[column], strict=True)]
-    return [row[n:] for row in rows]
-
-
-@functools.cache
-def transforms(points: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``A (points, m)``, ``G (points, taps)`` and ``B^T (points, points)``, in float64.
-
-    >>> a, g, bt = transforms(4, 3)
-    >>> x, w = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 10.0, 100.0])
-    >>> a.T @ ((g @ w) * (bt @ x))
-    array([321., 432.])
-    """
-    a, g = _vandermonde(points, points - taps + 1), _vandermonde(points, taps)
-    inverse = _inverse(_vandermonde(points, points))
-    bt = [list(column) for column in zip(*inverse, strict=True)]
-    # The denominators of B^T go to G: every tile of x is transformed, but w once.
-    for i, row in enumerate(bt):
-        scale = Fraction(np.lcm.reduce([v.denominator for v in row]))
-        bt[i], g[i] = [v * scale for v in row], [v / scale for v in g[i]]
-    return np.array(a, np.float64), np.array(g, np.float64), np.array(bt, np.float64)
 
 
 class _Filter(NamedTuple):
@@ -255,52 +216,107 @@ def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
     return jnp.moveaxis(w, range(axes), range(-2 - axes, -2))
 
 
-def _blocks(
-    f: _Filter, c_in: int, c_out: int, whole: int, *arrays: jax.Array
-) -> tuple[_Filter, int, list[jax.Array]]:
-    """Cut ``(n, ...)`` to ``(blocks, examples, ...)``, with `BLOCK` bytes of points in a block.
+class _Blocks(NamedTuple):
+    """How the work is cut.
 
-    The rows of an example with more than ``whole`` are cut into stretches, which begin with a tile.
-    How many blocks there are is returned too.
+    Attributes:
+        f: the filter of one stretch of rows.
+        steps: blocks.
+        parts: of the outputs' channels, each made from all inputs; one, if there are more blocks.
+        arrays: ``(n, ...)`` as ``(blocks of examples, examples, ...)``.
+    """
+
+    f: _Filter
+    steps: int
+    parts: int
+    arrays: list[jax.Array]
+
+
+def _blocks(
+    f: _Filter, c_in: int, c_out: int, whole: int, fewest: int, *arrays: jax.Array
+) -> _Blocks:
+    """Cut so that a block has `BLOCK` bytes of points.
+
+    With ``fewest`` tiles and more, the points of a large window are made in parts, if all inputs
+    then fit into one block. The rows of an example with more than ``whole`` bytes are cut into
+    stretches, which begin with a tile.
     """
     rows, tiled = f.form.out[0], len(f.form.out) <= AXES
     tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
-    width = math.prod(f.form.windows.size[:-AXES]) * c_in + c_out
-    one = arrays[0].dtype.itemsize * len(f.a) * tiles * width
+    c_in *= math.prod(f.form.windows.size[:-AXES])
+    each = arrays[0].dtype.itemsize * len(f.a)
+    large = each * c_in * c_out > LARGE and tiles * len(arrays[0]) >= fewest
+    parts = c_out // divisor(c_out, max(COLUMNS, PART // (each * c_in)))
+    if large and each * tiles * len(arrays[0]) * (c_in + c_out // parts) <= BLOCK:
+        return _Blocks(f, 1, parts, [a[None] for a in arrays])
+    one = each * tiles * (c_in + c_out)
     arrays = tuple(a.reshape(-1, divisor(len(a), BLOCK // one), *a.shape[1:]) for a in arrays)
     if one > whole:
         m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
         rows = min(rows, m * fitting(count, one, BLOCK))
     cut = Stretches(f.form, rows)
-    return f._replace(cut=cut), len(arrays[0]) * cut.parts, list(arrays)
+    return _Blocks(f._replace(cut=cut), len(arrays[0]) * cut.parts, 1, list(arrays))
+
+
+def _part(a: jax.Array, place: jax.Array, parts: int, axis: int, f: _Filter) -> jax.Array:
+    """Part ``place`` of an axis."""
+    size = a.shape[axis] // parts
+
+    def cut(a: jax.Array, place: jax.Array) -> jax.Array:
+        part: jax.Array = lax.dynamic_slice_in_dim(a, place * np.uint32(size), size, axis)
+        return part
+
+    return by_itself(cut, f.form)(a, place)
 
 
 def _through(
-    product: Callable[[jax.Array], jax.Array], x: jax.Array, f: _Filter, c_out: int
+    product: Callable[[jax.Array], Callable[[jax.Array], jax.Array]],
+    x: jax.Array,
+    w: jax.Array,
+    f: _Filter,
+    axis: int,
 ) -> jax.Array:
-    """Transform x to its points, multiply, and transform to the result, block by block."""
-    f, steps, (x,) = _blocks(f, x.shape[-1], c_out, BLOCK, x)
+    """Transform x to its points, multiply, and transform to the result, block by block.
+
+    ``product(w)`` multiplies points by those of a window, whose outputs are along ``axis``.
+    """
+    f, steps, parts, (x,) = _blocks(f, x.shape[-1], w.shape[axis], BLOCK, 1, x)
+    if parts > 1:
+        points = _input_points(x, jnp.uint32(0), f)
+
+        def part(place: jax.Array) -> jax.Array:
+            return _output_of(product(_part(w, place, parts, axis, f))(points), f)
+
+        return beside(part, parts, -1, x, w)
+    multiply = product(w)
 
     def block(step: jax.Array) -> jax.Array:
-        return _output_of(product(_input_points(x, step, f)), f)
+        return _output_of(multiply(_input_points(x, step, f)), f)
 
-    y = stacked(block, steps, x)
-    return f.cut.joined(y.reshape(-1, *f.form.out, c_out))
+    y = stacked(block, steps, x, w)
+    return f.cut.joined(y.reshape(-1, *f.form.out, w.shape[axis]))
 
 
 def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
-    ws = _window_points(only_after(x, f.g), w, f)
-    return _through(lambda xs: jnp.einsum("ptc,pco->pto", xs, ws), x, f, w.shape[-1])
+    def product(w: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        ws = _window_points(only_after(x, f.g), w, f)
+        return lambda xs: jnp.einsum("ptc,pco->pto", xs, ws)
+
+    return _through(product, x, w, f, -1)
 
 
 def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
     """Convolve with the flipped window, its channels exchanged; the transform does most flips."""
-    g = only_after(y, f.g[:, ::-1])
-    if len(f.form.windows.size) > AXES:
-        ws = _window_points(g, jnp.flip(jnp.swapaxes(w, -1, -2), 0), f)
-        return _through(lambda ys: jnp.einsum("pto,poc->ptc", ys, ws), y, f, w.shape[-2])
-    ws = _window_points(g, w, f)  # the product reads the channels exchanged: no copy of the window
-    return _through(lambda ys: jnp.einsum("pto,pco->ptc", ys, ws), y, f, w.shape[-2])
+
+    def product(w: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        g = only_after(y, f.g[:, ::-1])
+        if len(f.form.windows.size) > AXES:
+            ws = _window_points(g, jnp.flip(jnp.swapaxes(w, -1, -2), 0), f)
+            return lambda ys: jnp.einsum("pto,poc->ptc", ys, ws)
+        ws = _window_points(g, w, f)  # the product reads the channels exchanged: no copy of w
+        return lambda ys: jnp.einsum("pto,pco->ptc", ys, ws)
+
+    return _through(product, y, w, f, -2)
 
 
 def _product(xs: jax.Array, ys: jax.Array) -> jax.Array:
@@ -311,7 +327,15 @@ def _product(xs: jax.Array, ys: jax.Array) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
-    f, steps, (x, y) = _blocks(f, x.shape[-1], y.shape[-1], WHOLE, x, y)
+    f, steps, parts, (x, y) = _blocks(f, x.shape[-1], y.shape[-1], WHOLE, TILES, x, y)
+    if parts > 1:
+        points = _input_points(x, jnp.uint32(0), f)
+
+        def part(place: jax.Array) -> jax.Array:
+            ys = _output_points(_part(y, place, parts, -1, f), jnp.uint32(0), f)
+            return _window_of(_product(points, ys), f)
+
+        return beside(part, parts, -1, y, x)
 
     def block(step: jax.Array) -> jax.Array:
         return _product(_input_points(x, step, f), _output_points(y, step, f))

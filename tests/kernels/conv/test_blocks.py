@@ -1,5 +1,6 @@
 """Kernels that go block by block: bounded memory, and the same numbers however they are cut."""
 
+import functools
 from typing import Any
 
 import jax
@@ -105,6 +106,34 @@ def test_winograd_in_blocks_gives_the_same(
         shapes = (2, *spatial, 4), (*size, 4 // groups, 4)
         assert "scan" in str(loops(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
         agree(kernel, form, 4, 1e-5)
+
+
+@pytest.mark.parametrize("spatial", [(9,), (6, 7), (4, 5, 6)])
+def test_winograd_with_a_window_in_parts_gives_the_same(
+    spatial: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three parts of the outputs, of one group and of two."""
+    for name, value in {"LARGE": 0, "PART": 1, "COLUMNS": 2, "TILES": 0}.items():
+        monkeypatch.setattr(winograd, name, value)
+    size = (3,) * len(spatial)
+    for groups in (1, 2):
+        form = Form(spatial, resolve("test", spatial, size, 1, "SAME", 1), groups, "cpu")
+        loops = jax.make_jaxpr(lambda x, w, form=form: WINOGRAD4.output(x, w, form))
+        c = 6 * groups
+        shapes = (2, *spatial, c), (*size, 6, c)
+        assert "scan" in str(loops(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
+        agree(WINOGRAD4, form, c, 1e-5)
+
+
+@pytest.mark.parametrize(("side", "slots"), [(4, (OUTPUT, INPUT)), (8, (OUTPUT, INPUT, WINDOW))])
+def test_winograd_memory_of_many_channels_is_bounded(side: int, slots: tuple[str, ...]) -> None:
+    """The points of a window alone, of 512 channels, would take 38 MB."""
+    form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME", 1), 1)
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((32, side, side, 512), (3, 3, 512, 512)))
+    for slot in slots:
+        fn = jax.jit(functools.partial(apply, slot=slot, form=form, kernel=WINOGRAD4))
+        memory = fn.lower(x, x if slot == WINDOW else w).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= 24e6 < 4 * 36 * 512 * 512
 
 
 @pytest.mark.parametrize("dilation", [1, 4])
