@@ -194,6 +194,9 @@ def _patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
 
 def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
     """``(n, *spatial, c)`` to ``(taps * c, examples * prod(places))``, of one block."""
+    if math.prod(walk.form.windows.size) == 1 < max(walk.form.windows.stride):
+        # What a single tap sees is copied with its channels together, and transposed afterwards.
+        return by_itself(functools.partial(_patches, walk=walk), walk.form)(x, step).T
     form, rank = walk.form, len(walk.places)
     axes = range(rank - walk.folded)
 
