@@ -28,7 +28,7 @@ KEPT = "-memory-kept"  # ends the name of a folder of results after `fnn.keep_me
 # Subjects, in the order in which they run, and the seconds after which no further job is started.
 SUBJECTS = {
     "startup": 120,
-    "training": 600,
+    "training": 900,
     "conv": 900,
     "half": 60,
     "pooling": 120,
