@@ -103,8 +103,8 @@ TASKS = {
 
 @functools.cache
 def start(task: str) -> Params:
-    """Return the parameters that every contestant starts from, as NumPy arrays."""
-    return jax.tree.map(np.asarray, TASKS[task].init(jax.random.key(0)))
+    """Return the parameters that every contestant starts from: float32, of NumPy."""
+    return jax.tree.map(np.float32, TASKS[task].init(jax.random.key(0)))
 
 
 def batches(task: str, count: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
