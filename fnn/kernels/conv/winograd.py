@@ -12,9 +12,8 @@ What keeps it fast:
 
 - Both axes are transformed by one product with the Kronecker product of their matrices. That is
   more arithmetic than one axis after the other, but at the speed of a matrix product.
-- Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples, or over
-  stretches of their rows where one example has more. The points of a large window are made in
-  parts, if all of the input is one block: with 32 MB or more, every call gets fresh memory.
+- Few points exist at a time: the loop goes over blocks of examples, or stretches of their rows, or
+  parts of a large window (`fnn/kernels/conv/tiling.py`).
 
 A kernel has a fixed number of points per axis: with 6 of them a window of 3 is F(4, 3), one of 5 is
 F(2, 5). The matrices' entries grow with the number of points, and the error with them. Largest
@@ -32,9 +31,8 @@ Source: A. Lavin, S. Gray, Fast algorithms for convolutional neural networks (20
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,68 +51,15 @@ from fnn.kernels.conv.form import (
     Map,
     by_device,
     by_group,
-    divisor,
 )
 from fnn.kernels.conv.loops import beside, stacked, summed
-from fnn.kernels.conv.stretches import Stretches, fitting
-from fnn.kernels.conv.transforms import transforms
+from fnn.kernels.conv.tiling import AXES, Filter, blocks, filter_of, part_of
 from fnn.kernels.conv.views import by_itself, views
 
-AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
-BLOCK = 12 * 2**20  # bytes of points
-LARGE = 24 * 2**20  # bytes of a window's points: with more, they are made in parts
-PART, COLUMNS = 10 * 2**20, 128  # the most bytes of a part, and the channels it has in any case
-TILES = 128  # of the window gradient; with fewer, to lay parts side by side takes what they save
-WHOLE = 16 * 2**20  # that the window gradient leaves whole: its sums over few tiles use one core
 # The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
 # must be transposed, so the output's points then come as rows, at the price of a slower copy. JAX
 # 0.10 does not, and gains nothing.
 BY_ROWS = jax.__version_info__ >= (0, 12)
-
-
-class _Filter(NamedTuple):
-    """How one form is filtered.
-
-    Attributes:
-        cut: how the rows of the form of one group are cut.
-        m: outputs of a tile, per minimally filtered axis.
-        a, g, bt: the transforms of these axes, all at once.
-    """
-
-    cut: Stretches
-    m: tuple[int, ...]
-    a: np.ndarray
-    g: np.ndarray
-    bt: np.ndarray
-
-    @property
-    def form(self) -> Form:
-        """The form of one stretch."""
-        return self.cut.form
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Tiles, per minimally filtered axis."""
-        axes = zip(self.form.out[-AXES:], self.m, self.phases, strict=True)
-        return tuple(-(-o // (m * d)) for o, m, d in axes)
-
-    @property
-    def phases(self) -> tuple[int, ...]:
-        """The dilation d of these axes. Every d-th place is of one phase, with its own tiles."""
-        return self.form.windows.dilation[-AXES:]
-
-    @property
-    def split(self) -> int:
-        """The axes of an array that such an axis becomes: places of a phase, and phases if any."""
-        return 2 if max(self.phases) > 1 else 1
-
-
-def _filter(form: Form, points: int) -> _Filter:
-    taps = form.windows.size[-AXES:]
-    m = tuple(points - k + 1 for k in taps)
-    axes = zip(*(transforms(points, k) for k in taps), strict=True)
-    both = (functools.reduce(np.kron, axis) for axis in axes)
-    return _Filter(Stretches(form, form.out[0]), m, *both)
 
 
 def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
@@ -125,7 +70,7 @@ def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
 def _tiles(
     x: jax.Array,
     step: jax.Array,
-    f: _Filter,
+    f: Filter,
     read: Callable[[jax.Array, jax.Array], jax.Array],
     sizes: tuple[int, ...],
     starts: tuple[int, ...],
@@ -163,7 +108,7 @@ def _tiles(
     return x.reshape(-1, *x.shape[axes:])
 
 
-def _input_points(x: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
+def _input_points(x: jax.Array, step: jax.Array, f: Filter) -> jax.Array:
     """``B^T x`` for every tile: ``(points, tiles, taps of the axis before * c)``."""
     win = f.form.windows
     sizes = tuple(m + k - 1 for m, k in zip(f.m, win.size[-AXES:], strict=True))
@@ -177,7 +122,7 @@ def _input_points(x: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
     return points.reshape(len(points), -1, points.shape[-1])
 
 
-def _window_points(g: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+def _window_points(g: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
     """``G w``: ``(points, taps of the axis before * c, c_out)``."""
     axes = len(f.m)
     w = jnp.moveaxis(w, range(-2 - axes, -2), range(axes))
@@ -185,7 +130,7 @@ def _window_points(g: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
     return points.reshape(len(points), -1, w.shape[-1])
 
 
-def _output_points(y: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
+def _output_points(y: jax.Array, step: jax.Array, f: Filter) -> jax.Array:
     """``A y`` for every tile: ``(points, tiles, c_out)``, or ``(points, c_out, tiles)``."""
     tiles = _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m), channels_first=BY_ROWS)
     points = _act(f.a, tiles)
@@ -193,7 +138,7 @@ def _output_points(y: jax.Array, step: jax.Array, f: _Filter) -> jax.Array:
     return points.reshape(len(points), *shape)
 
 
-def _output_of(points: jax.Array, f: _Filter) -> jax.Array:
+def _output_of(points: jax.Array, f: Filter) -> jax.Array:
     """``A^T points``, tile beside tile: ``(points, tiles, c_out)`` to ``(n, *out, c_out)``."""
     axes, before, tiles = len(f.m), f.form.out[:-AXES], list(zip(f.counts, f.phases, strict=True))
     grid = [size for pair in tiles for size in pair[: f.split]]
@@ -207,7 +152,7 @@ def _output_of(points: jax.Array, f: _Filter) -> jax.Array:
     return y[(slice(None), *(slice(o) for o in f.form.out))]
 
 
-def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
+def _window_of(points: jax.Array, f: Filter) -> jax.Array:
     """``G^T points``, of `_product`, to ``(*window, c, c_out)``."""
     size, axes = f.form.windows.size, len(f.m)
     w = _act(f.g.T, points)
@@ -216,76 +161,23 @@ def _window_of(points: jax.Array, f: _Filter) -> jax.Array:
     return jnp.moveaxis(w, range(axes), range(-2 - axes, -2))
 
 
-class _Blocks(NamedTuple):
-    """How the work is cut.
-
-    Attributes:
-        f: the filter of one stretch of rows.
-        steps: blocks.
-        parts: of the outputs' channels, each made from all inputs; one, if there are more blocks.
-        arrays: ``(n, ...)`` as ``(blocks of examples, examples, ...)``.
-    """
-
-    f: _Filter
-    steps: int
-    parts: int
-    arrays: list[jax.Array]
-
-
-def _blocks(
-    f: _Filter, c_in: int, c_out: int, whole: int, fewest: int, *arrays: jax.Array
-) -> _Blocks:
-    """Cut so that a block has `BLOCK` bytes of points.
-
-    With ``fewest`` tiles and more, the points of a large window are made in parts, if all inputs
-    then fit into one block. The rows of an example with more than ``whole`` bytes are cut into
-    stretches, which begin with a tile.
-    """
-    rows, tiled = f.form.out[0], len(f.form.out) <= AXES
-    tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
-    c_in *= math.prod(f.form.windows.size[:-AXES])
-    each = arrays[0].dtype.itemsize * len(f.a)
-    large = each * c_in * c_out > LARGE and tiles * len(arrays[0]) >= fewest
-    parts = c_out // divisor(c_out, max(COLUMNS, PART // (each * c_in)))
-    if large and each * tiles * len(arrays[0]) * (c_in + c_out // parts) <= BLOCK:
-        return _Blocks(f, 1, parts, [a[None] for a in arrays])
-    one = each * tiles * (c_in + c_out)
-    arrays = tuple(a.reshape(-1, divisor(len(a), BLOCK // one), *a.shape[1:]) for a in arrays)
-    if one > whole:
-        m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
-        rows = min(rows, m * fitting(count, one, BLOCK))
-    cut = Stretches(f.form, rows)
-    return _Blocks(f._replace(cut=cut), len(arrays[0]) * cut.parts, 1, list(arrays))
-
-
-def _part(a: jax.Array, place: jax.Array, parts: int, axis: int, f: _Filter) -> jax.Array:
-    """Part ``place`` of an axis."""
-    size = a.shape[axis] // parts
-
-    def cut(a: jax.Array, place: jax.Array) -> jax.Array:
-        part: jax.Array = lax.dynamic_slice_in_dim(a, place * np.uint32(size), size, axis)
-        return part
-
-    return by_itself(cut, f.form)(a, place)
-
-
 def _through(
     product: Callable[[jax.Array], Callable[[jax.Array], jax.Array]],
     x: jax.Array,
     w: jax.Array,
-    f: _Filter,
+    f: Filter,
     axis: int,
 ) -> jax.Array:
     """Transform x to its points, multiply, and transform to the result, block by block.
 
     ``product(w)`` multiplies points by those of a window, whose outputs are along ``axis``.
     """
-    f, steps, parts, (x,) = _blocks(f, x.shape[-1], w.shape[axis], BLOCK, 1, x)
+    f, steps, parts, (x,) = blocks(f, OUTPUT, x.shape[-1], w.shape[axis], x)
     if parts > 1:
         points = _input_points(x, jnp.uint32(0), f)
 
         def part(place: jax.Array) -> jax.Array:
-            return _output_of(product(_part(w, place, parts, axis, f))(points), f)
+            return _output_of(product(part_of(w, place, parts, axis, f))(points), f)
 
         return beside(part, parts, -1, x, w)
     multiply = product(w)
@@ -297,7 +189,7 @@ def _through(
     return f.cut.joined(y.reshape(-1, *f.form.out, w.shape[axis]))
 
 
-def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+def _output(x: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
     def product(w: jax.Array) -> Callable[[jax.Array], jax.Array]:
         ws = _window_points(only_after(x, f.g), w, f)
         return lambda xs: jnp.einsum("ptc,pco->pto", xs, ws)
@@ -305,7 +197,7 @@ def _output(x: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
     return _through(product, x, w, f, -1)
 
 
-def _input(y: jax.Array, w: jax.Array, f: _Filter) -> jax.Array:
+def _input(y: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
     """Convolve with the flipped window, its channels exchanged; the transform does most flips."""
 
     def product(w: jax.Array) -> Callable[[jax.Array], jax.Array]:
@@ -326,13 +218,13 @@ def _product(xs: jax.Array, ys: jax.Array) -> jax.Array:
     return jnp.einsum("ptc,pto->pco", xs, ys)
 
 
-def _window(x: jax.Array, y: jax.Array, f: _Filter) -> jax.Array:
-    f, steps, parts, (x, y) = _blocks(f, x.shape[-1], y.shape[-1], WHOLE, TILES, x, y)
+def _window(x: jax.Array, y: jax.Array, f: Filter) -> jax.Array:
+    f, steps, parts, (x, y) = blocks(f, WINDOW, x.shape[-1], y.shape[-1], x, y)
     if parts > 1:
         points = _input_points(x, jnp.uint32(0), f)
 
         def part(place: jax.Array) -> jax.Array:
-            ys = _output_points(_part(y, place, parts, -1, f), jnp.uint32(0), f)
+            ys = _output_points(part_of(y, place, parts, -1, f), jnp.uint32(0), f)
             return _window_of(_product(points, ys), f)
 
         return beside(part, parts, -1, y, x)
@@ -348,7 +240,7 @@ def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
 
     def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
         a, b = (v.astype(accumulator(v.dtype)) for v in (a, b))
-        f = _filter(form, points)
+        f = filter_of(form, points)
         if form.groups == 1:
             return one(a, b, f)
         return by_group(jax.vmap(functools.partial(one, f=f)), a, b, form.groups)

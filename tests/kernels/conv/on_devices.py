@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.kernels.conv import im2col, winograd
+from fnn.kernels.conv import im2col, tiling
 from tests.devices import collectives, error, strict
 
 X, W = (16, 12, 4), (3, 4, 4)
@@ -34,7 +34,7 @@ def run(fn: Any, x: Any, w: Any) -> Any:
 
 
 def main() -> None:
-    im2col.BUDGET = winograd.BLOCK = 2**9
+    im2col.BUDGET = tiling.BLOCK = 2**9
     rng = np.random.default_rng(0)
     mesh = jax.make_mesh((2, 4), ("model", "data"), axis_types=(AxisType.Auto,) * 2)
     for place, (name, (fn, config, window)) in enumerate(CASES.items()):

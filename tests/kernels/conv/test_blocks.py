@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.kernels.conv import im2col, winograd
+from fnn.kernels.conv import im2col, tiling
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
 from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import ROWS, TAPS
-from fnn.kernels.conv.winograd import BLOCK, WINOGRAD2, WINOGRAD4
+from fnn.kernels.conv.tiling import BLOCK
+from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import resolve
 
 
@@ -97,8 +98,8 @@ def test_winograd_in_blocks_gives_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One row of tiles of an example in a block; several groups, too."""
-    monkeypatch.setattr(winograd, "BLOCK", 1)
-    monkeypatch.setattr(winograd, "WHOLE", 1)
+    monkeypatch.setattr(tiling, "BLOCK", 1)
+    monkeypatch.setattr(tiling, "WHOLE", 1)
     for groups in (1, 2):
         windows = resolve("test", spatial, size, 1, "SAME", dilation)
         form = Form(spatial, windows, groups, "cpu")
@@ -114,7 +115,7 @@ def test_winograd_with_a_window_in_parts_gives_the_same(
 ) -> None:
     """Three parts of the outputs, of one group and of two."""
     for name, value in {"LARGE": 0, "PART": 1, "COLUMNS": 2, "TILES": 0}.items():
-        monkeypatch.setattr(winograd, name, value)
+        monkeypatch.setattr(tiling, name, value)
     size = (3,) * len(spatial)
     for groups in (1, 2):
         form = Form(spatial, resolve("test", spatial, size, 1, "SAME", 1), groups, "cpu")
