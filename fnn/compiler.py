@@ -33,9 +33,24 @@ def only_after(x: jax.Array, constant: np.ndarray) -> jax.Array:
     every layer do, and keeps it in memory until it is used. Test: that a window is transformed when
     its turn comes, in `tests/kernels/conv/test_compiled.py`.
     """
+    return jnp.where(_never(x), 0, jnp.asarray(constant, x.dtype))
+
+
+def kept_until(y: jax.Array, *arrays: jax.Array) -> jax.Array:
+    """Return y, as something that the arrays must be known for, so that they are kept until then.
+
+    XLA writes an array where another was that nothing reads any more. Operations that could run at
+    the same time then wait for each other. Test: `tests/kernels/conv/test_compiled.py`.
+    """
+    for x in arrays:
+        y = jnp.where(_never(x), 0, y)
+    return y
+
+
+def _never(x: jax.Array) -> jax.Array:
+    """False, but not to the compiler, which must read an element of x to know."""
     first = x[(0,) * x.ndim]
-    never = (first != first) & (first == first)  # False, but not to the compiler
-    return jnp.where(never, 0, jnp.asarray(constant, x.dtype))
+    return (first != first) & (first == first)
 
 
 def root_computed_once(square: jax.Array) -> jax.Array:

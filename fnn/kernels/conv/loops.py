@@ -2,8 +2,11 @@
 
 To XLA, equal zeros are one array, whichever loop begins with them. Each loop gets a copy, and all
 copies are made when the program starts: they took 75 of the 715 MB of a step of ResNet-18. So the
-zeros of a loop are its own, and made when its turn comes. Test:
-`tests/kernels/conv/test_compiled.py`.
+zeros of a loop are its own, and made when its turn comes.
+
+The steps of a loop follow each other, but several blocks within one do not: what XLA computes on
+one core it can then compute for each of them at the same time, if they share no memory
+(`fnn.compiler.kept_until`). Tests: `tests/kernels/conv/test_compiled.py`.
 """
 
 from collections.abc import Callable
@@ -17,6 +20,8 @@ from jax.typing import DTypeLike
 from fnn.compiler import only_after
 from fnn.kernels.conv.form import varying
 
+AT_ONCE = 2  # blocks; four of half the size were as fast on two cores
+
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike, x: jax.Array, *more: jax.Array) -> jax.Array:
     """Zeros for one loop, made once x is known. They vary over meshes as all the arrays do."""
@@ -26,12 +31,17 @@ def zeros(shape: tuple[int, ...], dtype: DTypeLike, x: jax.Array, *more: jax.Arr
 
 
 def beside(
-    block: Callable[[jax.Array], jax.Array], steps: int, axis: int, x: jax.Array, *more: jax.Array
+    block: Callable[[jax.Array], jax.Array],
+    steps: int,
+    axis: int,
+    x: jax.Array,
+    *more: jax.Array,
+    at_once: int = 1,
 ) -> jax.Array:
     """``block(step)`` for every step, side by side along an axis.
 
     A step has no sign, so that none counts from the end. ``x`` and ``more`` are what block reads,
-    first what is known last.
+    first what is known last. ``at_once`` blocks depend on nothing but these.
     """
     if steps == 1:
         return block(jnp.uint32(0))
@@ -39,35 +49,59 @@ def beside(
     shape, size = list(like.shape), np.uint32(like.shape[axis])
     shape[axis] *= steps
 
-    def put(y: jax.Array, step: jax.Array) -> jax.Array:
-        updated: jax.Array = lax.dynamic_update_slice_in_dim(y, block(step), step * size, axis)
+    def put(y: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
+        updated: jax.Array = lax.dynamic_update_slice_in_dim(y, new, step * size, axis)
         return updated
 
-    return _loop(put, zeros(tuple(shape), like.dtype, x, *more), steps)
+    return _loop(block, put, zeros(tuple(shape), like.dtype, x, *more), steps, at_once)
 
 
 def stacked(
-    block: Callable[[jax.Array], jax.Array], steps: int, x: jax.Array, *more: jax.Array
+    block: Callable[[jax.Array], jax.Array],
+    steps: int,
+    x: jax.Array,
+    *more: jax.Array,
+    at_once: int = 1,
 ) -> jax.Array:
     """``block(step)`` for every step, as in `beside`, along a new first axis."""
-    return beside(lambda step: block(step)[None], steps, 0, x, *more)
+    return beside(lambda step: block(step)[None], steps, 0, x, *more, at_once=at_once)
 
 
 def summed(
-    block: Callable[[jax.Array], jax.Array], steps: int, x: jax.Array, *more: jax.Array
+    block: Callable[[jax.Array], jax.Array],
+    steps: int,
+    x: jax.Array,
+    *more: jax.Array,
+    at_once: int = 1,
 ) -> jax.Array:
     """The sum of ``block(step)`` over all steps, as in `beside`."""
     if steps == 1:
         return block(jnp.uint32(0))
     like = jax.eval_shape(block, np.uint32(0))
-    return _loop(lambda y, step: y + block(step), zeros(like.shape, like.dtype, x, *more), steps)
+    start = zeros(like.shape, like.dtype, x, *more)
+    return _loop(block, lambda y, new, step: y + new, start, steps, at_once)
 
 
 def _loop(
-    advance: Callable[[jax.Array, jax.Array], jax.Array], y: jax.Array, steps: int
+    block: Callable[[jax.Array], jax.Array],
+    join: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    y: jax.Array,
+    steps: int,
+    at_once: int,
 ) -> jax.Array:
-    def body(step: jax.Array, y: jax.Array) -> jax.Array:
-        return advance(y, lax.convert_element_type(step, np.uint32))
+    """Join what all steps give to y. Those that no turn of the loop takes go before it."""
 
-    looped: jax.Array = lax.fori_loop(0, steps, body, y)
+    def several(y: jax.Array, first: jax.Array, count: int) -> jax.Array:
+        places = [first + np.uint32(k) for k in range(count)]
+        for place, new in zip(places, map(block, places), strict=True):
+            y = join(y, new, place)
+        return y
+
+    left = steps % at_once
+
+    def body(turn: jax.Array, y: jax.Array) -> jax.Array:
+        first = lax.convert_element_type(turn, np.uint32) * np.uint32(at_once) + np.uint32(left)
+        return several(y, first, at_once)
+
+    looped: jax.Array = lax.fori_loop(0, steps // at_once, body, several(y, jnp.uint32(0), left))
     return looped

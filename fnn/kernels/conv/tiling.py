@@ -1,8 +1,9 @@
 """How minimal filtering is cut: outputs into tiles, tiles into blocks, channels into parts.
 
-Only `BLOCK` bytes of points exist at a time: the loop goes over blocks of examples, or over
-stretches of their rows where one example has more. The points of a large window are made in parts,
-if all of the input is one block: with 32 MB or more in all, every call gets fresh memory.
+Only so many bytes of points exist at a time: the loop goes over blocks of examples, or over
+stretches of their rows where one example has more. Small products use one core, so two blocks with
+such products are made at once. The points of a large window are made in parts, if all of the input
+is one block: with 32 MB or more in all, every call gets fresh memory.
 """
 
 import functools
@@ -13,17 +14,23 @@ import jax
 import numpy as np
 from jax import lax
 
-from fnn.kernels.conv.form import WINDOW, Form, divisor
+from fnn.compiler import kept_until
+from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, divisor
+from fnn.kernels.conv.loops import AT_ONCE
 from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.transforms import transforms
 from fnn.kernels.conv.views import by_itself
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
-BLOCK = 12 * 2**20  # bytes of points
+BLOCK = {OUTPUT: 12 * 2**20, WINDOW: 16 * 2**20}  # bytes of points; sums over few tiles are slow
+SHARE, WORTH = 3 * 2**20, 2**20  # of each block made at once, and of all: XLA runs fewer in turn
+NARROW, ENTRIES = (
+    256,
+    2**13,
+)  # fewer channels that are read, or at most such a window: small products
 LARGE = 24 * 2**20  # bytes of a window's points: with more, they are made in parts
 PART, COLUMNS = 10 * 2**20, 128  # the most bytes of a part, and the channels it has in any case
 TILES = 128  # of the window gradient; with fewer, to lay parts side by side takes what they save
-WHOLE = 16 * 2**20  # that the window gradient leaves whole: its sums over few tiles use one core
 
 
 class Filter(NamedTuple):
@@ -78,37 +85,48 @@ class Blocks(NamedTuple):
     Attributes:
         f: the filter of one stretch of rows.
         steps: blocks.
+        at_once: how many blocks are made at once.
         parts: of the outputs' channels, each made from all inputs; one, if there are more blocks.
         arrays: ``(n, ...)`` as ``(blocks of examples, examples, ...)``.
     """
 
     f: Filter
     steps: int
+    at_once: int
     parts: int
     arrays: list[jax.Array]
 
+    def apart(self, y: jax.Array, *arrays: jax.Array) -> jax.Array:
+        """What a block gives, apart from the arrays of a block that is made at the same time."""
+        return kept_until(y, *arrays) if self.at_once > 1 else y
+
 
 def blocks(f: Filter, slot: str, c_in: int, c_out: int, *arrays: jax.Array) -> Blocks:
-    """Cut the work of a map so that a block has `BLOCK` bytes of points.
+    """Cut the work of a map, so that a block has at most so many bytes of points.
 
     The rows of an example with more are cut into stretches, which begin with a tile.
     """
-    whole, fewest = (WHOLE, TILES) if slot == WINDOW else (BLOCK, 1)
-    rows, tiled = f.form.out[0], len(f.form.out) <= AXES
+    rows, n, tiled = f.form.out[0], len(arrays[0]), len(f.form.out) <= AXES
     tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
+    point = arrays[0].dtype.itemsize * len(f.a)
+    small = c_in * c_out <= ENTRIES if slot == WINDOW else c_in < NARROW
+    several = tiled and small and point * tiles * n * (c_in + c_out) >= WORTH
+    most, at_once = (SHARE, AT_ONCE) if several else (BLOCK[slot], 1)
     c_in *= math.prod(f.form.windows.size[:-AXES])
-    each = arrays[0].dtype.itemsize * len(f.a)
-    large = each * c_in * c_out > LARGE and tiles * len(arrays[0]) >= fewest
-    parts = c_out // divisor(c_out, max(COLUMNS, PART // (each * c_in)))
-    if large and each * tiles * len(arrays[0]) * (c_in + c_out // parts) <= BLOCK:
-        return Blocks(f, 1, parts, [a[None] for a in arrays])
-    one = each * tiles * (c_in + c_out)
-    arrays = tuple(a.reshape(-1, divisor(len(a), BLOCK // one), *a.shape[1:]) for a in arrays)
-    if one > whole:
+    fewest = TILES if slot == WINDOW else 1
+    large = point * c_in * c_out > LARGE and tiles * n >= fewest
+    parts = c_out // divisor(c_out, max(COLUMNS, PART // (point * c_in)))
+    if large and point * tiles * n * (c_in + c_out // parts) <= BLOCK[OUTPUT]:
+        return Blocks(f, 1, 1, parts, [a[None] for a in arrays])
+    one = point * tiles * (c_in + c_out)
+    examples = divisor(n // at_once if n % at_once == 0 else n, most // one)
+    arrays = tuple(a.reshape(-1, examples, *a.shape[1:]) for a in arrays)
+    if one > most:
         m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
-        rows = min(rows, m * fitting(count, one, BLOCK))
+        rows = min(rows, m * fitting(count, one, most))
     cut = Stretches(f.form, rows)
-    return Blocks(f._replace(cut=cut), len(arrays[0]) * cut.parts, 1, list(arrays))
+    steps = len(arrays[0]) * cut.parts
+    return Blocks(f._replace(cut=cut), steps, min(at_once, steps), 1, list(arrays))
 
 
 def part_of(a: jax.Array, place: jax.Array, parts: int, axis: int, f: Filter) -> jax.Array:

@@ -14,6 +14,8 @@ What keeps it fast:
   more arithmetic than one axis after the other, but at the speed of a matrix product.
 - Few points exist at a time: the loop goes over blocks of examples, or stretches of their rows, or
   parts of a large window (`fnn/kernels/conv/tiling.py`).
+- Two blocks are made at once where XLA computes a block's products, one after the other, on one
+  core.
 
 A kernel has a fixed number of points per axis: with 6 of them a window of 3 is F(4, 3), one of 5 is
 F(2, 5). The matrices' entries grow with the number of points, and the error with them. Largest
@@ -108,13 +110,17 @@ def _tiles(
     return x.reshape(-1, *x.shape[axes:])
 
 
-def _input_points(x: jax.Array, step: jax.Array, f: Filter) -> jax.Array:
-    """``B^T x`` for every tile: ``(points, tiles, taps of the axis before * c)``."""
+def _input_tiles(x: jax.Array, step: jax.Array, f: Filter) -> jax.Array:
+    """Block ``step`` of x: ``(points, n, ..., *counts, c)``."""
     win = f.form.windows
     sizes = tuple(m + k - 1 for m, k in zip(f.m, win.size[-AXES:], strict=True))
     starts = tuple(lo for lo, _ in win.padding[-AXES:])
-    tiles = _tiles(x, step, f, f.cut.inputs, sizes, starts, win.padding[:-AXES])
-    points = _act(f.bt, tiles)
+    return _tiles(x, step, f, f.cut.inputs, sizes, starts, win.padding[:-AXES])
+
+
+def _input_points(tiles: jax.Array, f: Filter) -> jax.Array:
+    """``B^T x`` for every tile: ``(points, tiles, taps of the axis before * c)``."""
+    win, points = f.form.windows, _act(f.bt, tiles)
     if len(win.size) > AXES:
         places = [t * win.dilation[0] for t in range(win.size[0])]
         seen = [points[:, :, t : t + f.form.out[0]] for t in places]
@@ -130,11 +136,15 @@ def _window_points(g: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
     return points.reshape(len(points), -1, w.shape[-1])
 
 
-def _output_points(y: jax.Array, step: jax.Array, f: Filter) -> jax.Array:
+def _output_tiles(y: jax.Array, step: jax.Array, f: Filter) -> jax.Array:
+    """Block ``step`` of y: ``(outputs of a tile, n, ..., *counts, c_out)``, or c_out before n."""
+    return _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m), channels_first=BY_ROWS)
+
+
+def _output_points(tiles: jax.Array, f: Filter) -> jax.Array:
     """``A y`` for every tile: ``(points, tiles, c_out)``, or ``(points, c_out, tiles)``."""
-    tiles = _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m), channels_first=BY_ROWS)
     points = _act(f.a, tiles)
-    shape = (y.shape[-1], -1) if BY_ROWS else (-1, y.shape[-1])
+    shape = (tiles.shape[1], -1) if BY_ROWS else (-1, tiles.shape[-1])
     return points.reshape(len(points), *shape)
 
 
@@ -162,7 +172,7 @@ def _window_of(points: jax.Array, f: Filter) -> jax.Array:
 
 
 def _through(
-    product: Callable[[jax.Array], Callable[[jax.Array], jax.Array]],
+    product: Callable[[jax.Array, bool], Callable[[jax.Array], jax.Array]],
     x: jax.Array,
     w: jax.Array,
     f: Filter,
@@ -170,27 +180,32 @@ def _through(
 ) -> jax.Array:
     """Transform x to its points, multiply, and transform to the result, block by block.
 
-    ``product(w)`` multiplies points by those of a window, whose outputs are along ``axis``.
+    ``product(w, copied)`` multiplies points by those of a window, whose outputs are along ``axis``;
+    ``copied`` says whether a window that must be transposed is copied for that.
     """
-    f, steps, parts, (x,) = blocks(f, OUTPUT, x.shape[-1], w.shape[axis], x)
-    if parts > 1:
-        points = _input_points(x, jnp.uint32(0), f)
+    cut = blocks(f, OUTPUT, x.shape[-1], w.shape[axis], x)
+    f, (x,) = cut.f, cut.arrays
+    if cut.parts > 1:
+        points = _input_points(_input_tiles(x, jnp.uint32(0), f), f)
 
         def part(place: jax.Array) -> jax.Array:
-            return _output_of(product(part_of(w, place, parts, axis, f))(points), f)
+            multiply = product(part_of(w, place, cut.parts, axis, f), False)
+            return _output_of(multiply(points), f)
 
-        return beside(part, parts, -1, x, w)
-    multiply = product(w)
+        return beside(part, cut.parts, -1, x, w)
+    multiply = product(w, cut.at_once > 1)
 
     def block(step: jax.Array) -> jax.Array:
-        return _output_of(multiply(_input_points(x, step, f)), f)
+        tiles = _input_tiles(x, step, f)
+        points = _input_points(tiles, f)
+        return cut.apart(_output_of(multiply(points), f), tiles, points)
 
-    y = stacked(block, steps, x, w)
+    y = stacked(block, cut.steps, x, w, at_once=cut.at_once)
     return f.cut.joined(y.reshape(-1, *f.form.out, w.shape[axis]))
 
 
 def _output(x: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
-    def product(w: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    def product(w: jax.Array, copied: bool) -> Callable[[jax.Array], jax.Array]:
         ws = _window_points(only_after(x, f.g), w, f)
         return lambda xs: jnp.einsum("ptc,pco->pto", xs, ws)
 
@@ -200,10 +215,11 @@ def _output(x: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
 def _input(y: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
     """Convolve with the flipped window, its channels exchanged; the transform does most flips."""
 
-    def product(w: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    def product(w: jax.Array, copied: bool) -> Callable[[jax.Array], jax.Array]:
         g = only_after(y, f.g[:, ::-1])
-        if len(f.form.windows.size) > AXES:
-            ws = _window_points(g, jnp.flip(jnp.swapaxes(w, -1, -2), 0), f)
+        if copied or len(f.form.windows.size) > AXES:
+            before = range(len(f.form.windows.size) - AXES)
+            ws = _window_points(g, jnp.flip(jnp.swapaxes(w, -1, -2), tuple(before)), f)
             return lambda ys: jnp.einsum("pto,poc->ptc", ys, ws)
         ws = _window_points(g, w, f)  # the product reads the channels exchanged: no copy of w
         return lambda ys: jnp.einsum("pto,pco->ptc", ys, ws)
@@ -219,20 +235,24 @@ def _product(xs: jax.Array, ys: jax.Array) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, f: Filter) -> jax.Array:
-    f, steps, parts, (x, y) = blocks(f, WINDOW, x.shape[-1], y.shape[-1], x, y)
-    if parts > 1:
-        points = _input_points(x, jnp.uint32(0), f)
+    cut = blocks(f, WINDOW, x.shape[-1], y.shape[-1], x, y)
+    f, (x, y) = cut.f, cut.arrays
+    if cut.parts > 1:
+        points = _input_points(_input_tiles(x, jnp.uint32(0), f), f)
 
         def part(place: jax.Array) -> jax.Array:
-            ys = _output_points(part_of(y, place, parts, -1, f), jnp.uint32(0), f)
+            some = part_of(y, place, cut.parts, -1, f)
+            ys = _output_points(_output_tiles(some, jnp.uint32(0), f), f)
             return _window_of(_product(points, ys), f)
 
-        return beside(part, parts, -1, y, x)
+        return beside(part, cut.parts, -1, y, x)
 
     def block(step: jax.Array) -> jax.Array:
-        return _product(_input_points(x, step, f), _output_points(y, step, f))
+        x_tiles, y_tiles = _input_tiles(x, step, f), _output_tiles(y, step, f)
+        xs, ys = _input_points(x_tiles, f), _output_points(y_tiles, f)
+        return cut.apart(_product(xs, ys), x_tiles, y_tiles, xs, ys)
 
-    return _window_of(summed(block, steps, y, x), f)
+    return _window_of(summed(block, cut.steps, y, x, at_once=cut.at_once), f)
 
 
 def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:

@@ -34,7 +34,9 @@ def run(fn: Any, x: Any, w: Any) -> Any:
 
 
 def main() -> None:
-    im2col.BUDGET = tiling.BLOCK = 2**9
+    im2col.BUDGET = tiling.SHARE = 2**9
+    tiling.BLOCK = dict.fromkeys(tiling.BLOCK, 2**9)
+    tiling.WORTH = 0
     rng = np.random.default_rng(0)
     mesh = jax.make_mesh((2, 4), ("model", "data"), axis_types=(AxisType.Auto,) * 2)
     for place, (name, (fn, config, window)) in enumerate(CASES.items()):

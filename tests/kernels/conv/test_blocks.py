@@ -14,7 +14,7 @@ from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
 from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import ROWS, TAPS
-from fnn.kernels.conv.tiling import BLOCK
+from fnn.kernels.conv.tiling import SHARE
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import resolve
 
@@ -79,6 +79,7 @@ def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> N
     agree(IM2COL, form, 8, 1e-5)
 
 
+@pytest.mark.parametrize("worth", [0, 2**30], ids=["two at once", "one by one"])
 @pytest.mark.parametrize("kernel", [WINOGRAD2, WINOGRAD4])
 @pytest.mark.parametrize(
     ("spatial", "size", "dilation"),
@@ -92,14 +93,15 @@ def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_winograd_in_blocks_gives_the_same(
     kernel: Kernel,
+    worth: int,
     spatial: tuple[int, ...],
     size: tuple[int, ...],
     dilation: int | tuple[int, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One row of tiles of an example in a block; several groups, too."""
-    monkeypatch.setattr(tiling, "BLOCK", 1)
-    monkeypatch.setattr(tiling, "WHOLE", 1)
+    for name, value in {"BLOCK": {OUTPUT: 1, WINDOW: 1}, "SHARE": 1, "WORTH": worth}.items():
+        monkeypatch.setattr(tiling, name, value)
     for groups in (1, 2):
         windows = resolve("test", spatial, size, 1, "SAME", dilation)
         form = Form(spatial, windows, groups, "cpu")
@@ -107,6 +109,26 @@ def test_winograd_in_blocks_gives_the_same(
         shapes = (2, *spatial, 4), (*size, 4 // groups, 4)
         assert "scan" in str(loops(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
         agree(kernel, form, 4, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n", "side", "c", "slot", "steps", "at_once"),
+    [
+        (2, 28, 64, OUTPUT, 2, 2),  # both would fit one block
+        (6, 56, 64, WINDOW, 12, 2),  # two stretches of each
+        (1, 28, 64, OUTPUT, 1, 1),
+        (2, 8, 64, OUTPUT, 1, 1),  # too little to do
+        (4, 28, 128, WINDOW, 1, 1),  # large products use all cores
+        (4, 28, 256, OUTPUT, 2, 1),
+    ],
+)
+def test_two_blocks_of_small_products_are_made_at_once(
+    n: int, side: int, c: int, slot: str, steps: int, at_once: int
+) -> None:
+    """An even number of blocks where there can be; large products are made one by one."""
+    form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME", 1), 1, "cpu")
+    cut = tiling.blocks(tiling.filter_of(form, 6), slot, c, c, jnp.zeros((n, side, side, c)))
+    assert (cut.steps, cut.at_once) == (steps, at_once)
 
 
 @pytest.mark.parametrize("spatial", [(9,), (6, 7), (4, 5, 6)])
@@ -145,7 +167,7 @@ def test_winograd_memory_is_bounded(dilation: int) -> None:
     for slot, b in ((OUTPUT, w), (WINDOW, x)):
         fn = jax.jit(lambda x, b, slot=slot: apply(x, b, slot=slot, form=form, kernel=WINOGRAD4))
         memory = fn.lower(x, b).compile().memory_analysis()
-        assert memory.temp_size_in_bytes <= 2 * BLOCK < 4.5 * 4 * x.size
+        assert memory.temp_size_in_bytes <= 5 * SHARE < 4.5 * 4 * x.size
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def test_winograd_transforms_a_window_when_its_turn_comes() -> None:
     assert temporary(8) < temporary(2) + points
 
 
+@pytest.mark.parametrize("outputs", [64, 256])
+def test_blocks_that_are_made_at_once_share_no_memory(outputs: int) -> None:
+    """Or they would wait for each other. Tiles, points and products of both exist together."""
+    c, examples = 128, 2 if outputs == 64 else 1  # of a block: 3 MB
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((8, 28, 28, c), (3, 3, c, outputs)))
+    program = jax.jit(fnn.conv_winograd).lower(x, w).compile()
+    of_window, of_block = 4 * 36 * c * outputs, 4 * 36 * examples * 7 * 7 * (2 * c + outputs)
+    assert program.memory_analysis().temp_size_in_bytes > of_window + 2 * of_block
+
+
 @pytest.mark.parametrize("conv", [fnn.conv_im2col, fnn.conv_winograd])
 def test_a_loop_begins_with_zeros_of_its_own(conv: Callable[..., jax.Array]) -> None:
     """Not with copies of those of all layers, made at the start and in memory together."""
