@@ -97,6 +97,8 @@ KINDS = [
     Kind("large slices", ((1, 3, 3),), (32, 96), (32, 96), (1, 2), (20, 28)),
     Kind("deep dilated", ((3, 3),), (64, 256), (64, 256), side=(12, 80), dilation=(2, 4), layers=6),
     Kind("large window, wide", ((7, 7), (9, 9), (11, 11)), (16, 96), (16, 96), layers=6),
+    Kind("32 to 64 channels", ((3, 3), (4, 4), (5, 5)), (32, 64), (32, 128), layers=6),
+    Kind("wide dilated", ((3, 3),), (32, 64), (32, 128), side=(12, 80), dilation=(2, 4)),
 ]  # fmt: skip
 
 

@@ -34,9 +34,10 @@ from fnn.windows import Windows
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
+SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
-RAGGED = 1.4  # places of the tiles of minimal filtering, over those of the output that they cover
-SIZES = {32: "small", UNROLLED: "middle", 512: "large"}  # of depthwise windows, in taps
+RAGGED = 1.6  # places of the tiles of minimal filtering, over those of the output that they cover
+SIZES = {32: "small", UNROLLED: "middle", 128: "large", 512: "larger"}  # depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
     (resources.files("fnn.kernels.conv") / "rules.json").read_text()
@@ -94,7 +95,7 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     channels that costs too much.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
-    small = all(1 < k < 6 for k in win.size[-2:]) and win.stride == ones
+    small = all(1 < k <= SMALL for k in win.size[-2:]) and win.stride == ones
     if not small or form.groups > 1:
         return None
     match len(ones), max(win.dilation) > 1:
@@ -102,9 +103,11 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
             return "line, small window, deep"
         case 2, False if least >= DEEP:
             return "plane, small window, deep"
-        case 2, True if least >= DEEP:
+        case 2, False if least >= WIDE:
+            return "plane, small window"
+        case 2, True if least >= WIDE:
             ragged = ", ragged" if _covered(form) > RAGGED else ""
-            return f"plane, small window, deep, dilated{ragged}"
+            return f"plane, small window, dilated{ragged}"
         case 3, False if least >= WIDE and min(form.out[-2:]) >= LARGE:
             return "volume, small window, large"
         case 3, False if least >= NARROW and win.size[0] == 1:
@@ -147,18 +150,16 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
 
 def _plane(win: Windows, few: bool, c_in: int, c_out: int) -> str:
     """The kind of a form of two axes and several input channels, without stride and groups."""
-    taps, least = math.prod(win.size), min(c_in, c_out)
+    least = min(c_in, c_out)
     if least < NARROW and max(c_in, c_out) < WIDE:
         return "narrow input and output"
     if least < NARROW:
         return "narrow input" if c_in < c_out else "narrow output"
-    if taps > UNROLLED:
+    if max(win.size) > SMALL:
         return "plane, large window"
     if max(win.dilation) > 1:
         return "plane, dilated"
-    if few:
-        return "plane, few places"
-    return "plane" if least >= WIDE else "plane, few channels"
+    return "plane, few places" if few else "plane"
 
 
 def key(slot: str, form: Form, a: Any, b: Any) -> str:
