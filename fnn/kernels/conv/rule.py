@@ -36,7 +36,7 @@ KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, 
 NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
-RAGGED = 1.6  # places of the tiles of minimal filtering, over those of the output that they cover
+RAGGED = {False: 1.25, True: 1.6}  # places of tiles over those they cover, by whether dilated
 SIZES = {32: "small", UNROLLED: "middle", 128: "large", 512: "larger"}  # depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
@@ -103,11 +103,9 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
             return "line, small window, deep"
         case 2, False if least >= DEEP:
             return "plane, small window, deep"
-        case 2, False if least >= WIDE:
-            return "plane, small window"
-        case 2, True if least >= WIDE:
-            ragged = ", ragged" if _covered(form) > RAGGED else ""
-            return f"plane, small window, dilated{ragged}"
+        case 2, dilated if least >= WIDE:
+            ragged = ", ragged" if _covered(form) > RAGGED[dilated] else ""
+            return f"plane, small window{', dilated' if dilated else ''}{ragged}"
         case 3, False if least >= WIDE and min(form.out[-2:]) >= LARGE:
             return "volume, small window, large"
         case 3, False if least >= NARROW and win.size[0] == 1:
