@@ -1,9 +1,10 @@
 """How minimal filtering is cut: outputs into tiles, tiles into blocks, channels into parts.
 
 Only so many bytes of points exist at a time: the loop goes over blocks of examples, or over
-stretches of their rows where one example has more. Small products use one core, so two blocks with
-such products are made at once. The points of a large window are made in parts, if all of the input
-is one block: with 32 MB or more in all, every call gets fresh memory.
+stretches of their rows where one example has more. With JAX 0.10, XLA computes a batch of small
+products on one core, so two blocks with such products are made at once. The points of a large
+window are made in parts, if all of the input is one block: with 32 MB or more in all, every call
+gets fresh memory.
 """
 
 import functools
@@ -23,11 +24,10 @@ from fnn.kernels.conv.views import by_itself
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = {OUTPUT: 12 * 2**20, WINDOW: 16 * 2**20}  # bytes of points; sums over few tiles are slow
-SHARE, WORTH = 3 * 2**20, 2**20  # of each block made at once, and of all: XLA runs fewer in turn
-NARROW, ENTRIES = (
-    256,
-    2**13,
-)  # fewer channels that are read, or at most such a window: small products
+SHARE = 3 * 2**20  # bytes of points of each block, where several are made at once
+WORTH = 2**20  # bytes of points of all blocks: with fewer, XLA computes nothing at once
+NARROW = 256  # channels: products that read fewer are small
+ENTRIES = 2**13  # of a window: the products whose sum has at most so many are small
 LARGE = 24 * 2**20  # bytes of a window's points: with more, they are made in parts
 PART, COLUMNS = 10 * 2**20, 128  # the most bytes of a part, and the channels it has in any case
 TILES = 128  # of the window gradient; with fewer, to lay parts side by side takes what they save
@@ -109,16 +109,13 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, *arrays: jax.Array) -> B
     rows, n, tiled = f.form.out[0], len(arrays[0]), len(f.form.out) <= AXES
     tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
     point = arrays[0].dtype.itemsize * len(f.a)
-    small = c_in * c_out <= ENTRIES if slot == WINDOW else c_in < NARROW
-    several = tiled and small and point * tiles * n * (c_in + c_out) >= WORTH
-    most, at_once = (SHARE, AT_ONCE) if several else (BLOCK[slot], 1)
     c_in *= math.prod(f.form.windows.size[:-AXES])
-    fewest = TILES if slot == WINDOW else 1
-    large = point * c_in * c_out > LARGE and tiles * n >= fewest
-    parts = c_out // divisor(c_out, max(COLUMNS, PART // (point * c_in)))
-    if large and point * tiles * n * (c_in + c_out // parts) <= BLOCK[OUTPUT]:
+    if parts := _parts(slot, tiles * n, point, c_in, c_out):
         return Blocks(f, 1, 1, parts, [a[None] for a in arrays])
     one = point * tiles * (c_in + c_out)
+    small = c_in * c_out <= ENTRIES if slot == WINDOW else c_in < NARROW
+    several = tiled and small and one * n >= WORTH
+    most, at_once = (SHARE, AT_ONCE) if several else (BLOCK[slot], 1)
     examples = divisor(n // at_once if n % at_once == 0 else n, most // one)
     arrays = tuple(a.reshape(-1, examples, *a.shape[1:]) for a in arrays)
     if one > most:
@@ -127,6 +124,14 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, *arrays: jax.Array) -> B
     cut = Stretches(f.form, rows)
     steps = len(arrays[0]) * cut.parts
     return Blocks(f._replace(cut=cut), steps, min(at_once, steps), 1, list(arrays))
+
+
+def _parts(slot: str, tiles: int, point: int, c_in: int, c_out: int) -> int | None:
+    """How many parts the points of a large window are made in; None if all are made together."""
+    parts = c_out // divisor(c_out, max(COLUMNS, PART // (point * c_in)))
+    large = point * c_in * c_out > LARGE and tiles >= (TILES if slot == WINDOW else 1)
+    fits = point * tiles * (c_in + c_out // parts) <= BLOCK[OUTPUT]
+    return parts if large and fits else None
 
 
 def part_of(a: jax.Array, place: jax.Array, parts: int, axis: int, f: Filter) -> jax.Array:
