@@ -89,6 +89,7 @@ def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> N
         ((5, 5, 6), (4, 3, 1), 1),
         ((15, 9), (2, 3), (3, 2)),
         ((6, 5, 6), (3, 3, 1), 2),
+        ((3, 6, 7), (1, 3, 2), (2, 1, 1)),
     ],
 )
 def test_winograd_in_blocks_gives_the_same(
@@ -129,6 +130,16 @@ def test_two_blocks_of_small_products_are_made_at_once(
     form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME", 1), 1, "cpu")
     cut = tiling.blocks(tiling.filter_of(form, 6), slot, c, c, jnp.zeros((n, side, side, c)))
     assert (cut.steps, cut.at_once) == (steps, at_once)
+
+
+def test_winograd_takes_slices_as_examples() -> None:
+    """If the window has one slice and nothing is padded there: it then is a plane's."""
+    x, w = jnp.zeros((2, 3, 6, 7, 4)), jnp.zeros((1, 3, 3, 4, 4))
+    for ends, planes in ((0, True), (1, False)):
+        padding = ((ends, ends), (1, 1), (1, 1))
+        lowered = jax.jit(lambda x, w, p=padding: fnn.conv_winograd(x, w, padding=p)).lower(x, w)
+        program = lowered.as_text()
+        assert ("tensor<6x6x7x4xf32>" in program) == planes
 
 
 @pytest.mark.parametrize("spatial", [(9,), (6, 7), (4, 5, 6)])
