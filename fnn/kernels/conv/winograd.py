@@ -276,7 +276,8 @@ def _by_slices(one: Map, slot: str) -> Map:
         win, deep = form.windows, form.spatial[0]
         if len(form.spatial) <= AXES or win.size[0] > 1 or any(win.padding[0]):
             return one(a, b, form)
-        plane = form._replace(spatial=form.spatial[1:], windows=Windows(*(v[1:] for v in win)))
+        win = Windows(win.size[1:], win.stride[1:], win.padding[1:], win.dilation[1:])
+        plane = form._replace(spatial=form.spatial[1:], windows=win)
         a = a.reshape(-1, *a.shape[2:])
         y = one(a, b.reshape(-1, *b.shape[2:]) if slot == WINDOW else b[0], plane)
         return y[None] if slot == WINDOW else y.reshape(-1, deep, *y.shape[1:])
