@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from fnn.compiler import only_after
 from fnn.kernels.conv.form import varying
 
-AT_ONCE = 2  # blocks; four of half the size were as fast on two cores
+AT_ONCE = 2  # blocks; on two cores, four of half the size are no faster
 
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike, x: jax.Array, *more: jax.Array) -> jax.Array:

@@ -55,7 +55,7 @@ from fnn.kernels.conv.form import (
     by_group,
 )
 from fnn.kernels.conv.loops import beside, stacked, summed
-from fnn.kernels.conv.tiling import AXES, Filter, blocks, filter_of, part_of
+from fnn.kernels.conv.tiling import AXES, NARROW, Filter, blocks, filter_of, part_of
 from fnn.kernels.conv.views import by_itself, views
 from fnn.windows import Windows
 
@@ -173,7 +173,7 @@ def _window_of(points: jax.Array, f: Filter) -> jax.Array:
 
 
 def _through(
-    product: Callable[[jax.Array, bool], Callable[[jax.Array], jax.Array]],
+    product: Callable[[jax.Array], Callable[[jax.Array], jax.Array]],
     x: jax.Array,
     w: jax.Array,
     f: Filter,
@@ -181,8 +181,7 @@ def _through(
 ) -> jax.Array:
     """Transform x to its points, multiply, and transform to the result, block by block.
 
-    ``product(w, copied)`` multiplies points by those of a window, whose outputs are along ``axis``;
-    ``copied`` says whether a window that must be transposed is copied for that.
+    ``product(w)`` multiplies points by those of a window, whose outputs are along ``axis``.
     """
     cut = blocks(f, OUTPUT, x.shape[-1], w.shape[axis], x)
     f, (x,) = cut.f, cut.arrays
@@ -190,11 +189,10 @@ def _through(
         points = _input_points(_input_tiles(x, jnp.uint32(0), f), f)
 
         def part(place: jax.Array) -> jax.Array:
-            multiply = product(part_of(w, place, cut.parts, axis, f), False)
-            return _output_of(multiply(points), f)
+            return _output_of(product(part_of(w, place, cut.parts, axis, f))(points), f)
 
         return beside(part, cut.parts, -1, x, w)
-    multiply = product(w, cut.at_once > 1)
+    multiply = product(w)
 
     def block(step: jax.Array) -> jax.Array:
         tiles = _input_tiles(x, step, f)
@@ -206,7 +204,7 @@ def _through(
 
 
 def _output(x: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
-    def product(w: jax.Array, copied: bool) -> Callable[[jax.Array], jax.Array]:
+    def product(w: jax.Array) -> Callable[[jax.Array], jax.Array]:
         ws = _window_points(only_after(x, f.g), w, f)
         return lambda xs: jnp.einsum("ptc,pco->pto", xs, ws)
 
@@ -214,13 +212,16 @@ def _output(x: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
 
 
 def _input(y: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
-    """Convolve with the flipped window, its channels exchanged; the transform does most flips."""
+    """Convolve with the flipped window, its channels exchanged; the transform does most flips.
 
-    def product(w: jax.Array, copied: bool) -> Callable[[jax.Array], jax.Array]:
+    A narrow window is copied for that: to read it across for every block costs more.
+    """
+    before = tuple(range(len(f.form.windows.size) - AXES))
+
+    def product(w: jax.Array) -> Callable[[jax.Array], jax.Array]:
         g = only_after(y, f.g[:, ::-1])
-        if copied or len(f.form.windows.size) > AXES:
-            before = range(len(f.form.windows.size) - AXES)
-            ws = _window_points(g, jnp.flip(jnp.swapaxes(w, -1, -2), tuple(before)), f)
+        if before or y.shape[-1] < NARROW:
+            ws = _window_points(g, jnp.flip(jnp.swapaxes(w, -1, -2), before), f)
             return lambda ys: jnp.einsum("pto,poc->ptc", ys, ws)
         ws = _window_points(g, w, f)  # the product reads the channels exchanged: no copy of w
         return lambda ys: jnp.einsum("pto,pco->ptc", ys, ws)
@@ -273,14 +274,14 @@ def _by_slices(one: Map, slot: str) -> Map:
     """Let the slices of a volume be examples of a plane, where the window has one slice."""
 
     def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
-        win, deep = form.windows, form.spatial[0]
+        win, slices = form.windows, form.spatial[0]
         if len(form.spatial) <= AXES or win.size[0] > 1 or any(win.padding[0]):
             return one(a, b, form)
         win = Windows(win.size[1:], win.stride[1:], win.padding[1:], win.dilation[1:])
         plane = form._replace(spatial=form.spatial[1:], windows=win)
         a = a.reshape(-1, *a.shape[2:])
         y = one(a, b.reshape(-1, *b.shape[2:]) if slot == WINDOW else b[0], plane)
-        return y[None] if slot == WINDOW else y.reshape(-1, deep, *y.shape[1:])
+        return y[None] if slot == WINDOW else y.reshape(-1, slices, *y.shape[1:])
 
     return whole
 
