@@ -99,6 +99,8 @@ KINDS = [
     Kind("large window, wide", ((7, 7), (9, 9), (11, 11)), (16, 96), (16, 96), layers=6),
     Kind("32 to 64 channels", ((3, 3), (4, 4), (5, 5)), (32, 64), (32, 128), layers=6),
     Kind("wide dilated", ((3, 3),), (32, 64), (32, 128), side=(12, 80), dilation=(2, 4)),
+    Kind("narrow groups", ((3, 3), (3, 3), (5, 5), (3, 3, 3)), (2, 8), (2, 8), side=(14, 64),
+         stride=(1, 2), groups=(8, 64), layers=8),
 ]  # fmt: skip
 
 

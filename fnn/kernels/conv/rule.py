@@ -6,7 +6,7 @@ measurements. A platform that was not measured uses the library's kernel through
 arrays with symbols for sizes (`jax.export`). What `fnn.tune` measured on this machine goes before
 the rule. The input gradient has no cells of its own: it goes by those of the plain convolution that
 it is (`fnn.kernels.conv.adjoint`), or with a stride is one product (`fnn.kernels.conv.col2im`),
-unless its phases are long enough to be filtered minimally.
+unless its phases are faster as a convolution.
 """
 
 import functools
@@ -28,7 +28,7 @@ from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
-from fnn.kernels.conv.taps import TAPS, UNROLLED
+from fnn.kernels.conv.taps import FEW, TAPS, UNROLLED
 from fnn.kernels.conv.winograd import WINOGRAD4
 from fnn.windows import Windows
 
@@ -127,7 +127,8 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     taps = math.prod(win.size)
     if form.groups > 1:
         if c_in > form.groups:
-            return "grouped"
+            narrow = c_in <= FEW * form.groups and taps <= UNROLLED
+            return "grouped, few channels" if narrow else "grouped"
         size = next((word for most, word in SIZES.items() if taps <= most), "huge")
         return f"depthwise, {size} window"
     if taps == 1:
@@ -218,7 +219,7 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     kernel = _named(tuned().get(key(INPUT, form, *wide)), form, wide[0].dtype)
     if not kernel and (form.platform not in CHOICES or not is_known(y, w)):
         kernel = LIBRARY
-    if not kernel and applies(form, w) and not _minimal_phases(form, y, w):
+    if not kernel and applies(form, w) and not _by_phases(form, y, w):
         kernel = IM2COL
     if not kernel:
         rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
@@ -229,16 +230,19 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     return kernel.input(y, w, form)
 
 
-def _minimal_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
-    """Whether the phases of a strided window, three taps or more long, are filtered minimally."""
+def _by_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
+    """Whether the phases of a strided window are faster as the convolution that they are.
+
+    So are those of three taps or more that are filtered minimally, and few channels in each group.
+    """
     taps, ones = turns(form), (1,) * len(form.spatial)
-    if max(taps[-2:]) < 3:
-        return False
     before = tuple((t - 1, 0) for t in taps)
     plain = form._replace(spatial=form.out, windows=Windows(taps, ones, before, ones))
-    columns = math.prod(form.windows.stride) * w.shape[-2]
+    columns = math.prod(form.windows.stride) * w.shape[-2] * form.groups
     rule = CHOICES[form.platform].get(cell(OUTPUT, plain, len(y), y.shape[-1], columns))
-    return bool(rule == WINOGRAD4.name)
+    if rule == TAPS.name:
+        return y.shape[-1] > form.groups > 1
+    return rule == WINOGRAD4.name and max(taps[-2:]) >= 3
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:

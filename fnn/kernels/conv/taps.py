@@ -1,9 +1,10 @@
 """Shift and add: one term ``x[o s + k d - lo] w[k]`` per tap of the window; no patch is copied.
 
 With one input channel per group (depthwise, or an image of one channel) a term is an elementwise
-product, and the compiler fuses all taps into one pass over the data. Otherwise it is a matrix
-product over the channels. Windows of more than `UNROLLED` taps loop over their outermost axis, so
-that the program does not grow with the window.
+product, and the compiler fuses all taps into one pass over the data. With few channels in each of
+several groups the terms are the products of every channel, one group after the other. Otherwise a
+term is a matrix product over the channels. Windows of more than `UNROLLED` taps loop over their
+outermost axis, so that the program does not grow with the window.
 """
 
 import functools
@@ -14,13 +15,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
-from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, varying
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, divisor, is_known, varying
+from fnn.kernels.conv.loops import stacked
+from fnn.kernels.conv.views import by_itself
 
 UNROLLED = 64
+FEW = 8  # the most channels of a group whose products are elementwise
+WHOLE, BLOCK = 8 * 2**20, 2 * 2**20  # bytes: more of such an input is taken in blocks of so many
 ROWS = 6  # of outputs, whose products are added as they are formed; more are slower again
 
 Term = Callable[[jax.Array, Any], jax.Array]  # of the shifted input and the tap's index
@@ -40,37 +46,55 @@ def _shift(x: jax.Array, form: Form, axis: int, tap: Any) -> jax.Array:
     return lax.slice_in_dim(long, 0, None, s, axis + 1)
 
 
+def _at(x: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
+    """The elements that the tap at this place of the window meets, as one slice."""
+    win = form.windows
+    starts = [t * d for t, d in zip(place, win.dilation, strict=True)]
+    axes = zip(starts, form.out, win.stride, strict=True)
+    ends = [start + (o - 1) * s + 1 for start, o, s in axes]
+    return lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), (1, *win.stride, 1))
+
+
 def _sum_over_taps(x: jax.Array, form: Form, term: Term) -> jax.Array:
-    """Sum the terms, the last axis first: what the others shift is then already summed."""
+    """Sum the terms, those of the last axis first."""
     *outer, last = form.windows.size
-    rank = len(form.spatial)
+    if math.prod(form.windows.size) > UNROLLED and outer:
+        return _looped(x, form, term)
+    rows = [
+        [term(_at(x, form, (*place, tap)), (*place, tap)) for tap in range(last)]
+        for place in product(*map(range, outer))
+    ]
+    return functools.reduce(jnp.add, [functools.reduce(jnp.add, row) for row in rows])
+
+
+def _looped(x: jax.Array, form: Form, term: Term) -> jax.Array:
+    """The same in a loop over the first axis. What it shifts is already summed over the last."""
+    first, *rest, last = form.windows.size
 
     def row(place: tuple[Any, ...]) -> jax.Array:
-        """The sum over the last axis, shifted along the others to this tap of theirs."""
-        terms = [term(_shift(x, form, rank - 1, t), (*place, t)) for t in range(last)]
+        terms = [term(_shift(x, form, len(place), tap), (*place, tap)) for tap in range(last)]
         total = functools.reduce(jnp.add, terms)
         for axis, tap in enumerate(place):
             total = _shift(total, form, axis, tap)
         return total
 
-    if math.prod(form.windows.size) <= UNROLLED or not outer:
-        return functools.reduce(jnp.add, map(row, product(*map(range, outer))))
-
     def step(tap: jax.Array, total: jax.Array) -> jax.Array:
-        for place in product(*map(range, outer[1:])):
+        for place in product(*map(range, rest)):
             total = total + row((tap, *place))
         return total
 
-    like = jax.eval_shape(lambda: row((0,) * len(outer)))
+    like = jax.eval_shape(lambda: row((0,) * (1 + len(rest))))
     start, *_ = varying(jnp.zeros(like.shape, like.dtype), x)
-    summed: jax.Array = lax.fori_loop(0, outer[0], step, start)
+    summed: jax.Array = lax.fori_loop(0, first, step, start)
     return summed
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    x, w = _pad(x, form), w.astype(accumulator(w.dtype))
+    w = w.astype(accumulator(w.dtype))
     c, groups = w.shape[-2], form.groups
     w = w.reshape(*w.shape[:-1], groups, -1)  # (*window, c, g, o)
+    if groups > 1 and 1 < c <= FEW:
+        return _by_group(x, w, form)
 
     def term(part: jax.Array, tap: Any) -> jax.Array:
         if c == 1:
@@ -79,7 +103,50 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         rows = part.reshape(*part.shape[:-1], groups, c)
         return jnp.einsum("...gc,cgo->...go", rows, w[tap]).reshape(*part.shape[:-1], -1)
 
-    return _sum_over_taps(x, form, term)
+    # Apart, or the tap that meets no padding would read x, and all others the copy.
+    padded = by_itself(functools.partial(_pad, form=form), form)
+    return _sum_over_taps(padded(x), form, term)
+
+
+def _by_group(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """``(n, *spatial, g c)`` and ``(*window, c, g, o)`` to ``(n, *out, g o)``, for small c.
+
+    One group after the other: the window of each stays in the first cache, while those of all
+    groups together, a tap here and a tap there, would not.
+    """
+    # Flat, or the compiler leaves the taps outermost.
+    flat = by_itself(lambda w: jnp.moveaxis(w, -2, 0).reshape(form.groups, -1), form)(w)
+    w = flat.reshape(form.groups, *w.shape[:-2], -1)
+    if not is_known(x) or x.size * w.dtype.itemsize <= WHOLE:
+        return _block_by_group(x, w, form)
+    n = len(x)
+    examples = divisor(n, max(1, BLOCK * n // (x.size * w.dtype.itemsize)))
+
+    def block(step: jax.Array) -> jax.Array:
+        part = lax.dynamic_slice_in_dim(x, step * np.uint32(examples), examples, 0)
+        return _block_by_group(part, w, form)
+
+    return stacked(block, n // examples, x, w).reshape(n, *form.out, -1)
+
+
+def _block_by_group(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """The same of some examples, with ``(g, *window, c, o)``."""
+
+    def groups_first(x: jax.Array) -> jax.Array:
+        x = _pad(x, form)
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], form.groups, -1), -2, 0)
+
+    def one(x: jax.Array, w: jax.Array) -> jax.Array:
+        def term(part: jax.Array, tap: Any) -> jax.Array:
+            rows = w[tap].reshape(part.shape[-1], *(1,) * (part.ndim - 1), -1)  # (c, .., o)
+            shares = [part[..., i, None] * rows[i] for i in range(part.shape[-1])]
+            return functools.reduce(jnp.add, shares)
+
+        return _sum_over_taps(x, form, term)
+
+    y: jax.Array = jax.vmap(one)(by_itself(groups_first, form)(x), w)
+    y = by_itself(lambda y: jnp.moveaxis(y, 0, -2), form)(y)
+    return y.reshape(*y.shape[:-2], -1)
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.kernels.conv import im2col, tiling
+from fnn.kernels.conv import im2col, taps, tiling
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
 from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
-from fnn.kernels.conv.taps import ROWS, TAPS
+from fnn.kernels.conv.taps import BLOCK, ROWS, TAPS, WHOLE
 from fnn.kernels.conv.tiling import SHARE
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import resolve
@@ -193,3 +193,40 @@ def test_depthwise_rows_fill_blocks(
     form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), 4, "cpu")
     assert form.out[0] > ROWS
     agree(TAPS, form, 4, 1e-5)
+
+
+@pytest.mark.parametrize(("whole", "block"), [(WHOLE, BLOCK), (0, 1)])
+@pytest.mark.parametrize(
+    ("spatial", "window", "stride", "dilation", "groups", "c"),
+    [
+        ((6, 5), (3, 3), 1, 2, 2, 8),
+        ((7, 5), (2, 3), (2, 1), 1, 3, 6),
+        ((9,), (4,), 3, 1, 2, 16),
+        ((3, 4, 3), (2, 1, 3), 1, 1, 2, 6),
+        ((9, 10), (9, 8), 1, 1, 2, 4),  # a loop over the taps of the first axis
+    ],
+)
+def test_groups_of_few_channels_give_the_same(
+    spatial: tuple[int, ...],
+    window: tuple[int, ...],
+    stride: int | tuple[int, ...],
+    dilation: int,
+    groups: int,
+    c: int,
+    whole: int,
+    block: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All examples together, and one at a time, in all three maps."""
+    monkeypatch.setattr(taps, "WHOLE", whole)
+    monkeypatch.setattr(taps, "BLOCK", block)
+    form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), groups, "cpu")
+    agree(TAPS, form, c, 1e-5)
+
+
+def test_memory_of_many_groups_is_bounded() -> None:
+    """A block of examples is padded and has its groups apart, not all of them."""
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((32, 28, 28, 256), (3, 3, 8, 256)))
+    conv = functools.partial(fnn.conv_taps, groups=32)
+    memory = jax.jit(conv).lower(x, w).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= 3 * BLOCK < 4 * x.size

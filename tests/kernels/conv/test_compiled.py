@@ -49,6 +49,26 @@ def test_winograd_transforms_a_window_when_its_turn_comes() -> None:
     assert temporary(8) < temporary(2) + points
 
 
+def test_the_window_of_a_group_lies_together() -> None:
+    """In rows, one per group, though the window's own rows hold a tap of all groups."""
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 9, 9, 64), (3, 3, 4, 64)))
+    conv = functools.partial(fnn.conv_taps, groups=16)
+    text = jax.jit(conv).lower(x, w).compile().as_text()
+    assert f"f32[16,{3 * 3 * 4 * 4}]{{1,0}}" in text
+
+
+@pytest.mark.parametrize(("groups", "products"), [(8, False), (2, True)])
+def test_phases_of_few_channels_are_no_products(groups: int, products: bool) -> None:
+    """The input gradient with a stride adds elementwise where its groups have few channels."""
+    x, w = jnp.ones((2, 8, 8, 32)), jnp.ones((3, 3, 32 // groups, 32))
+
+    def gradient(x: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: (fnn.conv(x, w, stride=2, groups=groups)).sum())(x)
+
+    text = jax.jit(gradient).lower(x).compile().as_text()
+    assert bool(re.search(r"\bdot\(|ynn", text)) == products
+
+
 @pytest.mark.parametrize("outputs", [64, 256])
 def test_blocks_that_are_made_at_once_share_no_memory(outputs: int) -> None:
     """Or they would wait for each other. Tiles, points and products of both exist together."""
