@@ -34,6 +34,7 @@ from fnn.windows import Windows
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
+VECTOR = 4  # outputs of a group; fewer make the sum of many elementwise products slow
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 RAGGED = {False: 1.25, True: 1.6}  # places of tiles over those they cover, by whether dilated
@@ -127,8 +128,9 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     taps = math.prod(win.size)
     if form.groups > 1:
         if c_in > form.groups:
-            narrow = c_in <= FEW * form.groups and taps <= UNROLLED
-            return "grouped, few channels" if narrow else "grouped"
+            each, wide = c_in // form.groups, c_out >= VECTOR * form.groups
+            added = each <= FEW and taps * (1 if wide else each) <= UNROLLED
+            return "grouped, few channels" if added else "grouped"
         size = next((word for most, word in SIZES.items() if taps <= most), "huge")
         return f"depthwise, {size} window"
     if taps == 1:
