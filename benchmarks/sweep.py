@@ -101,6 +101,9 @@ KINDS = [
     Kind("wide dilated", ((3, 3),), (32, 64), (32, 128), side=(12, 80), dilation=(2, 4)),
     Kind("narrow groups", ((3, 3), (3, 3), (5, 5), (3, 3, 3)), (2, 8), (2, 8), side=(14, 64),
          stride=(1, 2), groups=(8, 64), layers=8),
+    Kind("24 to 32 channels", ((3, 3), (3, 3), (4, 4)), (24, 31), (24, 96), side=(14, 80),
+         layers=6),
+    Kind("small planes", ((3, 3),), (32, 64), (32, 128), (16, 128), (6, 14), layers=6),
 ]  # fmt: skip
 
 

@@ -33,11 +33,12 @@ from fnn.kernels.conv.winograd import WINOGRAD4
 from fnn.windows import Windows
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
-NARROW, WIDE, DEEP = 16, 32, 64  # channels; fewer than 16 do not fill a vector
+NARROW, MIDDLE, WIDE, DEEP = 16, 24, 32, 64  # channels; fewer than 16 do not fill a vector
 VECTOR = 4  # outputs of a group; fewer make the sum of many elementwise products slow
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
-RAGGED = {False: 1.25, True: 1.6}  # places of tiles over those they cover, by whether dilated
+# Places of tiles over those they cover: at most, by whether dilated; and with few channels.
+RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
 SIZES = {32: "small", UNROLLED: "middle", 128: "large", 512: "larger"}  # depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
@@ -107,6 +108,8 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
         case 2, dilated if least >= WIDE:
             ragged = ", ragged" if _covered(form) > RAGGED[dilated] else ""
             return f"plane, small window{', dilated' if dilated else ''}{ragged}"
+        case 2, False if least >= MIDDLE and max(win.size) < SMALL and _covered(form) <= EVEN:
+            return "plane, small window, few channels"
         case 3, False if least >= WIDE and min(form.out[-2:]) >= LARGE:
             return "volume, small window, large"
         case 3, False if least >= NARROW and win.size[0] == 1:
