@@ -50,7 +50,7 @@ KINDS = {
     "plane, small window, dilated": ((16, 8), (3, 3), 32, 65, {"dilation": 2}),
     "plane, small window, dilated, ragged": ((9, 9), (3, 3), 32, 65, {"dilation": 2}),
     "plane, small window": ((8, 12), (3, 3), 63, 127, {}),
-    "plane, small window, few channels": ((7, 8), (3, 4), 24, 31, {}),
+    "plane, small window, few channels": ((8, 9), (3, 4), 24, 31, {}),
     "plane, small window, ragged": ((9, 9), (3, 3), 32, 127, {}),
     "plane, small window, deep": ((9, 9), (5, 2), 64, 64, {}),
     "line, small window, deep": ((80,), (3,), 128, 129, {}),
