@@ -24,6 +24,7 @@ from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, divisor
 from fnn.kernels.conv.loops import stacked
+from fnn.kernels.conv.views import by_itself
 
 BUDGET = 4 * 2**20  # bytes of shares
 WHOLE = 4  # budgets that one example may take before its rows are cut
@@ -45,7 +46,7 @@ def applies(form: Form, w: jax.Array) -> bool:
 def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     """The map ``y w -> x`` of a form to which it `applies`."""
     if _is_depthwise(form, w):
-        return _block_depthwise(y, w, form)
+        return by_itself(functools.partial(_block_depthwise, form=form), form)(y, w)
     examples, rows = blocks(y, w, form)
     parts, part = _stretches(y, form, rows)
     matrices = _matrices(w, form.groups)
