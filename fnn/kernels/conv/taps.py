@@ -20,7 +20,16 @@ from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
-from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, divisor, is_known, varying
+from fnn.kernels.conv.form import (
+    OUTPUT,
+    WINDOW,
+    Form,
+    Kernel,
+    by_device,
+    divisor,
+    is_known,
+    varying,
+)
 from fnn.kernels.conv.loops import stacked
 from fnn.kernels.conv.views import by_itself
 
@@ -94,7 +103,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     c, groups = w.shape[-2], form.groups
     w = w.reshape(*w.shape[:-1], groups, -1)  # (*window, c, g, o)
     if groups > 1 and 1 < c <= FEW:
-        return _by_group(x, w, form)
+        return by_device(_by_group, OUTPUT)(x, w, form)
 
     def term(part: jax.Array, tap: Any) -> jax.Array:
         if c == 1:

@@ -13,13 +13,14 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.kernels.conv import im2col, tiling
+from fnn.kernels.conv import im2col, taps, tiling
 from tests.devices import collectives, error, strict
 
 X, W = (16, 12, 4), (3, 4, 4)
 CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
     "conv_lax": (fnn.conv_lax, {"groups": 2}, (3, 2, 4)),
     "conv_taps": (fnn.conv_taps, {}, W),
+    "conv_taps, groups": (fnn.conv_taps, {"groups": 2}, (3, 2, 4)),
     "conv_im2col, folded": (fnn.conv_im2col, {}, W),
     "conv_im2col, strided": (fnn.conv_im2col, {"stride": 2, "groups": 2}, (3, 2, 4)),
     "conv_winograd": (fnn.conv_winograd, {}, W),
@@ -36,7 +37,7 @@ def run(fn: Any, x: Any, w: Any) -> Any:
 def main() -> None:
     im2col.BUDGET = tiling.SHARE = 2**9
     tiling.BLOCK = dict.fromkeys(tiling.BLOCK, 2**9)
-    tiling.WORTH = 0
+    tiling.WORTH = taps.WHOLE = taps.BLOCK = 0
     rng = np.random.default_rng(0)
     mesh = jax.make_mesh((2, 4), ("model", "data"), axis_types=(AxisType.Auto,) * 2)
     for place, (name, (fn, config, window)) in enumerate(CASES.items()):
