@@ -103,7 +103,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     c, groups = w.shape[-2], form.groups
     w = w.reshape(*w.shape[:-1], groups, -1)  # (*window, c, g, o)
     if groups > 1 and 1 < c <= FEW:
-        return by_device(_by_group, OUTPUT)(x, w, form)
+        return by_device(_few_channels, OUTPUT)(x, w, form)
 
     def term(part: jax.Array, tap: Any) -> jax.Array:
         if c == 1:
@@ -112,33 +112,33 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         rows = part.reshape(*part.shape[:-1], groups, c)
         return jnp.einsum("...gc,cgo->...go", rows, w[tap]).reshape(*part.shape[:-1], -1)
 
-    # Apart, or the tap that meets no padding would read x, and all others the copy.
+    # Kept apart: otherwise the tap that meets no padding reads x, and all others the padded copy.
     padded = by_itself(functools.partial(_pad, form=form), form)
     return _sum_over_taps(padded(x), form, term)
 
 
-def _by_group(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+def _few_channels(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     """``(n, *spatial, g c)`` and ``(*window, c, g, o)`` to ``(n, *out, g o)``, for small c.
 
-    One group after the other: the window of each stays in the first cache, while those of all
-    groups together, a tap here and a tap there, would not.
+    One group after the other: the window of one fits the first cache, those of all together may
+    not.
     """
     # Flat, or the compiler leaves the taps outermost.
     flat = by_itself(lambda w: jnp.moveaxis(w, -2, 0).reshape(form.groups, -1), form)(w)
     w = flat.reshape(form.groups, *w.shape[:-2], -1)
     if not is_known(x) or x.size * w.dtype.itemsize <= WHOLE:
-        return _block_by_group(x, w, form)
+        return _few_of_block(x, w, form)
     n = len(x)
     examples = divisor(n, max(1, BLOCK * n // (x.size * w.dtype.itemsize)))
 
     def block(step: jax.Array) -> jax.Array:
         part = lax.dynamic_slice_in_dim(x, step * np.uint32(examples), examples, 0)
-        return _block_by_group(part, w, form)
+        return _few_of_block(part, w, form)
 
     return stacked(block, n // examples, x, w).reshape(n, *form.out, -1)
 
 
-def _block_by_group(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     """The same of some examples, with ``(g, *window, c, o)``."""
 
     def groups_first(x: jax.Array) -> jax.Array:

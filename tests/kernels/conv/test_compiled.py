@@ -57,6 +57,28 @@ def test_the_window_of_a_group_lies_together() -> None:
     assert f"f32[16,{3 * 3 * 4 * 4}]{{1,0}}" in text
 
 
+def test_all_taps_read_the_padded_copy() -> None:
+    """Not the one that meets no padding the array itself, which would then be read as well."""
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 9, 9, 16), (3, 3, 1, 16)))
+    conv = functools.partial(fnn.conv_taps, groups=16)
+    text = jax.jit(lambda x, w: conv(x, w)).lower(x, w).compile().as_text()
+    lines = text[text.index("ENTRY") :].splitlines()[1:]
+    assert sum(bool(re.search(r"%x\b", line)) for line in lines) == 2  # its own, and the padding's
+
+
+def test_a_depthwise_gradient_that_is_read_twice_is_one_pass() -> None:
+    """Else what each turn of the window gives is stored, for both to read."""
+    x, w, y = jnp.ones((2, 28, 28, 64)), jnp.ones((3, 3, 1, 64)), jnp.ones((2, 14, 14, 64))
+    conv = functools.partial(fnn.conv, w=w, stride=2, groups=64)
+
+    def twice(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        (gradient,) = jax.vjp(conv, x)[1](y)
+        return gradient, gradient[0, 0, 0, 0] * 3
+
+    memory = jax.jit(twice).lower(y).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < x.nbytes
+
+
 @pytest.mark.parametrize(("groups", "products"), [(8, False), (2, True)])
 def test_phases_of_few_channels_are_no_products(groups: int, products: bool) -> None:
     """The input gradient with a stride adds elementwise where its groups have few channels."""
