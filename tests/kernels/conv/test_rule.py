@@ -108,6 +108,23 @@ def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
         assert set(choices.values()) <= set(rules.KERNELS)
 
 
+@pytest.mark.parametrize(
+    ("window", "c_in", "c_out", "few"),
+    [
+        ((3, 3), 16, 8, True),
+        ((3, 3), 18, 8, False),  # more than 8 channels in a group
+        ((3, 3), 8, 4, True),
+        ((5, 5), 8, 4, False),  # sums of 100 products for 2 outputs
+        ((5, 5), 8, 8, True),
+        ((9, 8), 8, 8, False),  # more taps than are unrolled
+    ],
+)
+def test_groups_of_few_channels(window: tuple[int, ...], c_in: int, c_out: int, few: bool) -> None:
+    form = Form((12, 12), resolve("test", (12, 12), window, 1, "SAME"), 2)
+    kind = "grouped, few channels" if few else "grouped"
+    assert rules.cell(OUTPUT, form, 2, c_in, c_out) == f"{OUTPUT} {kind}"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_default_equals_the_library(kind: str) -> None:
     x, w, config = arrays(kind)
