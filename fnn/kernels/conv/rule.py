@@ -227,7 +227,8 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     if not kernel and applies(form, w) and not _by_phases(form, y, w):
         kernel = IM2COL
     if not kernel:
-        rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], w.shape[-2]))
+        columns = w.shape[-2] * form.groups
+        rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], columns))
         if rule != WINOGRAD4.name or WINOGRAD4.refuses(form, wide[0].dtype):
             return through_output(_output)(y, w, form)
         kernel = WINOGRAD4  # which need not flip the window
