@@ -34,7 +34,8 @@ class Kind(NamedTuple):
 
     Attributes:
         name: of the kind.
-        windows: sizes of the window, one of which is drawn for each layer.
+        windows: sizes of the window, one of which is drawn for each layer; what stands twice is
+            drawn twice as often.
         inputs, outputs: channels of one group.
         n, side: examples, and the sizes of the input.
         stride, dilation, groups: as in `fnn.conv`.

@@ -46,6 +46,7 @@ def applies(form: Form, w: jax.Array) -> bool:
 def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     """The map ``y w -> x`` of a form to which it `applies`."""
     if _is_depthwise(form, w):
+        # By itself: where several operations read the result, XLA would store the terms of its sum.
         return by_itself(functools.partial(_block_depthwise, form=form), form)(y, w)
     examples, rows = blocks(y, w, form)
     parts, part = _stretches(y, form, rows)

@@ -37,7 +37,7 @@ NARROW, MIDDLE, WIDE, DEEP = 16, 24, 32, 64  # channels; fewer than 16 do not fi
 VECTOR = 4  # outputs of a group; fewer make the sum of many elementwise products slow
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
-# Places of tiles over those they cover: at most, by whether dilated; and with few channels.
+# The most places that tiles may cover for each of the output: by whether dilated; few channels.
 RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
 SIZES = {32: "small", UNROLLED: "middle", 128: "large", 512: "larger"}  # depthwise windows, in taps
 
@@ -132,8 +132,8 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     if form.groups > 1:
         if c_in > form.groups:
             each, wide = c_in // form.groups, c_out >= VECTOR * form.groups
-            added = each <= FEW and taps * (1 if wide else each) <= UNROLLED
-            return "grouped, few channels" if added else "grouped"
+            terms = taps if wide else taps * each  # with few outputs, all products of a sum count
+            return "grouped, few channels" if each <= FEW and terms <= UNROLLED else "grouped"
         size = next((word for most, word in SIZES.items() if taps <= most), "huge")
         return f"depthwise, {size} window"
     if taps == 1:
@@ -239,7 +239,7 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 def _by_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
     """Whether the phases of a strided window are faster as the convolution that they are.
 
-    So are those of three taps or more that are filtered minimally, and few channels in each group.
+    They are if three taps or more are filtered minimally, or if each group has few channels.
     """
     taps, ones = turns(form), (1,) * len(form.spatial)
     before = tuple((t - 1, 0) for t in taps)

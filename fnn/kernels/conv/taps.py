@@ -126,10 +126,11 @@ def _few_channels(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     # Flat, or the compiler leaves the taps outermost.
     flat = by_itself(lambda w: jnp.moveaxis(w, -2, 0).reshape(form.groups, -1), form)(w)
     w = flat.reshape(form.groups, *w.shape[:-2], -1)
-    if not is_known(x) or x.size * w.dtype.itemsize <= WHOLE:
+    nbytes = x.size * w.dtype.itemsize if is_known(x) else 0
+    if nbytes <= WHOLE:
         return _few_of_block(x, w, form)
     n = len(x)
-    examples = divisor(n, max(1, BLOCK * n // (x.size * w.dtype.itemsize)))
+    examples = divisor(n, BLOCK * n // nbytes)
 
     def block(step: jax.Array) -> jax.Array:
         part = lax.dynamic_slice_in_dim(x, step * np.uint32(examples), examples, 0)
