@@ -13,7 +13,7 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
 - Transposed patches. XLA's CPU product reaches half its speed on ``a^T @ b``, so for ``dw`` the
   block is transposed first and ``patches^T`` is built as such, out of long contiguous rows. Only
   where the sum is small and has few columns, ``y^T @ patches`` is the faster, and its transpose is
-  ``dw``.
+  ``dw``; and with a stride, where y is smaller than the input and is transposed instead of it.
 - Joined groups. Groups of few channels share one product of at least `LANES` channels, whose matrix
   is zero between them: that wastes arithmetic, but a product of four columns wastes more.
 """
@@ -156,9 +156,11 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     cut = Stretches(form, size.rows)
     steps, chunks = len(x) // size.examples * cut.parts, form.groups // size.joined
     last = form.windows.size[-1] if size.folded else 1
-    rows = math.prod(form.windows.size) // last * x.shape[-1] // chunks
-    columns = last * c_out // chunks
-    turned = form.groups > 1 or (columns <= min(rows, FEW) and rows * columns <= NEAR)
+    channels, taps = x.shape[-1] // chunks, math.prod(form.windows.size) // last
+    rows, columns = taps * channels, last * c_out // chunks
+    small = columns <= min(rows, FEW) and rows * columns <= NEAR
+    strided = form.windows.stride[-1] > 1 < taps and channels > LANES
+    turned = form.groups > 1 or small or strided
     return _Walk(cut, cut.form, size.examples, steps, chunks, size.joined, size.folded, turned)
 
 
@@ -282,8 +284,11 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
     y = y.reshape(walk.examples * math.prod(walk.places), -1)
     if not walk.turned:
         return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
+    patches = _patches(x, step, walk)
+    if walk.form.groups == 1 and patches.shape[-1] * y.shape[-1] > NEAR:
+        return jnp.dot(walk.by_itself(jnp.transpose)(y), patches, preferred_element_type=total)
     across = (((0,), (0,)), ((), ()))
-    return lax.dot_general(y, _patches(x, step, walk), across, preferred_element_type=total)
+    return lax.dot_general(y, patches, across, preferred_element_type=total)
 
 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:

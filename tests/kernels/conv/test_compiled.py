@@ -123,3 +123,17 @@ def test_few_outputs_are_the_rows_of_the_window_gradients_product(
     text = jax.jit(gradient).lower(w).as_text()
     products = re.findall(r"dot_general.*-> tensor<(\d+)x(\d+)xf32>", text)
     assert products == [tuple(map(str, shape))]
+
+
+@pytest.mark.parametrize(("c_in", "shape"), [(16, (144, 64)), (32, (64, 288))])
+def test_with_a_stride_the_window_gradient_transposes_the_outputs(
+    c_in: int, shape: tuple[int, int]
+) -> None:
+    """They are fewer than the inputs; but patches of few channels are slow to gather."""
+    x, w = jnp.zeros((2, 8, 8, c_in)), jnp.zeros((3, 3, c_in, 64))
+    gradient = jax.grad(lambda w, x: fnn.conv_im2col(x, w, stride=2).sum())
+    lowered = jax.jit(gradient).lower(w, x)
+    products = re.findall(r"dot_general.*-> tensor<(\d+)x(\d+)xf32>", lowered.as_text())
+    assert products == [tuple(map(str, shape))]
+    text, few = lowered.compile().as_text(), c_in == 16
+    assert (f"f32[{c_in},2," in text, "f32[64,32]{1,0}" in text) == (few, not few)
