@@ -13,7 +13,8 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
 - Transposed patches. XLA's CPU product reaches half its speed on ``a^T @ b``, so for ``dw`` the
   block is transposed first and ``patches^T`` is built as such, out of long contiguous rows. Only
   where the sum is small and has few columns, ``y^T @ patches`` is the faster, and its transpose is
-  ``dw``; and with a stride, where y is smaller than the input and is transposed instead of it.
+  ``dw``. So it is with a stride along the last axis: y is smaller than the input, and is transposed
+  instead of it. With few channels that takes longer, and is not done.
 - Joined groups. Groups of few channels share one product of at least `LANES` channels, whose matrix
   is zero between them: that wastes arithmetic, but a product of four columns wastes more.
 """
@@ -100,6 +101,7 @@ class _Walk(NamedTuple):
         chunks: products that each block takes, one per `joined` groups.
         joined, folded: as in `Blocks`.
         turned: whether the product of the window gradient has the cotangent on the left.
+        copied: whether the cotangent is then transposed before the product.
     """
 
     cut: Stretches
@@ -110,6 +112,7 @@ class _Walk(NamedTuple):
     joined: int
     folded: bool
     turned: bool
+    copied: bool
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -159,9 +162,11 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     channels, taps = x.shape[-1] // chunks, math.prod(form.windows.size) // last
     rows, columns = taps * channels, last * c_out // chunks
     small = columns <= min(rows, FEW) and rows * columns <= NEAR
-    strided = form.windows.stride[-1] > 1 < taps and channels > LANES
-    turned = form.groups > 1 or small or strided
-    return _Walk(cut, cut.form, size.examples, steps, chunks, size.joined, size.folded, turned)
+    across = form.groups > 1 or small
+    copied = not across and form.windows.stride[-1] > 1 < taps and channels > LANES
+    turned = across or copied
+    walk = (cut, cut.form, size.examples, steps, chunks, size.joined, size.folded, turned, copied)
+    return _Walk(*walk)
 
 
 def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:
@@ -285,7 +290,7 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
     if not walk.turned:
         return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
     patches = _patches(x, step, walk)
-    if walk.form.groups == 1 and patches.shape[-1] * y.shape[-1] > NEAR:
+    if walk.copied:
         return jnp.dot(walk.by_itself(jnp.transpose)(y), patches, preferred_element_type=total)
     across = (((0,), (0,)), ((), ()))
     return lax.dot_general(y, patches, across, preferred_element_type=total)

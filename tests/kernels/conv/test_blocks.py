@@ -79,6 +79,21 @@ def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> N
     agree(IM2COL, form, 8, 1e-5)
 
 
+@pytest.mark.parametrize("budget", [BUDGET, 2**13])
+@pytest.mark.parametrize(
+    ("spatial", "window", "stride", "dilation"),
+    [((41,), (5,), 3, 1), ((23, 12), (3, 3), 2, 2), ((9, 6, 5), (2, 3, 3), (1, 2, 2), 1)],
+)
+def test_a_stride_over_many_channels_gives_the_same(
+    spatial: Any, window: Any, stride: Any, dilation: int, budget: int, monkeypatch: Any
+) -> None:
+    """The window gradient then transposes the cotangent, of all rows or of a stretch of them."""
+    monkeypatch.setattr(im2col, "BUDGET", budget)
+    form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), 1, "cpu")
+    assert (blocks(2, 64, 64, form, 4, WINDOW).rows < form.out[0]) == (budget < BUDGET)
+    agree(IM2COL, form, 64, 1e-5)
+
+
 @pytest.mark.parametrize("worth", [0, 2**30], ids=["two at once", "one by one"])
 @pytest.mark.parametrize("kernel", [WINOGRAD2, WINOGRAD4])
 @pytest.mark.parametrize(

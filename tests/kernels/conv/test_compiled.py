@@ -129,7 +129,7 @@ def test_few_outputs_are_the_rows_of_the_window_gradients_product(
 def test_with_a_stride_the_window_gradient_transposes_the_outputs(
     c_in: int, shape: tuple[int, int]
 ) -> None:
-    """They are fewer than the inputs; but patches of few channels are slow to gather."""
+    """They are fewer than the inputs. With few channels, it transposes those all the same."""
     x, w = jnp.zeros((2, 8, 8, c_in)), jnp.zeros((3, 3, c_in, 64))
     gradient = jax.grad(lambda w, x: fnn.conv_im2col(x, w, stride=2).sum())
     lowered = jax.jit(gradient).lower(w, x)
