@@ -28,18 +28,19 @@ from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
-from fnn.kernels.conv.taps import FEW, TAPS, UNROLLED
+from fnn.kernels.conv.taps import FEW, TAPS
 from fnn.kernels.conv.winograd import WINOGRAD4
 from fnn.windows import Windows
 
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
 NARROW, MIDDLE, WIDE, DEEP = 16, 24, 32, 64  # channels; fewer than 16 do not fill a vector
 VECTOR = 4  # outputs of a group; fewer make the sum of many elementwise products slow
+TERMS = 64  # elementwise products of a sum
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
 RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
-SIZES = {32: "small", UNROLLED: "middle", 128: "large", 512: "larger"}  # depthwise windows, in taps
+SIZES = {32: "small", 64: "middle", 128: "large", 512: "larger"}  # depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
     (resources.files("fnn.kernels.conv") / "rules.json").read_text()
@@ -86,7 +87,8 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
     few = n * math.prod(form.out) < max(c_in, c_out)  # places: the window is the larger array
     minimal = None if few else _minimal(form, c_in, c_out)
-    return f"{slot} {minimal or _kind(form, few, c_in, c_out)}"
+    kind = minimal or _grouped(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
+    return f"{slot} {kind}"
 
 
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
@@ -125,15 +127,26 @@ def _covered(form: Form) -> float:
     return math.prod(-(-o // step) * step / o for o, step in steps)
 
 
+def _grouped(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
+    """The kind of a form of several channels in each of several groups, None for all others.
+
+    With few channels, products are elementwise. In the window gradient they need whole vectors of
+    outputs; elsewhere, with fewer outputs all products of a sum count.
+    """
+    taps, each, outputs = math.prod(form.windows.size), c_in // form.groups, c_out // form.groups
+    if form.groups == 1 or each == 1:
+        return None
+    terms = taps if outputs >= VECTOR else taps * each
+    vectors = slot != WINDOW or outputs % VECTOR == 0
+    few = each <= FEW and terms <= TERMS and vectors
+    return "grouped, few channels" if few else "grouped"
+
+
 def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
-    """The kind of any form, by groups, window, rank, stride, channels and places, in this order."""
+    """The kind of any other form: by window, rank, stride, channels and places, in this order."""
     win, rank, least = form.windows, len(form.spatial), min(c_in, c_out)
     taps = math.prod(win.size)
     if form.groups > 1:
-        if c_in > form.groups:
-            each, wide = c_in // form.groups, c_out >= VECTOR * form.groups
-            terms = taps if wide else taps * each  # with few outputs, all products of a sum count
-            return "grouped, few channels" if each <= FEW and terms <= UNROLLED else "grouped"
         size = next((word for most, word in SIZES.items() if taps <= most), "huge")
         return f"depthwise, {size} window"
     if taps == 1:

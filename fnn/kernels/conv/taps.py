@@ -4,7 +4,8 @@ With one input channel per group (depthwise, or an image of one channel) a term 
 product, and the compiler fuses all taps into one pass over the data. With few channels in each of
 several groups the terms are the products of every channel, one group after the other. Otherwise a
 term is a matrix product over the channels. Windows of more than `UNROLLED` taps loop over their
-outermost axis, so that the program does not grow with the window.
+first axis, so that the program does not grow with the window. The window gradient has a file of its
+own, `fnn/kernels/conv/taps_window.py`.
 """
 
 import functools
@@ -31,28 +32,14 @@ from fnn.kernels.conv.form import (
     varying,
 )
 from fnn.kernels.conv.loops import stacked
-from fnn.kernels.conv.views import by_itself
+from fnn.kernels.conv.taps_window import by_examples, of_few_channels
+from fnn.kernels.conv.views import by_itself, padded, shifted
 
-UNROLLED = 64
+UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
 FEW = 8  # the most channels of a group whose products are elementwise
 WHOLE, BLOCK = 8 * 2**20, 2 * 2**20  # bytes: more of such an input is taken in blocks of so many
-ROWS = 6  # of outputs, whose products are added as they are formed; more are slower again
 
 Term = Callable[[jax.Array, Any], jax.Array]  # of the shifted input and the tap's index
-
-
-def _pad(x: jax.Array, form: Form) -> jax.Array:
-    x = x.astype(accumulator(x.dtype))
-    return jnp.pad(x, ((0, 0), *form.windows.padding, (0, 0)))
-
-
-def _shift(x: jax.Array, form: Form, axis: int, tap: Any) -> jax.Array:
-    """The elements of one spatial axis that this tap meets, one per output; tap may be traced."""
-    s, d, o = form.windows.stride[axis], form.windows.dilation[axis], form.out[axis]
-    if isinstance(tap, int):
-        return lax.slice_in_dim(x, tap * d, tap * d + (o - 1) * s + 1, s, axis + 1)
-    long = lax.dynamic_slice_in_dim(x, tap * d, (o - 1) * s + 1, axis + 1)
-    return lax.slice_in_dim(long, 0, None, s, axis + 1)
 
 
 def _at(x: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
@@ -81,10 +68,10 @@ def _looped(x: jax.Array, form: Form, term: Term) -> jax.Array:
     first, *rest, last = form.windows.size
 
     def row(place: tuple[Any, ...]) -> jax.Array:
-        terms = [term(_shift(x, form, len(place), tap), (*place, tap)) for tap in range(last)]
+        terms = [term(shifted(x, form, len(place), tap), (*place, tap)) for tap in range(last)]
         total = functools.reduce(jnp.add, terms)
         for axis, tap in enumerate(place):
-            total = _shift(total, form, axis, tap)
+            total = shifted(total, form, axis, tap)
         return total
 
     def step(tap: jax.Array, total: jax.Array) -> jax.Array:
@@ -113,8 +100,8 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         return jnp.einsum("...gc,cgo->...go", rows, w[tap]).reshape(*part.shape[:-1], -1)
 
     # Kept apart: otherwise the tap that meets no padding reads x, and all others the padded copy.
-    padded = by_itself(functools.partial(_pad, form=form), form)
-    return _sum_over_taps(padded(x), form, term)
+    whole = by_itself(functools.partial(padded, form=form), form)
+    return _sum_over_taps(whole(x), form, term)
 
 
 def _few_channels(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -143,7 +130,7 @@ def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     """The same of some examples, with ``(g, *window, c, o)``."""
 
     def groups_first(x: jax.Array) -> jax.Array:
-        x = _pad(x, form)
+        x = padded(x, form)
         return jnp.moveaxis(x.reshape(*x.shape[:-1], form.groups, -1), -2, 0)
 
     def one(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -160,73 +147,8 @@ def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """Per tap, the shifted input times the cotangent, summed over places and then examples."""
-    dtype = accumulator(x.dtype)
-    c, o = (a.shape[-1] // form.groups for a in (x, y))
-    # Rows of zeros fill the last block.
-    more = math.prod(_blocks(form.out[0])) - form.out[0] if c == 1 else 0
-    form = _longer(form, more)
-
-    def add(sums: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        x, y = pair
-        y = jnp.pad(y.astype(dtype), ((0, more), *((0, 0),) * (y.ndim - 1)))
-        return sums + _window_of_one(_pad(x[None], form), y, form), None
-
-    shape = (*form.windows.size, c, form.groups, o)
-    start, *_ = varying(jnp.zeros(shape, dtype), x, y)
-    sums, _ = lax.scan(add, start, (x, y))
-    return sums.reshape(*shape[:-2], -1)
+    few = form.groups < x.shape[-1] <= FEW * form.groups and is_known(x)
+    return (of_few_channels if form.groups > 1 and few else by_examples)(x, y, form)
 
 
-def _blocks(rows: int) -> tuple[int, int]:
-    """How many blocks so many rows make, of at most `ROWS`, and the rows of each."""
-    count = -(-rows // ROWS)
-    return count, -(-rows // count)
-
-
-def _longer(form: Form, more: int) -> Form:
-    """Return the form with this many rows of outputs more."""
-    win = form.windows
-    (lo, hi), *rest = win.padding
-    padding = ((lo, hi + more * win.stride[0]), *rest)
-    return form._replace(windows=win._replace(padding=padding))
-
-
-def _window_of_one(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """``(*window, c, g, o)`` of one example: ``(1, *padded, g c)`` and ``(*out, g o)``."""
-    if math.prod(form.windows.size) <= UNROLLED:
-        return _window_at(x, y, form, ())
-    first = jnp.arange(form.windows.size[0], dtype=jnp.int32)
-    rows: jax.Array = lax.map(lambda tap: _window_at(x, y, form, (tap,)), first)
-    return rows
-
-
-def _window_at(x: jax.Array, y: jax.Array, form: Form, first: tuple[Any, ...]) -> jax.Array:
-    """The same for the taps whose first indices are these."""
-    rest = form.windows.size[len(first) :]
-    found = []
-    for place in product(*map(range, rest)):
-        part = x
-        for axis, tap in enumerate((*first, *place)):
-            part = _shift(part, form, axis, tap)
-        found.append(_product(part[0], y, form.groups))
-    return jnp.stack(found).reshape(*rest, *found[0].shape)
-
-
-def _product(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
-    """``(c, g, o)``: the products of ``(*out, g c)`` with ``(*out, g o)``, summed over places."""
-    rows = len(y)
-    x, y = (a.reshape(-1, groups, a.shape[-1] // groups) for a in (x, y))
-    if x.shape[-1] > 1:
-        return jnp.einsum("mgc,mgo->cgo", x, y)
-    # XLA's CPU backend does not vectorise a fused column sum: the products of the rows of a block
-    # are added one by one, and those of the blocks by a product with ones.
-    count, size = _blocks(rows)
-    terms = (x * y).reshape(count, size, len(y) // rows, -1)
-    sums = functools.reduce(jnp.add, [terms[:, row] for row in range(size)])
-    sums = sums.reshape(-1, sums.shape[-1])
-    return jnp.dot(jnp.ones((1, len(sums)), y.dtype), sums).reshape(1, groups, -1)
-
-
-_windows = by_device(_window, WINDOW)
-TAPS = Kernel("taps", _output, through_output(_output), _windows, symbolic=True)
+TAPS = Kernel("taps", _output, through_output(_output), by_device(_window, WINDOW), symbolic=True)

@@ -120,7 +120,7 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
             return form.groups > 1
         case "taps":
             if slot == WINDOW:
-                return each > 1 and taps > 16
+                return each > (FEW if form.groups > 1 else 1) and taps > 16
             read = (c_out if slot == INPUT else c_in) // form.groups
             return read > 1 and (form.groups == 1 or read > FEW)
         case "winograd":

@@ -4,6 +4,7 @@ Stacked slices compile to a loop per slice, and take several times as long, to c
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from fnn.compiler import by_itself as compiled_by_itself
+from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, devices
 
 
@@ -50,3 +52,18 @@ def runs(x: jax.Array, spatial: int, form: Form) -> jax.Array:
     k, s, c = form.windows.size[spatial], form.windows.stride[spatial], x.shape[-1]
     x = x.reshape(*x.shape[:-2], -1)
     return views(x, x.ndim - 1, np.arange(form.out[spatial]) * s * c, k * c, 1, x.ndim - 1)
+
+
+def padded(x: jax.Array, form: Form) -> jax.Array:
+    """x with its padding, in the dtype in which half precision is summed."""
+    x = x.astype(accumulator(x.dtype))
+    return jnp.pad(x, ((0, 0), *form.windows.padding, (0, 0)))
+
+
+def shifted(x: jax.Array, form: Form, axis: int, tap: Any) -> jax.Array:
+    """What one tap, maybe traced, of a spatial axis of padded x sees: one element per output."""
+    s, d, o = form.windows.stride[axis], form.windows.dilation[axis], form.out[axis]
+    if isinstance(tap, int):
+        return lax.slice_in_dim(x, tap * d, tap * d + (o - 1) * s + 1, s, axis + 1)
+    long = lax.dynamic_slice_in_dim(x, tap * d, (o - 1) * s + 1, axis + 1)
+    return lax.slice_in_dim(long, 0, None, s, axis + 1)

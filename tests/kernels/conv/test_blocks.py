@@ -9,23 +9,24 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.kernels.conv import im2col, taps, tiling
+from fnn.kernels.conv import im2col, taps, taps_window, tiling
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
 from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
-from fnn.kernels.conv.taps import BLOCK, ROWS, TAPS, WHOLE
+from fnn.kernels.conv.taps import BLOCK, TAPS, WHOLE
+from fnn.kernels.conv.taps_window import ROWS
 from fnn.kernels.conv.tiling import SHARE
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import resolve
 
 
-def agree(kernel: Kernel, form: Form, c: int, tolerance: float) -> None:
-    """The three maps of two examples with c channels equal the library's."""
+def agree(kernel: Kernel, form: Form, c: int, tolerance: float, n: int = 2) -> None:
+    """The three maps of n examples with c channels equal the library's."""
     rng = np.random.default_rng(0)
     shapes = (
-        (2, *form.spatial, c),
+        (n, *form.spatial, c),
         (*form.windows.size, c // form.groups, c),
-        (2, *form.out, c),
+        (n, *form.out, c),
     )
     x, w, y = (rng.standard_normal(s).astype(np.float32) for s in shapes)
 
@@ -210,7 +211,9 @@ def test_depthwise_rows_fill_blocks(
     agree(TAPS, form, 4, 1e-5)
 
 
-@pytest.mark.parametrize(("whole", "block"), [(WHOLE, BLOCK), (0, 1)])
+@pytest.mark.parametrize(
+    ("whole", "block", "budget", "places"), [(WHOLE, BLOCK, taps_window.BUDGET, 20), (0, 1, 1, 2)]
+)
 @pytest.mark.parametrize(
     ("spatial", "window", "stride", "dilation", "groups", "c"),
     [
@@ -230,18 +233,41 @@ def test_groups_of_few_channels_give_the_same(
     c: int,
     whole: int,
     block: int,
+    budget: int,
+    places: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All examples together, and one at a time, in all three maps."""
+    """All examples together; one at a time, by single rows and few places; in all three maps."""
     monkeypatch.setattr(taps, "WHOLE", whole)
     monkeypatch.setattr(taps, "BLOCK", block)
+    monkeypatch.setattr(taps_window, "BUDGET", budget)
+    monkeypatch.setattr(taps_window, "PLACES", places)
     form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), groups, "cpu")
     agree(TAPS, form, c, 1e-5)
 
 
-def test_memory_of_many_groups_is_bounded() -> None:
-    """A block of examples is padded and has its groups apart, not all of them."""
-    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((32, 28, 28, 256), (3, 3, 8, 256)))
+def test_blocks_of_several_examples_of_few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window gradient of six examples, two at a time."""
+    form = Form((6, 5), resolve("test", (6, 5), (3, 3), 1, "SAME"), 2, "cpu")
+    monkeypatch.setattr(taps_window, "BUDGET", 4 * 2 * (3 * 30 * 8 + 3 * 6 * 8 * 4))
+    agree(TAPS, form, 8, 1e-5, n=6)
+
+
+@pytest.mark.parametrize(("n", "size"), [(32, 28), (2, 112)])
+def test_memory_of_many_groups_is_bounded(n: int, size: int) -> None:
+    """A block of examples is padded and has its groups apart, not all of them.
+
+    The window gradient's blocks hold what its places add up to as well, and rows of one example.
+    """
+    shapes = (n, size, size, 256), (3, 3, 8, 256)
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
     conv = functools.partial(fnn.conv_taps, groups=32)
-    memory = jax.jit(conv).lower(x, w).compile().memory_analysis()
-    assert memory.temp_size_in_bytes <= 3 * BLOCK < 4 * x.size
+
+    def gradient(x: jax.Array, w: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.vjp(functools.partial(conv, x), w)[1](y)[0]
+
+    memory = jax.jit(gradient).lower(x, w, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= 1.5 * taps_window.BUDGET < 3 * x.size
+    if n > 2:
+        memory = jax.jit(conv).lower(x, w).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= 3 * BLOCK < 4 * x.size

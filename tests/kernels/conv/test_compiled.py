@@ -137,3 +137,13 @@ def test_with_a_stride_the_window_gradient_transposes_the_outputs(
     assert products == [tuple(map(str, shape))]
     text, few = lowered.compile().as_text(), c_in == 16
     assert (f"f32[{c_in},2," in text, "f32[64,32]{1,0}" in text) == (few, not few)
+
+
+@pytest.mark.parametrize(("groups", "rows"), [(4, "1"), (2, "16")])
+def test_window_gradients_of_few_channels_are_no_products(groups: int, rows: str) -> None:
+    """But with ones, which add up what the elementwise products leave."""
+    x, w = jnp.zeros((2, 8, 8, 32)), jnp.zeros((3, 3, 32 // groups, 32))
+    gradient = jax.grad(lambda w: fnn.conv(x, w, groups=groups).sum())
+    text = jax.jit(gradient).lower(w).as_text()
+    products = re.findall(r"dot_general.*-> tensor<(\d+)x\d+xf32>", text)
+    assert set(products) == {rows}
