@@ -28,7 +28,7 @@ from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
-from fnn.kernels.conv.taps import FEW, TAPS
+from fnn.kernels.conv.taps import FEW, TAPS, elementwise
 from fnn.kernels.conv.winograd import WINOGRAD4
 from fnn.windows import Windows
 
@@ -87,7 +87,7 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
     few = n * math.prod(form.out) < max(c_in, c_out)  # places: the window is the larger array
     minimal = None if few else _minimal(form, c_in, c_out)
-    kind = minimal or _grouped(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
+    kind = minimal or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
     return f"{slot} {kind}"
 
 
@@ -127,15 +127,16 @@ def _covered(form: Form) -> float:
     return math.prod(-(-o // step) * step / o for o, step in steps)
 
 
-def _grouped(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
-    """The kind of a form of several channels in each of several groups, None for all others.
+def _products(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
+    """The kind of a form of several groups or few channels, whose products may be elementwise.
 
-    With few channels, products are elementwise. In the window gradient they need whole vectors of
-    outputs; elsewhere, with fewer outputs all products of a sum count.
+    In several groups, those of the window gradient need whole vectors of outputs; elsewhere, with
+    fewer outputs all products of a sum count.
     """
     taps, each, outputs = math.prod(form.windows.size), c_in // form.groups, c_out // form.groups
-    if form.groups == 1 or each == 1:
-        return None
+    if each == 1 or form.groups == 1:
+        few = taps > 1 < each and elementwise(form, each, outputs)
+        return "few products" if few else None
     terms = taps if outputs >= VECTOR else taps * each
     vectors = slot != WINDOW or outputs % VECTOR == 0
     few = each <= FEW and terms <= TERMS and vectors

@@ -1,9 +1,9 @@
 """Shift and add: one term ``x[o s + k d - lo] w[k]`` per tap of the window; no patch is copied.
 
 With one input channel per group (depthwise, or an image of one channel) a term is an elementwise
-product, and the compiler fuses all taps into one pass over the data. With few channels in each of
-several groups the terms are the products of every channel, one group after the other. Otherwise a
-term is a matrix product over the channels. Windows of more than `UNROLLED` taps loop over their
+product, and the compiler fuses all taps into one pass over the data. With few channels the terms
+are the products of every channel, one group after the other. Otherwise a term is a matrix product
+over the channels. Windows of more than `UNROLLED` taps loop over their
 first axis, so that the program does not grow with the window. The window gradient has a file of its
 own, `fnn/kernels/conv/taps_window.py`.
 """
@@ -36,7 +36,8 @@ from fnn.kernels.conv.taps_window import by_examples, of_few_channels
 from fnn.kernels.conv.views import by_itself, padded, shifted
 
 UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
-FEW = 8  # the most channels of a group whose products are elementwise
+FEW = 8  # the most channels of one of several groups whose products are elementwise
+SUMS = {8: 90, 24: 64, 256: 32}  # products of one sum in one group, by how many outputs there are
 WHOLE, BLOCK = 8 * 2**20, 2 * 2**20  # bytes: more of such an input is taken in blocks of so many
 
 Term = Callable[[jax.Array, Any], jax.Array]  # of the shifted input and the tap's index
@@ -85,11 +86,28 @@ def _looped(x: jax.Array, form: Form, term: Term) -> jax.Array:
     return summed
 
 
+def elementwise(form: Form, c: int, o: int) -> bool:
+    """Whether the products of c channels with o, in each group, are added one by one.
+
+    In one group, that is the faster where the factors that meet one place stay in registers until
+    all outputs are formed. Of fewer outputs there may be more.
+    """
+    if form.groups > 1 or c == 1:
+        return c <= FEW
+    most = next((terms for outputs, terms in SUMS.items() if o <= outputs), 0)
+    return c * math.prod(form.windows.size) <= most
+
+
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     w = w.astype(accumulator(w.dtype))
     c, groups = w.shape[-2], form.groups
+    few = elementwise(form, c, w.shape[-1] // groups)
+    # Kept apart: otherwise the tap that meets no padding reads x, and all others the padded copy.
+    whole = by_itself(functools.partial(padded, form=form), form)
+    if groups == 1 and few:
+        return by_itself(functools.partial(_products, form=form), form)(whole(x), w)
     w = w.reshape(*w.shape[:-1], groups, -1)  # (*window, c, g, o)
-    if groups > 1 and 1 < c <= FEW:
+    if c > 1 and few:
         return by_device(_few_channels, OUTPUT)(x, w, form)
 
     def term(part: jax.Array, tap: Any) -> jax.Array:
@@ -99,9 +117,18 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         rows = part.reshape(*part.shape[:-1], groups, c)
         return jnp.einsum("...gc,cgo->...go", rows, w[tap]).reshape(*part.shape[:-1], -1)
 
-    # Kept apart: otherwise the tap that meets no padding reads x, and all others the padded copy.
-    whole = by_itself(functools.partial(padded, form=form), form)
     return _sum_over_taps(whole(x), form, term)
+
+
+def _products(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """``(n, *padded, c)`` and ``(*window, c, o)`` to ``(n, *out, o)``, channel by channel."""
+
+    def term(part: jax.Array, tap: Any) -> jax.Array:
+        rows = w[tap].reshape(part.shape[-1], *(1,) * (part.ndim - 1), -1)  # (c, .., o)
+        shares = [part[..., i, None] * rows[i] for i in range(part.shape[-1])]
+        return functools.reduce(jnp.add, shares)
+
+    return _sum_over_taps(x, form, term)
 
 
 def _few_channels(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -133,15 +160,8 @@ def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         x = padded(x, form)
         return jnp.moveaxis(x.reshape(*x.shape[:-1], form.groups, -1), -2, 0)
 
-    def one(x: jax.Array, w: jax.Array) -> jax.Array:
-        def term(part: jax.Array, tap: Any) -> jax.Array:
-            rows = w[tap].reshape(part.shape[-1], *(1,) * (part.ndim - 1), -1)  # (c, .., o)
-            shares = [part[..., i, None] * rows[i] for i in range(part.shape[-1])]
-            return functools.reduce(jnp.add, shares)
-
-        return _sum_over_taps(x, form, term)
-
-    y: jax.Array = jax.vmap(one)(by_itself(groups_first, form)(x), w)
+    products = jax.vmap(functools.partial(_products, form=form))
+    y = products(by_itself(groups_first, form)(x), w)
     y = by_itself(lambda y: jnp.moveaxis(y, 0, -2), form)(y)
     return y.reshape(*y.shape[:-2], -1)
 

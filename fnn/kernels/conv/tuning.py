@@ -24,7 +24,7 @@ from fnn import lazily
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, primitive
 from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, tuned
-from fnn.kernels.conv.taps import FEW
+from fnn.kernels.conv.taps import FEW, elementwise
 
 ROUNDS = 9
 HOPELESS = 4.0  # times the fastest: not worth more than one measurement
@@ -121,8 +121,8 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
         case "taps":
             if slot == WINDOW:
                 return each > (FEW if form.groups > 1 else 1) and taps > 16
-            read = (c_out if slot == INPUT else c_in) // form.groups
-            return read > 1 and (form.groups == 1 or read > FEW)
+            read, made = (c_out, c_in) if slot == INPUT else (c_in, c_out)
+            return not elementwise(form, read // form.groups, made // form.groups)
         case "winograd":
             return taps == 1 or min(each, c_out // form.groups) < 8
         case "fft":

@@ -147,3 +147,10 @@ def test_window_gradients_of_few_channels_are_no_products(groups: int, rows: str
     text = jax.jit(gradient).lower(w).as_text()
     products = re.findall(r"dot_general.*-> tensor<(\d+)x\d+xf32>", text)
     assert set(products) == {rows}
+
+
+@pytest.mark.parametrize(("c_in", "products"), [(3, False), (5, True)])
+def test_sums_of_few_products_are_formed_elementwise(c_in: int, products: bool) -> None:
+    """From one block of channels too, if there are so few that the products stay in registers."""
+    x, w = jnp.zeros((2, 8, 8, c_in)), jnp.zeros((3, 3, c_in, 32))
+    assert ("dot_general" in jax.jit(fnn.conv).lower(x, w).as_text()) == products
