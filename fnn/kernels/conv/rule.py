@@ -29,13 +29,15 @@ from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import FEW, TAPS, elementwise
-from fnn.kernels.conv.winograd import WINOGRAD4
+from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import Windows
 
-KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, WINOGRAD4, FFT)}
+MINIMAL = {kernel.name: kernel for kernel in (WINOGRAD2, WINOGRAD4)}
+KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, FFT)} | MINIMAL
 NARROW, MIDDLE, WIDE, DEEP = 16, 24, 32, 64  # channels; fewer than 16 do not fill a vector
 VECTOR = 4  # outputs of a group; fewer make the sum of many elementwise products slow
 TERMS = 64  # elementwise products of a sum
+DEEPER, PLACES = 256, 64  # channels, and places, that pay for transforming a window for few places
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
@@ -85,23 +87,28 @@ def tuned() -> dict[str, str]:
 
 def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
-    few = n * math.prod(form.out) < max(c_in, c_out)  # places: the window is the larger array
-    minimal = None if few else _minimal(form, c_in, c_out)
+    places = n * math.prod(form.out)
+    few = places < max(c_in, c_out)  # the window is the larger array
+    minimal = _minimal(form, places if few else None, c_in, c_out)
     kind = minimal or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
     return f"{slot} {kind}"
 
 
-def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
+def _minimal(form: Form, places: int | None, c_in: int, c_out: int) -> str | None:
     """The kind of a form that minimal filtering may be the fastest for, None for all others.
 
     The window must be small, without a stride, and lead through many channels, and only in a plane
-    it may be dilated. A window grows severalfold when it is transformed: with few places for its
-    channels that costs too much.
+    it may be dilated. A window grows severalfold when it is transformed: with so few ``places`` for
+    its channels that costs too much, unless both are many and it grows least.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
     small = all(1 < k <= SMALL for k in win.size[-2:]) and win.stride == ones
     if not small or form.groups > 1:
         return None
+    if places is not None:
+        grows_least = len(ones) == 2 and max(win.size) <= 3 and max(win.dilation) == 1
+        many = least >= DEEPER and places >= PLACES
+        return "plane, small window, few places" if grows_least and many else None
     match len(ones), max(win.dilation) > 1:
         case 1, False if least >= 2 * DEEP:  # on one axis it saves less
             return "line, small window, deep"
@@ -216,7 +223,7 @@ def _read(
     """
     if form.platform != "cpu":
         return kernel, a, b
-    if a.dtype == jnp.bfloat16 and kernel in (IM2COL, WINOGRAD4):
+    if a.dtype == jnp.bfloat16 and kernel in (IM2COL, *MINIMAL.values()):
         return IM2COL, a, b
     return kernel, widen(a), widen(b)
 
@@ -243,9 +250,9 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     if not kernel:
         columns = w.shape[-2] * form.groups
         rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], columns))
-        if rule != WINOGRAD4.name or WINOGRAD4.refuses(form, wide[0].dtype):
+        kernel = _named(rule, form, wide[0].dtype) if rule in MINIMAL else None
+        if not kernel:  # minimal filtering need not flip the window
             return through_output(_output)(y, w, form)
-        kernel = WINOGRAD4  # which need not flip the window
     kernel, y, w = _read(kernel, form, y, w)
     return kernel.input(y, w, form)
 

@@ -123,8 +123,8 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
                 return each > (FEW if form.groups > 1 else 1) and taps > 16
             read, made = (c_out, c_in) if slot == INPUT else (c_in, c_out)
             return not elementwise(form, read // form.groups, made // form.groups)
-        case "winograd":
-            return taps == 1 or min(each, c_out // form.groups) < 8
+        case "winograd" | "winograd2":
+            return taps == 1 or min(each, c_out // form.groups) < (8 if name == "winograd" else 128)
         case "fft":
             return taps < 25 or max(form.windows.stride) > 1
     return False

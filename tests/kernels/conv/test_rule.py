@@ -19,7 +19,6 @@ from fnn.kernels.conv import rule as rules
 from fnn.kernels.conv import tuning
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form
 from fnn.kernels.conv.im2col import IM2COL
-from fnn.kernels.conv.winograd import WINOGRAD2
 from fnn.windows import resolve
 
 # One form of every kind: window, input channels, output channels, configuration.
@@ -47,6 +46,7 @@ KINDS = {
     "line, narrow": ((40,), (31,), 3, 7, {}),
     "plane": ((9, 9), (3, 3), 31, 127, {}),
     "plane, few places": ((3, 3), (3, 3), 64, 40, {}),
+    "plane, small window, few places": ((7, 7), (3, 3), 256, 257, {}),
     "plane, dilated": ((9, 9), (3, 3), 31, 127, {"dilation": 2}),
     "plane, small window, dilated": ((16, 8), (3, 3), 32, 65, {"dilation": 2}),
     "plane, small window, dilated, ragged": ((9, 9), (3, 3), 32, 65, {"dilation": 2}),
@@ -297,7 +297,7 @@ def test_a_home_that_is_no_folder_holds_nothing(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_kernel_is_named_as_its_function() -> None:
-    for kernel in (*rules.KERNELS.values(), WINOGRAD2):
+    for kernel in rules.KERNELS.values():
         assert getattr(fnn, f"conv_{kernel.name}").__name__ == f"conv_{kernel.name}"
     assert all(name == kernel.name for name, kernel in rules.KERNELS.items())
 
