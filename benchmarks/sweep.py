@@ -108,6 +108,8 @@ KINDS = [
     Kind("few products", ((3, 3), (5, 5), (2, 2), (7,), (3, 3, 3)), (2, 8), (4, 48),
          side=(16, 200), stride=(1, 2), layers=10),
     Kind("colours, 3x3", ((3, 3),), (3, 3), (16, 96), (1, 16), (32, 224), (1, 2), layers=6),
+    Kind("groups of 4", ((3, 3),), (4, 4), (4, 4), side=(14, 64), stride=(1, 2), groups=(8, 64)),
+    Kind("groups of 8", ((3, 3),), (8, 8), (8, 8), side=(14, 64), stride=(1, 2), groups=(8, 64)),
     Kind("deep, few places", ((3, 3),), (256, 512), (256, 512), (1, 8), (5, 14), layers=6),
 ]  # fmt: skip
 

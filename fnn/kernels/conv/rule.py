@@ -137,15 +137,15 @@ def _covered(form: Form) -> float:
 def _products(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form of several groups or few channels, whose products may be elementwise.
 
-    In several groups, those of the window gradient need whole vectors of outputs; elsewhere, with
-    fewer outputs all products of a sum count.
+    In several groups, those of the window gradient need whole vectors of outputs, for as many
+    inputs; elsewhere, with fewer outputs all products of a sum count.
     """
     taps, each, outputs = math.prod(form.windows.size), c_in // form.groups, c_out // form.groups
     if each == 1 or form.groups == 1:
         few = taps > 1 < each and elementwise(form, each, outputs)
         return "few products" if few else None
     terms = taps if outputs >= VECTOR else taps * each
-    vectors = slot != WINDOW or outputs % VECTOR == 0
+    vectors = slot != WINDOW or (outputs % VECTOR == 0 and each >= VECTOR)
     few = each <= FEW and terms <= TERMS and vectors
     return "grouped, few channels" if few else "grouped"
 

@@ -35,7 +35,9 @@ from fnn.kernels.conv.loops import stacked
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
 from fnn.kernels.conv.views import by_itself, padded, shifted
 
-UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
+# Taps; the values of more no longer fit the first cache, beside what they meet. JAX 0.12 computes
+# on one core what is in a loop, so there the loop begins later.
+UNROLLED = 40 if jax.__version_info__ < (0, 12) else 64
 FEW = 8  # the most channels of one of several groups whose products are elementwise
 SUMS = {8: 90, 24: 64, 256: 32}  # products of one sum in one group, by how many outputs there are
 WHOLE, BLOCK = 8 * 2**20, 2 * 2**20  # bytes: more of such an input is taken in blocks of so many
@@ -104,7 +106,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     few = elementwise(form, c, w.shape[-1] // groups)
     # Kept apart: otherwise the tap that meets no padding reads x, and all others the padded copy.
     whole = by_itself(functools.partial(padded, form=form), form)
-    if groups == 1 and few:
+    if groups == 1 < c and few:
         return by_itself(functools.partial(_products, form=form), form)(whole(x), w)
     w = w.reshape(*w.shape[:-1], groups, -1)  # (*window, c, g, o)
     if c > 1 and few:
