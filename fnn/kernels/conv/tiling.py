@@ -28,8 +28,9 @@ SHARE = 3 * 2**20  # bytes of points of each block, where several are made at on
 WORTH = 2**20  # bytes of points of all blocks: with fewer, XLA computes nothing at once
 NARROW = 256  # channels: products that read fewer are small
 ENTRIES = 2**13  # of a window: the products whose sum has at most so many are small
-LARGE = 24 * 2**20  # bytes of a window's points: with more, they are made in parts
 PART, COLUMNS = 10 * 2**20, 128  # the most bytes of a part, and the channels it has in any case
+ALL_CORES = 160  # channels of a part, with which XLA computes its products on all cores
+LARGE = {True: 8 * 2**20, False: 24 * 2**20}  # bytes of a window's points: with more, it has parts
 TILES = 128  # of the window gradient; with fewer, to lay parts side by side takes what they save
 
 
@@ -128,10 +129,11 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, *arrays: jax.Array) -> B
 
 def _parts(slot: str, tiles: int, point: int, c_in: int, c_out: int) -> int | None:
     """How many parts the points of a large window are made in; None if all are made together."""
-    parts = c_out // divisor(c_out, max(COLUMNS, PART // (point * c_in)))
-    large = point * c_in * c_out > LARGE and tiles >= (TILES if slot == WINDOW else 1)
-    fits = point * tiles * (c_in + c_out // parts) <= BLOCK[OUTPUT]
-    return parts if large and fits else None
+    columns = divisor(c_out, max(COLUMNS, PART // (point * c_in)))
+    large = point * c_in * c_out > LARGE[columns >= ALL_CORES]
+    enough = tiles >= (TILES if slot == WINDOW else 1)
+    fits = point * tiles * (c_in + columns) <= BLOCK[OUTPUT]
+    return c_out // columns if large and enough and fits else None
 
 
 def part_of(a: jax.Array, place: jax.Array, parts: int, axis: int, f: Filter) -> jax.Array:

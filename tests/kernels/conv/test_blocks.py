@@ -163,7 +163,7 @@ def test_winograd_with_a_window_in_parts_gives_the_same(
     spatial: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three parts of the outputs, of one group and of two."""
-    for name, value in {"LARGE": 0, "PART": 1, "COLUMNS": 2, "TILES": 0}.items():
+    for name, value in {"LARGE": {True: 0, False: 0}, "PART": 1, "COLUMNS": 2, "TILES": 0}.items():
         monkeypatch.setattr(tiling, name, value)
     size = (3,) * len(spatial)
     for groups in (1, 2):
