@@ -39,7 +39,7 @@ from fnn.kernels.conv.views import by_itself, padded, shifted
 # on one core what is in a loop, so there the loop begins later.
 UNROLLED = 40 if jax.__version_info__ < (0, 12) else 64
 FEW = 8  # the most channels of one of several groups whose products are elementwise
-SUMS = {8: 90, 24: 64, 256: 32}  # products of one sum in one group, by how many outputs there are
+SUMS = {8: 90, 24: 64, 256: 32}  # most products of a sum in one group, by the most outputs
 WHOLE, BLOCK = 8 * 2**20, 2 * 2**20  # bytes: more of such an input is taken in blocks of so many
 
 Term = Callable[[jax.Array, Any], jax.Array]  # of the shifted input and the tap's index

@@ -48,7 +48,7 @@ def _added(sums: jax.Array) -> jax.Array:
 
 
 def by_examples(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """Per tap, the shifted input times the cotangent, summed over places and then examples."""
+    """``(*window, c, g o)`` from ``(n, *spatial, g c)`` and ``(n, *out, g o)``."""
     dtype = accumulator(x.dtype)
     c, o = (a.shape[-1] // form.groups for a in (x, y))
     # Rows of zeros fill the last block.
@@ -106,7 +106,7 @@ def _product(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
 
 
 def of_few_channels(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """The same for groups of few channels, by blocks of examples or stretches of one's rows."""
+    """`by_examples` for groups of few channels: by blocks of examples, or of the rows of one."""
     examples, rows = _cut(x, y, form)
     cut = Stretches(form, rows)
     parts = np.uint32(cut.parts)

@@ -30,7 +30,8 @@ NARROW = 256  # channels: products that read fewer are small
 ENTRIES = 2**13  # of a window: the products whose sum has at most so many are small
 PART, COLUMNS = 10 * 2**20, 128  # the most bytes of a part, and the channels it has in any case
 ALL_CORES = 160  # channels of a part, with which XLA computes its products on all cores
-LARGE = {True: 8 * 2**20, False: 24 * 2**20}  # bytes of a window's points: with more, it has parts
+# Bytes of a window's points: with more, they are made in parts. By whether those use all cores.
+LARGE = {True: 8 * 2**20, False: 24 * 2**20}
 TILES = 128  # of the window gradient; with fewer, to lay parts side by side takes what they save
 
 
