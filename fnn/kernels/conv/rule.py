@@ -28,7 +28,7 @@ from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
-from fnn.kernels.conv.taps import FEW, TAPS, elementwise
+from fnn.kernels.conv.taps import TAPS, elementwise
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import Windows
 
@@ -89,26 +89,21 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
     places = n * math.prod(form.out)
     few = places < max(c_in, c_out)  # the window is the larger array
-    minimal = _minimal(form, places if few else None, c_in, c_out)
-    kind = minimal or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
+    filtered = _minimal_for_few(form, places, c_in, c_out) if few else _minimal(form, c_in, c_out)
+    kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
     return f"{slot} {kind}"
 
 
-def _minimal(form: Form, places: int | None, c_in: int, c_out: int) -> str | None:
+def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form that minimal filtering may be the fastest for, None for all others.
 
     The window must be small, without a stride, and lead through many channels, and only in a plane
-    it may be dilated. A window grows severalfold when it is transformed: with so few ``places`` for
-    its channels that costs too much, unless both are many and it grows least.
+    it may be dilated.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
     small = all(1 < k <= SMALL for k in win.size[-2:]) and win.stride == ones
     if not small or form.groups > 1:
         return None
-    if places is not None:
-        grows_least = len(ones) == 2 and max(win.size) <= 3 and max(win.dilation) == 1
-        many = least >= DEEPER and places >= PLACES
-        return "plane, small window, few places" if grows_least and many else None
     match len(ones), max(win.dilation) > 1:
         case 1, False if least >= 2 * DEEP:  # on one axis it saves less
             return "line, small window, deep"
@@ -126,6 +121,19 @@ def _minimal(form: Form, places: int | None, c_in: int, c_out: int) -> str | Non
     return None
 
 
+def _minimal_for_few(form: Form, places: int, c_in: int, c_out: int) -> str | None:
+    """The same where channels outnumber places, and the window is the larger array.
+
+    It grows severalfold when it is transformed. That costs too much, unless it grows least, with
+    four points for up to three taps, and channels and places are many.
+    """
+    win, ones = form.windows, (1, 1)
+    plain = win.stride == win.dilation == ones and form.groups == 1
+    grows_least = plain and all(1 < k <= 3 for k in win.size)
+    many = min(c_in, c_out) >= DEEPER and places >= PLACES
+    return "plane, small window, few places" if grows_least and many else None
+
+
 def _covered(form: Form) -> float:
     """The places that the tiles of six points cover, of all phases, for each of the output."""
     win = form.windows
@@ -141,13 +149,14 @@ def _products(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
     inputs; elsewhere, with fewer outputs all products of a sum count.
     """
     taps, each, outputs = math.prod(form.windows.size), c_in // form.groups, c_out // form.groups
-    if each == 1 or form.groups == 1:
-        few = taps > 1 < each and elementwise(form, each, outputs)
-        return "few products" if few else None
+    few = elementwise(form, each, outputs)
+    if each == 1:
+        return None
+    if form.groups == 1:
+        return "few products" if few and taps > 1 else None
     terms = taps if outputs >= VECTOR else taps * each
     vectors = slot != WINDOW or (outputs % VECTOR == 0 and each >= VECTOR)
-    few = each <= FEW and terms <= TERMS and vectors
-    return "grouped, few channels" if few else "grouped"
+    return "grouped, few channels" if few and terms <= TERMS and vectors else "grouped"
 
 
 def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:

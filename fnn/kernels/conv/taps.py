@@ -3,9 +3,8 @@
 With one input channel per group (depthwise, or an image of one channel) a term is an elementwise
 product, and the compiler fuses all taps into one pass over the data. With few channels the terms
 are the products of every channel, one group after the other. Otherwise a term is a matrix product
-over the channels. Windows of more than `UNROLLED` taps loop over their
-first axis, so that the program does not grow with the window. The window gradient has a file of its
-own, `fnn/kernels/conv/taps_window.py`.
+over the channels. Windows of more than `UNROLLED` taps loop over their first axis, so that the
+program does not grow with the window. The window gradient has a file of its own, `taps_window`.
 """
 
 import functools
@@ -94,10 +93,10 @@ def elementwise(form: Form, c: int, o: int) -> bool:
     In one group, that is the faster where the factors that meet one place stay in registers until
     all outputs are formed. Of fewer outputs there may be more.
     """
-    if form.groups > 1 or c == 1:
+    if form.groups > 1:
         return c <= FEW
     most = next((terms for outputs, terms in SUMS.items() if o <= outputs), 0)
-    return c * math.prod(form.windows.size) <= most
+    return c == 1 or c * math.prod(form.windows.size) <= most
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:

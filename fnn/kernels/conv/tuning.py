@@ -111,7 +111,11 @@ def _maps(equation: Any) -> Iterator[Task]:
 
 
 def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
-    """Whether a kernel takes severalfold the time of the fastest on all such maps of a CPU."""
+    """Whether a kernel is not worth racing on such maps of a CPU.
+
+    It takes severalfold the time of the fastest on all of them, or, as `winograd2` over fewer than
+    128 channels, no less than another by the tables of `benchmarks/README.md`.
+    """
     taps, each = math.prod(form.windows.size), c_in // form.groups
     if form.platform != "cpu":
         return False

@@ -1,6 +1,7 @@
 """What the taps of a window see, as one gather: it compiles to one small loop.
 
 Stacked slices compile to a loop per slice, and take several times as long, to compile and to run.
+What one tap sees alone is a slice (`shifted`).
 """
 
 from collections.abc import Callable, Sequence

@@ -250,6 +250,8 @@ def test_blocks_of_several_examples_of_few_channels(monkeypatch: pytest.MonkeyPa
     """The window gradient of six examples, two at a time."""
     form = Form((6, 5), resolve("test", (6, 5), (3, 3), 1, "SAME"), 2, "cpu")
     monkeypatch.setattr(taps_window, "BUDGET", 4 * 2 * (3 * 30 * 8 + 3 * 6 * 8 * 4))
+    x = jax.ShapeDtypeStruct((6, 6, 5, 8), jnp.float32)
+    assert taps_window._cut(x, x, form) == (2, 6)
     agree(TAPS, form, 8, 1e-5, n=6)
 
 
