@@ -73,6 +73,18 @@ def place_read_at_run_time(start: int, zero: jax.Array) -> jax.Array:
     return lax.reshape(place, ())
 
 
+def on_all_cores(turn: jax.Array) -> jax.Array:
+    """Return the number of a loop's turn, without a sign, so that the loop runs on all cores.
+
+    From JAX 0.12 on, XLA compiles a loop into one kernel, which runs on one core, however much
+    there is to do. It does not where something in the loop can be no part of a kernel, such as a
+    sort. Test: `tests/kernels/conv/test_compiled.py`.
+    """
+    if jax.__version_info__ >= (0, 12):
+        turn = lax.sort(turn * np.array([1, -1], turn.dtype))[1]
+    return lax.convert_element_type(turn, np.uint32)
+
+
 def by_itself(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Return fn as something that XLA merges with nothing before or after it.
 

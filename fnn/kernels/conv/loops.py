@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from fnn.compiler import only_after
+from fnn.compiler import on_all_cores, only_after
 from fnn.kernels.conv.form import varying
 
 AT_ONCE = 2  # blocks; on two cores, four of half the size are no faster
@@ -100,7 +100,7 @@ def _loop(
     left = steps % at_once
 
     def body(turn: jax.Array, y: jax.Array) -> jax.Array:
-        first = lax.convert_element_type(turn, np.uint32) * np.uint32(at_once) + np.uint32(left)
+        first = on_all_cores(turn) * np.uint32(at_once) + np.uint32(left)
         return several(y, first, at_once)
 
     looped: jax.Array = lax.fori_loop(0, steps // at_once, body, several(y, jnp.uint32(0), left))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.form import (
@@ -34,9 +35,7 @@ from fnn.kernels.conv.loops import stacked
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
 from fnn.kernels.conv.views import by_itself, padded, shifted
 
-# Taps; the values of more no longer fit the first cache, beside what they meet. JAX 0.12 computes
-# on one core what is in a loop, so there the loop begins later.
-UNROLLED = 40 if jax.__version_info__ < (0, 12) else 64
+UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
 FEW = 8  # the most channels of one of several groups whose products are elementwise
 SUMS = {8: 90, 24: 64, 256: 32}  # most products of a sum in one group, by the most outputs
 WHOLE, BLOCK = 8 * 2**20, 2 * 2**20  # bytes: more of such an input is taken in blocks of so many
@@ -76,7 +75,8 @@ def _looped(x: jax.Array, form: Form, term: Term) -> jax.Array:
             total = shifted(total, form, axis, tap)
         return total
 
-    def step(tap: jax.Array, total: jax.Array) -> jax.Array:
+    def step(turn: jax.Array, total: jax.Array) -> jax.Array:
+        tap = on_all_cores(turn)
         for place in product(*map(range, rest)):
             total = total + row((tap, *place))
         return total

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, divisor, varying
 from fnn.kernels.conv.loops import summed
@@ -55,14 +56,16 @@ def by_examples(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     more = math.prod(_even(form.out[0], ROWS)) - form.out[0] if c == 1 else 0
     form = _longer(form, more, 0)
 
-    def add(sums: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        x, y = pair
-        y = jnp.pad(y.astype(dtype), ((0, more), *((0, 0),) * (y.ndim - 1)))
-        return sums + _window_of_one(padded(x[None], form), y, form), None
+    def add(turn: jax.Array, sums: jax.Array) -> jax.Array:
+        example = on_all_cores(turn)
+        one_x = lax.dynamic_slice_in_dim(x, example, 1, 0)
+        one_y = lax.dynamic_index_in_dim(y, example, 0, keepdims=False).astype(dtype)
+        one_y = jnp.pad(one_y, ((0, more), *((0, 0),) * (one_y.ndim - 1)))
+        return sums + _window_of_one(padded(one_x, form), one_y, form)
 
     shape = (*form.windows.size, c, form.groups, o)
     start, *_ = varying(jnp.zeros(shape, dtype), x, y)
-    sums, _ = lax.scan(add, start, (x, y))
+    sums: jax.Array = lax.fori_loop(0, x.shape[0], add, start)
     return sums.reshape(*shape[:-2], -1)
 
 
@@ -77,7 +80,7 @@ def _by_first(fn: Callable[[jax.Array], jax.Array], x: jax.Array, form: Form) ->
     """What fn gives for x as each tap of the first axis sees it, in a loop."""
     seen = by_itself(lambda x, tap: shifted(x, form, 0, tap), form)
     taps = jnp.arange(form.windows.size[0], dtype=jnp.int32)
-    found: jax.Array = lax.map(lambda tap: fn(seen(x, tap)), taps)
+    found: jax.Array = lax.map(lambda tap: fn(seen(x, on_all_cores(tap))), taps)
     return found
 
 

@@ -168,3 +168,14 @@ def test_deep_planes_use_memory_that_is_kept(n: int, side: int, c: int) -> None:
 
     program = jax.jit(gradients).lower(x, w, x).compile()
     assert program.memory_analysis().temp_size_in_bytes < 32 * 2**20
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="its XLA keeps loops on all cores")
+@pytest.mark.parametrize(("window", "groups"), [(3, 16), (3, 64), (7, 64)])
+def test_no_loop_is_one_kernel(window: int, groups: int) -> None:
+    """Which would run on one core: over blocks, examples or taps, in all three maps."""
+    x, w = jnp.zeros((16, 48, 48, 64)), jnp.zeros((window, window, 64 // groups, 64))
+    conv = functools.partial(fnn.conv_taps, groups=groups)
+    text = jax.jit(lambda x, w: jax.vjp(conv, x, w)[1](x)).lower(x, w).compile().as_text()
+    assert "while(" in text
+    assert "xla_cpu_small_call" not in text
