@@ -201,11 +201,11 @@ def _patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
 
 def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
     """``(n, *spatial, c)`` to ``(taps * c, examples * prod(places))``, of one block."""
-    if math.prod(walk.form.windows.size) == 1 < max(walk.form.windows.stride):
-        # What a single tap sees is copied with its channels together, and transposed afterwards.
-        return by_itself(functools.partial(_patches, walk=walk), walk.form)(x, step).T
     form, rank = walk.form, len(walk.places)
-    axes = range(rank - walk.folded)
+    axes, single = range(rank - walk.folded), math.prod(form.windows.size) == 1
+    if single and max(form.windows.stride) > 1:
+        # What a single tap sees is copied with its channels together, and transposed afterwards.
+        return by_itself(functools.partial(_patches, walk=walk), form)(x, step).T
 
     def padded(x: jax.Array, step: jax.Array) -> jax.Array:
         block = jnp.moveaxis(walk.inputs(x, step), -1, 0)
@@ -214,10 +214,11 @@ def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array
     def seen(x: jax.Array) -> jax.Array:
         for axis in reversed(axes):
             x = taps(x, x.ndim - rank + axis, axis, form, 0)
-        return x
+        return x.reshape(-1, walk.examples * math.prod(walk.places))
 
-    x = walk.by_itself(seen)(walk.by_itself(padded)(x, step))
-    return x.reshape(-1, walk.examples * math.prod(walk.places))
+    if single:  # Merged with what gives x, a transpose takes up to seven times as long.
+        return by_itself(lambda x, step: seen(padded(x, step)), form)(x, step)
+    return by_itself(seen, form)(by_itself(padded, form)(x, step))
 
 
 def _shift(a: jax.Array, up: int, places: int) -> jax.Array:
