@@ -168,8 +168,9 @@ def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    few = form.groups < x.shape[-1] <= FEW * form.groups and is_known(x)
-    return (of_few_channels if form.groups > 1 and few else by_examples)(x, y, form)
+    c = x.shape[-1] // form.groups
+    few = c == 1 or form.groups > 1 and c <= FEW and is_known(x)
+    return (of_few_channels if few else by_examples)(x, y, form)
 
 
 TAPS = Kernel("taps", _output, through_output(_output), by_device(_window, WINDOW), symbolic=True)

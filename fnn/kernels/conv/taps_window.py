@@ -17,15 +17,14 @@ from jax import lax
 
 from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.form import Form, divisor, varying
+from fnn.kernels.conv.form import Form, divisor, is_known, varying
 from fnn.kernels.conv.loops import summed
 from fnn.kernels.conv.stretches import Stretches, fitting
-from fnn.kernels.conv.views import by_itself, padded, shifted
+from fnn.kernels.conv.views import by_itself, padded, shifted, views
 
 UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
-ROWS = 6  # of outputs, whose products are added as they are formed; more are slower again
-PLACES = 20  # along the last axis, whose products are so added for groups of few channels
-BUDGET = 8 * 2**20  # bytes of all arrays of a block of these groups
+PLACES = {True: 8, False: 20}  # along the last axis, added at once: of one channel a group, of few
+BUDGET = 8 * 2**20  # bytes of all arrays of a block of groups of few channels
 
 
 def _even(size: int, most: int) -> tuple[int, int]:
@@ -52,15 +51,11 @@ def by_examples(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     """``(*window, c, g o)`` from ``(n, *spatial, g c)`` and ``(n, *out, g o)``."""
     dtype = accumulator(x.dtype)
     c, o = (a.shape[-1] // form.groups for a in (x, y))
-    # Rows of zeros fill the last block.
-    more = math.prod(_even(form.out[0], ROWS)) - form.out[0] if c == 1 else 0
-    form = _longer(form, more, 0)
 
     def add(turn: jax.Array, sums: jax.Array) -> jax.Array:
         example = on_all_cores(turn)
         one_x = lax.dynamic_slice_in_dim(x, example, 1, 0)
         one_y = lax.dynamic_index_in_dim(y, example, 0, keepdims=False).astype(dtype)
-        one_y = jnp.pad(one_y, ((0, more), *((0, 0),) * (one_y.ndim - 1)))
         return sums + _window_of_one(padded(one_x, form), one_y, form)
 
     shape = (*form.windows.size, c, form.groups, o)
@@ -98,14 +93,8 @@ def _window_from(x: jax.Array, y: jax.Array, form: Form, first: int) -> jax.Arra
 
 def _product(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
     """``(c, g, o)``: the products of ``(*out, g c)`` with ``(*out, g o)``, summed over places."""
-    rows = len(y)
     x, y = (a.reshape(-1, groups, a.shape[-1] // groups) for a in (x, y))
-    if x.shape[-1] > 1:
-        return jnp.einsum("mgc,mgo->cgo", x, y)
-    count, size = _even(rows, ROWS)
-    terms = (x * y).reshape(count, size, len(y) // rows, -1)
-    sums = functools.reduce(jnp.add, [terms[:, row] for row in range(size)])
-    return _added(sums.reshape(-1, sums.shape[-1])).reshape(1, groups, -1)
+    return jnp.einsum("mgc,mgo->cgo", x, y)
 
 
 def of_few_channels(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
@@ -119,46 +108,88 @@ def of_few_channels(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
         some_x, some_y = (lax.dynamic_slice_in_dim(a, first, examples, 0) for a in (x, y))
         return _of_block(cut.inputs(some_x, stretch), cut.outputs(some_y, stretch), cut.form)
 
-    return summed(block, len(x) // examples * cut.parts, y, x)
+    return summed(block, x.shape[0] // examples * cut.parts, y, x)
 
 
 def _cut(x: jax.Array, y: jax.Array, form: Form) -> tuple[int, int]:
     """How many examples, and how many of their rows, a block takes."""
-    n, taps = len(x), math.prod(form.windows.size[1:])
-    sums = x.shape[-1] // form.groups * y.size * taps // min(PLACES, form.out[-1])
-    nbytes = accumulator(x.dtype).itemsize * (2 * x.size + y.size + sums) // n
+    places, c = math.prod(form.out), x.shape[-1] // form.groups
+    first, *rest = form.windows.size
+    single = c == 1 and first * math.prod(rest) <= UNROLLED or not rest
+    taps = math.prod(rest) * (first if single else 1)
+    values = 2 * math.prod(form.spatial) * x.shape[-1] + places * y.shape[-1]
+    values += c * taps * places * y.shape[-1] // min(PLACES[c == 1], form.out[-1])
+    nbytes = accumulator(x.dtype).itemsize * values
     if nbytes <= BUDGET:
-        return divisor(n, BUDGET // nbytes), form.out[0]
+        return divisor(x.shape[0], BUDGET // nbytes) if is_known(x) else 1, form.out[0]
     return 1, fitting(form.out[0], nbytes, BUDGET)
 
 
 def _of_block(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """``(*window, c, g o)`` of some examples, in a loop over the first of several axes' taps."""
-    first, *rest = form.windows.size
-    count, places = _even(form.out[-1], PLACES)
+    """``(*window, c, g o)`` of some examples."""
+    c, o = (a.shape[-1] // form.groups for a in (x, y))
+    count, places = _even(form.out[-1], PLACES[c == 1])
     more = count * places - form.out[-1]  # zeros fill the last part
     form = _longer(form, more, -1)
     y = jnp.pad(y.astype(accumulator(y.dtype)), (*((0, 0),) * (y.ndim - 2), (0, more), (0, 0)))
-    y = y.reshape(*y.shape[:-2], count, places, form.groups, -1)
+    y = y.reshape(*y.shape[:-2], count, places, -1)
+    if c == 1:
+        repeated = lambda x: jnp.repeat(padded(x, form), o, -1)  # an input for every output
+        found = _by_channel(by_itself(repeated, form)(x), y, form)
+        return found.reshape(*form.windows.size, 1, -1)
     x = by_itself(functools.partial(padded, form=form), form)(x)
-    x = x.reshape(*x.shape[:-1], form.groups, -1)
+    x = x.reshape(*x.shape[:-1], form.groups, c)
+    found = _by_group(x, y.reshape(*y.shape[:-1], form.groups, o), form)
+    found = found.reshape(*form.windows.size, form.groups, c, o)
+    return jnp.moveaxis(found, -3, -2).reshape(*form.windows.size, c, -1)
+
+
+def _by_channel(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    """Sums of ``(n, *sizes, c)`` times ``(n, *out, places, c)``: for every tap and channel."""
+    if math.prod(form.windows.size) <= UNROLLED or len(form.windows.size) == 1:
+        return _of_taps(x, y, form, 0)
+    return _by_first(lambda x: _of_taps(x, y, form, 1), x, form)
+
+
+def _of_taps(x: jax.Array, y: jax.Array, form: Form, first: int) -> jax.Array:
+    """The same of all taps of the axes from ``first`` on, of an x that is shifted before them.
+
+    The taps come right before the channels: what they read next is then still in the first cache.
+    """
+    win, rank = form.windows, len(form.out)
+    starts = np.array([*product(*map(range, win.size[first:]))]) * win.dilation[first:]
+    count, places = y.shape[-3:-1]
+    strides = [*win.stride[:-1], win.stride[-1] * places][first:]
+    longs = [(o - 1) * s + 1 for o, s in zip([*form.out[:-1], count][first:], strides, strict=True)]
+
+    def products(x: jax.Array, y: jax.Array) -> jax.Array:
+        axes, at = range(1 + first, 1 + rank), 1 + rank
+        parts = [lax.slice_in_dim(x, k * win.stride[-1], None, axis=rank) for k in range(places)]
+        seen = [views(part, axes, starts, longs, strides, at) for part in parts]
+        shares = [part * y[..., k, None, :] for k, part in enumerate(seen)]
+        return functools.reduce(jnp.add, shares)
+
+    sums = by_itself(products, form)(x, y)
+    return _added(sums.reshape(-1, math.prod(sums.shape[-2:])))
+
+
+def _by_group(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    """The sums for every tap, group, input and output, in a loop over the first of several axes.
+
+    ``x`` is ``(n, *sizes, g, c)``, and ``y`` ``(n, *out, places, g, o)``.
+    """
+    first, *rest = form.windows.size
+    if not rest:
+        return jnp.stack([_sums(x, y, form, (tap,)) for tap in range(first)])
 
     def row(x: jax.Array) -> jax.Array:
         return jnp.stack([_sums(x, y, form, place) for place in product(*map(range, rest))])
 
-    if rest:
-        found = _by_first(row, x, form)
-    else:
-        found = jnp.stack([_sums(x, y, form, (tap,)) for tap in range(first)])
-    sizes = (*form.windows.size, form.groups, x.shape[-1], y.shape[-1])
-    return jnp.moveaxis(found.reshape(sizes), -3, -2).reshape(*sizes[:-3], x.shape[-1], -1)
+    return _by_first(row, x, form)
 
 
 def _sums(x: jax.Array, y: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
-    """``(g c o,)`` of the tap at this place of the last axes; x is shifted by that of the others.
-
-    ``x`` is ``(n, *sizes, g, c)``, and ``y`` ``(n, *out, places, g, o)``.
-    """
+    """``(g c o,)`` of the tap at this place of the last axes; x is shifted by that of the others."""
     *middle, last = place
     step, dilation, places = form.windows.stride[-1], form.windows.dilation[-1], y.shape[-3]
 

@@ -28,31 +28,45 @@ def by_itself(fn: Callable[..., jax.Array], form: Form) -> Callable[..., jax.Arr
 
 
 def views(
-    x: jax.Array, axis: int, starts: Sequence[int] | np.ndarray, long: int, stride: int, at: int
+    x: jax.Array,
+    axes: Sequence[int],
+    starts: np.ndarray,
+    longs: Sequence[int],
+    strides: Sequence[int],
+    at: int,
 ) -> jax.Array:
-    """Stack ``x[start : start + long : stride]`` of an axis, for all starts, as a new axis."""
+    """Stack ``x[start : start + long : stride]`` of some axes, for all starts, as a new axis.
+
+    ``starts`` is ``(views, axes)``.
+    """
+    sizes, steps = list(x.shape), [1] * x.ndim
+    for axis, long, stride in zip(axes, longs, strides, strict=True):
+        sizes[axis], steps[axis] = long, stride
     if len(starts) == 1:
-        only = lax.slice_in_dim(x, starts[0], starts[0] + long, stride, axis)
-        return jnp.expand_dims(only, at)
+        for axis, start, long, stride in zip(axes, starts[0], longs, strides, strict=True):
+            x = lax.slice_in_dim(x, int(start), int(start) + long, stride, axis)
+        return jnp.expand_dims(x, at)
     kept = tuple(d for d in range(x.ndim + 1) if d != at)
-    sizes = tuple(long if d == axis else size for d, size in enumerate(x.shape))
-    numbers = lax.GatherDimensionNumbers(kept, (), (axis,))
-    places = jnp.asarray(starts, jnp.int32)[:, None]
-    y = lax.gather(x, places, numbers, sizes, mode="promise_in_bounds")
-    return y if stride == 1 else lax.slice_in_dim(y, 0, None, stride, kept[axis])
+    numbers = lax.GatherDimensionNumbers(kept, (), tuple(axes))
+    places = jnp.asarray(starts, jnp.int32)
+    y = lax.gather(x, places, numbers, tuple(sizes), mode="promise_in_bounds")
+    steps.insert(at, 1)
+    return y if max(steps) == 1 else lax.slice(y, [0] * y.ndim, y.shape, steps)
 
 
 def taps(x: jax.Array, axis: int, spatial: int, form: Form, at: int) -> jax.Array:
     """What each tap of a spatial axis sees, of padded x's ``axis``: stacked as axis ``at``."""
     k, s, d = (v[spatial] for v in (form.windows.size, form.windows.stride, form.windows.dilation))
-    return views(x, axis, np.arange(k) * d, (form.out[spatial] - 1) * s + 1, s, at)
+    starts, long = np.arange(k)[:, None] * d, (form.out[spatial] - 1) * s + 1
+    return views(x, [axis], starts, [long], [s], at)
 
 
 def runs(x: jax.Array, spatial: int, form: Form) -> jax.Array:
     """``(..., size, c)`` to ``(..., out, taps * c)``: without a dilation, taps lie side by side."""
     k, s, c = form.windows.size[spatial], form.windows.stride[spatial], x.shape[-1]
     x = x.reshape(*x.shape[:-2], -1)
-    return views(x, x.ndim - 1, np.arange(form.out[spatial]) * s * c, k * c, 1, x.ndim - 1)
+    last, starts = x.ndim - 1, np.arange(form.out[spatial])[:, None] * s * c
+    return views(x, [last], starts, [k * c], [1], last)
 
 
 def padded(x: jax.Array, form: Form) -> jax.Array:

@@ -103,7 +103,7 @@ def _tiles(
     def tiled(x: jax.Array) -> jax.Array:
         place = x.ndim - f.split - (0 if channels_first else 1)
         for count, m, size in zip(f.counts[::-1], f.m[::-1], sizes[::-1], strict=True):
-            x = views(x, place, range(size), (count - 1) * m + 1, m, 0)
+            x = views(x, [place], np.arange(size)[:, None], [(count - 1) * m + 1], [m], 0)
             place += 1 - f.split  # to the axis before, which the one stacked in front has moved
         return x
 

@@ -14,7 +14,6 @@ from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
 from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import BLOCK, TAPS, WHOLE
-from fnn.kernels.conv.taps_window import ROWS
 from fnn.kernels.conv.tiling import SHARE
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import resolve
@@ -198,21 +197,8 @@ def test_winograd_memory_is_bounded(dilation: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spatial", "stride", "dilation"),
-    [((7, 5), 1, 1), ((12, 3), 1, 2), ((17, 4), (2, 1), 1), ((26,), 2, 1), ((8, 3, 2), 1, 1)],
-)
-def test_depthwise_rows_fill_blocks(
-    spatial: tuple[int, ...], stride: int | tuple[int, ...], dilation: int
-) -> None:
-    """The window gradient over rows that make whole blocks, and that need rows of zeros."""
-    window = (3,) * len(spatial)
-    form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), 4, "cpu")
-    assert form.out[0] > ROWS
-    agree(TAPS, form, 4, 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("whole", "block", "budget", "places"), [(WHOLE, BLOCK, taps_window.BUDGET, 20), (0, 1, 1, 2)]
+    ("whole", "block", "budget", "places"),
+    [(WHOLE, BLOCK, taps_window.BUDGET, taps_window.PLACES), (0, 1, 1, {True: 2, False: 2})],
 )
 @pytest.mark.parametrize(
     ("spatial", "window", "stride", "dilation", "groups", "c"),
@@ -222,19 +208,24 @@ def test_depthwise_rows_fill_blocks(
         ((9,), (4,), 3, 1, 2, 16),
         ((3, 4, 3), (2, 1, 3), 1, 1, 2, 6),
         ((9, 10), (9, 8), 1, 1, 2, 4),  # a loop over the taps of the first axis
+        ((5, 12), (3, 2), 1, (1, 2), 4, 4),  # depthwise
+        ((4, 19), (2, 3), (1, 2), 1, 4, 4),
+        ((26,), (3,), 2, 1, 4, 4),
+        ((3, 2, 9), (2, 1, 3), 1, 1, 4, 4),
+        ((9, 10), (9, 8), (2, 1), 1, 4, 4),
     ],
 )
 def test_groups_of_few_channels_give_the_same(
     spatial: tuple[int, ...],
     window: tuple[int, ...],
     stride: int | tuple[int, ...],
-    dilation: int,
+    dilation: int | tuple[int, ...],
     groups: int,
     c: int,
     whole: int,
     block: int,
     budget: int,
-    places: int,
+    places: dict[bool, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All examples together; one at a time, by single rows and few places; in all three maps."""
