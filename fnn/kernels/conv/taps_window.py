@@ -115,8 +115,8 @@ def _cut(x: jax.Array, y: jax.Array, form: Form) -> tuple[int, int]:
     """How many examples, and how many of their rows, a block takes."""
     places, c = math.prod(form.out), x.shape[-1] // form.groups
     first, *rest = form.windows.size
-    single = c == 1 and first * math.prod(rest) <= UNROLLED or not rest
-    taps = math.prod(rest) * (first if single else 1)
+    together = not rest or (c == 1 and first * math.prod(rest) <= UNROLLED)
+    taps = math.prod(rest) * (first if together else 1)
     values = 2 * math.prod(form.spatial) * x.shape[-1] + places * y.shape[-1]
     values += c * taps * places * y.shape[-1] // min(PLACES[c == 1], form.out[-1])
     nbytes = accumulator(x.dtype).itemsize * values
@@ -134,8 +134,9 @@ def _of_block(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     y = jnp.pad(y.astype(accumulator(y.dtype)), (*((0, 0),) * (y.ndim - 2), (0, more), (0, 0)))
     y = y.reshape(*y.shape[:-2], count, places, -1)
     if c == 1:
-        repeated = lambda x: jnp.repeat(padded(x, form), o, -1)  # an input for every output
-        found = _by_channel(by_itself(repeated, form)(x), y, form)
+        # An input for every output.
+        repeated = by_itself(lambda x: jnp.repeat(padded(x, form), o, -1), form)(x)
+        found = _by_channel(repeated, y, form)
         return found.reshape(*form.windows.size, 1, -1)
     x = by_itself(functools.partial(padded, form=form), form)(x)
     x = x.reshape(*x.shape[:-1], form.groups, c)
@@ -189,7 +190,7 @@ def _by_group(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 
 
 def _sums(x: jax.Array, y: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
-    """``(g c o,)`` of the tap at this place of the last axes; x is shifted by that of the others."""
+    """``(g c o,)`` of the tap at this place of the last axes; x is shifted in the first."""
     *middle, last = place
     step, dilation, places = form.windows.stride[-1], form.windows.dilation[-1], y.shape[-3]
 
