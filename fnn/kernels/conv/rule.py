@@ -29,6 +29,7 @@ from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import TAPS, elementwise
+from fnn.kernels.conv.taps_window import APART
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import Windows
 
@@ -145,8 +146,8 @@ def _covered(form: Form) -> float:
 def _products(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form of several groups or few channels, whose products may be elementwise.
 
-    In several groups, those of the window gradient need whole vectors of outputs, for as many
-    inputs; elsewhere, with fewer outputs all products of a sum count.
+    In several groups, those of the window gradient need whole vectors of outputs, unless inputs are
+    taken one after the other; elsewhere, with fewer outputs all products of a sum count.
     """
     taps, each, outputs = math.prod(form.windows.size), c_in // form.groups, c_out // form.groups
     few = elementwise(form, each, outputs)
@@ -155,8 +156,9 @@ def _products(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
     if form.groups == 1:
         return "few products" if few and taps > 1 else None
     terms = taps if outputs >= VECTOR else taps * each
-    vectors = slot != WINDOW or (outputs % VECTOR == 0 and each >= VECTOR)
-    return "grouped, few channels" if few and terms <= TERMS and vectors else "grouped"
+    vectors = outputs <= NARROW <= c_out if each <= APART else outputs % VECTOR == 0
+    fast = few and terms <= TERMS and (vectors or slot != WINDOW)
+    return "grouped, few channels" if fast else "grouped"
 
 
 def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:

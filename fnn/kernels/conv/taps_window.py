@@ -23,7 +23,8 @@ from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, padded, shifted, views
 
 UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
-PLACES = {True: 8, False: 20}  # along the last axis, added at once: of one channel a group, of few
+APART = 3  # the most inputs of a group that are taken one after the other
+PLACES = {True: 8, False: 20}  # of the last axis, in one sum: inputs one after the other, or not
 BUDGET = 8 * 2**20  # bytes of all arrays of a block of groups of few channels
 
 
@@ -115,10 +116,11 @@ def _cut(x: jax.Array, y: jax.Array, form: Form) -> tuple[int, int]:
     """How many examples, and how many of their rows, a block takes."""
     places, c = math.prod(form.out), x.shape[-1] // form.groups
     first, *rest = form.windows.size
-    together = not rest or (c == 1 and first * math.prod(rest) <= UNROLLED)
-    taps = math.prod(rest) * (first if together else 1)
+    apart = c <= APART
+    together = not rest or (apart and first * math.prod(rest) <= UNROLLED)
+    sums = (1 if apart else c) * math.prod(rest) * (first if together else 1)
     values = 2 * math.prod(form.spatial) * x.shape[-1] + places * y.shape[-1]
-    values += c * taps * places * y.shape[-1] // min(PLACES[c == 1], form.out[-1])
+    values += sums * places * y.shape[-1] // min(PLACES[apart], form.out[-1])
     nbytes = accumulator(x.dtype).itemsize * values
     if nbytes <= BUDGET:
         return divisor(x.shape[0], BUDGET // nbytes) if is_known(x) else 1, form.out[0]
@@ -128,21 +130,26 @@ def _cut(x: jax.Array, y: jax.Array, form: Form) -> tuple[int, int]:
 def _of_block(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     """``(*window, c, g o)`` of some examples."""
     c, o = (a.shape[-1] // form.groups for a in (x, y))
-    count, places = _even(form.out[-1], PLACES[c == 1])
+    count, places = _even(form.out[-1], PLACES[c <= APART])
     more = count * places - form.out[-1]  # zeros fill the last part
     form = _longer(form, more, -1)
     y = jnp.pad(y.astype(accumulator(y.dtype)), (*((0, 0),) * (y.ndim - 2), (0, more), (0, 0)))
     y = y.reshape(*y.shape[:-2], count, places, -1)
-    if c == 1:
-        # An input for every output.
-        repeated = by_itself(lambda x: jnp.repeat(padded(x, form), o, -1), form)(x)
-        found = _by_channel(repeated, y, form)
-        return found.reshape(*form.windows.size, 1, -1)
     x = by_itself(functools.partial(padded, form=form), form)(x)
+    if c <= APART:
+        found = jnp.stack([_by_channel(_repeated(x, i, c, o, form), y, form) for i in range(c)])
+        return jnp.moveaxis(found.reshape(c, *form.windows.size, -1), 0, -2)
     x = x.reshape(*x.shape[:-1], form.groups, c)
     found = _by_group(x, y.reshape(*y.shape[:-1], form.groups, o), form)
     found = found.reshape(*form.windows.size, form.groups, c, o)
     return jnp.moveaxis(found, -3, -2).reshape(*form.windows.size, c, -1)
+
+
+def _repeated(x: jax.Array, place: int, c: int, o: int, form: Form) -> jax.Array:
+    """``(..., g c)`` to ``(..., g o)``: one input of every group, for each output of the group."""
+    if c == o == 1:
+        return x
+    return by_itself(lambda x: jnp.repeat(x[..., place::c], o, -1), form)(x)
 
 
 def _by_channel(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
