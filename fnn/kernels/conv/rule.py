@@ -167,7 +167,8 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     taps = math.prod(win.size)
     if form.groups > 1:
         size = next((word for most, word in SIZES.items() if taps <= most), "huge")
-        return f"depthwise, {size} window"
+        narrow = size in ("large", "larger") and least < WIDE
+        return f"depthwise, {size} window{', few channels' if narrow else ''}"
     if taps == 1:
         return "pointwise, narrowing" if c_in >= 4 * c_out else "pointwise"
     if rank == 3:

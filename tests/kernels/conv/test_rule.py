@@ -25,8 +25,10 @@ from fnn.windows import resolve
 KINDS = {
     "depthwise, small window": ((9, 9), (3, 3), 4, 8, {"groups": 4}),
     "depthwise, middle window": ((9, 9), (7, 7), 2, 2, {"groups": 2}),
-    "depthwise, large window": ((12, 12), (9, 9), 2, 2, {"groups": 2}),
-    "depthwise, larger window": ((12, 12), (12, 11), 2, 2, {"groups": 2}),
+    "depthwise, large window": ((12, 12), (9, 9), 32, 32, {"groups": 32}),
+    "depthwise, large window, few channels": ((12, 12), (9, 9), 2, 2, {"groups": 2}),
+    "depthwise, larger window": ((12, 12), (12, 11), 32, 32, {"groups": 32}),
+    "depthwise, larger window, few channels": ((12, 12), (12, 11), 2, 2, {"groups": 2}),
     "depthwise, huge window": ((5, 5), (23, 23), 2, 2, {"groups": 2}),
     "grouped": ((9, 9), (3, 3), 18, 8, {"groups": 2}),
     "few products": ((9, 9), (3, 3), 3, 40, {}),
