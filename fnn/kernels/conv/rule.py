@@ -177,7 +177,8 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     if rank == 1 and least < NARROW:
         return "line, narrow"
     if rank == 2 and c_in == 1:
-        return "one input channel" if c_out >= WIDE else "one input channel, few outputs"
+        fact = ", few outputs" if c_out < WIDE else ", small window" if taps < NARROW else ""
+        return f"one input channel{fact}"
     if max(win.stride) > 1:
         return f"strided{channels}"
     if rank == 1:
