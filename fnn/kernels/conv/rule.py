@@ -147,7 +147,7 @@ def _products(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form of several groups or few channels, whose products may be elementwise.
 
     In several groups, those of the window gradient need whole vectors of outputs, unless inputs are
-    taken one after the other; elsewhere, with fewer outputs all products of a sum count.
+    taken one after the other. Then, or with few outputs, all products of a sum count.
     """
     taps, each, outputs = math.prod(form.windows.size), c_in // form.groups, c_out // form.groups
     few = elementwise(form, each, outputs)
@@ -155,8 +155,9 @@ def _products(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
         return None
     if form.groups == 1:
         return "few products" if few and taps > 1 else None
-    terms = taps if outputs >= VECTOR else taps * each
-    vectors = outputs <= NARROW <= c_out if each <= APART else outputs % VECTOR == 0
+    apart = slot == WINDOW and each <= APART
+    terms = taps * each if apart or outputs < VECTOR else taps
+    vectors = outputs <= NARROW <= c_out if apart else outputs % VECTOR == 0
     fast = few and terms <= TERMS and (vectors or slot != WINDOW)
     return "grouped, few channels" if fast else "grouped"
 

@@ -130,19 +130,20 @@ def test_groups_of_few_channels(window: tuple[int, ...], c_in: int, c_out: int, 
 
 
 @pytest.mark.parametrize(
-    ("c_in", "c_out", "few"),
+    ("k", "c_in", "c_out", "few"),
     [
-        (16, 8, True),
-        (16, 12, False),
-        (18, 8, False),
-        (6, 20, True),
-        (6, 12, False),
-        (6, 34, False),
+        (3, 16, 8, True),
+        (3, 16, 12, False),
+        (3, 18, 8, False),
+        (3, 6, 20, True),
+        (5, 6, 20, False),  # 75 products of a sum
+        (3, 6, 12, False),
+        (3, 6, 34, False),
     ],
 )
-def test_window_gradients_of_few_channels(c_in: int, c_out: int, few: bool) -> None:
+def test_window_gradients_of_few_channels(k: int, c_in: int, c_out: int, few: bool) -> None:
     """Outputs are whole vectors, 4 of each of two groups and not 6; with 3 inputs, 16 in all."""
-    form = Form((12, 12), resolve("test", (12, 12), (3, 3), 1, "SAME"), 2)
+    form = Form((12, 12), resolve("test", (12, 12), (k, k), 1, "SAME"), 2)
     kind = "grouped, few channels" if few else "grouped"
     assert rules.cell(WINDOW, form, 2, c_in, c_out) == f"{WINDOW} {kind}"
 
