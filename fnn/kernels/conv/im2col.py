@@ -214,11 +214,14 @@ def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array
     def seen(x: jax.Array) -> jax.Array:
         for axis in reversed(axes):
             x = taps(x, x.ndim - rank + axis, axis, form, 0)
+        return x
+
+    def flat(x: jax.Array) -> jax.Array:
         return x.reshape(-1, walk.examples * math.prod(walk.places))
 
     if single:  # Merged with what gives x, a transpose takes up to seven times as long.
-        return by_itself(lambda x, step: seen(padded(x, step)), form)(x, step)
-    return by_itself(seen, form)(by_itself(padded, form)(x, step))
+        return by_itself(lambda x, step: flat(seen(padded(x, step))), form)(x, step)
+    return flat(by_itself(seen, form)(by_itself(padded, form)(x, step)))
 
 
 def _shift(a: jax.Array, up: int, places: int) -> jax.Array:
