@@ -146,8 +146,9 @@ def _covered(form: Form) -> float:
 def _products(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form of several groups or few channels, whose products may be elementwise.
 
-    In several groups, those of the window gradient need whole vectors of outputs, unless inputs are
-    taken one after the other. Then, or with few outputs, all products of a sum count.
+    In several groups, those of the window gradient need whole vectors of outputs, unless the inputs
+    of a group are taken one after the other. `TERMS` limits the products of one input; then, or
+    with few outputs, those of all inputs together.
     """
     taps, each, outputs = math.prod(form.windows.size), c_in // form.groups, c_out // form.groups
     few = elementwise(form, each, outputs)
@@ -178,8 +179,7 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     if rank == 1 and least < NARROW:
         return "line, narrow"
     if rank == 2 and c_in == 1:
-        fact = ", few outputs" if c_out < WIDE else ", small window" if taps < NARROW else ""
-        return f"one input channel{fact}"
+        return "one input channel"
     if max(win.stride) > 1:
         return f"strided{channels}"
     if rank == 1:

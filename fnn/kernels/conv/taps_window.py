@@ -17,14 +17,15 @@ from jax import lax
 
 from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.form import Form, divisor, is_known, varying
+from fnn.kernels.conv.form import Form, divisor, is_known
 from fnn.kernels.conv.loops import summed
 from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, padded, shifted, views
 
 UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
 APART = 3  # the most inputs of a group that are taken one after the other
-PLACES = {True: 8, False: 20}  # of the last axis, in one sum: inputs one after the other, or not
+# The most places of the last axis in one sum: by whether inputs are taken one after the other.
+PLACES = {True: 8, False: 20}
 BUDGET = 8 * 2**20  # bytes of all arrays of a block of groups of few channels
 
 
@@ -34,13 +35,12 @@ def _even(size: int, most: int) -> tuple[int, int]:
     return count, -(-size // count)
 
 
-def _longer(form: Form, more: int, axis: int) -> Form:
-    """Return the form with this many outputs more along an axis."""
+def _longer(form: Form, more: int) -> Form:
+    """Return the form with this many outputs more along the last axis."""
     win = form.windows
-    padding = list(win.padding)
-    lo, hi = padding[axis]
-    padding[axis] = lo, hi + more * win.stride[axis]
-    return form._replace(windows=win._replace(padding=tuple(padding)))
+    *outer, (low, high) = win.padding
+    padding = (*outer, (low, high + more * win.stride[-1]))
+    return form._replace(windows=win._replace(padding=padding))
 
 
 def _added(sums: jax.Array) -> jax.Array:
@@ -50,19 +50,14 @@ def _added(sums: jax.Array) -> jax.Array:
 
 def by_examples(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     """``(*window, c, g o)`` from ``(n, *spatial, g c)`` and ``(n, *out, g o)``."""
-    dtype = accumulator(x.dtype)
-    c, o = (a.shape[-1] // form.groups for a in (x, y))
 
-    def add(turn: jax.Array, sums: jax.Array) -> jax.Array:
-        example = on_all_cores(turn)
-        one_x = lax.dynamic_slice_in_dim(x, example, 1, 0)
-        one_y = lax.dynamic_index_in_dim(y, example, 0, keepdims=False).astype(dtype)
-        return sums + _window_of_one(padded(one_x, form), one_y, form)
+    def block(step: jax.Array) -> jax.Array:
+        one_x, one_y = (lax.dynamic_slice_in_dim(a, step, 1, 0) for a in (x, y))
+        one_y = one_y[0].astype(accumulator(y.dtype))
+        return _window_of_one(padded(one_x, form), one_y, form)
 
-    shape = (*form.windows.size, c, form.groups, o)
-    start, *_ = varying(jnp.zeros(shape, dtype), x, y)
-    sums: jax.Array = lax.fori_loop(0, x.shape[0], add, start)
-    return sums.reshape(*shape[:-2], -1)
+    sums = summed(block, x.shape[0], y, x)
+    return sums.reshape(*sums.shape[:-2], -1)
 
 
 def _window_of_one(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
@@ -115,10 +110,8 @@ def of_few_channels(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 def _cut(x: jax.Array, y: jax.Array, form: Form) -> tuple[int, int]:
     """How many examples, and how many of their rows, a block takes."""
     places, c = math.prod(form.out), x.shape[-1] // form.groups
-    first, *rest = form.windows.size
-    apart = c <= APART
-    together = not rest or (apart and first * math.prod(rest) <= UNROLLED)
-    sums = (1 if apart else c) * math.prod(rest) * (first if together else 1)
+    apart, size = c <= APART, form.windows.size
+    sums = (1 if apart else c) * math.prod(size if _at_once(form, c) else size[1:])
     values = 2 * math.prod(form.spatial) * x.shape[-1] + places * y.shape[-1]
     values += sums * places * y.shape[-1] // min(PLACES[apart], form.out[-1])
     nbytes = accumulator(x.dtype).itemsize * values
@@ -127,12 +120,18 @@ def _cut(x: jax.Array, y: jax.Array, form: Form) -> tuple[int, int]:
     return 1, fitting(form.out[0], nbytes, BUDGET)
 
 
+def _at_once(form: Form, c: int) -> bool:
+    """Whether the taps of all axes are taken together, and not those of the first in a loop."""
+    size = form.windows.size
+    return len(size) == 1 or (c <= APART and math.prod(size) <= UNROLLED)
+
+
 def _of_block(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     """``(*window, c, g o)`` of some examples."""
     c, o = (a.shape[-1] // form.groups for a in (x, y))
     count, places = _even(form.out[-1], PLACES[c <= APART])
     more = count * places - form.out[-1]  # zeros fill the last part
-    form = _longer(form, more, -1)
+    form = _longer(form, more)
     y = jnp.pad(y.astype(accumulator(y.dtype)), (*((0, 0),) * (y.ndim - 2), (0, more), (0, 0)))
     y = y.reshape(*y.shape[:-2], count, places, -1)
     x = by_itself(functools.partial(padded, form=form), form)(x)
@@ -154,7 +153,7 @@ def _repeated(x: jax.Array, place: int, c: int, o: int, form: Form) -> jax.Array
 
 def _by_channel(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     """Sums of ``(n, *sizes, c)`` times ``(n, *out, places, c)``: for every tap and channel."""
-    if math.prod(form.windows.size) <= UNROLLED or len(form.windows.size) == 1:
+    if _at_once(form, 1):
         return _of_taps(x, y, form, 0)
     return _by_first(lambda x: _of_taps(x, y, form, 1), x, form)
 
