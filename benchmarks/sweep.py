@@ -112,6 +112,8 @@ KINDS = [
     Kind("groups of 8", ((3, 3),), (8, 8), (8, 8), side=(14, 64), stride=(1, 2), groups=(8, 64)),
     Kind("deep, few places", ((3, 3),), (256, 512), (256, 512), (1, 8), (5, 14), layers=6),
     Kind("one channel, 3x3", ((3, 3),), ONE, (32, 96), (8, 128), (14, 112)),
+    Kind("wide groups", ((3, 3), (3, 3), (5, 5)), (32, 128), (32, 128), side=(14, 56),
+         groups=(2, 16), layers=8),
 ]  # fmt: skip
 
 

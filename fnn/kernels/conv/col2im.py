@@ -7,7 +7,8 @@ s taps in a row, whose shares go to these inputs. So there is one term to add fo
 window of 3 with stride 2 has two per axis.
 
 The shares exist for a block at a time, and are still in the cache when they are summed: a block is
-some examples, or a stretch of the rows of one. With one channel per group they are never stored.
+some examples, or a stretch of the rows of one. Groups go two at a time, since products of few
+columns run on one core. With one channel per group the shares are never stored.
 """
 
 import functools
@@ -23,7 +24,7 @@ from jax import lax
 from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, divisor
-from fnn.kernels.conv.loops import stacked
+from fnn.kernels.conv.loops import AT_ONCE, by_group, stacked
 from fnn.kernels.conv.views import by_itself
 
 BUDGET = 4 * 2**20  # bytes of shares
@@ -48,29 +49,29 @@ def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     if _is_depthwise(form, w):
         # By itself: where several operations read the result, XLA would store the terms of its sum.
         return by_itself(functools.partial(_block_depthwise, form=form), form)(y, w)
+    one = functools.partial(_of_group, form=form._replace(groups=1))
+    return by_group(one, form.groups, y, w, at_once=AT_ONCE)
+
+
+def _of_group(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     examples, rows = blocks(y, w, form)
     parts, part = _stretches(y, form, rows)
-    matrices = _matrices(w, form.groups)
+    matrix = _matrix(w)
 
     def block(step: jax.Array) -> jax.Array:
         y = lax.dynamic_index_in_dim(parts, step, keepdims=False)
-        one = functools.partial(_block, form=part._replace(groups=1))
-        if form.groups == 1:
-            return one(y, matrices[0])
-        y = jnp.moveaxis(y.reshape(*y.shape[:-1], form.groups, -1), -2, 0)
-        x = jnp.moveaxis(jax.vmap(one)(y, matrices), 0, -2)
-        return x.reshape(*x.shape[:-2], -1)
+        return _block(y, matrix, part)
 
     parts = parts.reshape(-1, examples, *parts.shape[1:])
-    x = stacked(block, len(parts), parts, matrices)
-    x = x.reshape(len(y), -1, *form.spatial[1:], w.shape[-2] * form.groups)
+    x = stacked(block, len(parts), parts, matrix)
+    x = x.reshape(len(y), -1, *form.spatial[1:], w.shape[-2])
     first = 0 if x.shape[1] == form.spatial[0] else _phases(form)[0]
     return lax.slice_in_dim(x, first, first + form.spatial[0], axis=1)
 
 
 def blocks(y: jax.Array, w: jax.Array, form: Form) -> tuple[int, int]:
     """How many examples and rows of places a block takes: one example, where its rows are cut."""
-    shares = math.prod((*form.out, *w.shape[:-1])) * form.groups
+    shares = math.prod((*form.out, *w.shape[:-1]))
     one, rows = shares * jnp.dtype(accumulator(y.dtype)).itemsize, _places(form)[0]
     if one <= WHOLE * BUDGET:
         return divisor(len(y), BUDGET // one), rows
@@ -109,10 +110,9 @@ def _stretches(y: jax.Array, form: Form, rows: int) -> tuple[jax.Array, Form]:
     return y.reshape(-1, *y.shape[2:]), form._replace(spatial=spatial, windows=win)
 
 
-def _matrices(w: jax.Array, groups: int) -> jax.Array:
-    """``(*window, c, groups o)`` to ``(groups, o, taps c)``, once and not again for every block."""
-    matrix = w.reshape(-1, groups, w.shape[-1] // groups).transpose(1, 2, 0)
-    return kept_apart(matrix)[0]
+def _matrix(w: jax.Array) -> jax.Array:
+    """``(*window, c, o)`` to ``(o, taps c)``, once and not again for every block."""
+    return kept_apart(w.reshape(-1, w.shape[-1]).T)[0]
 
 
 def _block(y: jax.Array, matrix: jax.Array, form: Form) -> jax.Array:

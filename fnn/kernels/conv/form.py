@@ -157,15 +157,6 @@ def by_device(one: Map, slot: str) -> Map:
     return whole
 
 
-def by_group(
-    each: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array, b: jax.Array, groups: int
-) -> jax.Array:
-    """Call ``each`` with the groups of both as a new first axis; its result's become channels."""
-    a, b = (jnp.moveaxis(t.reshape(*t.shape[:-1], groups, -1), -2, 0) for t in (a, b))
-    y = each(a, b)
-    return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], -1)
-
-
 def divisor(n: int, most: int) -> int:
     """The largest divisor of n that is at most ``most`` or 1: how many examples a block takes."""
     return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)

@@ -24,17 +24,7 @@ from jax import lax
 
 from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.form import (
-    INPUT,
-    OUTPUT,
-    WINDOW,
-    Form,
-    Kernel,
-    Map,
-    by_group,
-    devices,
-    is_known,
-)
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map, devices, is_known
 
 Pads = Sequence[tuple[int, int]]
 
@@ -154,12 +144,10 @@ def _in_turn(one: Map, slot: str) -> Map:
         if form.groups == 1 or single or devices(a) == 1:
             return one(a, b, form)
 
-        def loop(a: jax.Array, b: jax.Array) -> jax.Array:
-            plain = form._replace(groups=1)
-            y: jax.Array = lax.map(lambda pair: one(pair[0], pair[1], plain), (a, b))
-            return y
-
-        return by_group(loop, a, b, form.groups)
+        a, b = (jnp.moveaxis(t.reshape(*t.shape[:-1], form.groups, -1), -2, 0) for t in (a, b))
+        plain = form._replace(groups=1)
+        y: jax.Array = lax.map(lambda pair: one(pair[0], pair[1], plain), (a, b))
+        return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], -1)
 
     return whole
 

@@ -56,6 +56,32 @@ def beside(
     return _loop(block, put, zeros(tuple(shape), like.dtype, x, *more), steps, at_once)
 
 
+def by_group(
+    one: Callable[[jax.Array, jax.Array], jax.Array],
+    groups: int,
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    at_once: int = 1,
+) -> jax.Array:
+    """What ``one`` gives for each group of the channels of both, side by side along the last axis.
+
+    A group's channels are read, and copied, when its turn comes.
+    """
+    if groups == 1:
+        return one(a, b)
+
+    def of(array: jax.Array, place: jax.Array) -> jax.Array:
+        size = array.shape[-1] // groups
+        part: jax.Array = lax.dynamic_slice_in_dim(array, place * np.uint32(size), size, -1)
+        return part
+
+    def group(place: jax.Array) -> jax.Array:
+        return one(of(a, place), of(b, place))
+
+    return beside(group, groups, -1, a, b, at_once=at_once)
+
+
 def stacked(
     block: Callable[[jax.Array], jax.Array],
     steps: int,

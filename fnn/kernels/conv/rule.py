@@ -88,9 +88,9 @@ def tuned() -> dict[str, str]:
 
 def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
-    places = n * math.prod(form.out)
-    few = places < max(c_in, c_out)  # the window is the larger array
-    filtered = _minimal_for_few(form, places, c_in, c_out) if few else _minimal(form, c_in, c_out)
+    places, each = n * math.prod(form.out), (c_in // form.groups, c_out // form.groups)
+    few = places < max(each)  # the window is the larger array
+    filtered = _minimal_for_few(form, places, *each) if few else _minimal(form, *each)
     kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
     return f"{slot} {kind}"
 
@@ -98,12 +98,12 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form that minimal filtering may be the fastest for, None for all others.
 
-    The window must be small, without a stride, and lead through many channels, and only in a plane
-    it may be dilated.
+    The window must be small, without a stride, and lead through many channels, in each group more
+    than in one alone, and only in a plane it may be dilated.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
     small = all(1 < k <= SMALL for k in win.size[-2:]) and win.stride == ones
-    if not small or form.groups > 1:
+    if not small or (form.groups > 1 and least < WIDE):
         return None
     match len(ones), max(win.dilation) > 1:
         case 1, False if least >= 2 * DEEP:  # on one axis it saves less

@@ -52,9 +52,8 @@ from fnn.kernels.conv.form import (
     Kernel,
     Map,
     by_device,
-    by_group,
 )
-from fnn.kernels.conv.loops import beside, stacked, summed
+from fnn.kernels.conv.loops import beside, by_group, stacked, summed
 from fnn.kernels.conv.tiling import AXES, NARROW, Filter, blocks, filter_of, part_of
 from fnn.kernels.conv.views import by_itself, views
 from fnn.windows import Windows
@@ -262,10 +261,7 @@ def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
 
     def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
         a, b = (v.astype(accumulator(v.dtype)) for v in (a, b))
-        f = filter_of(form, points)
-        if form.groups == 1:
-            return one(a, b, f)
-        return by_group(jax.vmap(functools.partial(one, f=f)), a, b, form.groups)
+        return by_group(functools.partial(one, f=filter_of(form, points)), form.groups, a, b)
 
     return whole
 

@@ -196,6 +196,16 @@ def test_winograd_memory_is_bounded(dilation: int) -> None:
         assert memory.temp_size_in_bytes <= 5 * SHARE < 4.5 * 4 * x.size
 
 
+def test_winograd_memory_of_groups_is_that_of_one() -> None:
+    """And a copy of its channels, and its result: the points of all would take 14 MB."""
+    form = Form((28, 28), resolve("test", (28, 28), (3, 3), 1, "SAME", 1), 8)
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4, 28, 28, 256), (3, 3, 32, 256)))
+    for slot, b in ((OUTPUT, w), (INPUT, w), (WINDOW, x)):
+        fn = jax.jit(functools.partial(apply, slot=slot, form=form, kernel=WINOGRAD4))
+        memory = fn.lower(x, b).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= 4e6 < 4 * 36 * 49 * 4 * 2 * 256
+
+
 @pytest.mark.parametrize(
     ("whole", "block", "budget", "places"),
     [(WHOLE, BLOCK, taps_window.BUDGET, taps_window.PLACES), (0, 1, 1, {True: 2, False: 2})],

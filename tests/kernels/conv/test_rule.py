@@ -128,6 +128,26 @@ def test_groups_of_few_channels(window: tuple[int, ...], c_in: int, c_out: int, 
 
 
 @pytest.mark.parametrize(
+    ("side", "c_in", "c_out", "kind"),
+    [
+        (8, 64, 80, "plane, small window"),
+        (8, 62, 80, "grouped"),
+        (8, 128, 130, "plane, small window, deep"),
+        (9, 64, 80, "plane, small window, ragged"),
+        (4, 64, 64, "plane, small window"),
+        (4, 64, 66, "grouped"),  # more channels of a group than places
+    ],
+)
+def test_groups_of_many_channels_go_as_one_does(
+    side: int, c_in: int, c_out: int, kind: str
+) -> None:
+    """From 32 channels on, in each of two groups; where there is one alone, from 24 on."""
+    form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME"), 2)
+    for slot in (OUTPUT, WINDOW):
+        assert rules.cell(slot, form, 2, c_in, c_out) == f"{slot} {kind}"
+
+
+@pytest.mark.parametrize(
     ("k", "c_in", "c_out", "few"),
     [
         (3, 16, 8, True),
