@@ -32,8 +32,9 @@ from jax import lax
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.col2im import applies, col2im
+from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor
-from fnn.kernels.conv.loops import stacked, summed
+from fnn.kernels.conv.loops import beside, stacked, summed
 from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
 
@@ -47,13 +48,13 @@ class Blocks(NamedTuple):
     """How one convolution is cut.
 
     Attributes:
-        examples: in a block.
+        examples: of all blocks.
         rows: of output in a block.
         joined: groups in one product.
         folded: whether the last axis' taps are columns of the product, not patches.
     """
 
-    examples: int
+    examples: Examples
     rows: int
     joined: int
     folded: bool
@@ -64,25 +65,27 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
     win, last, taps = form.windows, form.windows.size[-1], math.prod(form.windows.size)
     joined = divisor(form.groups, -(-LANES * form.groups // c_in))
     if taps == 1:
-        return Blocks(n, form.out[0], joined, False)  # patches are no larger than the input
+        return Blocks(
+            Examples(n, n), form.out[0], joined, False
+        )  # patches are no larger than the input
     inputs, outputs = (c // form.groups * joined for c in (c_in, c_out))
     plain, folded = taps * inputs + outputs, taps // last * inputs + last * outputs  # columns
     if win.stride[-1] == 1 < last and folded <= FOLD[slot] * plain:
-        cut = Blocks(*_fit(n, itemsize * folded, form, True), joined, True)
+        size = Blocks(*_fit(n, itemsize * folded, form, True), joined, True)
         # On one axis only, short stretches would compute what lies between them repeatedly.
-        if len(win.size) > 1 or cut.rows == form.out[0] or cut.rows >= 4 * win.span[0]:
-            return cut
+        if len(win.size) > 1 or size.rows == form.out[0] or size.rows >= 4 * win.span[0]:
+            return size
     columns = plain if slot == WINDOW else taps * inputs
     return Blocks(*_fit(n, itemsize * columns, form, False), joined, False)
 
 
-def _fit(n: int, width: int, form: Form, folded: bool) -> tuple[int, int]:
+def _fit(n: int, width: int, form: Form, folded: bool) -> tuple[Examples, int]:
     """Examples and rows in a block; its products have rows of ``width`` bytes."""
     rows, *inner = _places(form, folded)
     row = width * math.prod(inner)
     if row * rows <= BUDGET:
-        return divisor(n, BUDGET // (row * rows)), form.out[0]
-    return 1, fitting(form.out[0], row * rows, BUDGET)
+        return cut(n, BUDGET // (row * rows)), form.out[0]
+    return Examples(n, 1), fitting(form.out[0], row * rows, BUDGET)
 
 
 def _places(form: Form, folded: bool) -> tuple[int, ...]:
@@ -94,25 +97,27 @@ class _Walk(NamedTuple):
     """The loop over blocks.
 
     Attributes:
-        cut: how the rows of an example are cut.
+        stretches: how the rows of an example are cut.
         form: of one stretch of them.
-        examples: in a block.
-        steps: blocks of one chunk.
         chunks: products that each block takes, one per `joined` groups.
-        joined, folded: as in `Blocks`.
+        examples, joined, folded: as in `Blocks`.
         turned: whether the product of the window gradient has the cotangent on the left.
         copied: whether the cotangent is then transposed before the product.
     """
 
-    cut: Stretches
+    stretches: Stretches
     form: Form
-    examples: int
-    steps: int
     chunks: int
+    examples: Examples
     joined: int
     folded: bool
     turned: bool
     copied: bool
+
+    @property
+    def steps(self) -> int:
+        """Blocks of one chunk."""
+        return self.examples.blocks * self.stretches.parts
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -135,29 +140,28 @@ class _Walk(NamedTuple):
 
     def inputs(self, x: jax.Array, step: jax.Array) -> jax.Array:
         """Block ``step`` of the input."""
-        return self.cut.inputs(self._examples(x, step), self._stretch(step))
+        return self.stretches.inputs(self.examples.of(*self._whole(x, step)), self._stretch(step))
 
     def outputs(self, y: jax.Array, step: jax.Array) -> jax.Array:
-        """Block ``step`` of the cotangent."""
-        return self.cut.outputs(self._examples(y, step), self._stretch(step))
+        """Block ``step`` of the cotangent, to be summed."""
+        return self.stretches.outputs(self.examples.new(*self._whole(y, step)), self._stretch(step))
 
     def _stretch(self, step: jax.Array) -> jax.Array:
-        return lax.rem(step, np.uint32(self.cut.parts))
+        return lax.rem(step, np.uint32(self.stretches.parts))
 
-    def _examples(self, a: jax.Array, step: jax.Array) -> jax.Array:
-        """Some examples, the channels of a chunk."""
+    def _whole(self, a: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The channels of a chunk, and the place of the block among those of all examples."""
+        block = lax.div(lax.rem(step, np.uint32(self.steps)), np.uint32(self.stretches.parts))
+        if self.chunks == 1:
+            return a, block
         width = a.shape[-1] // self.chunks
-        block = lax.div(lax.rem(step, np.uint32(self.steps)), np.uint32(self.cut.parts))
-        first = block * np.uint32(self.examples)
-        starts = [jnp.uint32(0)] * a.ndim
-        starts[0], starts[-1] = first, self.chunk(step) * np.uint32(width)
-        return lax.dynamic_slice(a, starts, (self.examples, *a.shape[1:-1], width))
+        first = self.chunk(step) * np.uint32(width)
+        return lax.dynamic_slice_in_dim(a, first, width, a.ndim - 1), block
 
 
 def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     size = blocks(len(x), x.shape[-1], c_out, form, x.dtype.itemsize, slot)
-    cut = Stretches(form, size.rows)
-    steps, chunks = len(x) // size.examples * cut.parts, form.groups // size.joined
+    stretches, chunks = Stretches(form, size.rows), form.groups // size.joined
     last = form.windows.size[-1] if size.folded else 1
     channels, taps = x.shape[-1] // chunks, math.prod(form.windows.size) // last
     rows, columns = taps * channels, last * c_out // chunks
@@ -165,8 +169,8 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     across = form.groups > 1 or small
     copied = not across and form.windows.stride[-1] > 1 < taps and channels > LANES
     turned = across or copied
-    walk = (cut, cut.form, size.examples, steps, chunks, size.joined, size.folded, turned, copied)
-    return _Walk(*walk)
+    pieces = (chunks, size.examples, size.joined, size.folded)
+    return _Walk(stretches, stretches.form, *pieces, turned, copied)
 
 
 def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:
@@ -196,7 +200,7 @@ def _patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
         return x.reshape(-1, *x.shape[2:])  # or the compiler leaves the taps outermost
 
     x = walk.by_itself(seen)(walk.by_itself(padded)(x, step))
-    return x.reshape(walk.examples * math.prod(walk.places), -1)
+    return x.reshape(walk.examples.each * math.prod(walk.places), -1)
 
 
 def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
@@ -217,7 +221,7 @@ def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array
         return x
 
     def flat(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, walk.examples * math.prod(walk.places))
+        return x.reshape(-1, walk.examples.each * math.prod(walk.places))
 
     if single:  # Merged with what gives x, a transpose takes up to seven times as long.
         return by_itself(lambda x, step: flat(seen(padded(x, step))), form)(x, step)
@@ -252,21 +256,26 @@ def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     total = accumulator(x.dtype)
     walk = _walk(x, w.shape[-1], form, OUTPUT)
-    matrices = _matrices(w, walk)
+    matrices, parts = _matrices(w, walk), walk.stretches.parts
 
-    def block(step: jax.Array) -> jax.Array:
-        chunk = lax.dynamic_index_in_dim(matrices, walk.chunk(step), keepdims=False)
-        y = jnp.dot(_patches(x, step, walk), chunk, preferred_element_type=total)
-        return (_unfolded(y, walk) if walk.folded else y).astype(x.dtype)
+    def of_chunk(chunk: jax.Array) -> jax.Array:
+        matrix = lax.dynamic_index_in_dim(matrices, chunk, keepdims=False)
 
-    y = stacked(block, walk.chunks * walk.steps, x, w)
-    y = jnp.moveaxis(y.reshape(walk.chunks, -1, *walk.form.out, w.shape[-1] // walk.chunks), 0, -2)
-    return walk.cut.joined(y.reshape(-1, *walk.form.out, w.shape[-1]))
+        def block(step: jax.Array) -> jax.Array:
+            step += chunk * np.uint32(walk.steps)
+            y = jnp.dot(_patches(x, step, walk), matrix, preferred_element_type=total)
+            y = _unfolded(y, walk) if walk.folded else y
+            return y.astype(x.dtype).reshape(-1, *walk.form.out, w.shape[-1] // walk.chunks)
+
+        return beside(block, walk.steps, 0, x, w, total=len(x) * parts)
+
+    y = jnp.moveaxis(stacked(of_chunk, walk.chunks, x, w), 0, -2)
+    return walk.stretches.joined(y.reshape(-1, *walk.form.out, w.shape[-1]))
 
 
 def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
     """``(n * prod(places), last * o)`` to ``(n, *out, o)``: the sum of what the last taps give."""
-    y = y.reshape(walk.examples, *walk.places, len(walk.moves), -1)
+    y = y.reshape(walk.examples.each, *walk.places, len(walk.moves), -1)
     out = walk.form.out[-1]
     shares = [_shift(y[..., k, :], up, out) for k, up in enumerate(walk.moves)]
     return functools.reduce(jnp.add, shares)
@@ -290,7 +299,7 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
     total = accumulator(x.dtype)
     if walk.folded:
         y = jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
-    y = y.reshape(walk.examples * math.prod(walk.places), -1)
+    y = y.reshape(walk.examples.each * math.prod(walk.places), -1)
     if not walk.turned:
         return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
     patches = _patches(x, step, walk)

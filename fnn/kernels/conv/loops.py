@@ -37,17 +37,19 @@ def beside(
     x: jax.Array,
     *more: jax.Array,
     at_once: int = 1,
+    total: int | None = None,
 ) -> jax.Array:
     """``block(step)`` for every step, side by side along an axis.
 
     A step has no sign, so that none counts from the end. ``x`` and ``more`` are what block reads,
-    first what is known last. ``at_once`` blocks depend on nothing but these.
+    first what is known last. ``at_once`` blocks depend on nothing but these. If ``total`` is less
+    than the size of all together, the last one ends there, and begins early.
     """
     if steps == 1:
         return block(jnp.uint32(0))
     like = jax.eval_shape(block, np.uint32(0))
     shape, size = list(like.shape), np.uint32(like.shape[axis])
-    shape[axis] *= steps
+    shape[axis] = total or steps * shape[axis]
 
     def put(y: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
         updated: jax.Array = lax.dynamic_update_slice_in_dim(y, new, step * size, axis)

@@ -50,7 +50,7 @@ def test_im2col_memory_is_bounded(n: int, size: int) -> None:
 
     cut = blocks(n, c, c, form, 4, OUTPUT)
     assert cut.folded
-    assert 6 * c * 4 * cut.examples * cut.rows * size <= BUDGET
+    assert 6 * c * 4 * cut.examples.each * cut.rows * size <= BUDGET
     x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((n, size, size, c), (3, 3, c, c)))
     for fn, arguments in ((fnn.conv_im2col, (x, w)), (window_gradient, (x, x))):
         memory = jax.jit(fn).lower(*arguments).compile().memory_analysis()
