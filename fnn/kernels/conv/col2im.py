@@ -23,11 +23,13 @@ from jax import lax
 
 from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.form import Form, divisor
-from fnn.kernels.conv.loops import AT_ONCE, by_group, stacked
+from fnn.kernels.conv.examples import Examples, cut
+from fnn.kernels.conv.form import Form
+from fnn.kernels.conv.loops import AT_ONCE, beside, by_group
 from fnn.kernels.conv.views import by_itself
 
 BUDGET = 4 * 2**20  # bytes of shares
+ENOUGH = 2**19  # bytes of them in a block
 WHOLE = 4  # budgets that one example may take before its rows are cut
 TERMS, DEPTHWISE_TERMS = 32, 9  # added in one loop, which then still compiles and runs fast
 
@@ -56,26 +58,24 @@ def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 def _of_group(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     examples, rows = blocks(y, w, form)
     parts, part = _stretches(y, form, rows)
-    matrix = _matrix(w)
+    examples, matrix = examples._replace(n=len(parts)), _matrix(w)
 
     def block(step: jax.Array) -> jax.Array:
-        y = lax.dynamic_index_in_dim(parts, step, keepdims=False)
-        return _block(y, matrix, part)
+        return _block(examples.of(parts, step), matrix, part)
 
-    parts = parts.reshape(-1, examples, *parts.shape[1:])
-    x = stacked(block, len(parts), parts, matrix)
+    x = beside(block, examples.blocks, 0, parts, matrix, total=len(parts))
     x = x.reshape(len(y), -1, *form.spatial[1:], w.shape[-2])
     first = 0 if x.shape[1] == form.spatial[0] else _phases(form)[0]
     return lax.slice_in_dim(x, first, first + form.spatial[0], axis=1)
 
 
-def blocks(y: jax.Array, w: jax.Array, form: Form) -> tuple[int, int]:
+def blocks(y: jax.Array, w: jax.Array, form: Form) -> tuple[Examples, int]:
     """How many examples and rows of places a block takes: one example, where its rows are cut."""
     shares = math.prod((*form.out, *w.shape[:-1]))
     one, rows = shares * jnp.dtype(accumulator(y.dtype)).itemsize, _places(form)[0]
     if one <= WHOLE * BUDGET:
-        return divisor(len(y), BUDGET // one), rows
-    return 1, -(-rows // -(-one // BUDGET))
+        return cut(len(y), BUDGET // one, -(-ENOUGH // one)), rows
+    return Examples(len(y), 1), -(-rows // -(-one // BUDGET))
 
 
 def _is_depthwise(form: Form, w: jax.Array) -> bool:

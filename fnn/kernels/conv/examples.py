@@ -49,15 +49,16 @@ class Examples(NamedTuple):
         return jnp.where(places >= last * np.uint32(again), some, jnp.zeros((), a.dtype))
 
 
-def cut(n: int, most: int) -> Examples:
+def cut(n: int, most: int, enough: int | None = None) -> Examples:
     """Cut n examples into blocks of at most so many, or of one.
 
-    Blocks that divide n are preferred, if they are at least half as large.
+    Blocks that divide n are preferred, if they are of ``enough``, half the most if not given.
 
     >>> from fnn.kernels.conv.examples import cut
-    >>> cut(12, 8).each, cut(13, 8).each, cut(13, 0).each
-    (6, 7, 1)
+    >>> cut(12, 8).each, cut(13, 8).each, cut(13, 8, 1).each, cut(13, 0).each
+    (6, 7, 1, 1)
     """
     most = max(1, min(n, most))
     even = divisor(n, most)
-    return Examples(n, even if 2 * even >= most else -(-n // -(-n // most)))
+    fits = 2 * even >= most or (enough is not None and even >= enough)
+    return Examples(n, even if fits else -(-n // -(-n // most)))

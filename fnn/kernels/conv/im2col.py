@@ -39,6 +39,7 @@ from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
+ENOUGH = 2 * 2**20  # bytes of both factors in a block
 LANES = 16
 FEW, NEAR = 3 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
@@ -84,7 +85,7 @@ def _fit(n: int, width: int, form: Form, folded: bool) -> tuple[Examples, int]:
     rows, *inner = _places(form, folded)
     row = width * math.prod(inner)
     if row * rows <= BUDGET:
-        return cut(n, BUDGET // (row * rows)), form.out[0]
+        return cut(n, BUDGET // (row * rows), -(-ENOUGH // (row * rows))), form.out[0]
     return Examples(n, 1), fitting(form.out[0], row * rows, BUDGET)
 
 

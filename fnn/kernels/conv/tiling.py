@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from fnn.compiler import kept_until
+from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, divisor
 from fnn.kernels.conv.loops import AT_ONCE
 from fnn.kernels.conv.stretches import Stretches, fitting
@@ -25,6 +26,7 @@ from fnn.kernels.conv.views import by_itself
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = {OUTPUT: 12 * 2**20, WINDOW: 16 * 2**20}  # bytes of points; sums over few tiles are slow
 SHARE = 3 * 2**20  # bytes of points of each block, where several are made at once
+ENOUGH = 2**19  # bytes of points of a block: more are no faster, if some examples come twice then
 WORTH = 2**20  # bytes of points of all blocks: with fewer, XLA computes nothing at once
 NARROW = 256  # channels: products that read fewer are small
 ENTRIES = 2**13  # of a window: the products whose sum has at most so many are small
@@ -86,46 +88,52 @@ class Blocks(NamedTuple):
 
     Attributes:
         f: the filter of one stretch of rows.
-        steps: blocks.
+        examples: of all blocks.
         at_once: how many blocks are made at once.
         parts: of the outputs' channels, each made from all inputs; one, if there are more blocks.
-        arrays: ``(n, ...)`` as ``(blocks of examples, examples, ...)``.
     """
 
     f: Filter
-    steps: int
+    examples: Examples
     at_once: int
     parts: int
-    arrays: list[jax.Array]
+
+    @property
+    def steps(self) -> int:
+        """How many blocks there are."""
+        return self.examples.blocks * self.f.cut.parts
+
+    def place(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The place of a block among those of all examples, and its stretch of rows."""
+        parts = np.uint32(self.f.cut.parts)
+        return lax.div(step, parts), lax.rem(step, parts)
 
     def apart(self, y: jax.Array, *arrays: jax.Array) -> jax.Array:
         """What a block gives, apart from the arrays of a block that is made at the same time."""
         return kept_until(y, *arrays) if self.at_once > 1 else y
 
 
-def blocks(f: Filter, slot: str, c_in: int, c_out: int, *arrays: jax.Array) -> Blocks:
+def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
     """Cut the work of a map, so that a block has at most so many bytes of points.
 
     The rows of an example with more are cut into stretches, which begin with a tile.
     """
-    rows, n, tiled = f.form.out[0], len(arrays[0]), len(f.form.out) <= AXES
+    rows, n, tiled = f.form.out[0], len(x), len(f.form.out) <= AXES
     tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
-    point = arrays[0].dtype.itemsize * len(f.a)
+    point = x.dtype.itemsize * len(f.a)
     c_in *= math.prod(f.form.windows.size[:-AXES])
     if parts := _parts(slot, tiles * n, point, c_in, c_out):
-        return Blocks(f, 1, 1, parts, [a[None] for a in arrays])
+        return Blocks(f, Examples(n, n), 1, parts)
     one = point * tiles * (c_in + c_out)
     small = c_in * c_out <= ENTRIES if slot == WINDOW else c_in < NARROW
     several = tiled and small and one * n >= WORTH
     most, at_once = (SHARE, AT_ONCE) if several else (BLOCK[slot], 1)
-    examples = divisor(n // at_once if n % at_once == 0 else n, most // one)
-    arrays = tuple(a.reshape(-1, examples, *a.shape[1:]) for a in arrays)
+    examples = cut(n, min(most // one, -(-n // at_once)), -(-ENOUGH // one))
     if one > most:
         m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
         rows = min(rows, m * fitting(count, one, most))
-    cut = Stretches(f.form, rows)
-    steps = len(arrays[0]) * cut.parts
-    return Blocks(f._replace(cut=cut), steps, min(at_once, steps), 1, list(arrays))
+    f = f._replace(cut=Stretches(f.form, rows))
+    return Blocks(f, examples, min(at_once, examples.blocks * f.cut.parts), 1)
 
 
 def _parts(slot: str, tiles: int, point: int, c_in: int, c_out: int) -> int | None:

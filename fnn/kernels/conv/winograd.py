@@ -39,7 +39,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from fnn.compiler import only_after
 from fnn.dtypes import accumulator
@@ -53,8 +52,8 @@ from fnn.kernels.conv.form import (
     Map,
     by_device,
 )
-from fnn.kernels.conv.loops import beside, by_group, stacked, summed
-from fnn.kernels.conv.tiling import AXES, NARROW, Filter, blocks, filter_of, part_of
+from fnn.kernels.conv.loops import beside, by_group, summed
+from fnn.kernels.conv.tiling import AXES, NARROW, Blocks, Filter, blocks, filter_of, part_of
 from fnn.kernels.conv.views import by_itself, views
 from fnn.windows import Windows
 
@@ -81,15 +80,14 @@ def _tiles(
 ) -> jax.Array:
     """Block ``step`` of x, zero-padded: ``(prod(sizes), n, ..., *counts, c)``.
 
-    ``x`` is ``(blocks, n, ..., *spatial, c)``; ``read`` takes a stretch of its rows, and the axis
-    before the tiled ones is padded by ``before``. With a dilation, the phases follow each of the
-    counts. Channels come out before n if asked for.
+    ``read`` takes the block's examples, and a stretch of their rows. The axis before the tiled ones
+    is padded by ``before``. With a dilation, the phases follow each of the counts. Channels come
+    out before n if asked for.
     """
-    axes, stretches = len(sizes), np.uint32(f.cut.parts)
+    axes = len(sizes)
 
     def padded(x: jax.Array, step: jax.Array) -> jax.Array:
-        x = lax.dynamic_index_in_dim(x, lax.div(step, stretches), keepdims=False)
-        x = read(x, lax.rem(step, stretches))
+        x = read(x, step)
         long = [(count - 1) * m + size for count, m, size in zip(f.counts, f.m, sizes, strict=True)]
         tiled = zip(starts, long, f.phases, x.shape[-1 - axes : -1], strict=True)
         edges = (*before, *((lo, d * each - lo - i) for lo, each, d, i in tiled), (0, 0))
@@ -110,12 +108,17 @@ def _tiles(
     return x.reshape(-1, *x.shape[axes:])
 
 
-def _input_tiles(x: jax.Array, step: jax.Array, f: Filter) -> jax.Array:
+def _input_tiles(x: jax.Array, step: jax.Array, cut: Blocks) -> jax.Array:
     """Block ``step`` of x: ``(points, n, ..., *counts, c)``."""
-    win = f.form.windows
+    f, win = cut.f, cut.f.form.windows
+
+    def read(x: jax.Array, step: jax.Array) -> jax.Array:
+        block, stretch = cut.place(step)
+        return f.cut.inputs(cut.examples.of(x, block), stretch)
+
     sizes = tuple(m + k - 1 for m, k in zip(f.m, win.size[-AXES:], strict=True))
     starts = tuple(lo for lo, _ in win.padding[-AXES:])
-    return _tiles(x, step, f, f.cut.inputs, sizes, starts, win.padding[:-AXES])
+    return _tiles(x, step, f, read, sizes, starts, win.padding[:-AXES])
 
 
 def _input_points(tiles: jax.Array, f: Filter) -> jax.Array:
@@ -136,9 +139,15 @@ def _window_points(g: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
     return points.reshape(len(points), -1, w.shape[-1])
 
 
-def _output_tiles(y: jax.Array, step: jax.Array, f: Filter) -> jax.Array:
+def _output_tiles(y: jax.Array, step: jax.Array, cut: Blocks) -> jax.Array:
     """Block ``step`` of y: ``(outputs of a tile, n, ..., *counts, c_out)``, or c_out before n."""
-    return _tiles(y, step, f, f.cut.outputs, f.m, (0,) * len(f.m), channels_first=BY_ROWS)
+    f = cut.f
+
+    def read(y: jax.Array, step: jax.Array) -> jax.Array:
+        block, stretch = cut.place(step)
+        return f.cut.outputs(cut.examples.new(y, block), stretch)
+
+    return _tiles(y, step, f, read, f.m, (0,) * len(f.m), channels_first=BY_ROWS)
 
 
 def _output_points(tiles: jax.Array, f: Filter) -> jax.Array:
@@ -183,9 +192,9 @@ def _through(
     ``product(w)`` multiplies points by those of a window, whose outputs are along ``axis``.
     """
     cut = blocks(f, OUTPUT, x.shape[-1], w.shape[axis], x)
-    f, (x,) = cut.f, cut.arrays
+    f = cut.f
     if cut.parts > 1:
-        points = _input_points(_input_tiles(x, jnp.uint32(0), f), f)
+        points = _input_points(_input_tiles(x, jnp.uint32(0), cut), f)
 
         def part(place: jax.Array) -> jax.Array:
             return _output_of(product(part_of(w, place, cut.parts, axis, f))(points), f)
@@ -194,12 +203,12 @@ def _through(
     multiply = product(w)
 
     def block(step: jax.Array) -> jax.Array:
-        tiles = _input_tiles(x, step, f)
+        tiles = _input_tiles(x, step, cut)
         points = _input_points(tiles, f)
         return cut.apart(_output_of(multiply(points), f), tiles, points)
 
-    y = stacked(block, cut.steps, x, w, at_once=cut.at_once)
-    return f.cut.joined(y.reshape(-1, *f.form.out, w.shape[axis]))
+    total = len(x) * f.cut.parts
+    return f.cut.joined(beside(block, cut.steps, 0, x, w, at_once=cut.at_once, total=total))
 
 
 def _output(x: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
@@ -236,20 +245,20 @@ def _product(xs: jax.Array, ys: jax.Array) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, f: Filter) -> jax.Array:
-    cut = blocks(f, WINDOW, x.shape[-1], y.shape[-1], x, y)
-    f, (x, y) = cut.f, cut.arrays
+    cut = blocks(f, WINDOW, x.shape[-1], y.shape[-1], x)
+    f = cut.f
     if cut.parts > 1:
-        points = _input_points(_input_tiles(x, jnp.uint32(0), f), f)
+        points = _input_points(_input_tiles(x, jnp.uint32(0), cut), f)
 
         def part(place: jax.Array) -> jax.Array:
             some = part_of(y, place, cut.parts, -1, f)
-            ys = _output_points(_output_tiles(some, jnp.uint32(0), f), f)
+            ys = _output_points(_output_tiles(some, jnp.uint32(0), cut), f)
             return _window_of(_product(points, ys), f)
 
         return beside(part, cut.parts, -1, y, x)
 
     def block(step: jax.Array) -> jax.Array:
-        x_tiles, y_tiles = _input_tiles(x, step, f), _output_tiles(y, step, f)
+        x_tiles, y_tiles = _input_tiles(x, step, cut), _output_tiles(y, step, cut)
         xs, ys = _input_points(x_tiles, f), _output_points(y_tiles, f)
         return cut.apart(_product(xs, ys), x_tiles, y_tiles, xs, ys)
 
