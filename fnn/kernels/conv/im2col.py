@@ -15,6 +15,8 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   where the sum is small and has few columns, ``y^T @ patches`` is the faster, and its transpose is
   ``dw``. So it is with a stride along the last axis: y is smaller than the input, and is transposed
   instead of it. With few channels that takes longer, and is not done.
+- Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
+  product gets columns of zeros, where these are few.
 - Joined groups. Groups of few channels share one product of at least `LANES` channels, whose matrix
   is zero between them: that wastes arithmetic, but a product of four columns wastes more.
 """
@@ -41,6 +43,7 @@ from fnn.kernels.conv.views import by_itself, runs, taps
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 ENOUGH = 2 * 2**20  # bytes of both factors in a block
 LANES = 16
+MORE = {True: 4 / 3, False: 1.1}  # the columns that zeros may make of one, by whether they are few
 FEW, NEAR = 3 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -245,6 +248,18 @@ def _matrices(w: jax.Array, walk: _Walk) -> jax.Array:
     return w.reshape(chunks, -1, o)
 
 
+def filled(columns: int) -> int:
+    """How many columns a product gets instead of so many, to have whole vectors or halves.
+
+    >>> from fnn.kernels.conv.im2col import filled
+    >>> [filled(columns) for columns in (3, 7, 13, 16, 17, 20, 30, 39, 50, 90)]
+    [3, 8, 16, 16, 17, 24, 32, 40, 50, 96]
+    """
+    whole = (-(-columns // lanes) * lanes for lanes in (LANES, LANES // 2))
+    most = MORE[columns < 2 * LANES] * columns
+    return next((size for size in whole if size < most), columns)
+
+
 def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
     """``(*window, c, c_out)`` to ``(chunks, *window, joined c, joined c_out/g)``, else zero."""
     window, c, each = w.shape[:-2], w.shape[-2], w.shape[-1] // groups
@@ -258,13 +273,15 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     total = accumulator(x.dtype)
     walk = _walk(x, w.shape[-1], form, OUTPUT)
     matrices, parts = _matrices(w, walk), walk.stretches.parts
+    columns = matrices.shape[-1]
+    matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, filled(columns) - columns)))
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
         matrix = lax.dynamic_index_in_dim(matrices, chunk, keepdims=False)
 
         def block(step: jax.Array) -> jax.Array:
             step += chunk * np.uint32(walk.steps)
-            y = jnp.dot(_patches(x, step, walk), matrix, preferred_element_type=total)
+            y = jnp.dot(_patches(x, step, walk), matrix, preferred_element_type=total)[:, :columns]
             y = _unfolded(y, walk) if walk.folded else y
             return y.astype(x.dtype).reshape(-1, *walk.form.out, w.shape[-1] // walk.chunks)
 

@@ -94,6 +94,22 @@ def test_a_stride_over_many_channels_gives_the_same(
     agree(IM2COL, form, 64, 1e-5)
 
 
+@pytest.mark.parametrize(
+    ("stride", "groups", "c", "product"),
+    [(2, 1, 13, "24x16"), (1, 1, 13, "84x40"), (2, 3, 45, "24x16")],
+)
+def test_the_output_is_a_product_of_whole_vectors(
+    stride: int, groups: int, c: int, product: str
+) -> None:
+    """Of 13 or 15 columns, folded of 39, and some of zeros, which the output leaves out."""
+    form = Form((6, 7), resolve("test", (6, 7), (3, 3), stride, "SAME", 1), groups, "cpu")
+    shapes = (2, 6, 7, c), (3, 3, c // groups, c)
+    arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    program = jax.jit(lambda x, w: IM2COL.output(x, w, form)).lower(*arrays).as_text()
+    assert f"-> tensor<{product}xf32>" in program
+    agree(IM2COL, form, c, 1e-5)
+
+
 @pytest.mark.parametrize("worth", [0, 2**30], ids=["two at once", "one by one"])
 @pytest.mark.parametrize("kernel", [WINOGRAD2, WINOGRAD4])
 @pytest.mark.parametrize(
