@@ -29,7 +29,7 @@ from fnn.kernels.conv.loops import AT_ONCE, beside, by_group
 from fnn.kernels.conv.views import by_itself
 
 BUDGET = 4 * 2**20  # bytes of shares
-ENOUGH = 2**19  # bytes of them in a block
+ENOUGH = 2**19  # bytes of them in a block: no more, if some examples would come twice
 WHOLE = 4  # budgets that one example may take before its rows are cut
 TERMS, DEPTHWISE_TERMS = 32, 9  # added in one loop, which then still compiles and runs fast
 

@@ -49,16 +49,19 @@ class Examples(NamedTuple):
         return jnp.where(places >= last * np.uint32(again), some, jnp.zeros((), a.dtype))
 
 
-def cut(n: int, most: int, enough: int | None = None) -> Examples:
+def cut(n: int, most: int, enough: int, at_once: int = 1) -> Examples:
     """Cut n examples into blocks of at most so many, or of one.
 
-    Blocks that divide n are preferred, if they are of ``enough``, half the most if not given.
+    Their number is a multiple of ``at_once``, where it can be. Blocks that divide n are preferred,
+    if they have half the most, or ``enough``.
 
     >>> from fnn.kernels.conv.examples import cut
-    >>> cut(12, 8).each, cut(13, 8).each, cut(13, 8, 1).each, cut(13, 0).each
+    >>> cut(12, 8, 8).each, cut(13, 8, 8).each, cut(13, 8, 1).each, cut(13, 0, 1).each
     (6, 7, 1, 1)
+    >>> cut(12, 5, 5).blocks, cut(12, 5, 5, 2).blocks
+    (3, 4)
     """
-    most = max(1, min(n, most))
-    even = divisor(n, most)
-    fits = 2 * even >= most or (enough is not None and even >= enough)
-    return Examples(n, even if fits else -(-n // -(-n // most)))
+    most = max(1, min(most, -(-n // at_once)))
+    even = divisor(n // at_once if n % at_once == 0 else n, most)
+    count = at_once * -(-n // (at_once * most))
+    return Examples(n, even if even >= min(enough, most / 2) else -(-n // count))

@@ -41,7 +41,7 @@ from fnn.kernels.conv.stretches import Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
-ENOUGH = 2 * 2**20  # bytes of both factors in a block
+ENOUGH = 2 * 2**20  # bytes of both: no more, if some examples would come twice
 LANES = 16
 MORE = {True: 4 / 3, False: 1.1}  # the columns that zeros may make of one, by whether they are few
 FEW, NEAR = 3 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
@@ -69,9 +69,8 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
     win, last, taps = form.windows, form.windows.size[-1], math.prod(form.windows.size)
     joined = divisor(form.groups, -(-LANES * form.groups // c_in))
     if taps == 1:
-        return Blocks(
-            Examples(n, n), form.out[0], joined, False
-        )  # patches are no larger than the input
+        # Patches are no larger than the input.
+        return Blocks(Examples(n, n), form.out[0], joined, False)
     inputs, outputs = (c // form.groups * joined for c in (c_in, c_out))
     plain, folded = taps * inputs + outputs, taps // last * inputs + last * outputs  # columns
     if win.stride[-1] == 1 < last and folded <= FOLD[slot] * plain:

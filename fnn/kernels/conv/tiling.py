@@ -26,7 +26,7 @@ from fnn.kernels.conv.views import by_itself
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = {OUTPUT: 12 * 2**20, WINDOW: 16 * 2**20}  # bytes of points; sums over few tiles are slow
 SHARE = 3 * 2**20  # bytes of points of each block, where several are made at once
-ENOUGH = 2**19  # bytes of points of a block: more are no faster, if some examples come twice then
+ENOUGH = 2**19  # bytes of points of a block: no more, if some examples would come twice
 WORTH = 2**20  # bytes of points of all blocks: with fewer, XLA computes nothing at once
 NARROW = 256  # channels: products that read fewer are small
 ENTRIES = 2**13  # of a window: the products whose sum has at most so many are small
@@ -128,7 +128,7 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
     small = c_in * c_out <= ENTRIES if slot == WINDOW else c_in < NARROW
     several = tiled and small and one * n >= WORTH
     most, at_once = (SHARE, AT_ONCE) if several else (BLOCK[slot], 1)
-    examples = cut(n, min(most // one, -(-n // at_once)), -(-ENOUGH // one))
+    examples = cut(n, most // one, -(-ENOUGH // one), at_once)
     if one > most:
         m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
         rows = min(rows, m * fitting(count, one, most))

@@ -16,23 +16,29 @@ from tests.kernels.conv.test_blocks import agree
 
 
 @pytest.mark.parametrize(
-    ("n", "most", "enough", "each"),
+    ("n", "most", "enough", "at_once", "each"),
     [
-        (12, 8, None, 6),
-        (13, 8, None, 7),
-        (15, 9, None, 5),
-        (15, 14, None, 8),
-        (13, 8, 1, 1),
-        (15, 14, 4, 5),
-        (15, 14, 6, 8),
-        (3, 8, 4, 3),
-        (13, 0, 1, 1),
+        (12, 8, 8, 1, 6),
+        (13, 8, 8, 1, 7),
+        (15, 9, 9, 1, 5),
+        (15, 14, 14, 1, 8),
+        (13, 8, 1, 1, 1),
+        (15, 14, 4, 1, 5),
+        (15, 14, 6, 1, 8),
+        (3, 8, 4, 1, 3),
+        (13, 0, 1, 1, 1),
+        (12, 5, 5, 1, 4),
+        (12, 5, 5, 2, 3),
+        (14, 5, 5, 2, 4),
+        (53, 25, 25, 2, 14),
+        (5, 8, 2, 2, 3),
+        (3, 8, 1, 2, 1),
     ],
 )
 def test_blocks_divide_the_examples_unless_they_are_small(
-    n: int, most: int, enough: int | None, each: int
+    n: int, most: int, enough: int, at_once: int, each: int
 ) -> None:
-    assert cut(n, most, enough) == Examples(n, each)
+    assert cut(n, most, enough, at_once) == Examples(n, each)
 
 
 @pytest.mark.parametrize(("n", "each"), [(6, 6), (6, 3), (7, 4), (7, 3), (5, 4)])
@@ -91,7 +97,7 @@ def test_a_prime_number_of_examples_is_a_few_blocks() -> None:
     small = Form((12, 12), resolve("test", (12, 12), (3, 3), 1, "SAME", 1), 1, "cpu")
     for slot in (OUTPUT, WINDOW):
         found = tiling.blocks(tiling.filter_of(small, 6), slot, 48, 48, jnp.zeros((53, 12, 12, 48)))
-        assert (found.examples.each, found.at_once) == (18, 2)
+        assert (found.examples.each, found.at_once) == (14, 2)
     strided = Form((12, 12), resolve("test", (12, 12), (3, 3), 2, "SAME", 1), 1, "cpu")
     y, w = jnp.zeros((53, 6, 6, 64)), jnp.zeros((3, 3, 64, 64))
     assert col2im.blocks(y, w, strided)[0] == Examples(53, 27)
