@@ -43,7 +43,6 @@ from fnn.kernels.conv.views import by_itself, runs, taps
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 ENOUGH = 2 * 2**20  # bytes of both: no more, if some examples would come twice
 LANES = 16
-MORE = {True: 4 / 3, False: 1.1}  # the columns that zeros may make of one, by whether they are few
 FEW, NEAR = 3 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -247,16 +246,21 @@ def _matrices(w: jax.Array, walk: _Walk) -> jax.Array:
     return w.reshape(chunks, -1, o)
 
 
-def filled(columns: int) -> int:
+def filled(columns: int, again: bool) -> int:
     """How many columns a product gets instead of so many, to have whole vectors or halves.
 
+    Where it is not read ``again`` in any case, it must be to leave some out. Many columns do not
+    gain so much.
+
     >>> from fnn.kernels.conv.im2col import filled
-    >>> [filled(columns) for columns in (3, 7, 13, 16, 17, 20, 30, 39, 50, 90)]
+    >>> [filled(columns, True) for columns in (3, 7, 13, 16, 17, 20, 30, 39, 50, 90)]
     [3, 8, 16, 16, 17, 24, 32, 40, 50, 96]
+    >>> filled(13, False), filled(90, False)
+    (16, 90)
     """
     whole = (-(-columns // lanes) * lanes for lanes in (LANES, LANES // 2))
-    most = MORE[columns < 2 * LANES] * columns
-    return next((size for size in whole if size < most), columns)
+    most = 4 / 3 if columns < 2 * LANES else 1.1 if again else 1
+    return next((size for size in whole if size < most * columns), columns)
 
 
 def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
@@ -273,7 +277,8 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     walk = _walk(x, w.shape[-1], form, OUTPUT)
     matrices, parts = _matrices(w, walk), walk.stretches.parts
     columns = matrices.shape[-1]
-    matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, filled(columns) - columns)))
+    wide = filled(columns, walk.folded or walk.chunks * walk.steps > 1)
+    matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, wide - columns)))
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
         matrix = lax.dynamic_index_in_dim(matrices, chunk, keepdims=False)

@@ -96,12 +96,21 @@ def test_a_stride_over_many_channels_gives_the_same(
 
 @pytest.mark.parametrize(
     ("stride", "groups", "c", "product"),
-    [(2, 1, 13, "24x16"), (1, 1, 13, "84x40"), (2, 3, 45, "24x16")],
+    [
+        (2, 1, 13, "24x16"),
+        (1, 1, 13, "84x40"),
+        (2, 3, 45, "24x16"),
+        (2, 1, 45, "24x45"),
+        (2, 3, 3 * 45, "24x48"),
+    ],
 )
 def test_the_output_is_a_product_of_whole_vectors(
     stride: int, groups: int, c: int, product: str
 ) -> None:
-    """Of 13 or 15 columns, folded of 39, and some of zeros, which the output leaves out."""
+    """Of 13, 15 or folded 39 columns, and some of zeros, which the output leaves out.
+
+    Of 45 columns only if that needs no copy of its own, as where groups are joined in a loop.
+    """
     form = Form((6, 7), resolve("test", (6, 7), (3, 3), stride, "SAME", 1), groups, "cpu")
     shapes = (2, 6, 7, c), (3, 3, c // groups, c)
     arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
