@@ -98,8 +98,8 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form that minimal filtering may be the fastest for, None for all others.
 
-    The window must be small, without a stride, and lead through many channels, in each group more
-    than in one alone, and only in a plane it may be dilated.
+    The window must be small, without a stride, and lead through many channels, of each group; where
+    there are several groups, through more. Only in a plane it may be dilated.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
     small = all(1 < k <= SMALL for k in win.size[-2:]) and win.stride == ones

@@ -12,8 +12,8 @@ and tiles are made of one phase each. What keeps it fast:
 
 - Both axes are transformed by one product with the Kronecker product of their matrices. That is
   more arithmetic than one axis after the other, but at the speed of a matrix product.
-- Few points exist at a time: the loop goes over blocks of examples, or stretches of their rows, or
-  parts of a large window (`fnn/kernels/conv/tiling.py`).
+- Few points exist at a time: a loop goes over the groups, and one over blocks of examples, or
+  stretches of their rows, or parts of a large window (`fnn/kernels/conv/tiling.py`).
 - Two blocks are made at once where XLA computes a block's products, one after the other, on one
   core.
 
