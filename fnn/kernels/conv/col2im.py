@@ -29,7 +29,7 @@ from fnn.kernels.conv.loops import AT_ONCE, beside, by_group
 from fnn.kernels.conv.views import by_itself
 
 BUDGET = 4 * 2**20  # bytes of shares
-ENOUGH = 2**19  # bytes of them in a block: no more, if some examples would come twice
+ENOUGH = 2**19  # bytes: with so many, a block that divides the examples is not too small
 WHOLE = 4  # budgets that one example may take before its rows are cut
 TERMS, DEPTHWISE_TERMS = 32, 9  # added in one loop, which then still compiles and runs fast
 
@@ -70,7 +70,7 @@ def _of_group(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def blocks(y: jax.Array, w: jax.Array, form: Form) -> tuple[Examples, int]:
-    """How many examples and rows of places a block takes: one example, where its rows are cut."""
+    """How the examples are cut, and the rows of places in a block; where rows are cut, of one."""
     shares = math.prod((*form.out, *w.shape[:-1]))
     one, rows = shares * jnp.dtype(accumulator(y.dtype)).itemsize, _places(form)[0]
     if one <= WHOLE * BUDGET:

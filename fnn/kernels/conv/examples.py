@@ -53,7 +53,7 @@ def cut(n: int, most: int, enough: int, at_once: int = 1) -> Examples:
     """Cut n examples into blocks of at most so many, or of one.
 
     Their number is a multiple of ``at_once``, where it can be. Blocks that divide n are preferred,
-    if they have half the most, or ``enough``.
+    if they hold half of ``most``, or ``enough``.
 
     >>> from fnn.kernels.conv.examples import cut
     >>> cut(12, 8, 8).each, cut(13, 8, 8).each, cut(13, 8, 1).each, cut(13, 0, 1).each

@@ -16,7 +16,7 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   ``dw``. So it is with a stride along the last axis: y is smaller than the input, and is transposed
   instead of it. With few channels that takes longer, and is not done.
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
-  product gets columns of zeros, where these are few.
+  product gets columns of zeros, where few are enough.
 - Joined groups. Groups of few channels share one product of at least `LANES` channels, whose matrix
   is zero between them: that wastes arithmetic, but a product of four columns wastes more.
 """
@@ -37,11 +37,11 @@ from fnn.kernels.conv.col2im import applies, col2im
 from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor
 from fnn.kernels.conv.loops import beside, stacked, summed
-from fnn.kernels.conv.stretches import Stretches, fitting
+from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
-ENOUGH = 2 * 2**20  # bytes of both: no more, if some examples would come twice
+ENOUGH = 2 * 2**20  # bytes: with so many, a block that divides the examples is not too small
 LANES = 16
 FEW, NEAR = 3 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
@@ -51,7 +51,7 @@ class Blocks(NamedTuple):
     """How one convolution is cut.
 
     Attributes:
-        examples: of all blocks.
+        examples: how they are cut.
         rows: of output in a block.
         joined: groups in one product.
         folded: whether the last axis' taps are columns of the product, not patches.
@@ -99,27 +99,29 @@ class _Walk(NamedTuple):
     """The loop over blocks.
 
     Attributes:
-        stretches: how the rows of an example are cut.
-        form: of one stretch of them.
+        pieces: the blocks of one chunk.
         chunks: products that each block takes, one per `joined` groups.
-        examples, joined, folded: as in `Blocks`.
+        joined, folded: as in `Blocks`.
         turned: whether the product of the window gradient has the cotangent on the left.
         copied: whether the cotangent is then transposed before the product.
     """
 
-    stretches: Stretches
-    form: Form
+    pieces: Pieces
     chunks: int
-    examples: Examples
     joined: int
     folded: bool
     turned: bool
     copied: bool
 
     @property
-    def steps(self) -> int:
-        """Blocks of one chunk."""
-        return self.examples.blocks * self.stretches.parts
+    def form(self) -> Form:
+        """The form of one stretch of rows."""
+        return self.pieces.stretches.form
+
+    @property
+    def rows(self) -> int:
+        """The rows of a block's patches."""
+        return self.pieces.examples.each * math.prod(self.places)
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -138,41 +140,37 @@ class _Walk(NamedTuple):
 
     def chunk(self, step: jax.Array) -> jax.Array:
         """The chunk that a step belongs to."""
-        return lax.div(step, np.uint32(self.steps))
+        return lax.div(step, np.uint32(self.pieces.steps))
 
     def inputs(self, x: jax.Array, step: jax.Array) -> jax.Array:
         """Block ``step`` of the input."""
-        return self.stretches.inputs(self.examples.of(*self._whole(x, step)), self._stretch(step))
+        return self.pieces.inputs(*self._of_chunk(x, step))
 
     def outputs(self, y: jax.Array, step: jax.Array) -> jax.Array:
-        """Block ``step`` of the cotangent, to be summed."""
-        return self.stretches.outputs(self.examples.new(*self._whole(y, step)), self._stretch(step))
+        """Block ``step`` of the cotangent."""
+        return self.pieces.outputs(*self._of_chunk(y, step))
 
-    def _stretch(self, step: jax.Array) -> jax.Array:
-        return lax.rem(step, np.uint32(self.stretches.parts))
-
-    def _whole(self, a: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The channels of a chunk, and the place of the block among those of all examples."""
-        block = lax.div(lax.rem(step, np.uint32(self.steps)), np.uint32(self.stretches.parts))
+    def _of_chunk(self, a: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The channels of the chunk that a step belongs to, and the step among those of it."""
         if self.chunks == 1:
-            return a, block
+            return a, step
         width = a.shape[-1] // self.chunks
         first = self.chunk(step) * np.uint32(width)
-        return lax.dynamic_slice_in_dim(a, first, width, a.ndim - 1), block
+        part = lax.dynamic_slice_in_dim(a, first, width, a.ndim - 1)
+        return part, lax.rem(step, np.uint32(self.pieces.steps))
 
 
 def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     size = blocks(len(x), x.shape[-1], c_out, form, x.dtype.itemsize, slot)
-    stretches, chunks = Stretches(form, size.rows), form.groups // size.joined
+    pieces = Pieces(size.examples, Stretches(form, size.rows))
+    chunks = form.groups // size.joined
     last = form.windows.size[-1] if size.folded else 1
     channels, taps = x.shape[-1] // chunks, math.prod(form.windows.size) // last
     rows, columns = taps * channels, last * c_out // chunks
     small = columns <= min(rows, FEW) and rows * columns <= NEAR
     across = form.groups > 1 or small
     copied = not across and form.windows.stride[-1] > 1 < taps and channels > LANES
-    turned = across or copied
-    pieces = (chunks, size.examples, size.joined, size.folded)
-    return _Walk(stretches, stretches.form, *pieces, turned, copied)
+    return _Walk(pieces, chunks, size.joined, size.folded, across or copied, copied)
 
 
 def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:
@@ -202,7 +200,7 @@ def _patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
         return x.reshape(-1, *x.shape[2:])  # or the compiler leaves the taps outermost
 
     x = walk.by_itself(seen)(walk.by_itself(padded)(x, step))
-    return x.reshape(walk.examples.each * math.prod(walk.places), -1)
+    return x.reshape(walk.rows, -1)
 
 
 def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
@@ -223,7 +221,7 @@ def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array
         return x
 
     def flat(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, walk.examples.each * math.prod(walk.places))
+        return x.reshape(-1, walk.rows)
 
     if single:  # Merged with what gives x, a transpose takes up to seven times as long.
         return by_itself(lambda x, step: flat(seen(padded(x, step))), form)(x, step)
@@ -247,10 +245,10 @@ def _matrices(w: jax.Array, walk: _Walk) -> jax.Array:
 
 
 def filled(columns: int, again: bool) -> int:
-    """How many columns a product gets instead of so many, to have whole vectors or halves.
+    """How many columns a product of so many gets, with zeros, to fill its vectors or half-vectors.
 
-    Where it is not read ``again`` in any case, it must be to leave some out. Many columns do not
-    gain so much.
+    To leave the zeros out is a copy, unless the product is read ``again`` anyway. Of many columns,
+    which gain less, it costs more than it gains.
 
     >>> from fnn.kernels.conv.im2col import filled
     >>> [filled(columns, True) for columns in (3, 7, 13, 16, 17, 20, 30, 39, 50, 90)]
@@ -275,29 +273,29 @@ def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     total = accumulator(x.dtype)
     walk = _walk(x, w.shape[-1], form, OUTPUT)
-    matrices, parts = _matrices(w, walk), walk.stretches.parts
+    matrices, steps, stretches = _matrices(w, walk), walk.pieces.steps, walk.pieces.stretches
     columns = matrices.shape[-1]
-    wide = filled(columns, walk.folded or walk.chunks * walk.steps > 1)
+    wide = filled(columns, walk.folded or walk.chunks * steps > 1)
     matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, wide - columns)))
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
         matrix = lax.dynamic_index_in_dim(matrices, chunk, keepdims=False)
 
         def block(step: jax.Array) -> jax.Array:
-            step += chunk * np.uint32(walk.steps)
+            step += chunk * np.uint32(steps)
             y = jnp.dot(_patches(x, step, walk), matrix, preferred_element_type=total)[:, :columns]
             y = _unfolded(y, walk) if walk.folded else y
             return y.astype(x.dtype).reshape(-1, *walk.form.out, w.shape[-1] // walk.chunks)
 
-        return beside(block, walk.steps, 0, x, w, total=len(x) * parts)
+        return beside(block, steps, 0, x, w, total=len(x) * stretches.parts)
 
     y = jnp.moveaxis(stacked(of_chunk, walk.chunks, x, w), 0, -2)
-    return walk.stretches.joined(y.reshape(-1, *walk.form.out, w.shape[-1]))
+    return stretches.joined(y.reshape(-1, *walk.form.out, w.shape[-1]))
 
 
 def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
     """``(n * prod(places), last * o)`` to ``(n, *out, o)``: the sum of what the last taps give."""
-    y = y.reshape(walk.examples.each, *walk.places, len(walk.moves), -1)
+    y = y.reshape(-1, *walk.places, len(walk.moves), y.shape[-1] // len(walk.moves))
     out = walk.form.out[-1]
     shares = [_shift(y[..., k, :], up, out) for k, up in enumerate(walk.moves)]
     return functools.reduce(jnp.add, shares)
@@ -308,10 +306,10 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
         def block(step: jax.Array) -> jax.Array:
-            step += chunk * np.uint32(walk.steps)
+            step += chunk * np.uint32(walk.pieces.steps)
             return _block_product(x, walk.outputs(y, step), step, walk)
 
-        return summed(block, walk.steps, y, x)
+        return summed(block, walk.pieces.steps, y, x)
 
     return _window_of(stacked(of_chunk, walk.chunks, y, x), walk)
 
@@ -321,7 +319,7 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
     total = accumulator(x.dtype)
     if walk.folded:
         y = jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
-    y = y.reshape(walk.examples.each * math.prod(walk.places), -1)
+    y = y.reshape(walk.rows, -1)
     if not walk.turned:
         return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
     patches = _patches(x, step, walk)

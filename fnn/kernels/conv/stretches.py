@@ -1,6 +1,7 @@
 """Stretches: the rows of an example that is too large for a block are read a part at a time.
 
-A stretch of outputs needs the inputs that its windows cover, so stretches of inputs overlap.
+A stretch of outputs needs the inputs that its windows cover, so stretches of inputs overlap. The
+blocks of a loop are some examples each, or a stretch of the rows of one.
 """
 
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.kernels.conv.examples import Examples
 from fnn.kernels.conv.form import Form, divisor
 
 
@@ -77,3 +79,34 @@ class Stretches(NamedTuple):
         edges[1] = (low, (self.parts - 1) * step + size - low - x.shape[1], 0)
         x = lax.pad(x, jnp.zeros((), x.dtype), edges)
         return lax.dynamic_slice_in_dim(x, place * np.uint32(step), size, 1)
+
+
+class Pieces(NamedTuple):
+    """The blocks of a loop.
+
+    Attributes:
+        examples: how they are cut.
+        stretches: how the rows of each are cut.
+    """
+
+    examples: Examples
+    stretches: Stretches
+
+    @property
+    def steps(self) -> int:
+        """How many blocks there are."""
+        return self.examples.blocks * self.stretches.parts
+
+    def inputs(self, x: jax.Array, step: jax.Array) -> jax.Array:
+        """What block ``step`` sees of x."""
+        block, stretch = self._place(step)
+        return self.stretches.inputs(self.examples.of(x, block), stretch)
+
+    def outputs(self, y: jax.Array, step: jax.Array) -> jax.Array:
+        """Those of y that belong to block ``step``, to be summed: none comes twice."""
+        block, stretch = self._place(step)
+        return self.stretches.outputs(self.examples.new(y, block), stretch)
+
+    def _place(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        parts = np.uint32(self.stretches.parts)
+        return lax.div(step, parts), lax.rem(step, parts)

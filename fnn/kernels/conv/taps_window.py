@@ -17,9 +17,10 @@ from jax import lax
 
 from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
+from fnn.kernels.conv.examples import Examples
 from fnn.kernels.conv.form import Form, divisor, is_known
 from fnn.kernels.conv.loops import summed
-from fnn.kernels.conv.stretches import Stretches, fitting
+from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.views import by_itself, padded, shifted, views
 
 UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
@@ -96,15 +97,12 @@ def _product(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
 def of_few_channels(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     """`by_examples` for groups of few channels: by blocks of examples, or of the rows of one."""
     examples, rows = _cut(x, y, form)
-    cut = Stretches(form, rows)
-    parts = np.uint32(cut.parts)
+    pieces = Pieces(Examples(x.shape[0], examples), Stretches(form, rows))
 
     def block(step: jax.Array) -> jax.Array:
-        first, stretch = lax.div(step, parts) * np.uint32(examples), lax.rem(step, parts)
-        some_x, some_y = (lax.dynamic_slice_in_dim(a, first, examples, 0) for a in (x, y))
-        return _of_block(cut.inputs(some_x, stretch), cut.outputs(some_y, stretch), cut.form)
+        return _of_block(pieces.inputs(x, step), pieces.outputs(y, step), pieces.stretches.form)
 
-    return summed(block, x.shape[0] // examples * cut.parts, y, x)
+    return summed(block, pieces.steps, y, x)
 
 
 def _cut(x: jax.Array, y: jax.Array, form: Form) -> tuple[int, int]:

@@ -19,14 +19,14 @@ from fnn.compiler import kept_until
 from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, divisor
 from fnn.kernels.conv.loops import AT_ONCE
-from fnn.kernels.conv.stretches import Stretches, fitting
+from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.transforms import transforms
 from fnn.kernels.conv.views import by_itself
 
 AXES = 2  # the last ones are filtered minimally; the taps of an axis before them count as channels
 BLOCK = {OUTPUT: 12 * 2**20, WINDOW: 16 * 2**20}  # bytes of points; sums over few tiles are slow
 SHARE = 3 * 2**20  # bytes of points of each block, where several are made at once
-ENOUGH = 2**19  # bytes of points of a block: no more, if some examples would come twice
+ENOUGH = 2**19  # bytes of points: with so many, a block that divides the examples is not too small
 WORTH = 2**20  # bytes of points of all blocks: with fewer, XLA computes nothing at once
 NARROW = 256  # channels: products that read fewer are small
 ENTRIES = 2**13  # of a window: the products whose sum has at most so many are small
@@ -88,7 +88,7 @@ class Blocks(NamedTuple):
 
     Attributes:
         f: the filter of one stretch of rows.
-        examples: of all blocks.
+        examples: how they are cut.
         at_once: how many blocks are made at once.
         parts: of the outputs' channels, each made from all inputs; one, if there are more blocks.
     """
@@ -99,14 +99,9 @@ class Blocks(NamedTuple):
     parts: int
 
     @property
-    def steps(self) -> int:
-        """How many blocks there are."""
-        return self.examples.blocks * self.f.cut.parts
-
-    def place(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The place of a block among those of all examples, and its stretch of rows."""
-        parts = np.uint32(self.f.cut.parts)
-        return lax.div(step, parts), lax.rem(step, parts)
+    def pieces(self) -> Pieces:
+        """The blocks."""
+        return Pieces(self.examples, self.f.cut)
 
     def apart(self, y: jax.Array, *arrays: jax.Array) -> jax.Array:
         """What a block gives, apart from the arrays of a block that is made at the same time."""
@@ -132,8 +127,8 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
     if one > most:
         m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
         rows = min(rows, m * fitting(count, one, most))
-    f = f._replace(cut=Stretches(f.form, rows))
-    return Blocks(f, examples, min(at_once, examples.blocks * f.cut.parts), 1)
+    pieces = Pieces(examples, Stretches(f.form, rows))
+    return Blocks(f._replace(cut=pieces.stretches), examples, min(at_once, pieces.steps), 1)
 
 
 def _parts(slot: str, tiles: int, point: int, c_in: int, c_out: int) -> int | None:

@@ -80,8 +80,8 @@ def _tiles(
 ) -> jax.Array:
     """Block ``step`` of x, zero-padded: ``(prod(sizes), n, ..., *counts, c)``.
 
-    ``read`` takes the block's examples, and a stretch of their rows. The axis before the tiled ones
-    is padded by ``before``. With a dilation, the phases follow each of the counts. Channels come
+    ``read(x, step)`` is what the block reads. The axis before the tiled ones is padded by
+    ``before``. With a dilation, the phases follow each of the counts. Channels come
     out before n if asked for.
     """
     axes = len(sizes)
@@ -111,14 +111,9 @@ def _tiles(
 def _input_tiles(x: jax.Array, step: jax.Array, cut: Blocks) -> jax.Array:
     """Block ``step`` of x: ``(points, n, ..., *counts, c)``."""
     f, win = cut.f, cut.f.form.windows
-
-    def read(x: jax.Array, step: jax.Array) -> jax.Array:
-        block, stretch = cut.place(step)
-        return f.cut.inputs(cut.examples.of(x, block), stretch)
-
     sizes = tuple(m + k - 1 for m, k in zip(f.m, win.size[-AXES:], strict=True))
     starts = tuple(lo for lo, _ in win.padding[-AXES:])
-    return _tiles(x, step, f, read, sizes, starts, win.padding[:-AXES])
+    return _tiles(x, step, f, cut.pieces.inputs, sizes, starts, win.padding[:-AXES])
 
 
 def _input_points(tiles: jax.Array, f: Filter) -> jax.Array:
@@ -141,13 +136,8 @@ def _window_points(g: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
 
 def _output_tiles(y: jax.Array, step: jax.Array, cut: Blocks) -> jax.Array:
     """Block ``step`` of y: ``(outputs of a tile, n, ..., *counts, c_out)``, or c_out before n."""
-    f = cut.f
-
-    def read(y: jax.Array, step: jax.Array) -> jax.Array:
-        block, stretch = cut.place(step)
-        return f.cut.outputs(cut.examples.new(y, block), stretch)
-
-    return _tiles(y, step, f, read, f.m, (0,) * len(f.m), channels_first=BY_ROWS)
+    m, read = cut.f.m, cut.pieces.outputs
+    return _tiles(y, step, cut.f, read, m, (0,) * len(m), channels_first=BY_ROWS)
 
 
 def _output_points(tiles: jax.Array, f: Filter) -> jax.Array:
@@ -207,8 +197,8 @@ def _through(
         points = _input_points(tiles, f)
         return cut.apart(_output_of(multiply(points), f), tiles, points)
 
-    total = len(x) * f.cut.parts
-    return f.cut.joined(beside(block, cut.steps, 0, x, w, at_once=cut.at_once, total=total))
+    steps, total = cut.pieces.steps, len(x) * f.cut.parts
+    return f.cut.joined(beside(block, steps, 0, x, w, at_once=cut.at_once, total=total))
 
 
 def _output(x: jax.Array, w: jax.Array, f: Filter) -> jax.Array:
@@ -262,7 +252,7 @@ def _window(x: jax.Array, y: jax.Array, f: Filter) -> jax.Array:
         xs, ys = _input_points(x_tiles, f), _output_points(y_tiles, f)
         return cut.apart(_product(xs, ys), x_tiles, y_tiles, xs, ys)
 
-    return _window_of(summed(block, cut.steps, y, x, at_once=cut.at_once), f)
+    return _window_of(summed(block, cut.pieces.steps, y, x, at_once=cut.at_once), f)
 
 
 def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
