@@ -138,10 +138,6 @@ class _Walk(NamedTuple):
         """Keep the making of patches apart, unless one tap is all there is, and nothing is made."""
         return by_itself(fn, self.form) if math.prod(self.form.windows.size) > 1 else fn
 
-    def chunk(self, step: jax.Array) -> jax.Array:
-        """The chunk that a step belongs to."""
-        return lax.div(step, np.uint32(self.pieces.steps))
-
     def inputs(self, x: jax.Array, step: jax.Array) -> jax.Array:
         """Block ``step`` of the input."""
         return self.pieces.inputs(*self._of_chunk(x, step))
@@ -154,10 +150,9 @@ class _Walk(NamedTuple):
         """The channels of the chunk that a step belongs to, and the step among those of it."""
         if self.chunks == 1:
             return a, step
-        width = a.shape[-1] // self.chunks
-        first = self.chunk(step) * np.uint32(width)
-        part = lax.dynamic_slice_in_dim(a, first, width, a.ndim - 1)
-        return part, lax.rem(step, np.uint32(self.pieces.steps))
+        width, steps = a.shape[-1] // self.chunks, np.uint32(self.pieces.steps)
+        first = lax.div(step, steps) * np.uint32(width)
+        return lax.dynamic_slice_in_dim(a, first, width, a.ndim - 1), lax.rem(step, steps)
 
 
 def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
