@@ -57,7 +57,7 @@ def cell_of(row: Row) -> str:
 
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
     layer = Layer(**facts)
-    return cell(row["measure"], form_of(layer), layer.n, layer.inputs, layer.outputs)
+    return cell(row["measure"], form_of(layer)[0], layer.n, layer.inputs, layer.outputs)
 
 
 def races(rows: Iterable[Row], machine: str) -> list[Race]:

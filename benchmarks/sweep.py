@@ -18,7 +18,7 @@ from benchmarks.programs import contestants
 from benchmarks.session import Job, Session
 from benchmarks.shapes import Layer
 from benchmarks.timing import Budget, Row, race
-from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, apply
+from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, apply, trimmed
 from fnn.kernels.conv.rule import KERNELS
 from fnn.kernels.conv.tuning import hopeless
 from fnn.windows import resolve
@@ -159,17 +159,19 @@ def draw(kind: Kind, rng: np.random.Generator) -> Layer:
             return layer
 
 
-def form_of(layer: Layer) -> Form:
-    """Return the static facts of a layer as the kernels and the rule see them."""
+def form_of(layer: Layer) -> tuple[Form, tuple[slice, ...]]:
+    """The static facts of a layer as kernels and rule see them, and the taps that they see."""
     arguments = (layer.window, layer.strides, layer.pads, layer.dilations)
-    return Form(layer.spatial, resolve("conv", layer.spatial, *arguments), layer.groups)
+    windows = resolve("conv", layer.spatial, *arguments)
+    return trimmed(Form(layer.spatial, windows, layer.groups))
 
 
 def measure(layer: Layer, kept: bool, session: Session) -> list[Row]:
     x, w, g = conv.arrays(layer, session.rng(layer.name))
     y, _, dw = conv.expected(layer, x, w, g)["gradient"]
-    form, rows = form_of(layer)._replace(platform=jax.default_backend()), list[Row]()
-    for slot, args, want in ((OUTPUT, (x, w), y), (WINDOW, (x, g), dw)):
+    form, met = form_of(layer)
+    form, rows = form._replace(platform=jax.default_backend()), list[Row]()
+    for slot, args, want in ((OUTPUT, (x, w[met]), y), (WINDOW, (x, g), dw[met])):
         found = [
             contestant
             for name, kernel in KERNELS.items()

@@ -17,7 +17,7 @@ from fnn.checks import check_int, check_one_of, describe, wrong
 from fnn.dtypes import add_bias
 from fnn.functions import jitted, variant
 from fnn.kernels.conv.fft import FFT
-from fnn.kernels.conv.form import INPUT, OUTPUT, Form, Kernel, apply, is_known
+from fnn.kernels.conv.form import INPUT, OUTPUT, Form, Kernel, apply, is_known, trimmed
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.rule import AUTO
@@ -82,6 +82,14 @@ def _form(spatial: tuple[int, ...], windows: Windows, mode: str, groups: int) ->
     return Form(padded, windows._replace(padding=none), groups), windows.padding
 
 
+def _trimmed(form: Form, w: jax.Array) -> tuple[Form, jax.Array]:
+    """Leave out the taps that meet only padding, if the sizes are no symbols."""
+    if not all(isinstance(i, int) for i in form.spatial):
+        return form, w
+    shorter, rest = trimmed(form)
+    return shorter, w if shorter == form else w[rest]
+
+
 def _pad(x: jax.Array, pads: Pads, mode: str) -> jax.Array:
     if not any(map(any, pads)):
         return x
@@ -115,6 +123,7 @@ def _convolve(
     if not kernel.symbolic and not is_known(x, w):
         needed = "sizes that are numbers; fnn.conv takes symbols"
         raise wrong(name, "x, w", f"{describe(x)}, {describe(w)}", needed)
+    form, w = _trimmed(form, w)
     y = apply(_pad(x, pads, padding_mode), w, slot=OUTPUT, form=form, kernel=kernel)
     return add_bias(y, b)
 
@@ -134,6 +143,8 @@ def conv(
     """Convolve x with w.
 
     ``y[n, o, j] = b[j] + sum_{k, i} x[n, o s + k d - lo, i] w[k, i, j]``, i over j's group.
+
+    Taps at the ends of the window that meet only zeros of the padding are left out.
 
     The algorithm is picked by a rule over platform, dtype and shapes, or by what `tune` measured.
     On a CPU it is not always a plain sum: small windows over many channels go by minimal filtering,
@@ -299,6 +310,7 @@ def conv_transpose(
     _check_mode(name, padding_mode, sizes, windows.padding)
     form, pads = _form(sizes, windows, padding_mode, groups)
     _check_bias(name, b, sizes, w.shape[-2] * groups)
+    form, w = _trimmed(form, w)
     y = _adjoint(x, w, form)
     if any(map(any, pads)):
         like = y[(slice(None), *map(slice, sizes))]  # in shape and sharding

@@ -76,6 +76,36 @@ def is_known(*arrays: Any) -> bool:
     return all(isinstance(size, int) for a in arrays for size in a.shape)
 
 
+def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:
+    """Leave out the taps at both ends that meet only padding; with it, which taps are left.
+
+    A window much longer than the plane has such taps, and one with a large dilation:
+
+    >>> from fnn.windows import resolve
+    >>> sizes = (9, 9)
+    >>> form, rest = trimmed(Form(sizes, resolve("", sizes, 3, 1, "SAME", (1, 12)), 1))
+    >>> form.windows.size, rest
+    ((3, 1), (slice(0, 3, None), slice(1, 2, None)))
+    """
+    win, rest, pads = form.windows, list[slice](), list[tuple[int, int]]()
+    for i, o, k, s, d, (lo, hi) in zip(
+        form.spatial, form.out, win.size, win.stride, win.dilation, win.padding, strict=True
+    ):
+        met = [t for t in range(k) if _reads(i, o, s, t * d - lo)] or [0]
+        first, end = min(met[0], lo // d), max(met[-1] + 1, k - hi // d)
+        rest.append(slice(first, end))
+        pads.append((lo - first * d, hi - (k - end) * d))
+    size = tuple(part.stop - part.start for part in rest)
+    windows = win._replace(size=size, padding=tuple(pads))
+    return form._replace(windows=windows), tuple(rest)
+
+
+def _reads(size: int, stops: int, stride: int, start: int) -> bool:
+    """Whether a tap that starts at this place, in the padding or not, ever is inside of an axis."""
+    stop = max(0, -(start // stride))  # the first that is not before the axis
+    return stop < stops and start + stop * stride < size
+
+
 def _shape(a: Shape, b: Shape, slot: str, form: Form) -> Shape:
     """The shape of the result, from those of the operands."""
     match slot:
