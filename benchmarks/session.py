@@ -29,14 +29,14 @@ KEPT = "-memory-kept"  # ends the name of a folder of results after `fnn.keep_me
 SUBJECTS = {
     "startup": 120,
     "training": 900,
-    "conv": 900,
+    "conv": 1200,
     "half": 60,
     "pooling": 120,
     "recurrence": 420,
     "optimizers": 150,
     "scaling": 90,
 }
-EXTRA = {"sweep": 1500, "judge": 960, "sweep_pooling": 120}  # by name only: what `derive` reads
+EXTRA = {"sweep": 1500, "judge": 1200, "sweep_pooling": 120}  # by name only: what `derive` reads
 QUICK_LIMIT = 16
 LATE = ": not started within "  # what a case was left out for
 

@@ -5,7 +5,8 @@ reported as wrong and never timed. The others run in turns, one sample each per 
 order every round, all in one process, so that whatever slows the machine slows everybody. A sample
 is as many runs as fill `SAMPLE` seconds, each waited for. A first round is not counted. The result
 is the median over the others, the spread (between the quartiles), and between two contestants the
-median of their ratios within each round. A contestant that has spent its budget drops out: one that
+median of their ratios within each round. A turn waits while the machine's cores lie apart
+(`placement`). A contestant that has spent its budget drops out: one that
 takes longer has fewer rounds, down to `LEAST` of them, and a slow one (`SLOW` seconds a round and
 more) down to one.
 """
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from benchmarks import placement
 
 SAMPLE = 0.01  # seconds: far above the clock's and the dispatch's grain
 LOOP = 0.1  # seconds: a loop that is shorter than this is built anew with its longest length
@@ -135,6 +138,7 @@ def race(
     *,
     tolerance: float = TOLERANCE,
     clock: Callable[[], float] = time.perf_counter,
+    wait: Callable[[float], float] | None = None,
 ) -> list[Row]:
     """Verify all contestants, time those that are right in interleaved rounds, and return the rows.
 
@@ -144,6 +148,8 @@ def race(
         budget: of each contestant.
         tolerance: largest error of a right output, relative to the reference's largest entry.
         clock: a monotonic time in seconds.
+        wait: waits before a turn, for so many seconds at most, and returns those waited; by default
+            that of `placement`, if the clock is the one on the wall.
 
     Returns:
         One row per contestant, in order: median, spread and samples are seconds for one unit.
@@ -151,7 +157,10 @@ def race(
     entered = [enter(c, want, tolerance, clock) for c in contestants]
     racing = [(row, program, once) for row, program, once in entered if program is not None]
     samples: list[list[float]] = [[] for _ in racing]
-    spent = [0.0] * len(racing)
+    spent, waited = [0.0] * len(racing), 0.0
+    if wait is None:
+        wait = placement.probe().wait if clock is time.perf_counter else lambda most: 0.0
+    patience = min(placement.LIMIT, 50 * budget.seconds)
     order = random.Random(0)
     gc.collect()
     gc.disable()
@@ -163,6 +172,7 @@ def race(
         for i in turns:
             row, program, once = racing[i]
             calls = max(1, round(SAMPLE / max(once, 1e-7)))
+            waited += wait(patience - waited)
             try:
                 seconds = sample(program, calls, clock)
             except Exception as failure:

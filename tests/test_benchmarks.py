@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import compare, derive, reference, report, session, targets, training
+from benchmarks import compare, derive, placement, reference, report, session, targets, training
 from benchmarks.conv import arrays, expected, library
 from benchmarks.programs import looped, with_gradient
 from benchmarks.shapes import LAYERS, POOLS, TARGETS, Layer
@@ -118,6 +118,40 @@ def test_who_has_spent_the_budget_drops_out() -> None:
     rows = race([f.contestant for f in fakes], WANT, Budget(0.3, 10), clock=clock)
     assert [row["rounds"] for row in rows] == [10, 3, 1]
     assert fakes[2].runs == 2  # its verification was its warm-up
+
+
+def test_a_turn_waits_until_the_cores_share_a_cache() -> None:
+    """Before every turn, for 50 budgets in all; the clock does not count it."""
+    clock, asked = Clock(), list[float]()
+
+    def wait(most: float) -> float:
+        asked.append(most)
+        clock.now += 1.5
+        return 1.5
+
+    fake = Fake(clock, "a", 2.0, 0.1)
+    (row,) = race([fake.contestant], WANT, Budget(0.1, 5), clock=clock, wait=wait)
+    assert row["samples"] == [0.1] * 3
+    assert asked == pytest.approx([5.0, 3.5, 2.0, 0.5])
+
+
+def test_the_probe_of_the_cores() -> None:
+    """Slow once is not apart; slow every time is, until it is quick or the time is up."""
+    clock = Clock()
+    times = iter([1.0, 2.1, 2.1, 1.9, *[2.2] * 6, 1.0, *[2.1] * 9])
+
+    def run() -> None:
+        clock.now += next(times)
+
+    def pause(seconds: float) -> None:
+        clock.now += 100
+
+    probe = placement.Probe(run, clock, pause)
+    assert probe.look() == probe.least == 1.0
+    assert not probe.apart()
+    assert probe.wait(1000.0) == pytest.approx(6 * 2.2 + 2 * 100 + 1.0)
+    assert probe.wait(150.0) == pytest.approx(9 * 2.1 + 2 * 100)
+    assert next(times, None) is None
 
 
 def test_worst_looks_at_every_array() -> None:
