@@ -1,47 +1,61 @@
-"""Whether the machine's cores share a cache, so that a sample can wait until they do.
+"""Whether the machine's two cores share a cache, so that a sample can wait until they do.
 
 The host of a virtual machine moves its cores. For seconds to minutes they may lie on different
-caches, and what one has written another then reads slowly: a message there and back took 331 ns
-instead of 57. XLA's threads share out their work anew in every operation, so JAX then takes up to
-2.4 times as long, PyTorch as long as before, and no order of turns makes up for that. In the probe
-all cores write what one reads: it takes five times as long.
+caches, and what one has written the other then reads slowly. XLA's threads, it seems, share out
+their work anew in every operation: JAX then takes up to 2.4 times as long, PyTorch hardly longer,
+and no order of turns makes up for that. The probe is a message to another process and back, over
+and over, each waiting for the other without sleep. On more than two cores it would tell nothing.
 """
 
 import functools
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
-APART = 2  # times the least seconds of the probe: then the cores are taken to lie apart
-SHAPE, PASSES = (2048, 512), 8  # of the probe: as often all cores write 4 MB that one core sums
+APART = 1.6  # times the least seconds of the probe: then the cores are taken to lie apart
+MESSAGES = 1000
 LOOKS, PAUSE = 3, 0.05  # looks in a row, and seconds between two rows
 LIMIT = 20.0  # seconds that a race waits at most; then it takes the machine as it is
+ASKED, ANSWERED, READY = 0, 128, 256  # bytes of the shared memory, no two on one line of a cache
+
+OTHER = f"""
+import mmap, sys
+with open(sys.argv[1], "r+b") as file:
+    shared = mmap.mmap(file.fileno(), 0)
+for _ in sys.stdin:
+    shared[{READY}] = 1
+    for i in range({MESSAGES}):
+        while shared[{ASKED}] != 1 + i % 128:
+            pass
+        shared[{ANSWERED}] = 1 + i % 128
+"""
 
 
 class Probe:
-    """Runs the probe now and then, and remembers the least time that it took."""
+    """Takes the probe now and then, and remembers the least time that it took."""
 
     def __init__(
-        self, run: Callable[[], object], clock: Callable[[], float], pause: Callable[[float], None]
+        self,
+        probe: Callable[[], float],
+        clock: Callable[[], float] = time.perf_counter,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the probe, a clock, and what sleeps for so many seconds."""
-        self.run, self.clock, self.pause = run, clock, pause
+        """Take what returns the seconds of one probe, a clock, and what sleeps."""
+        self.probe, self.clock, self.pause = probe, clock, pause
         self.least = float("inf")
-
-    def look(self) -> float:
-        """Seconds that the probe takes."""
-        start = self.clock()
-        self.run()
-        took = self.clock() - start
-        self.least = min(self.least, took)
-        return took
 
     def apart(self) -> bool:
         """Whether the probe is slow every time: a single time may have another cause."""
-        return all(self.look() > APART * self.least for _ in range(LOOKS))
+        return all(self._slow() for _ in range(LOOKS))
+
+    def _slow(self) -> bool:
+        took = self.probe()
+        self.least = min(self.least, took)
+        return took > APART * self.least
 
     def wait(self, most: float) -> float:
         """Wait until the cores are together, so many seconds at most; return those waited."""
@@ -51,19 +65,40 @@ class Probe:
         return self.clock() - start
 
 
+class Messages:
+    """Exchanges messages with a process that sleeps until it is asked, and ends with this one."""
+
+    def __init__(self) -> None:
+        """Start the other process."""
+        file = tempfile.NamedTemporaryFile()  # noqa: SIM115  # it lives as long as this does
+        file.truncate(mmap.PAGESIZE)
+        self.file, self.shared = file, mmap.mmap(file.fileno(), 0)
+        command = [sys.executable, "-S", "-c", OTHER, file.name]
+        self.other = subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    def __call__(self) -> float:
+        """Seconds of `MESSAGES` messages and their answers."""
+        shared = self.shared
+        shared[READY] = shared[ASKED] = shared[ANSWERED] = 0
+        assert self.other.stdin is not None  # it is a pipe
+        self.other.stdin.write(b"\n")
+        self.other.stdin.flush()
+        while shared[READY] != 1:
+            pass
+        start = time.perf_counter()
+        for i in range(MESSAGES):
+            shared[ASKED] = 1 + i % 128
+            while shared[ANSWERED] != 1 + i % 128:
+                pass
+        return time.perf_counter() - start
+
+
 @functools.cache
 def probe() -> Probe:
-    """The one probe of the process."""
-    ones = jnp.ones((1, SHAPE[0]))
+    """The one probe of this process."""
+    return Probe(Messages())
 
-    def step(_: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        a, sums = carry
-        a = 0.5 * a + 1
-        return a, sums + ones @ a
 
-    start = jnp.ones(SHAPE), jnp.zeros((1, SHAPE[1]))
-    loop = jax.jit(lambda start: lax.fori_loop(0, PASSES, step, start))
-    made = Probe(lambda: jax.block_until_ready(loop(start)), time.perf_counter, time.sleep)
-    for _ in range(20):
-        made.look()
-    return made
+def wait(most: float) -> float:
+    """As `Probe.wait`, with the probe of this process; on more or fewer than two cores nothing waits."""
+    return probe().wait(most) if os.cpu_count() == 2 else 0.0

@@ -85,19 +85,28 @@ def trouble(records: dict[str, Record]) -> str:
     return "\n".join(lines)
 
 
+def commits(records: dict[str, Record]) -> str:
+    """Return the commit of all subjects, or each with those that were measured at it."""
+    subjects: dict[str, list[str]] = {}
+    for subject, record in records.items():
+        subjects.setdefault(record["commit"], []).append(subject)
+    if len(subjects) == 1:
+        return next(iter(subjects))
+    return "; ".join(f"{commit} ({', '.join(names)})" for commit, names in subjects.items())
+
+
 def facts(records: dict[str, Record]) -> str:
     """Return one line with device, commit, date, versions and the machine's ceiling."""
     first = next(iter(records.values()))
-    commits = ", ".join(dict.fromkeys(", ".join(r["commit"] for r in records.values()).split(", ")))
     versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
     products = ", ".join(f"{r['ceiling']['gflops']:.0f}" for r in records.values())
     copies = ", ".join(f"{r['ceiling']['gbytes']:.0f}" for r in records.values())
     settings = " ".join(f"{k}={v}" for k, v in first["environment"].items())
     return (
         f"{first['device']}; {first['threads']} threads for everybody; {first['date']}; commit "
-        f"{commits}; Python {first['python']}, {versions}. Ceiling measured before each of "
-        f"{', '.join(records)}: {products} GFLOP/s of a large float32 matrix product and {copies} "
-        f"GB/s of a copy. Settings of every process: `{settings}`."
+        f"{commits(records)}; Python {first['python']}, {versions}. Ceiling measured before each "
+        f"of {', '.join(records)}: {products} GFLOP/s of a large float32 matrix product and "
+        f"{copies} GB/s of a copy. Settings of every process: `{settings}`."
     )
 
 

@@ -159,7 +159,7 @@ def race(
     samples: list[list[float]] = [[] for _ in racing]
     spent, waited = [0.0] * len(racing), 0.0
     if wait is None:
-        wait = placement.probe().wait if clock is time.perf_counter else lambda most: 0.0
+        wait = placement.wait if clock is time.perf_counter else lambda most: 0.0
     patience = min(placement.LIMIT, 50 * budget.seconds)
     order = random.Random(0)
     gc.collect()

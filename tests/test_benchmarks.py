@@ -1,6 +1,7 @@
 """The benchmark's clock, comparison and reports, on contestants and times made up for this."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,20 +139,32 @@ def test_a_turn_waits_until_the_cores_share_a_cache() -> None:
 def test_the_probe_of_the_cores() -> None:
     """Slow once is not apart; slow every time is, until it is quick or the time is up."""
     clock = Clock()
-    times = iter([1.0, 2.1, 2.1, 1.9, *[2.2] * 6, 1.0, *[2.1] * 9])
+    times = iter([1.0, 1.7, 1.7, 1.5, *[1.8] * 6, 1.0, *[1.7] * 9])
 
-    def run() -> None:
-        clock.now += next(times)
+    def took() -> float:
+        seconds = next(times)
+        clock.now += seconds
+        return seconds
 
     def pause(seconds: float) -> None:
         clock.now += 100
 
-    probe = placement.Probe(run, clock, pause)
-    assert probe.look() == probe.least == 1.0
+    probe = placement.Probe(took, clock, pause)
     assert not probe.apart()
-    assert probe.wait(1000.0) == pytest.approx(6 * 2.2 + 2 * 100 + 1.0)
-    assert probe.wait(150.0) == pytest.approx(9 * 2.1 + 2 * 100)
+    assert not probe.apart()
+    assert probe.wait(1000.0) == pytest.approx(6 * 1.8 + 2 * 100 + 1.0)
+    assert probe.wait(150.0) == pytest.approx(9 * 1.7 + 2 * 100)
     assert next(times, None) is None
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="both processes wait without sleep")
+def test_messages_between_two_processes() -> None:
+    messages = placement.Messages()
+    assert 0 < messages() < 10
+    assert 0 < messages() < 10
+    assert messages.other.stdin is not None
+    messages.other.stdin.close()
+    assert messages.other.wait(10) == 0
 
 
 def test_worst_looks_at_every_array() -> None:
@@ -292,6 +305,13 @@ def test_a_row_where_fnn_loses_is_marked_and_a_wrong_one_listed(tmp_path: Path) 
     assert found["convolution in jit, slowest row against lax"].met == "MISSED"
     assert found["convolution, slowest row against PyTorch"].met == "met"
     assert found["convolution in scan, slowest row against lax"].met == "not measured"
+
+
+def test_a_report_names_each_commit_with_what_was_measured_at_it() -> None:
+    records = {"conv": record([]), "half": record([]), "sweep": record([], commit="a, b")}
+    assert report.commits(records) == "abc (conv, half); a, b (sweep)"
+    del records["sweep"]
+    assert report.commits(records) == "abc"
 
 
 def timed(name: str, seconds: float, layer: Layer, place: str = "scan") -> dict[str, Any]:

@@ -77,7 +77,7 @@ def is_known(*arrays: Any) -> bool:
 
 
 def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:
-    """Leave out the taps at both ends that meet only padding; with it, which taps are left.
+    """Leave out the taps at both ends that meet only padding; say which of the window are left.
 
     A window much longer than the plane has such taps, and one with a large dilation:
 
@@ -92,6 +92,7 @@ def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:
         form.spatial, form.out, win.size, win.stride, win.dilation, win.padding, strict=True
     ):
         met = [t for t in range(k) if _reads(i, o, s, t * d - lo)] or [0]
+        # Not more than the padding has room for: it cannot become negative.
         first, end = min(met[0], lo // d), max(met[-1] + 1, k - hi // d)
         rest.append(slice(first, end))
         pads.append((lo - first * d, hi - (k - end) * d))
