@@ -100,5 +100,5 @@ def probe() -> Probe:
 
 
 def wait(most: float) -> float:
-    """As `Probe.wait`, with the probe of this process; on more or fewer than two cores nothing waits."""
+    """As `Probe.wait`, with the probe of this process, on two cores; on others nothing waits."""
     return probe().wait(most) if os.cpu_count() == 2 else 0.0
