@@ -31,7 +31,7 @@ SUBJECTS = {
     "training": 900,
     "conv": 1200,
     "half": 60,
-    "pooling": 120,
+    "pooling": 150,
     "recurrence": 420,
     "optimizers": 150,
     "scaling": 90,
