@@ -77,14 +77,15 @@ class Messages:
         self.other = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def __call__(self) -> float:
-        """Seconds of `MESSAGES` messages and their answers."""
+        """Seconds of `MESSAGES` messages and answers; raises if the other process has ended."""
         shared = self.shared
         shared[READY] = shared[ASKED] = shared[ANSWERED] = 0
         assert self.other.stdin is not None  # it is a pipe
         self.other.stdin.write(b"\n")
         self.other.stdin.flush()
         while shared[READY] != 1:
-            pass
+            if self.other.poll() is not None:
+                raise RuntimeError("benchmarks.placement: the process that answers has ended")
         start = time.perf_counter()
         for i in range(MESSAGES):
             shared[ASKED] = 1 + i % 128

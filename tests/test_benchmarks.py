@@ -167,6 +167,15 @@ def test_messages_between_two_processes() -> None:
     assert messages.other.wait(10) == 0
 
 
+def test_messages_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "OTHER", "import sys; sys.stdin.readline()")
+    messages = placement.Messages()
+    with pytest.raises(RuntimeError, match="has ended"):
+        messages()
+    assert messages.other.stdin is not None
+    messages.other.stdin.close()
+
+
 def test_worst_looks_at_every_array() -> None:
     good = {"a": np.ones(3), "b": (np.ones(2), np.full((2, 2), 4.0))}
     bad = {"a": np.ones(3), "b": (np.ones(2), np.full((2, 2), 5.0))}
