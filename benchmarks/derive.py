@@ -50,24 +50,28 @@ class Race(NamedTuple):
         return self.times.get(kernel, max(self.times.values())) / min(self.times.values())
 
 
-def cell_of(row: Row) -> str:
-    """Return the cell that the rule puts this row's map into."""
+def cell_of(row: Row, platform: str) -> str:
+    """Return the cell that the rule puts this row's map into on a platform."""
     from benchmarks.sweep import form_of
     from fnn.kernels.conv.rule import cell
 
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
     layer = Layer(**facts)
-    return cell(row["measure"], form_of(layer)[0], layer.n, layer.inputs, layer.outputs)
+    form, _ = form_of(layer, platform)
+    n = (
+        layer.n * math.prod(layer.spatial) // math.prod(form.spatial)
+    )  # with the axes merged into it
+    return cell(row["measure"], form, n, layer.inputs, layer.outputs)
 
 
-def races(rows: Iterable[Row], machine: str) -> list[Race]:
-    """Return the races of one machine's sweep."""
+def races(rows: Iterable[Row], machine: str, platform: str) -> list[Race]:
+    """Return the races of one machine's sweep on a platform."""
     found: dict[tuple[str, str, str], Race] = {}
     for row in rows:
         if "seconds" in row:
             where = row["case"], row["measure"], row["place"]
             if where not in found:
-                found[where] = Race(cell_of(row), machine, row.get("kept", False), {})
+                found[where] = Race(cell_of(row, platform), machine, row.get("kept", False), {})
             found[where].times[row["contestant"]] = min(row["samples"])
     return list(found.values())
 
@@ -161,7 +165,8 @@ def write(folders: Sequence[Path], kernels: Path = KERNELS) -> str:
     for folder in folders:
         records = read(folder)
         if record := records.get("sweep"):
-            found[record["platform"]] += races(record["rows"], folder.name)
+            platform = record["platform"]
+            found[platform] += races(record["rows"], folder.name, platform)
         if record := records.get("sweep_pooling"):
             rows = [row | {"case": (folder.name, row["case"])} for row in record["rows"]]
             pools[record["platform"]] += rows

@@ -16,8 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable
 
-APART = 1.6  # times the least seconds of the probe: then the cores are taken to lie apart
-MESSAGES = 1000
+APART = 1.75  # times the least seconds of the probe: then the cores are taken to lie apart
+PIECES, MESSAGES = 5, 200  # the least time counts: at first both may be on one core
+SPINS = 10**7  # looks for a message, half a second; then the other side has ended, or is paused
 LOOKS, PAUSE = 3, 0.05  # looks in a row, and seconds between two rows
 LIMIT = 20.0  # seconds that a race waits at most; then it takes the machine as it is
 ASKED, ANSWERED, READY = 0, 128, 256  # bytes of the shared memory, no two on one line of a cache
@@ -26,11 +27,15 @@ OTHER = f"""
 import mmap, sys
 with open(sys.argv[1], "r+b") as file:
     shared = mmap.mmap(file.fileno(), 0)
+spins = range({SPINS})
 for _ in sys.stdin:
     shared[{READY}] = 1
-    for i in range({MESSAGES}):
-        while shared[{ASKED}] != 1 + i % 128:
-            pass
+    for i in range({PIECES * MESSAGES}):
+        for _ in spins:
+            if shared[{ASKED}] == 1 + i % 128:
+                break
+        else:
+            break
         shared[{ANSWERED}] = 1 + i % 128
 """
 
@@ -77,7 +82,10 @@ class Messages:
         self.other = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def __call__(self) -> float:
-        """Seconds of `MESSAGES` messages and answers; raises if the other process has ended."""
+        """Seconds of `MESSAGES` messages and answers, infinite if one of them has none.
+
+        Raises if the other process has ended.
+        """
         shared = self.shared
         shared[READY] = shared[ASKED] = shared[ANSWERED] = 0
         assert self.other.stdin is not None  # it is a pipe
@@ -86,11 +94,18 @@ class Messages:
         while shared[READY] != 1:
             if self.other.poll() is not None:
                 raise RuntimeError("benchmarks.placement: the process that answers has ended")
+        return min(self._piece(k * MESSAGES) for k in range(PIECES))
+
+    def _piece(self, first: int) -> float:
+        shared, spins = self.shared, range(SPINS)
         start = time.perf_counter()
-        for i in range(MESSAGES):
+        for i in range(first, first + MESSAGES):
             shared[ASKED] = 1 + i % 128
-            while shared[ANSWERED] != 1 + i % 128:
-                pass
+            for _ in spins:
+                if shared[ANSWERED] == 1 + i % 128:
+                    break
+            else:
+                return float("inf")
         return time.perf_counter() - start
 
 

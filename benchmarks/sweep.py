@@ -18,6 +18,7 @@ from benchmarks.programs import contestants
 from benchmarks.session import Job, Session
 from benchmarks.shapes import Layer
 from benchmarks.timing import Budget, Row, race
+from fnn.kernels.conv.axes import merged, shaped
 from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, apply, trimmed
 from fnn.kernels.conv.rule import KERNELS
 from fnn.kernels.conv.tuning import hopeless
@@ -114,6 +115,10 @@ KINDS = [
     Kind("one channel, 3x3", ((3, 3),), ONE, (32, 96), (8, 128), (14, 112)),
     Kind("wide groups", ((3, 3), (3, 3), (5, 5)), (32, 128), (32, 128), side=(14, 56),
          groups=(2, 16), layers=8),
+    Kind("along one axis", ((3, 1), (1, 3), (7, 1), (1, 7), (3, 1, 1)), (16, 256), (16, 256),
+         side=(8, 64), layers=10),
+    Kind("dilated line", ((2,), (3,)), (16, 256), (16, 256), (1, 8), (200, 4000),
+         dilation=(2, 64), layers=6),
 ]  # fmt: skip
 
 
@@ -159,19 +164,23 @@ def draw(kind: Kind, rng: np.random.Generator) -> Layer:
             return layer
 
 
-def form_of(layer: Layer) -> tuple[Form, tuple[slice, ...]]:
-    """The static facts of a layer as kernels and rule see them, and the taps that they see."""
+def form_of(layer: Layer, platform: str) -> tuple[Form, tuple[slice, ...]]:
+    """The static facts of a layer as kernels and rule see them, and the taps that are left."""
     arguments = (layer.window, layer.strides, layer.pads, layer.dilations)
     windows = resolve("conv", layer.spatial, *arguments)
-    return trimmed(Form(layer.spatial, windows, layer.groups))
+    form, met = trimmed(Form(layer.spatial, windows, layer.groups, platform))
+    return merged(form), met
 
 
 def measure(layer: Layer, kept: bool, session: Session) -> list[Row]:
     x, w, g = conv.arrays(layer, session.rng(layer.name))
     y, _, dw = conv.expected(layer, x, w, g)["gradient"]
-    form, met = form_of(layer)
-    form, rows = form._replace(platform=jax.default_backend()), list[Row]()
-    for slot, args, want in ((OUTPUT, (x, w[met]), y), (WINDOW, (x, g), dw[met])):
+    form, met = form_of(layer, jax.default_backend())
+    rows = list[Row]()
+    x, w, g, y, dw = (
+        shaped(role, a, form) for role, a in zip("xwyyw", (x, w[met], g, y, dw[met]), strict=True)
+    )
+    for slot, args, want in ((OUTPUT, (x, w), y), (WINDOW, (x, g), dw)):
         found = [
             contestant
             for name, kernel in KERNELS.items()

@@ -139,7 +139,7 @@ def test_a_turn_waits_until_the_cores_share_a_cache() -> None:
 def test_the_probe_of_the_cores() -> None:
     """Slow once is not apart; slow every time is, until it is quick or the time is up."""
     clock = Clock()
-    times = iter([1.0, 1.7, 1.7, 1.5, *[1.8] * 6, 1.0, *[1.7] * 9])
+    times = iter([1.0, 1.8, 1.8, 1.7, *[1.9] * 6, 1.0, *[1.8] * 9])
 
     def took() -> float:
         seconds = next(times)
@@ -152,8 +152,8 @@ def test_the_probe_of_the_cores() -> None:
     probe = placement.Probe(took, clock, pause)
     assert not probe.apart()
     assert not probe.apart()
-    assert probe.wait(1000.0) == pytest.approx(6 * 1.8 + 2 * 100 + 1.0)
-    assert probe.wait(150.0) == pytest.approx(9 * 1.7 + 2 * 100)
+    assert probe.wait(1000.0) == pytest.approx(6 * 1.9 + 2 * 100 + 1.0)
+    assert probe.wait(150.0) == pytest.approx(9 * 1.8 + 2 * 100)
     assert next(times, None) is None
 
 
@@ -165,6 +165,23 @@ def test_messages_between_two_processes() -> None:
     assert messages.other.stdin is not None
     messages.other.stdin.close()
     assert messages.other.wait(10) == 0
+
+
+def test_messages_that_nobody_sends() -> None:
+    """If this process is killed amid them, the other must not wait for ever."""
+    messages = placement.Messages()
+    messages.other.communicate(b"\n", timeout=20)
+    assert messages.other.returncode == 0
+
+
+def test_messages_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that answers takes itself for forgotten, say after a pause of this one."""
+    monkeypatch.setattr(placement, "SPINS", 10)
+    silent = placement.OTHER.replace(f"range({placement.PIECES * placement.MESSAGES})", "()")
+    monkeypatch.setattr(placement, "OTHER", silent)
+    messages = placement.Messages()
+    assert messages() == float("inf")
+    messages.other.communicate(timeout=20)
 
 
 def test_messages_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,9 +364,9 @@ def test_the_rule_is_deterministic_and_chooses_the_fastest_that_can(tmp_path: Pa
         timed("fft", 0.1, b),  # but it cannot do a
         timed("taps", 1.0, DEPTHWISE),
     ]
-    cells = derive.by_cell(derive.races(rows, "here"))
+    cells = derive.by_cell(derive.races(rows, "here", "cpu"))
     assert [derive.choose(found) for found in cells.values()] == ["taps", "im2col"]
-    assert derive.by_cell(derive.races(rows[::-1], "here")).keys() == cells.keys()
+    assert derive.by_cell(derive.races(rows[::-1], "here", "cpu")).keys() == cells.keys()
     session.write(tmp_path / "sweep.json", record(rows, subject="sweep", platform="cpu"))
     (tmp_path / "conv").mkdir()
     path = tmp_path / "conv" / "rules.json"

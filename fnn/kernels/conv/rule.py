@@ -6,7 +6,8 @@ measurements. A platform that was not measured uses the library's kernel through
 arrays with symbols for sizes (`jax.export`). What `fnn.tune` measured on this machine goes before
 the rule. The input gradient has no cells of its own: it goes by those of the plain convolution that
 it is (`fnn.kernels.conv.adjoint`), or with a stride is one product (`fnn.kernels.conv.col2im`),
-unless its phases are faster as a convolution.
+unless its phases are faster as a convolution. All this is of a form whose axes are merged
+(`fnn.kernels.conv.axes`).
 """
 
 import functools
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 
 from fnn.dtypes import accumulator, widen
 from fnn.kernels.conv.adjoint import through_output
+from fnn.kernels.conv.axes import merging
 from fnn.kernels.conv.col2im import applies, turns
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
@@ -117,8 +119,6 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
             return "plane, small window, few channels"
         case 3, False if least >= WIDE and min(form.out[-2:]) >= LARGE:
             return "volume, small window, large"
-        case 3, False if least >= NARROW and win.size[0] == 1:
-            return "slices, small window"
     return None
 
 
@@ -292,4 +292,4 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     return kernel.window(x, y, form)
 
 
-AUTO = Kernel("auto", _output, _input, _window, symbolic=True)
+AUTO = merging(Kernel("auto", _output, _input, _window, symbolic=True))

@@ -22,6 +22,7 @@ import numpy as np
 
 from fnn import lazily
 from fnn.dtypes import accumulator
+from fnn.kernels.conv.axes import ROLES, merged, shaped
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, primitive
 from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, tuned
 from fnn.kernels.conv.taps import FEW, elementwise
@@ -100,13 +101,17 @@ def _tasks(jaxpr: "lazily.Jaxpr") -> Iterator[Task]:
 
 def _maps(equation: Any) -> Iterator[Task]:
     slot, form = equation.params["slot"], equation.params["form"]
-    form = form._replace(platform=jax.default_backend())
+    form = merged(form._replace(platform=jax.default_backend()))
     a, b, c = (v.aval for v in (*equation.invars, *equation.outvars))
     x, w, y = {OUTPUT: (a, b, c), INPUT: (c, b, a), WINDOW: (a, c, b)}[slot]
     if 0 in (*x.shape, *w.shape, *y.shape) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
     dtype = accumulator(x.dtype) if form.platform == "cpu" else x.dtype
-    x, w, y = (jax.ShapeDtypeStruct(t.shape, dtype) for t in (x, w, y))
+    arrays = (jax.ShapeDtypeStruct(t.shape, dtype) for t in (x, w, y))
+    x, w, y = (
+        jax.eval_shape(functools.partial(shaped, role, form=form), a)
+        for role, a in zip(ROLES[OUTPUT], arrays, strict=True)
+    )
     yield from ((OUTPUT, form, x, w), (INPUT, form, y, w), (WINDOW, form, x, y))
 
 

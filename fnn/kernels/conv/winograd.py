@@ -6,9 +6,9 @@ Vandermonde matrices of the points, for m and k coefficients, and ``B^T`` is the
 of the one for m + k - 1 (`fnn/kernels/conv/transforms.py`).
 
 In two dimensions the matrices act on both axes, and the sum over channels is one matrix product per
-point. In three they act on the last two axes, and the taps of the first count as channels; if it
-has one tap, slices are examples. With a dilation of d every d-th place belongs to one of d phases,
-and tiles are made of one phase each. What keeps it fast:
+point. In three they act on the last two axes, and the taps of the first count as channels. With a
+dilation of d every d-th place belongs to one of d phases, and tiles are made of one phase each.
+What keeps it fast:
 
 - Both axes are transformed by one product with the Kronecker product of their matrices. That is
   more arithmetic than one axis after the other, but at the speed of a matrix product.
@@ -43,6 +43,7 @@ import numpy as np
 from fnn.compiler import only_after
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import nothing, read
+from fnn.kernels.conv.axes import merging
 from fnn.kernels.conv.form import (
     INPUT,
     OUTPUT,
@@ -55,7 +56,6 @@ from fnn.kernels.conv.form import (
 from fnn.kernels.conv.loops import beside, by_group, summed
 from fnn.kernels.conv.tiling import AXES, NARROW, Blocks, Filter, blocks, filter_of, part_of
 from fnn.kernels.conv.views import by_itself, views
-from fnn.windows import Windows
 
 # The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
 # must be transposed, so the output's points then come as rows, at the price of a slower copy. JAX
@@ -265,28 +265,10 @@ def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
     return whole
 
 
-def _by_slices(one: Map, slot: str) -> Map:
-    """Let the slices of a volume be examples of a plane, where the window has one slice."""
-
-    def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
-        win, slices = form.windows, form.spatial[0]
-        if len(form.spatial) <= AXES or win.size[0] > 1 or any(win.padding[0]):
-            return one(a, b, form)
-        win = Windows(win.size[1:], win.stride[1:], win.padding[1:], win.dilation[1:])
-        plane = form._replace(spatial=form.spatial[1:], windows=win)
-        a = a.reshape(-1, *a.shape[2:])
-        y = one(a, b.reshape(-1, *b.shape[2:]) if slot == WINDOW else b[0], plane)
-        return y[None] if slot == WINDOW else y.reshape(-1, slices, *y.shape[1:])
-
-    return whole
-
-
 def winograd(name: str, points: int) -> Kernel:
     """The kernel with this many points per axis, 4 or 6."""
     slots = {OUTPUT: _output, INPUT: _input, WINDOW: _window}
-    maps = (
-        by_device(_by_slices(_by_groups(one, points), slot), slot) for slot, one in slots.items()
-    )
+    maps = (by_device(_by_groups(one, points), slot) for slot, one in slots.items())
     output, of_read, window = maps
 
     def of_input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -299,7 +281,7 @@ def winograd(name: str, points: int) -> Kernel:
             return f"a window of at most {points - 1}, stride 1"
         return None if jnp.issubdtype(dtype, jnp.floating) else "a floating dtype"
 
-    return Kernel(name, output, of_input, window, refuses)
+    return merging(Kernel(name, output, of_input, window, refuses))
 
 
 WINOGRAD2, WINOGRAD4 = winograd("winograd2", 4), winograd("winograd", 6)

@@ -56,8 +56,7 @@ KINDS = {
     "plane, small window, ragged": ((9, 9), (3, 3), 32, 127, {}),
     "plane, small window, deep": ((9, 9), (5, 2), 64, 64, {}),
     "line, small window, deep": ((80,), (3,), 128, 129, {}),
-    "slices, small window": ((2, 9, 9), (1, 3, 3), 16, 33, {}),
-    "volume, small window, large": ((2, 20, 20), (1, 3, 3), 32, 33, {}),
+    "volume, small window, large": ((2, 20, 20), (3, 3, 3), 32, 33, {}),
     "plane, large window": ((12, 12), (6, 3), 16, 17, {}),
 }
 

@@ -1,0 +1,75 @@
+"""Axes that a window does not span are merged on a CPU, and nothing else changes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import fnn
+from fnn.kernels.conv.axes import merged
+from fnn.kernels.conv.form import Form
+from fnn.windows import resolve
+from tests.check import close
+from tests.layers.test_conv import normal
+from tests.oracles import conv as oracle
+
+# Sizes, window, configuration, and the sizes of the merged form.
+CASES: list[tuple[Any, Any, dict[str, Any], Any]] = [
+    ((3, 4, 5), (3, 1, 1), {}, (60,)),
+    ((3, 4, 5), (1, 3, 3), {}, (4, 5)),
+    ((3, 4, 5), (1, 3, 1), {"dilation": 2}, (20,)),
+    ((3, 4, 5), (3, 1, 3), {"groups": 2}, (3, 4, 5)),
+    ((3, 4, 5), (1, 1, 3), {"padding": ((0, 0), (0, 0), (0, 1))}, (5,)),
+    ((3, 6, 5), (1, 3, 1), {"stride": (1, 2, 1)}, (6, 5)),  # its stops are not a line
+    ((3, 4, 5), (3, 1, 1), {"stride": (1, 1, 2)}, (3, 4, 5)),
+    ((3, 4, 5), (1, 3, 1), {"padding": ((1, 0), (1, 1), (0, 0))}, (3, 20)),
+    ((3, 4, 5), (1, 1, 1), {}, (3, 4, 5)),
+    ((7, 6), (5, 1), {"groups": 2}, (42,)),
+    ((7, 6), (1, 3), {"padding": ((0, 0), (2, 0))}, (6,)),
+]
+
+
+def form_of(sizes: Any, window: Any, config: dict[str, Any], platform: str) -> Form:
+    facts = (config.get("stride", 1), config.get("padding", "SAME"), config.get("dilation", 1))
+    windows = resolve("test", sizes, window, *facts)
+    return Form(sizes, windows, config.get("groups", 1), platform)
+
+
+@pytest.mark.parametrize(("sizes", "window", "config", "spatial"), CASES)
+def test_the_axes_that_are_left(sizes: Any, window: Any, config: Any, spatial: Any) -> None:
+    assert merged(form_of(sizes, window, config, "cpu")).spatial == spatial
+    other = form_of(sizes, window, config, "gpu")
+    assert merged(other) == other
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "sizes", "window", "config"),
+    [
+        *((fnn.conv, *case[:3]) for case in CASES),
+        *((fnn.conv_winograd, *case[:3]) for case in CASES if "stride" not in case[2]),
+    ],
+)
+def test_values_and_gradients(algorithm: Any, sizes: Any, window: Any, config: Any) -> None:
+    groups = config.get("groups", 1)
+    x, w = normal((2, *sizes, 4), (*window, 4 // groups, 6))
+    y, pull = jax.vjp(lambda x, w: algorithm(x, w, **config), x, w)
+    (g,) = normal(y.shape, seed=1)
+    wide = [t.astype(np.float64) for t in (x, w, g)]
+    wants = [oracle.conv(*wide[:2], **config), *oracle.conv_gradients(*wide, **config)]
+    for got, want in zip([y, *pull(g)], wants, strict=True):
+        close(got, want, length=60)
+
+
+@pytest.mark.parametrize(("sizes", "window", "config"), [case[:3] for case in CASES])
+def test_transposed(sizes: Any, window: Any, config: Any) -> None:
+    x, w = normal((2, *sizes, 4), (*window, 3, 4))
+    want = oracle.conv_transpose(x.astype(np.float64), w.astype(np.float64), **config)
+    close(fnn.conv_transpose(x, w, **config), want, length=60)
+
+
+@pytest.mark.parametrize(("algorithm", "there"), [(fnn.conv, True), (fnn.conv_im2col, False)])
+def test_the_program_has_them_merged(algorithm: Any, there: bool) -> None:
+    """That of `fnn.conv`, whose window goes along a line of 5 x 7 places."""
+    x, w = normal((2, 5, 7, 32), (3, 1, 32, 32))
+    assert ("tensor<2x35x32xf32>" in jax.jit(algorithm).lower(x, w).as_text()) == there
