@@ -246,6 +246,16 @@ def test_tune_looks_into_scans_and_adds_to_what_is_there(cache: Path) -> None:
     assert json.loads(cache.read_text()) == first | second
 
 
+@pytest.mark.usefixtures("default_loses")
+def test_tune_remembers_what_conv_looks_up_where_axes_are_merged(cache: Path) -> None:
+    x, w = jnp.ones((2, 8, 5, 16)), jnp.ones((3, 1, 16, 16))
+    choices = fnn.tune(fnn.conv, x, w, say=None)
+    assert len(choices) == 3
+    cache.write_text(json.dumps(dict.fromkeys(choices, "fft")))
+    rules.tuned.cache_clear()
+    assert "stablehlo.fft" in jax.jit(lambda x, w: fnn.conv(x, w)).lower(x, w).as_text()
+
+
 def convolves_as_the_library() -> None:
     x, w, config = arrays("strided, few channels")
     want = np.asarray(fnn.conv_lax(x, w, **config))
