@@ -119,6 +119,8 @@ KINDS = [
          side=(8, 64), layers=10),
     Kind("dilated line", ((2,), (3,)), (16, 256), (16, 256), (1, 8), (200, 4000),
          dilation=(2, 64), layers=6),
+    Kind("depthwise larger", ((9, 9), (13, 13), (15, 15), (19, 19)), ONE, ONE, side=(14, 64),
+         groups=(16, 384), layers=8),
 ]  # fmt: skip
 
 

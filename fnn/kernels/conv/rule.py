@@ -40,7 +40,9 @@ KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, FFT)} | MIN
 NARROW, MIDDLE, WIDE, DEEP = 16, 24, 32, 64  # channels; fewer than 16 do not fill a vector
 VECTOR = 4  # outputs of a group; fewer make the sum of many elementwise products slow
 TERMS = 64  # elementwise products of a sum
-DEEPER, PLACES = 256, 64  # channels, and places, that pay for transforming a window for few places
+# Channels, and places, that pay for transforming a window for few places; of its gradient, more.
+DEEPER, PLACES = 256, {OUTPUT: 64, WINDOW: 128}
+PRODUCTS = 2500  # of a place of a line for each tap that make minimal filtering faster
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
@@ -92,7 +94,7 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
     places, each = n * math.prod(form.out), (c_in // form.groups, c_out // form.groups)
     few = places < max(each)  # the window is the larger array
-    filtered = _minimal_for_few(form, places, *each) if few else _minimal(form, *each)
+    filtered = _minimal_for_few(slot, form, places, *each) if few else _minimal(form, *each)
     kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
     return f"{slot} {kind}"
 
@@ -101,7 +103,7 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     """The kind of a form that minimal filtering may be the fastest for, None for all others.
 
     The window must be small, without a stride, and lead through many channels, of each group; where
-    there are several groups, through more. Only in a plane it may be dilated.
+    there are several groups, through more. In a volume it may not be dilated.
     """
     win, ones, least = form.windows, (1,) * len(form.spatial), min(c_in, c_out)
     small = all(1 < k <= SMALL for k in win.size[-2:]) and win.stride == ones
@@ -110,6 +112,8 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     match len(ones), max(win.dilation) > 1:
         case 1, False if least >= 2 * DEEP:  # on one axis it saves less
             return "line, small window, deep"
+        case 1, _ if least >= NARROW and c_in * c_out >= PRODUCTS:
+            return "line, small window"
         case 2, False if least >= DEEP:
             return "plane, small window, deep"
         case 2, dilated if least >= WIDE:
@@ -122,7 +126,7 @@ def _minimal(form: Form, c_in: int, c_out: int) -> str | None:
     return None
 
 
-def _minimal_for_few(form: Form, places: int, c_in: int, c_out: int) -> str | None:
+def _minimal_for_few(slot: str, form: Form, places: int, c_in: int, c_out: int) -> str | None:
     """The same where channels outnumber places, and the window is the larger array.
 
     It grows severalfold when it is transformed. That costs too much, unless it grows least, with
@@ -131,7 +135,7 @@ def _minimal_for_few(form: Form, places: int, c_in: int, c_out: int) -> str | No
     win, ones = form.windows, (1, 1)
     plain = win.stride == win.dilation == ones and form.groups == 1
     grows_least = plain and all(1 < k <= 3 for k in win.size)
-    many = min(c_in, c_out) >= DEEPER and places >= PLACES
+    many = min(c_in, c_out) >= DEEPER and places >= PLACES[slot]
     return "plane, small window, few places" if grows_least and many else None
 
 

@@ -47,7 +47,7 @@ KINDS = {
     "line, narrow": ((40,), (31,), 3, 7, {}),
     "plane": ((9, 9), (3, 3), 31, 127, {}),
     "plane, few places": ((3, 3), (3, 3), 64, 40, {}),
-    "plane, small window, few places": ((7, 7), (3, 3), 256, 257, {}),
+    "plane, small window, few places": ((8, 8), (3, 3), 256, 257, {}),
     "plane, dilated": ((9, 9), (3, 3), 31, 127, {"dilation": 2}),
     "plane, small window, dilated": ((16, 8), (3, 3), 32, 65, {"dilation": 2}),
     "plane, small window, dilated, ragged": ((9, 9), (3, 3), 32, 65, {"dilation": 2}),
@@ -55,6 +55,7 @@ KINDS = {
     "plane, small window, few channels": ((8, 9), (3, 4), 24, 31, {}),
     "plane, small window, ragged": ((9, 9), (3, 3), 32, 127, {}),
     "plane, small window, deep": ((9, 9), (5, 2), 64, 64, {}),
+    "line, small window": ((80,), (3,), 16, 157, {"dilation": 2}),
     "line, small window, deep": ((80,), (3,), 128, 129, {}),
     "volume, small window, large": ((2, 20, 20), (3, 3, 3), 32, 33, {}),
     "plane, large window": ((12, 12), (6, 3), 16, 17, {}),
@@ -144,6 +145,27 @@ def test_groups_of_many_channels_go_as_one_does(
     form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME"), 2)
     for slot in (OUTPUT, WINDOW):
         assert rules.cell(slot, form, 2, c_in, c_out) == f"{slot} {kind}"
+
+
+def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
+    """128 and not 64, to be filtered minimally; here there are 98."""
+    form = Form((7, 7), resolve("test", (7, 7), (3, 3), 1, "SAME"), 1)
+    assert rules.cell(OUTPUT, form, 2, 256, 257) == "output plane, small window, few places"
+    assert rules.cell(WINDOW, form, 2, 256, 257) == "window plane, few places"
+
+
+@pytest.mark.parametrize(
+    ("k", "c_in", "c_out", "kind"),
+    [
+        (5, 50, 50, "line, small window"),
+        (5, 50, 49, "line"),  # fewer products
+        (6, 50, 50, "line"),
+        (3, 15, 200, "line, narrow"),
+    ],
+)
+def test_lines_of_many_products(k: int, c_in: int, c_out: int, kind: str) -> None:
+    form = Form((300,), resolve("test", (300,), (k,), 1, "SAME"), 1)
+    assert rules.cell(OUTPUT, form, 2, c_in, c_out) == f"{OUTPUT} {kind}"
 
 
 @pytest.mark.parametrize(
