@@ -47,7 +47,8 @@ SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
 RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
-SIZES = {32: "small", 64: "middle", 128: "large", 512: "larger"}  # depthwise windows, in taps
+SMALL_PLANE = 256  # places: padded for a large window, its spectrum has many times as many
+SIZES = {32: "small", 64: "middle", 128: "large", 256: "larger"}  # depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
     (resources.files("fnn.kernels.conv") / "rules.json").read_text()
@@ -173,6 +174,8 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     taps = math.prod(win.size)
     if form.groups > 1:
         size = next((word for most, word in SIZES.items() if taps <= most), "huge")
+        if size in ("larger", "huge") and math.prod(form.out) <= SMALL_PLANE:
+            return "depthwise, small plane"
         narrow = size in ("large", "larger") and least < WIDE
         return f"depthwise, {size} window{', few channels' if narrow else ''}"
     if taps == 1:
