@@ -66,7 +66,9 @@ def merging(kernel: Kernel) -> Kernel:
         left, right, result = ROLES[slot]
 
         def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
-            flat = merged(form) if is_known(a, b) else form
+            if not is_known(a, b):
+                return one(a, b, form)
+            flat = merged(form)
             return shaped(result, one(shaped(left, a, flat), shaped(right, b, flat), flat), form)
 
         return whole

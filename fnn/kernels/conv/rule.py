@@ -42,12 +42,12 @@ VECTOR = 4  # outputs of a group; fewer make the sum of many elementwise product
 TERMS = 64  # elementwise products of a sum
 # Channels, and places, that pay for transforming a window for few places; of its gradient, more.
 DEEPER, PLACES = 256, {OUTPUT: 64, WINDOW: 128}
-PRODUCTS = 2500  # of a place of a line for each tap that make minimal filtering faster
+PRODUCTS = 2500  # of a place and a tap of a line, with which minimal filtering may be faster
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
 RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
-SMALL_PLANE = 256  # places: padded for a large window, its spectrum has many times as many
+SMALL_PLANE = 256  # places: padded for a large window, so few become many times as many
 SIZES = {32: "small", 64: "middle", 128: "large", 256: "larger"}  # depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
