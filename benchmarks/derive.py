@@ -58,10 +58,8 @@ def cell_of(row: Row, platform: str) -> str:
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
     layer = Layer(**facts)
     form, _ = form_of(layer, platform)
-    n = (
-        layer.n * math.prod(layer.spatial) // math.prod(form.spatial)
-    )  # with the axes merged into it
-    return cell(row["measure"], form, n, layer.inputs, layer.outputs)
+    merged = math.prod(layer.spatial) // math.prod(form.spatial)  # examples of each
+    return cell(row["measure"], form, layer.n * merged, layer.inputs, layer.outputs)
 
 
 def races(rows: Iterable[Row], machine: str, platform: str) -> list[Race]:

@@ -349,6 +349,14 @@ PLANE = Layer("a", "grid", 4, (28, 28), 48, 48, (3, 3))
 DEPTHWISE = PLANE._replace(name="c", groups=48)
 
 
+def test_a_cell_is_that_of_merged_axes() -> None:
+    """40 slices are 40 examples of 16 places each: more places than channels."""
+    layer = Layer("slices", "", 1, (40, 4, 4), 64, 64, (1, 3, 3), padding=(0, 1, 1))
+    row = {"measure": "window", "layer": layer._asdict()}
+    assert derive.cell_of(row, "cpu") == "window plane, small window, deep"
+    assert derive.cell_of(row, "gpu") == "window volume"
+
+
 def test_the_rule_is_deterministic_and_chooses_the_fastest_that_can(tmp_path: Path) -> None:
     a, b = PLANE, PLANE._replace(name="b", inputs=40)
     rows = [
