@@ -47,7 +47,7 @@ SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
 RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
-SMALL_PLANE = 256  # places: padded for a large window, so few become many times as many
+SMALL_PLANE = 256  # places; padded for the transforms of a large window, they are many times more
 SIZES = {32: "small", 64: "middle", 128: "large", 256: "larger"}  # depthwise windows, in taps
 
 CHOICES: dict[str, Any] = json.loads(
