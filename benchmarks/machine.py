@@ -63,7 +63,7 @@ def device() -> str:
 
     first = jax.devices()[0]
     if first.platform == "cpu":
-        return f"{processor()}, {threads()} cores"
+        return f"{processor()}, {threads()} core" + "s" * (threads() > 1)
     return first.device_kind
 
 

@@ -9,12 +9,13 @@ and over, each waiting for the other without sleep. On more than two cores it wo
 
 import functools
 import mmap
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+
+from benchmarks import machine
 
 APART = 1.75  # times the least seconds of the probe: then the cores are taken to lie apart
 PIECES, MESSAGES = 5, 200  # the least time counts: at first both may be on one core
@@ -117,4 +118,4 @@ def probe() -> Probe:
 
 def wait(most: float) -> float:
     """As `Probe.wait`, with the probe of this process, on two cores; on others nothing waits."""
-    return probe().wait(most) if os.cpu_count() == 2 else 0.0
+    return probe().wait(most) if machine.threads() == 2 else 0.0

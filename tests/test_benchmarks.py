@@ -1,7 +1,6 @@
 """The benchmark's clock, comparison and reports, on contestants and times made up for this."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import compare, derive, placement, reference, report, session, targets, training
+from benchmarks import (
+    compare,
+    derive,
+    machine,
+    placement,
+    reference,
+    report,
+    session,
+    targets,
+    training,
+)
 from benchmarks.conv import arrays, expected, library
 from benchmarks.programs import looped, with_gradient
 from benchmarks.shapes import LAYERS, POOLS, TARGETS, Layer
@@ -157,7 +166,20 @@ def test_the_probe_of_the_cores() -> None:
     assert next(times, None) is None
 
 
-@pytest.mark.skipif(os.cpu_count() == 1, reason="both processes wait without sleep")
+@pytest.mark.parametrize(("cores", "waits"), [(1, 0.0), (2, 7.0), (16, 0.0)])
+def test_two_cores_wait_for_a_shared_cache(
+    cores: int, waits: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one core both processes of the probe would spin in turns; on more it tells nothing."""
+    monkeypatch.setattr(machine, "threads", lambda: cores)
+    probe = placement.Probe(iter([1.0, *[2.0] * 3, 1.0]).__next__, pause=lambda _: None)
+    probe.clock = iter([0.0, 3.0, 7.0]).__next__
+    monkeypatch.setattr(placement, "probe", lambda: probe)
+    assert not probe.apart()
+    assert placement.wait(20.0) == waits
+
+
+@pytest.mark.skipif(machine.threads() == 1, reason="both processes wait without sleep")
 def test_messages_between_two_processes() -> None:
     messages = placement.Messages()
     assert 0 < messages() < 10
