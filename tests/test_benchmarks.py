@@ -426,8 +426,8 @@ def test_layers_kept_for_judging_are_told_and_not_used(tmp_path: Path) -> None:
     kept = PLANE._replace(name="kept")
     rows = [timed("lax", 1.0, PLANE), timed("im2col", 2.0, PLANE)]
     rows += [row | {"kept": True} for row in (timed("lax", 3.0, kept), timed("im2col", 1.0, kept))]
-    for machine in ("one", "two"):
-        session.write(tmp_path / machine / "sweep.json", record(rows, platform="cpu"))
+    for device in ("one", "two"):
+        session.write(tmp_path / device / "sweep.json", record(rows, platform="cpu"))
     (tmp_path / "conv").mkdir()
     text = derive.write([tmp_path / "one", tmp_path / "two"], tmp_path)
     rules = json.loads((tmp_path / "conv" / "rules.json").read_text())
