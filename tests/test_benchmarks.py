@@ -255,16 +255,16 @@ def test_the_pooling_reference_gives_ties_to_the_first() -> None:
 
 
 def test_a_scan_does_the_work_of_every_iteration_and_changes_no_number() -> None:
-    x, w = jnp.arange(6.0).reshape(2, 3), jnp.ones((3, 2))
-    product = looped(lambda x, w: (x @ w,), 5)
-    nought = jnp.zeros(())
-    np.testing.assert_array_equal(product(nought, x, w)[0], x @ w)
-    body = jax.make_jaxpr(product)(nought, x, w).eqns[-1].params["jaxpr"].eqns
-    assert [e.primitive.name for e in body].count("dot_general") == 1
-    # Whatever the iterations compute depends on the iteration before: with a number other than
-    # zero the outputs change from one length to the next.
-    ones = [looped(lambda x, w: (x @ w,), n)(nought + 1.0, x, w)[0] for n in (2, 3)]
-    assert not np.array_equal(*ones)
+    x, w = jnp.ones((200, 300)), jnp.ones((300, 200))
+    product = looped(lambda x, w: (jnp.tanh(x) @ w,), 5)
+    program = jax.jit(product).lower(jnp.zeros(()), x, w).compile()
+    want = jax.jit(lambda x, w: jnp.tanh(x) @ w)(x, w)
+    np.testing.assert_array_equal(program(jnp.zeros(()), x, w)[0], want)
+    loop, once = program.as_text().split("ENTRY")
+    for work in ("tanh(", " dot("):
+        assert work in loop
+    for work in ("tanh", "dot"):  # in the names of operations and of what they call
+        assert work not in once
 
 
 def test_the_least_work_of_a_training_step() -> None:
