@@ -155,7 +155,8 @@ def conv(
         x: input (n, *spatial, c_in), with 1, 2 or 3 spatial axes. Half-precision sums accumulate
             in float32.
         w: window (*window, c_in // groups, c_out), of the dtype of x.
-        b: bias (c_out,), or (*out, c_out) for one of its own at each place ("untied").
+        b: bias (c_out,), or (*out, c_out) for one of its own at each place ("untied"); added to
+            the sum as rounded to x's dtype.
         stride: input elements from one output to the next; an int stands for every axis.
         padding: "SAME" (ceil(size / stride) outputs, the odd element at the end), "VALID", an
             int, one int per axis, or one pair (lo, hi) per axis.

@@ -18,7 +18,8 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
 - Joined groups. Groups of few channels share one product of at least `LANES` channels, whose matrix
-  is zero between them: that wastes arithmetic, but a product of four columns wastes more.
+  is zero between them: that wastes arithmetic, but a product of four columns wastes more. What is
+  not finite in one group is kept from the others: the groups may be models of a `jax.vmap`.
 """
 
 import functools
@@ -180,11 +181,17 @@ def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> 
 
 def _patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
     """``(n, *spatial, c)`` to ``(examples * prod(places), taps * c)``, of one block."""
+    return _seen(_padded(x, step, walk), walk)
+
+
+def _padded(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
+    pads = walk.form.windows.padding[: len(walk.places) - walk.folded]
+    return walk.by_itself(lambda x, step: _pad(walk.inputs(x, step), pads))(x, step)
+
+
+def _seen(x: jax.Array, walk: _Walk) -> jax.Array:
     form, rank = walk.form, len(walk.places)
     axes = range(rank - walk.folded)
-
-    def padded(x: jax.Array, step: jax.Array) -> jax.Array:
-        return _pad(walk.inputs(x, step), form.windows.padding[: len(axes)])
 
     def seen(x: jax.Array) -> jax.Array:
         for axis in reversed(axes):
@@ -194,8 +201,7 @@ def _patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
                 x = taps(x, axis + 1, axis, form, rank + 1)
         return x.reshape(-1, *x.shape[2:])  # or the compiler leaves the taps outermost
 
-    x = walk.by_itself(seen)(walk.by_itself(padded)(x, step))
-    return x.reshape(walk.rows, -1)
+    return walk.by_itself(seen)(x).reshape(walk.rows, -1)
 
 
 def _transposed_patches(x: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
@@ -276,9 +282,11 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     def of_chunk(chunk: jax.Array) -> jax.Array:
         matrix = lax.dynamic_index_in_dim(matrices, chunk, keepdims=False)
 
+        def product(patches: jax.Array) -> jax.Array:
+            return jnp.dot(patches, matrix, preferred_element_type=total)[:, :columns]
+
         def block(step: jax.Array) -> jax.Array:
-            step += chunk * np.uint32(steps)
-            y = jnp.dot(_patches(x, step, walk), matrix, preferred_element_type=total)[:, :columns]
+            y = _apart(product, _padded(x, step + chunk * np.uint32(steps), walk), walk)
             y = _unfolded(y, walk) if walk.folded else y
             return y.astype(x.dtype).reshape(-1, *walk.form.out, w.shape[-1] // walk.chunks)
 
@@ -286,6 +294,30 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
     y = jnp.moveaxis(stacked(of_chunk, walk.chunks, x, w), 0, -2)
     return stretches.joined(y.reshape(-1, *walk.form.out, w.shape[-1]))
+
+
+def _apart(product: Callable[[jax.Array], jax.Array], x: jax.Array, walk: _Walk) -> jax.Array:
+    """The product of the patches of x, in which no group's NaN or infinity reaches another group.
+
+    The matrix is zero between joined groups, but zero times NaN is NaN. So if x has such numbers,
+    which zeros times it tell, each group takes the product with zeros for the others.
+    """
+    patches, joined = _seen(x, walk), walk.joined
+    y = product(patches)
+    if joined == 1:
+        return y
+    outputs = y.shape[-1] // (joined * (len(walk.moves) if walk.folded else 1))
+    of = np.arange(patches.shape[-1]) // (x.shape[-1] // joined) % joined
+    own = np.arange(y.shape[-1]) // outputs % joined
+
+    def apart(patches: jax.Array, y: jax.Array) -> jax.Array:
+        for group in range(joined):
+            y = jnp.where(own == group, product(jnp.where(of == group, patches, 0)), y)
+        return y
+
+    x = x.reshape(-1, x.shape[-1])
+    nought = jnp.zeros((1, len(x)), x.dtype) @ x
+    return lax.cond((nought != 0).any(), apart, lambda patches, y: y, patches, y)
 
 
 def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
