@@ -317,7 +317,8 @@ def _apart(product: Callable[[jax.Array], jax.Array], x: jax.Array, walk: _Walk)
 
     x = x.reshape(-1, x.shape[-1])
     nought = jnp.zeros((1, len(x)), x.dtype) @ x
-    return lax.cond((nought != 0).any(), apart, lambda patches, y: y, patches, y)
+    whole: jax.Array = lax.cond((nought != 0).any(), apart, lambda patches, y: y, patches, y)
+    return whole
 
 
 def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
