@@ -102,6 +102,8 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         """Return the words that a message needs."""
+        if (self.low, self.high) == (-math.inf, math.inf):
+            return "a number"
         if self.high == math.inf:
             return f"a number {'>=' if self.low_closed else '>'} {self.low:g}" + (
                 "" if self.high_closed else ", and finite"
@@ -117,11 +119,16 @@ FRACTION = Range(0, 1)
 BELOW_ONE = Range(0, 1, high_closed=False)
 
 
-def check_number(function: str, argument: str, value: Any, allowed: Range = ANY) -> None:
-    """Raise unless this is one real number in the range; a traced one has a shape only."""
+def is_number(value: Any) -> bool:
+    """Whether this is one real number, traced or not."""
     kinds = int | float | np.integer | np.floating | np.ndarray | jax.Array
     real = isinstance(value, kinds) and not isinstance(value, bool)
-    if not real or np.shape(value) != () or not is_real(jnp.result_type(value)):
+    return real and np.shape(value) == () and is_real(jnp.result_type(value))
+
+
+def check_number(function: str, argument: str, value: Any, allowed: Range = ANY) -> None:
+    """Raise unless this is one real number in the range; a traced one has a shape only."""
+    if not is_number(value):
         raise wrong(function, argument, describe(value), str(allowed), TypeError)
     if isinstance(value, jax.core.Tracer):
         return

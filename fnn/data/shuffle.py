@@ -21,13 +21,13 @@ def batches(
     Args:
         data: any pytree of NumPy arrays with one common leading axis, the examples.
         size: examples in a batch; the last batch of an epoch has the rest.
-        seed: of the orders.
+        seed: of the orders, at least 0.
 
     Returns:
         A function of the epoch that returns an iterator of batches, as `fnn.train` takes it.
 
     Raises:
-        ValueError: arrays of unequal lengths, or size < 1.
+        ValueError: arrays of unequal lengths; size < 1; a seed that is no int, or negative.
         TypeError: a leaf that is no NumPy array.
 
     >>> epoch = fnn.data.batches({"x": np.arange(5), "y": np.arange(5) * 10}, 2)
@@ -37,6 +37,7 @@ def batches(
     [[10, 40], [0, 30], [20]]
     """
     check_int("data.batches", "size", size, 1)
+    check_int("data.batches", "seed", seed, 0)
     lengths = set()
     for path, leaf in jax.tree.leaves_with_path(data):
         place = "data" + jax.tree_util.keystr(path)

@@ -43,7 +43,7 @@ def adam(
     ``v^ = v / (1 - b2^t)``, ``x <- x - rate m^ / (sqrt(v^ + eps_root) + eps)``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         b1: decay of the mean.
         b2: decay of the mean square.
         eps: added outside the root; PyTorch and the texts do the same.
@@ -104,7 +104,7 @@ def adamw(
     ``x <- x - rate (m^ / (sqrt(v^ + eps_root) + eps) + weight_decay x)``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         b1, b2, eps, eps_root, nesterov, half_moments: as in `fnn.adam`.
         weight_decay: the factor lambda; PyTorch sets 0.01.
         mask: a function of a leaf's path, true for the leaves to shrink; default all.
@@ -148,7 +148,7 @@ def amsgrad(
     ``x <- x - rate m^ / (sqrt(w + eps_root) + eps)``; the state calls w ``nu_max``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         b1, b2, eps, eps_root: as in `fnn.adam`.
         correct_mean: whether ``m^ = m / (1 - b1^t)``, or plain m, as in the paper.
         correct_square: when v is divided by ``1 - b2^t``: "before" the maximum is taken, "after"
@@ -196,7 +196,7 @@ def adamax(
     ``nu``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         b1: decay of the mean.
         b2: decay of the maximum.
         eps: added to the magnitude; PyTorch does the same.
@@ -240,7 +240,7 @@ def nadam(
     the mu up to t, and ``m^ = mu_(t+1) m / (1 - q_(t+1)) + (1 - mu_t) g / (1 - q_t)``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         b1, b2, eps, eps_root: as in `fnn.adam`.
         momentum_decay: psi; PyTorch sets 0.004. None for the constant b1.
         half_moments: as in `fnn.sgd`.
@@ -308,7 +308,7 @@ def radam(
     ``r^2 = (p - 4)(p - 2) p_inf / ((p_inf - 4)(p_inf - 2) p)``; else ``x <- x - rate m^``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         b1, b2, eps, eps_root: as in `fnn.adam`.
         threshold: the length p, at least 4, from which the mean square is trusted.
         eps_before_correction: as in `fnn.adam`; PyTorch does so here.
@@ -362,7 +362,7 @@ def lion(
     ``x <- x - rate (sign(b1 m + (1 - b1) g) + weight_decay x)``, ``m <- b2 m + (1 - b2) g``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         b1: the mean's share in the step.
         b2: decay of the mean.
         weight_decay: the factor lambda.

@@ -36,7 +36,7 @@ def adagrad(
     ``sum_of_squares``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         initial: s before the first step; PyTorch and the texts start from 0.
         eps: keeps the denominator from zero.
         eps_in_root: False for ``sqrt(s) + eps``, as in PyTorch and the texts.
@@ -93,7 +93,7 @@ def rmsprop(
     ``p <- mu p + rate u``, ``x <- x - p``. The state calls v ``nu``, m ``mu`` and p ``trace``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         decay: of the mean square; PyTorch calls it alpha and sets 0.99.
         eps: keeps the denominator from zero.
         eps_in_root: False for ``sqrt(v) + eps``, as in PyTorch.
@@ -155,7 +155,7 @@ def adadelta(
     ``e_x``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         decay: of both mean squares.
         eps: inside both roots, as everywhere; it sets the size of the first steps.
         half_moments: as in `fnn.sgd`.

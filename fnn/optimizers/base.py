@@ -4,11 +4,11 @@
 updates are added to the params. An optimizer of fnn is one rule, the formula for one leaf, and
 `leafwise` carries it over a pytree. What holds for all of them:
 
-Learning rate. A `Rate` is a number, a scalar array, or a schedule: a function of the number of
-steps taken, 0 at the first. The state's leaf ``learning_rate`` is the rate of the next step;
-`learning_rate` reads it and `with_learning_rate` replaces it, which recompiles nothing. Whatever
-was set last counts: the rate in the state, or the array that the optimizer is made with, as
-`optax.inject_hyperparams` makes it with another at every step.
+Learning rate. A number, a scalar array, or a schedule: a function of the number of steps taken, 0
+at the first. The state's leaf ``learning_rate`` is the rate of the next step; `learning_rate` reads
+it and `with_learning_rate` replaces it, which recompiles nothing. Whatever was set last counts: the
+rate in the state, or the array that the optimizer is made with, as `optax.inject_hyperparams` makes
+it with another at every step.
 
 Numbers. Every ``float`` argument may also be a traced array, so that `jax.vmap` runs a sweep.
 
@@ -34,7 +34,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from fnn.checks import ANY, BELOW_ONE, NOT_NEGATIVE, Range, check_number, wrong
+from fnn.checks import (
+    ANY,
+    BELOW_ONE,
+    NOT_NEGATIVE,
+    Range,
+    check_number,
+    describe,
+    is_number,
+    wrong,
+)
 from fnn.dtypes import accumulator
 from fnn.trees import check_like
 
@@ -144,7 +153,7 @@ def leafwise(
         moments = {
             key: jax.tree.map(functools.partial(start, x0), params) for key, x0 in initial.items()
         }
-        return first_state(learning_rate, moments)
+        return first_state(name, learning_rate, moments)
 
     def update(grads: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
         del extra
@@ -163,7 +172,7 @@ def leafwise(
                 column.append(value.astype(old.dtype))
         updates, *trees = [jax.tree.unflatten(structure, column) for column in columns]
         named = dict(zip(initial, trees, strict=True))
-        return updates, next_state(learning_rate, rate, state, named)
+        return updates, next_state(name, learning_rate, rate, state, named)
 
     return Optimizer(init, update)
 
@@ -185,6 +194,13 @@ def check_state(name: str, state: Any, kind: type, moments: Iterable[str] = ()) 
     if isinstance(state, State) and set(state.moments) != set(moments):
         got = f"a State with moments {sorted(state.moments)}"
         raise wrong(name, "state", got, f"that of its init, with moments {sorted(moments)}")
+
+
+def check_transform(name: str, argument: str, value: Any) -> None:
+    """Raise unless this is an optimizer or transform; a function that makes one is none."""
+    if not hasattr(value, "init") or not hasattr(value, "update"):
+        needed = "an (init, update) pair, such as fnn.adam(1e-3)"
+        raise wrong(name, argument, describe(value), needed, TypeError)
 
 
 def check_rate(name: str, rate: Rate) -> None:
@@ -210,11 +226,11 @@ def is_zero(number: Any) -> bool:
     return not isinstance(number, jax.Array) and number == 0
 
 
-def first_state(rate: Rate, moments: dict[str, Any]) -> State:
+def first_state(name: str, rate: Rate, moments: dict[str, Any]) -> State:
     """Return the state before the first step."""
     start = jnp.zeros((), jnp.int32)
-    given = _rate_at(rate, start) if isinstance(rate, jax.Array) else None
-    return State(start, _rate_at(rate, start), moments, given)
+    given = _rate_at(name, rate, start) if isinstance(rate, jax.Array) else None
+    return State(start, _rate_at(name, rate, start), moments, given)
 
 
 def rate_of_step(rate: Rate, state: State) -> Array:
@@ -233,19 +249,23 @@ def next_step(step: Array) -> Array:
     return jnp.minimum(step, LAST - 1) + 1
 
 
-def next_state(rate: Rate, used: Array, state: State, moments: dict[str, Any]) -> State:
+def next_state(name: str, rate: Rate, used: Array, state: State, moments: dict[str, Any]) -> State:
     """Return the state after a step with the rate ``used``."""
     step = next_step(state.step)
-    following = _rate_at(rate, step) if callable(rate) else used
+    following = _rate_at(name, rate, step) if callable(rate) else used
     given = state.given
     if given is not None and isinstance(rate, jax.Array):
         given = jnp.array(rate, given.dtype)
     return State(step, following, moments, given)
 
 
-def _rate_at(rate: Rate, step: Any) -> Array:
+def _rate_at(name: str, rate: Rate, step: Any) -> Array:
     """Return the rate, or the schedule's value, in an array of its own, which may be donated."""
-    return jnp.array(rate(step) if callable(rate) else rate, float)
+    value = rate(step) if callable(rate) else rate
+    if callable(rate) and not is_number(value):
+        got = f"a schedule that returns {describe(value)}"
+        raise wrong(name, "learning_rate", got, "one that returns a number", TypeError)
+    return jnp.array(value, float)
 
 
 def rate_used(before: Any, after: Any) -> Array:

@@ -21,7 +21,7 @@ def sgd(
     (``mu v + rate g``) in the place of ``v``. The velocity v is the state's ``trace``.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         momentum: mu, in [0, 1).
         nesterov: whether to look one step of the velocity ahead.
         rate_inside: whether the velocity accumulates ``rate g`` instead of ``g``.
@@ -56,7 +56,7 @@ def momentum(
     """Momentum: `sgd` under the name that texts give it.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         decay: mu, the share of the velocity that survives a step, in [0, 1).
         rate_inside, half_moments: as in `sgd`.
 
@@ -80,7 +80,7 @@ def nesterov(
     """Nesterov's accelerated gradient: `sgd` with momentum that looks one step ahead.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         decay: mu, the share of the velocity that survives a step, in [0, 1).
         rate_inside, half_moments: as in `sgd`.
 

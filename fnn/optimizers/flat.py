@@ -17,7 +17,8 @@ from jaxtyping import Array, UInt32
 
 from fnn.checks import wrong
 from fnn.compiler import place_read_at_run_time
-from fnn.optimizers.base import Optimizer, Transform, check_state, run_update
+from fnn.dtypes import accumulator
+from fnn.optimizers.base import Optimizer, Transform, check_state, check_transform, run_update
 from fnn.trees import check_like
 
 SMALL = 2**14  # numbers; larger leaves amortise their kernels, and copying them would cost more
@@ -59,12 +60,16 @@ def _groups(leaves: list[Any]) -> list[list[int]]:
 def _pack(tree: Any, like: Any) -> list[Any]:
     """Gather each group of the leaves of ``like`` in a vector; a group of one stays as it is."""
     leaves = jax.tree.leaves(tree)
-    return [
-        lax.concatenate([lax.reshape(leaves[i], (leaves[i].size,)) for i in group], 0)
-        if len(group) > 1
-        else leaves[group[0]]
-        for group in _groups(jax.tree.leaves(like))
-    ]
+    return [_joined([leaves[i] for i in group]) for group in _groups(jax.tree.leaves(like))]
+
+
+def _joined(group: list[Any]) -> Any:
+    if len(group) == 1:
+        return group[0]
+    if len({x.dtype for x in group}) > 1:  # gradients, which need not have the params' dtype
+        wide = max((accumulator(x.dtype) for x in group), key=lambda dtype: dtype.itemsize)
+        group = [x.astype(wide) for x in group]
+    return lax.concatenate([lax.reshape(x, (x.size,)) for x in group], 0)
 
 
 def _unpack(packs: list[Any], like: Any, zero: Any) -> Any:
@@ -109,12 +114,14 @@ def flat(optimizer: Transform) -> Optimizer:
 
     Raises:
         ValueError: params that are sharded over devices; gradients shaped otherwise than params.
+        TypeError: no optimizer.
 
     >>> opt, params = fnn.flat(fnn.sgd(0.5)), {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}
     >>> updates, state = opt.update(params, opt.init(params))
     >>> updates["w"].tolist(), updates["b"].tolist()
     ([[-0.5, -0.5], [-0.5, -0.5]], [-0.0, -0.0])
     """
+    check_transform("flat", "optimizer", optimizer)
 
     def init(params: Any) -> Flat:
         _refuse_sharded(params)

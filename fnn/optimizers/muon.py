@@ -67,7 +67,7 @@ def muon(
     ``x <- x - rate sqrt(max(1, d_out / d_in)) (U V^T)(m^)``, with ``U V^T`` by Newton-Schulz.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         beta: decay of the matrices' mean.
         iterations: of Newton-Schulz; an int, or an integer array.
         eps: AdamW's outside the root; and beside the norm that starts Newton-Schulz, there relative

@@ -23,7 +23,7 @@ from fnn.analysis.curvature import (
     quadratic,
     sampled_diagonal,
 )
-from fnn.checks import check_int, describe, wrong
+from fnn.checks import check_int, check_key, describe, wrong
 from fnn.dtypes import number_like
 from fnn.optimizers.base import (
     Optimizer,
@@ -56,7 +56,7 @@ def newton(
     negative curvature they stop with the descent direction found so far.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         damping: added to every eigenvalue; it limits the step to ``rate |g| / damping``.
         dense_up_to: numbers in params, n, that are solved exactly, from the n by n Hessian.
         iterations: of conjugate gradients at most, one product with H each; they end earlier where
@@ -66,7 +66,8 @@ def newton(
         An `Optimizer`; its update needs params and value_fn.
 
     Raises:
-        ValueError: damping < 0, iterations < 1; from update, params or value_fn missing.
+        ValueError: damping < 0, dense_up_to < 0, iterations < 1; from update, params or value_fn
+            missing.
 
     Source: Y. Dauphin et al., Identifying and attacking the saddle point problem in
     high-dimensional non-convex optimization (2014); S. Nash, A survey of truncated-Newton methods
@@ -78,9 +79,10 @@ def newton(
     >>> x.tolist()
     [1.0, 2.0]
     """
-    if isinstance(dense_up_to, jax.core.Tracer):
+    if isinstance(dense_up_to, jax.Array):
         needed = "a Python int; to `optax.inject_hyperparams` name it among static_args"
         raise wrong("newton", "dense_up_to", describe(dense_up_to), needed, TypeError)
+    check_int("newton", "dense_up_to", dense_up_to, 0)
     if not isinstance(iterations, jax.Array):
         check_int("newton", "iterations", iterations, 1)
 
@@ -106,7 +108,7 @@ def diagonal_newton(
     stay, where damping = 0.
 
     Args:
-        learning_rate: a number or a schedule, any `Rate`.
+        learning_rate: a number, a scalar array or a schedule.
         damping: added to every magnitude.
         samples: None for the exact diagonal, at one product with H per number in params; or the
             draws of Hutchinson's estimate, one product each.
@@ -118,6 +120,7 @@ def diagonal_newton(
     Raises:
         ValueError: damping < 0, samples < 1, samples without key; from update, params or value_fn
             missing.
+        TypeError: a key that is none.
 
     Source: EE628, lecture 6, preconditioning (2019); Z. Yao et al., ADAHESSIAN (2021).
 
@@ -132,13 +135,15 @@ def diagonal_newton(
     if (samples is None) != (key is None):
         needed = "both, or neither for the exact diagonal"
         raise wrong("diagonal_newton", "samples, key", f"{samples}, {key}", needed)
+    if key is not None:
+        check_key("diagonal_newton", "key", key)
 
     def solve(q: Quadratic, step: Array, damping: Any) -> Array:
         if samples is None or key is None:
             h = diagonal(q)
         else:
             h = sampled_diagonal(q, jax.random.fold_in(key, step), samples)
-        return _divide(q.gradient, jnp.abs(h) + damping)
+        return _divide(q.gradient, jnp.abs(h) + damping, 0)
 
     return _second_order("diagonal_newton", solve, learning_rate, damping)
 
@@ -151,7 +156,7 @@ def _second_order(
     numbers = read_numbers(name, damping=damping)
 
     def init(params: Any) -> State:
-        return first_state(learning_rate, {})
+        return first_state(name, learning_rate, {})
 
     def update(
         grads: Any, state: State, params: Any = None, *, value_fn: Any = None, **extra: Any
@@ -163,7 +168,7 @@ def _second_order(
         check_state(name, state, State)
         check_like(name, "grads", grads, params)
         rate = rate_of_step(learning_rate, state)
-        following = next_state(learning_rate, rate, state, {})
+        following = next_state(name, learning_rate, rate, state, {})
         if not count(params):
             return grads, following
         q = quadratic(name, value_fn, params)
@@ -174,17 +179,26 @@ def _second_order(
     return Optimizer(init, update)
 
 
-def _divide(g: Array, h: Array) -> Array:
-    """Divide by curvatures h >= 0; those that are zero but for rounding give no step."""
-    real = h > np.finfo(h.dtype).eps * h.size * h.max()
-    return jnp.where(real, g / jnp.where(real, h, 1), 0)
+def _divide(g: Array, h: Array, zero: Any) -> Array:
+    """Divide by curvatures h >= 0; those up to ``zero`` give no step, and NaN gives NaN."""
+    flat = h <= zero
+    return jnp.where(flat, 0, g / jnp.where(flat, 1, h))
+
+
+def _rounding(h: Array, damping: Array) -> Array:
+    """Return how large a curvature may be that is zero but for the rounding of all of them.
+
+    With damping none is zero: the step along such a direction is ``g / damping`` at most.
+    """
+    return jnp.where(damping > 0, 0, np.finfo(h.dtype).eps * h.size * h.max())
 
 
 @jax.custom_jvp
 def _solve_by_magnitudes(hessian: Array, g: Array, damping: Array) -> Array:
     """Return ``(|H| + damping)^-1 g``."""
     values, vectors = jnp.linalg.eigh(hessian)
-    return dot(vectors, _divide(dot(g, vectors), jnp.abs(values) + damping))
+    size = jnp.abs(values) + damping
+    return dot(vectors, _divide(dot(g, vectors), size, _rounding(size, damping)))
 
 
 @_solve_by_magnitudes.defjvp
@@ -198,12 +212,13 @@ def _derivative(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (hessian, g, damping), (hessian_dot, g_dot, damping_dot) = primals, tangents
     values, vectors = jnp.linalg.eigh(hessian)
     size = jnp.abs(values) + damping
-    x = _divide(dot(g, vectors), size)
+    zero = _rounding(size, damping)
+    x = _divide(dot(g, vectors), size, zero)
     a, b = values[:, None], values[None, :]
     apart = jnp.where(a == b, 1, a - b)
     quotient = jnp.where(a == b, jnp.sign(a), (jnp.abs(a) - jnp.abs(b)) / apart)
     change = quotient * dot(vectors.T, dot(hessian_dot, vectors))
-    x_dot = _divide(dot(g_dot, vectors) - dot(change, x) - damping_dot * x, size)
+    x_dot = _divide(dot(g_dot, vectors) - dot(change, x) - damping_dot * x, size, zero)
     return dot(vectors, x), dot(vectors, x_dot)
 
 

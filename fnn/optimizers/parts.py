@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import describe, wrong
-from fnn.optimizers.base import Optimizer, Transform, run_update
+from fnn.checks import check_callable, describe, wrong
+from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
 from fnn.trees import Mask, check_like, paths, select
 
 
@@ -29,6 +29,7 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
     Raises:
         ValueError: from init and update, a part without leaves or a leaf without a part; from
             update, a state of other parts, or gradients shaped otherwise than params.
+        TypeError: no dict of optimizers; a part that is no function.
 
     Source: J. Howard, S. Ruder, Universal language model fine-tuning for text classification
     (2018), on learning rates by layer.
@@ -40,6 +41,13 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
     >>> [round(u.item(), 2) for u in updates.values()], list(state)
     ([-0.25, -0.5, 0.0], ['body', 'head'])
     """
+    if not isinstance(optimizers, Mapping):
+        needed = "a dict of optimizers, by part"
+        raise wrong("partition", "optimizers", describe(optimizers), needed, TypeError)
+    for name, optimizer in optimizers.items():
+        if optimizer is not None:
+            check_transform("partition", f"optimizers[{name!r}]", optimizer)
+    check_callable("partition", "part", part, "of a leaf's path, the name of its part")
     return _parts("partition", "part", optimizers, part)
 
 

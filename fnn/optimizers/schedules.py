@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fnn.checks import NOT_NEGATIVE, POSITIVE, check_int, check_number, wrong
+from fnn.checks import NOT_NEGATIVE, POSITIVE, check_int, check_number, describe, wrong
 from fnn.optimizers.base import Schedule, in_dtype, read_numbers
 
 
@@ -142,8 +142,12 @@ def piecewise(rate: float, factors: Mapping[int, float]) -> Schedule:
     >>> [round(float(schedule(step)), 3) for step in (1, 2, 4)]
     [1.0, 0.5, 0.05]
     """
-    for step in factors:
+    if not isinstance(factors, Mapping):
+        needed = "a dict of factors, by step"
+        raise wrong("schedules.piecewise", "factors", describe(factors), needed, TypeError)
+    for step, factor in factors.items():
         check_int("schedules.piecewise", "factors", step, 0)
+        check_number("schedules.piecewise", f"factors[{step}]", factor)
 
     def formula(step: Any, rate: Any, **factors: Any) -> Any:
         value = jnp.full_like(step, rate)
@@ -163,7 +167,8 @@ def one_cycle(
     Args:
         rate: the peak.
         steps: length of the cycle.
-        rise: the part of the steps before the peak, in (0, 1).
+        rise: the part of the steps before the peak, in (0, 1); the peak is a whole step, rounded
+            down.
         start: the peak over the first rate.
         end: the first rate over the last.
 
@@ -172,14 +177,15 @@ def one_cycle(
     >>> [round(float(fnn.schedules.one_cycle(1.0, 10)(step)), 3) for step in (0, 3, 10)]
     [0.04, 1.0, 0.0]
     """
-    check_int("schedules.one_cycle", "steps", steps, 1)
+    check_int("schedules.one_cycle", "steps", steps, 2)
     check_number("schedules.one_cycle", "rise", rise)
     check_number("schedules.one_cycle", "start", start, POSITIVE)
     check_number("schedules.one_cycle", "end", end, POSITIVE)
-    if isinstance(rise, jax.Array):
-        peak: Any = jnp.clip(jnp.floor(rise * float(steps)), 1.0, float(steps - 1))
+    length = steps * (1 + 2**-22)  # so that 0.29 * 100, which is below 29, makes 29 in any dtype
+    if isinstance(rise, jax.core.Tracer):
+        peak: Any = jnp.clip(jnp.floor(rise * length), 1.0, float(steps - 1))
     else:
-        peak = int(rise * steps)
+        peak = math.floor(float(rise) * length)
         if not 0 < peak < steps:
             raise wrong("schedules.one_cycle", "rise", rise, f"a peak within the {steps} steps")
 

@@ -12,16 +12,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import NOT_NEGATIVE, check_number, wrong
+from fnn.checks import NOT_NEGATIVE, check_callable, check_number, wrong
 from fnn.dtypes import computed_wide, number_like
 from fnn.optimizers.base import (
     Optimizer,
     Transform,
+    check_transform,
     need_params,
     rate_used,
     run_update,
 )
 from fnn.trees import Mask, chosen, scaled_norm
+
+
+def check_mask(name: str, mask: Mask | None) -> None:
+    """Raise unless this is a mask of fnn's; optax's are trees of bools."""
+    if mask is not None:
+        check_callable(name, "mask", mask, "of a leaf's path, or None")
 
 
 def where_chosen(
@@ -57,11 +64,14 @@ def chain(*transforms: Transform) -> Optimizer:
 
     Raises:
         ValueError: update's state is not one state per transform.
+        TypeError: a transform that is none.
 
     >>> opt = fnn.chain(fnn.clip_by_value(1.0), fnn.sgd(0.5))
     >>> opt.update(jnp.array([0.5, -8.0]), opt.init(jnp.zeros(2)))[0].tolist()
     [-0.25, 0.5]
     """
+    for i, transform in enumerate(transforms):
+        check_transform("chain", f"transforms[{i}]", transform)
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(t.init(params) for t in transforms)
@@ -151,6 +161,7 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
     Raises:
         ValueError: update without params, or with params shaped otherwise than the gradients; a
             mask that selects no leaf.
+        TypeError: a mask that is no function.
 
     >>> params = grads = {"w": jnp.array(4.0), "b": jnp.array(4.0)}
     >>> updates, _ = fnn.l2(0.5, mask=lambda path: path == "w").update(grads, (), params)
@@ -159,6 +170,7 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
     """
 
     check_number("l2", "strength", strength, NOT_NEGATIVE)
+    check_mask("l2", mask)
 
     def penalise(g: Any, x: Any) -> Any:
         return g + number_like(strength, x) * x
@@ -187,6 +199,7 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
     Raises:
         ValueError: update without params; a state without a learning rate; a mask that selects no
             leaf.
+        TypeError: no optimizer; a mask that is no function.
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
@@ -196,7 +209,9 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
     [-1.5]
     """
 
+    check_transform("add_weight_decay", "optimizer", optimizer)
     check_number("add_weight_decay", "decay", decay, NOT_NEGATIVE)
+    check_mask("add_weight_decay", mask)
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         need_params("add_weight_decay", grads, params)

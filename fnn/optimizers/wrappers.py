@@ -14,6 +14,7 @@ from fnn.optimizers.base import (
     Optimizer,
     Transform,
     check_state,
+    check_transform,
     in_dtype,
     need_params,
     next_step,
@@ -62,6 +63,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
 
     Raises:
         ValueError: k < 1; gradients shaped otherwise than the params.
+        TypeError: no optimizer.
 
     >>> opt = fnn.accumulate(fnn.sgd(0.5), 2)
     >>> first, state = opt.update(jnp.array([1.0]), opt.init(jnp.zeros(1)))
@@ -69,6 +71,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
     >>> first.tolist(), second.tolist()
     ([0.0], [-1.0])
     """
+    check_transform("accumulate", "optimizer", optimizer)
     check_int("accumulate", "k", k, 1)
 
     def init(params: Any) -> Accumulated:
@@ -195,6 +198,7 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
 
     Raises:
         ValueError: k < 1, slow_rate not in (0, 1]; update without params.
+        TypeError: no optimizer.
 
     Source: M. Zhang et al., Lookahead optimizer: k steps forward, 1 step back (2019).
 
@@ -206,6 +210,7 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
     >>> x.tolist()
     [6.0]
     """
+    check_transform("lookahead", "optimizer", optimizer)
     check_int("lookahead", "k", k, 1)
     check_number("lookahead", "slow_rate", slow_rate, Range(0, 1, low_closed=False))
 
@@ -256,6 +261,7 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
 
     Raises:
         ValueError: update without params.
+        TypeError: no optimizer.
 
     Source: P. Micikevicius et al., Mixed precision training (2018).
 
@@ -267,6 +273,7 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
     >>> x.tolist(), state.master.tolist()
     ([0.9921875], [0.9921875])
     """
+    check_transform("with_master_weights", "optimizer", optimizer)
 
     def init(params: Any) -> Mastered:
         master = jax.tree.map(jnp.copy, _widened(params))
@@ -326,6 +333,7 @@ def with_loss_scale(
 
     Raises:
         ValueError: initial or grow_after < 1; from update, params or value_fn missing.
+        TypeError: no optimizer.
 
     Source: P. Micikevicius et al., Mixed precision training (2018).
 
@@ -336,6 +344,7 @@ def with_loss_scale(
     >>> float(w), float(state.scale)
     (2.0, 32768.0)
     """
+    check_transform("with_loss_scale", "optimizer", optimizer)
     check_number("with_loss_scale", "initial", initial, Range(1))
     check_int("with_loss_scale", "grow_after", grow_after, 1)
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 from fnn.checks import check_alive, describe, wrong
 from fnn.functions import frozen
 from fnn.training.arrays import check_examples
-from fnn.training.stream import check_iterable, read_batch
+from fnn.training.stream import check_iterable, length, read_batch
 
 Model = Callable[[Any, Any], Any]
 
@@ -36,16 +36,17 @@ def predict(
         model: ``model(params, batch)``, a pytree of arrays with the examples first.
         params: any pytree of arrays; may hold running statistics too.
         data: as `fnn.train` takes it: arrays, of which a batch has the structure, or, without
-            batch_size, an iterable of batches.
+            batch_size, an iterable of batches, such as one epoch, ``data(0)``, of
+            `fnn.data.batches`.
         batch_size: examples at a time.
 
     Returns:
         The outputs, with the examples in the order of data.
 
     Raises:
-        ValueError: data of unequal lengths; an iterable without a batch; an output that has not
-            the batch's examples first.
-        TypeError: data that are no arrays, with a batch_size.
+        ValueError: data of unequal lengths; an iterable without a batch, or a batch without
+            examples; an output that has not the batch's examples first.
+        TypeError: data that are no arrays, with a batch_size, or no iterable, without.
 
     >>> double = lambda params, x: params * x
     >>> fnn.predict(double, jnp.array(2.0), jnp.arange(5.0), batch_size=2).tolist()
@@ -76,7 +77,7 @@ def evaluate(
         The same pytree of floats; of arrays where metrics has more than one number per example.
 
     Raises:
-        ValueError: as `predict`.
+        ValueError, TypeError: as `predict`.
 
     >>> def metrics(w, batch):
     ...     error = w * batch["x"] - batch["y"]
@@ -102,6 +103,9 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
         check_alive(function, data=data)
         return _by_batches(function, model, size, params, jax.tree.map(jnp.asarray, data))
     check_iterable(function, data)
+    if not isinstance(data, Iterable):
+        needed = "arrays and a batch_size, or an iterable of batches, such as one epoch: data(0)"
+        raise wrong(function, "data", describe(data), needed, TypeError)
     batches = map(functools.partial(read_batch, function), data)
     parts = [_of_one(function, model, params, batch) for batch in batches]
     if not parts:
@@ -111,7 +115,10 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _of_one(function: str, model: Model, params: Any, batch: Any) -> Any:
-    size = jnp.shape(jax.tree.leaves(batch)[0])[0]
+    size = length(batch)
+    if size is None:
+        got = ", ".join(map(describe, jax.tree.leaves(batch))) or "no array"
+        raise wrong(function, "a batch of data", got, "an array with the examples first")
     return _checked(function, model(params, batch), size)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from fnn.dtypes import accumulator, is_floating
 from fnn.training.report import Run
-from fnn.training.step import Learner, Observer, Plan, Seen, take_step
+from fnn.training.step import Learner, Observer, Plan, Seen, check_same, take_step
 from fnn.trees import all_finite
 
 # jit keeps the trace: `_nothing`, which asks for shapes, and the loop trace the loss once.
@@ -108,11 +108,11 @@ class Tally(NamedTuple):
     """What a call of `advance` counts.
 
     Attributes:
-        loss: sum of the loss over the examples.
+        loss: mean of the loss over the examples.
         aux: likewise, of what loss returns beside it.
         seen: how many observations there are.
         observed: the observations, stacked; the places after ``seen`` are empty.
-        finite: whether the sums of the loss and all parameters are finite.
+        finite: whether the mean of the loss and all parameters are finite.
     """
 
     loss: Array
@@ -138,7 +138,8 @@ def advance(
         learner, tally = carry
         batch = feed.batch(i, size)
         after, seen = one_step(plan, learner, batch, _key(plan, place, i))
-        tally = _counted(tally, seen, size)
+        share = size / jnp.maximum((i - start) * feed.size + size, 1)  # of the examples so far
+        tally = _counted(tally, seen, share)
         if watch is not None:
             tally = _observed(watch, place.step + i, tally, learner.params, seen, batch)
         return after, tally
@@ -183,24 +184,32 @@ def _nothing(plan: Plan, watch: Watch | None, learner: Learner, feed: Feed, plac
         return seen.aux, None if watch is None else _observe(watch, learner.params, seen, batch)
 
     aux, values = jax.eval_shape(first)
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, _sum_dtype(x.dtype)), aux)
+    means = jax.tree.map(lambda x: jnp.zeros(x.shape, _mean_dtype(x.dtype)), aux)
     if watch is None:
-        return Tally(jnp.zeros(()), sums)
+        return Tally(jnp.zeros(()), means)
     empty = jax.tree.map(lambda x: jnp.zeros((watch.most, *x.shape), x.dtype), values)
-    return Tally(jnp.zeros(()), sums, jnp.zeros((), jnp.int32), empty)
+    return Tally(jnp.zeros(()), means, jnp.zeros((), jnp.int32), empty)
 
 
-def _sum_dtype(dtype: Any) -> Any:
-    """Return the dtype in which means over batches are added, those of integers included."""
+def _mean_dtype(dtype: Any) -> Any:
+    """Return the dtype in which means over batches are averaged, those of integers included."""
     return accumulator(dtype if is_floating(dtype) else jnp.result_type(float))
 
 
-def _counted(tally: Tally, seen: Seen, size: int) -> Tally:
-    """Add a step over this many examples."""
+def check_aux(aux: Any, like: Any) -> None:
+    """Raise unless what loss returns beside its value is shaped as for another batch."""
+    needed = "means over the batch, of one shape for every batch"
+    check_same("train", "loss: aux", aux, like, needed)
 
-    def add(total: Array, mean: Any) -> Array:
-        return total + size * jnp.asarray(mean, total.dtype)
 
+def _counted(tally: Tally, seen: Seen, share: Array) -> Tally:
+    """Average in a step over this share of the examples so far, so that no sum overflows."""
+
+    def add(mean: Array, x: Any) -> Array:
+        part = share.astype(mean.dtype)
+        return (1 - part) * mean + part * jnp.asarray(x, mean.dtype)
+
+    check_aux(seen.aux, tally.aux)
     aux = jax.tree.map(add, tally.aux, seen.aux)
     return tally._replace(loss=add(tally.loss, seen.loss), aux=aux)
 

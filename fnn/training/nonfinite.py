@@ -36,7 +36,7 @@ def find(
 ) -> tuple[NonFiniteError, int, Tally]:
     """Find the first step of a call, begun with this learner, that makes something not finite.
 
-    A parameter that is not finite stays so, and so does a sum: bisection finds the step, and takes
+    A parameter that is not finite stays so, and so does a mean: bisection finds the step, and takes
     no more time than the call.
 
     Returns:

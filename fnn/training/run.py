@@ -25,7 +25,7 @@ from fnn.checks import (
 )
 from fnn.optimizers.base import Transform
 from fnn.training.arrays import array_calls, check_examples, check_parts
-from fnn.training.loop import Call, Tally, Watch, run_call
+from fnn.training.loop import Call, Tally, Watch, check_aux, run_call
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
 from fnn.training.sharding import beside
@@ -77,12 +77,13 @@ def train(
             long.
         epochs: passes over data in all, those of a resumed run included.
         key: the source of all randomness.
-        batch_size: examples in a step, at most all of them, a multiple of the devices that they
-            are on; None where data are batches.
+        batch_size: examples in a step, at most all of them, a multiple of the number of devices
+            that they are on; None where data are batches.
         stats: running statistics to start from, such as those of batch normalization. The loss is
             then ``loss(params, stats, batch)`` and returns ``(value, new stats)``.
         has_aux: whether loss returns one more thing, last, such as a dict of accuracies: a pytree
-            of means over the batch. Their means over the examples are the report's ``aux``.
+            of means over the batch, of one shape for every batch. Their means over the examples
+            are the report's ``aux``.
         resume: the `Run` of an earlier report, to go on from; None starts a new one.
         report_every: steps between two reports; by default one report an epoch. The last chunk of
             an epoch may be shorter.
@@ -199,13 +200,16 @@ def _report(
     numbers, tallies = zip(*counted, strict=True)
     examples = sum(numbers)
 
-    def mean(*sums: Any) -> Any:
-        total = np.sum(np.asarray(sums, np.float64), axis=0) / (examples or np.nan)
+    def mean(*means: Any) -> Any:
+        parts = [n * np.asarray(x, np.float64) for n, x in zip(numbers, means, strict=True)]
+        total = np.sum(parts, axis=0) / (examples or np.nan)
         return total if np.ndim(total) else float(total)
 
     def join(*parts: Any) -> Any:
         return np.concatenate([x[: tally.seen] for x, tally in zip(parts, tallies, strict=True)])
 
+    for tally in tallies:
+        check_aux(tally.aux, tallies[0].aux)
     loss = mean(*[tally.loss for tally in tallies])
     aux = jax.tree.map(mean, *[tally.aux for tally in tallies])
     observed = jax.tree.map(join, *[tally.observed for tally in tallies])
@@ -222,9 +226,18 @@ def _check_resume(resume: Any, new: Run) -> None:
     whose = "as this optimizer's init returns it"
     check_same("train", "resume.state", resume.state, new.state, whose)
     check_same("train", "resume.stats", resume.stats, new.stats, "as in stats")
+    for argument in ("params", "state", "stats"):
+        _check_dtypes(f"resume.{argument}", getattr(resume, argument), getattr(new, argument))
     if _bits(resume.key) != _bits(new.key):
         needed = "the key that the run began with; resume=run._replace(key=key) changes it"
         raise wrong("train", "key", "another key than that of resume", needed)
+
+
+def _check_dtypes(argument: str, tree: Any, like: Any) -> None:
+    for (path, got), x in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(like), strict=True):
+        if jnp.result_type(got) != (dtype := jnp.result_type(x)):
+            place = argument + jax.tree_util.keystr(path)
+            raise wrong("train", place, describe(got), f"{dtype}, as a new run has it")
 
 
 def _bits(key: Any) -> Any:

@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from fnn.checks import check_callable, check_key, check_scalar, describe, wrong
 from fnn.functions import frozen
-from fnn.optimizers.base import Optimizer, Transform, run_update
+from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
 from fnn.trees import check_like, check_params
 
 Loss = Callable[..., Any]
@@ -70,9 +70,7 @@ def make_plan(
     Equal losses and optimizers make equal plans, so that a run started anew compiles nothing.
     """
     check_callable(function, "loss", loss, "loss(params, batch)")
-    if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
-        needed = "an (init, update) pair, such as fnn.adam(1e-3)"
-        raise wrong(function, "optimizer", describe(optimizer), needed, TypeError)
+    check_transform(function, "optimizer", optimizer)
     keyed = "key" in inspect.signature(loss).parameters
     own = Optimizer(frozen(optimizer.init), frozen(optimizer.update))
     return Plan(function, frozen(loss), own, has_stats, has_aux, keyed)

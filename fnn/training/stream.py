@@ -10,6 +10,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import jax
@@ -109,6 +110,11 @@ def read_batch(function: str, batch: Any) -> Any:
     return batch
 
 
+def length(batch: Any) -> int | None:
+    """Return how many examples a batch of arrays has, by its first; None where all are scalars."""
+    return next((x.shape[0] for x in jax.tree.leaves(batch) if x.ndim), None)
+
+
 def _kind(batch: Any) -> Any:
     """Return what batches of one call have in common."""
     leaves, structure = jax.tree.flatten(batch)
@@ -129,21 +135,24 @@ def _stacked(group: list[Any], every: int | None) -> Stacked:
     def stack(*xs: Any) -> Any:
         return jnp.stack(xs) if isinstance(xs[0], jax.Array) else np.stack(xs)
 
-    sizes = [x.shape[0] for x in jax.tree.leaves(group[0]) if x.ndim]
-    return Stacked(jax.device_put(jax.tree.map(stack, *filled)), most, next(iter(sizes), 1))
+    n = length(group[0])
+    size = 1 if n is None else n
+    return Stacked(jax.device_put(jax.tree.map(stack, *filled)), most, size)
 
 
 def ahead(items: Generator[T]) -> Generator[T]:
     """Yield what a generator yields, which a thread runs ahead; its errors are raised here.
 
-    The thread has the caller's default device and width of numbers, which JAX keeps by thread. It
-    ends, and the generator with it, when this one does.
+    The thread has the caller's default device, mesh and width of numbers, which JAX keeps by
+    thread. It ends, and the generator with it, when this one does.
     """
     config: Any = jax.config
     wide, device, end = config.jax_enable_x64, config.jax_default_device, object()
+    mesh = jax.sharding.get_mesh()
 
     def read() -> Any:
-        with jax.enable_x64(wide), jax.default_device(device):
+        on_mesh = nullcontext() if mesh.empty else jax.set_mesh(mesh)
+        with jax.enable_x64(wide), jax.default_device(device), on_mesh:
             return next(items, end)
 
     pool = ThreadPoolExecutor(1, "fnn.train reads data")

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fnn.checks import check_int
+from fnn.checks import check_callable, check_int
 from fnn.optimizers.base import Transform
-from fnn.training.step import Loss, make_step
+from fnn.training.step import Learner, Loss, make_plan, take_step
 
 
 class Trajectory(NamedTuple):
@@ -40,7 +40,7 @@ def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: i
 
     Raises:
         ValueError: steps < 0; loss is no scalar.
-        TypeError: a leaf of params that is no floating-point array.
+        TypeError: a leaf of params that is no floating-point array; no loss, or no optimizer.
 
     Source: the figures of every course on optimization; A. Cauchy (1847).
 
@@ -52,18 +52,18 @@ def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: i
     Array(0., dtype=float32)
     """
     check_int("trajectory", "steps", steps, 0)
-    step = make_step(lambda params, batch: loss(params), optimizer)
+    check_callable("trajectory", "loss", loss, "loss(params)")
+    plan = make_plan("trajectory", lambda params, batch: loss(params), optimizer, has_aux=False)
 
-    def advance(carry: Any, _: None) -> Any:
-        params, state = carry
-        after, state, value = step(params, state, ())
-        return (after, state), (params, value)
+    def advance(learner: Learner, _: None) -> Any:
+        after, seen = take_step(plan, learner, None, None)
+        return after, (learner.params, seen.loss)
 
     @jax.jit
-    def whole(start: tuple[Any, Any]) -> Trajectory:
-        (last, _), (before, values) = jax.lax.scan(advance, start, length=steps)
-        points = jax.tree.map(lambda b, x: jnp.concatenate([b, x[None]]), before, last)
-        return Trajectory(points, jnp.append(values, loss(last)))
+    def whole(start: Learner) -> Trajectory:
+        end, (before, values) = jax.lax.scan(advance, start, length=steps)
+        points = jax.tree.map(lambda b, x: jnp.concatenate([b, x[None]]), before, end.params)
+        return Trajectory(points, jnp.append(values, loss(end.params)))
 
-    found: Trajectory = whole((params, optimizer.init(params)))
+    found: Trajectory = whole(Learner(params, optimizer.init(params)))
     return found

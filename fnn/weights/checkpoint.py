@@ -42,7 +42,8 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
     Raises:
         TypeError: the tree holds something else: a string, a function, an array that JAX would
             narrow, as float64 without x64.
-        ValueError: keep < 1; an array of which other processes have parts.
+        ValueError: keep < 1; an array of which other processes have parts; two arrays whose keys
+            are the same as strings.
         OSError: the folder does not exist or cannot be written, path is a folder, the disk is full.
 
     >>> import tempfile

@@ -1,8 +1,9 @@
 """A pytree as a description that JSON can hold and arrays by their path, and back.
 
-Paths are those of `fnn.paths`, ``conv1/w``; a slash within a key is written ``%2F``, so that two
-leaves never share one. Dicts, lists, tuples, None and NamedTuples are built again from their
-description; any other node, such as a dataclass, in the structure of a tree that is like it.
+Paths are those of `fnn.paths`, ``conv1/w``, with every key percent-encoded, a slash as ``%2F``. Two
+arrays with one path, as under the keys 0 and "0", are refused. Dicts, lists, tuples, None and
+NamedTuples are built again from their description; any other node, such as a dataclass, in the
+structure of a tree that is like it.
 """
 
 import importlib
@@ -161,7 +162,9 @@ def _pack_leaf(leaf: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if not (getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated):
         needed = "whole arrays: fnn.sharding.place(tree, mesh), called by every process"
         raise wrong("save", path or "tree", f"{describe(leaf)} in parts, on other machines", needed)
-    array = np.ascontiguousarray(jax.random.key_data(leaf) if "key" in description else leaf)
+    if path in arrays:
+        raise wrong("save", path, "two arrays", "one: keys that differ as strings, not 0 and '0'")
+    array = np.asarray(jax.random.key_data(leaf) if "key" in description else leaf, order="C")
     native = array.dtype.name in FLOATS + WHOLE
     arrays[path] = array if native else np.frombuffer(array.tobytes(), np.uint8)
     return description

@@ -12,34 +12,46 @@ layer two biases that are added. A rule says for each PyTorch module which fnn l
 PyTorch itself is not needed: a file in the safetensors format will do.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fnn.checks import check_one_of, describe, wrong
+from fnn.trees import paths
 
 Arrays = dict[str, np.ndarray]
 Rule = tuple[str, str] | tuple[str, str, tuple[int, ...]]
 Rules = Mapping[str, Rule]
+Change = Callable[[Arrays], Arrays]
+BIASES = {"b", "bh", "bias"}  # which a layer may lack
 
 
 class _Kind(NamedTuple):
     """How the arrays of one kind of layer are called and laid out.
 
     Attributes:
-        names: PyTorch's name of each array by fnn's; a bias may be missing.
-        inward: from PyTorch's layout of the first to fnn's.
+        names: PyTorch's name of each array by fnn's.
+        axes: how many the arrays may have; those called b and bh have one.
+        inward: from PyTorch's layout of a layer, under fnn's names, to fnn's.
         outward: back.
         dropped: what PyTorch stores beside them and no computation needs.
     """
 
     names: dict[str, str]
-    inward: Callable[[np.ndarray], np.ndarray] = np.asarray
-    outward: Callable[[np.ndarray], np.ndarray] = np.asarray
+    axes: tuple[int, ...]
+    inward: Change = dict
+    outward: Change = dict
     dropped: tuple[str, ...] = ()
+
+
+def _of_w(change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    return lambda layer: {**layer, "w": change(layer["w"])}
 
 
 def _channels_last(w: np.ndarray) -> np.ndarray:
@@ -51,24 +63,60 @@ def _channels_first(w: np.ndarray) -> np.ndarray:
     return np.moveaxis(w, (-1, -2), (0, 1))
 
 
+def _added(layer: Arrays) -> Arrays:
+    """Add the two biases."""
+    turned = _turned(layer)
+    return {**turned, "b": layer["b"] + layer["bh"]} if "b" in layer else turned
+
+
+def _added_but_one(layer: Arrays) -> Arrays:
+    """Add the two biases of a GRU, but for the candidate's, which the reset gate multiplies."""
+    turned = _turned(layer)
+    if "b" not in layer:
+        return turned
+    units = turned["wh"].shape[0]
+    *gates, candidate = np.split(layer["bh"], [2 * units])
+    inside = np.concatenate([*gates, np.zeros_like(candidate)])
+    return {**turned, "b": layer["b"] + inside, "bh": candidate}
+
+
+def _apart(layer: Arrays) -> Arrays:
+    """Make two biases; the second is zero, apart from the candidate's in a GRU."""
+    turned, (units, columns) = _turned(layer), layer["wh"].shape
+    if BIASES.isdisjoint(layer):
+        return turned
+    zeros = np.zeros(columns, layer["wh"].dtype)
+    second = np.concatenate([zeros[:-units], layer["bh"]]) if "bh" in layer else zeros
+    return {**turned, "b": layer.get("b", zeros), "bh": second}
+
+
+def _turned(layer: Arrays) -> Arrays:
+    return {"wx": layer["wx"].T, "wh": layer["wh"].T}
+
+
 WEIGHT_BIAS = {"w": "weight", "b": "bias"}
 NORM = {"scale": "weight", "bias": "bias"}
+RECURRENT = {"wx": "weight_ih", "wh": "weight_hh", "b": "bias_ih", "bh": "bias_hh"}
+CONV = _Kind(WEIGHT_BIAS, (3, 4, 5), _of_w(_channels_last), _of_w(_channels_first))
 KINDS = {
-    "conv": _Kind(WEIGHT_BIAS, _channels_last, _channels_first),
-    # Both libraries keep the window of the convolution that is transposed.
-    "conv_transpose": _Kind(WEIGHT_BIAS, _channels_last, _channels_first),
-    "dense": _Kind(WEIGHT_BIAS, np.transpose, np.transpose),
-    "embed": _Kind({"table": "weight"}),
+    "conv": CONV,
+    "conv_transpose": CONV,  # both libraries keep the window of the convolution that is transposed
+    "dense": _Kind(WEIGHT_BIAS, (2,), _of_w(np.transpose), _of_w(np.transpose)),
+    "embed": _Kind({"table": "weight"}, (2,)),
     "batch_norm": _Kind(
-        {**NORM, "mean": "running_mean", "var": "running_var"}, dropped=("num_batches_tracked",)
+        {**NORM, "mean": "running_mean", "var": "running_var"},
+        (1,),
+        dropped=("num_batches_tracked",),
     ),
-    "layer_norm": _Kind(NORM),
-    "group_norm": _Kind(NORM),
-    "instance_norm": _Kind(NORM),
-    "rms_norm": _Kind({"scale": "weight"}),
-    "prelu": _Kind({"slope": "weight"}),
+    "layer_norm": _Kind(NORM, (1, 2, 3, 4)),
+    "group_norm": _Kind(NORM, (1,)),
+    "instance_norm": _Kind(NORM, (1,)),
+    "rms_norm": _Kind({"scale": "weight"}, (1, 2, 3, 4)),
+    "prelu": _Kind({"slope": "weight"}, (1,)),
+    "rnn": _Kind(RECURRENT, (2,), _added, _apart),
+    "lstm": _Kind(RECURRENT, (2,), _added, _apart),
+    "gru": _Kind(RECURRENT, (2,), _added_but_one, _apart),
 }
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str, Any]:
@@ -87,7 +135,9 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
 
     Raises:
         ValueError: names of the source that no rule uses, arrays that a rule needs and the source
-            lacks, all of them listed; an unknown kind; a shape that does not fit.
+            lacks, all of them listed; an unknown kind; a shape that does not fit; two rules for one
+            layer; a file in another format.
+        TypeError: a source that is neither a dict nor a path.
 
     Source: the layouts of `torch.nn`, as its documentation states them.
 
@@ -95,22 +145,26 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
     >>> fnn.weights.from_torch(state, {"fc": ("head", "dense")})["head"]["w"].tolist()
     [[1.0], [2.0]]
     """
-    given = load_file(source) if isinstance(source, str | Path) else source
-    arrays = {name: _numpy(value) for name, value in given.items()}
+    arrays = {name: _numpy(value) for name, value in _given(source).items()}
     params: dict[str, Any] = {}
     used: set[str] = set()
     missing: list[str] = []
-    for pattern, (path, kind, *image) in rules.items():
-        check_one_of("weights.from_torch", f"rules[{pattern!r}]", kind, (*KINDS, *GATES))
-        found, lacks = _layer(arrays, pattern, kind, used)
-        missing += lacks
-        if found and image:
-            found["w"] = _unflattened(pattern, found["w"], image[0])
-        _place(params, path, found)
-    unused = sorted(arrays.keys() - used)
-    if missing or unused:
-        got = f"no {missing}" if missing else f"{unused}, which no rule names"
-        raise wrong("weights.from_torch", "source", got, "exactly the arrays that the rules name")
+    for rule in _read("weights.from_torch", rules):
+        kind = KINDS[rule.kind]
+        own = {key: _name(rule.pattern, name) for key, name in kind.names.items()}
+        used |= {*own.values(), *(_name(rule.pattern, name) for name in kind.dropped)}
+        layer = {key: arrays[name] for key, name in own.items() if name in arrays}
+        optional = BIASES if BIASES.isdisjoint(layer) else set()  # both biases or none
+        lacks = [own[key] for key in own.keys() - layer.keys() - optional]
+        missing += sorted(lacks)
+        if not lacks:
+            _check_axes("weights.from_torch", rule, layer)
+            _check_lengths("weights.from_torch", rule, layer)
+            layer = kind.inward(layer)
+            if rule.image is not None:
+                layer["w"] = _unflattened("weights.from_torch", rule, layer["w"])
+            _place(params, rule.path, layer)
+    _check_exact("weights.from_torch", "source", missing, arrays.keys() - used)
     return params
 
 
@@ -127,20 +181,78 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
         zero, apart from the candidate's in a GRU.
 
     Raises:
-        ValueError: a path that params lack; an unknown kind.
+        ValueError: arrays of params that no rule uses, arrays that a rule needs and params lack,
+            and as `from_torch`.
 
     >>> params = {"head": {"w": np.array([[1.0], [2.0]]), "b": np.array([3.0])}}
     >>> fnn.weights.to_torch(params, {"fc": ("head", "dense")})["fc.weight"].tolist()
     [[1.0, 2.0]]
     """
+    places = jax.tree.leaves(paths(params))
+    arrays = dict(zip(places, map(np.asarray, jax.tree.leaves(params)), strict=True))
     state: Arrays = {}
-    for pattern, (path, kind, *image) in rules.items():
-        check_one_of("weights.to_torch", f"rules[{pattern!r}]", kind, (*KINDS, *GATES))
-        layer = {key: np.asarray(value) for key, value in _find(params, path).items()}
-        if image:
-            layer["w"] = _flattened(layer["w"], image[0])
-        state |= dict(_torch_arrays(pattern, kind, layer))
+    used: set[str] = set()
+    missing: list[str] = []
+    for rule in _read("weights.to_torch", rules):
+        kind = KINDS[rule.kind]
+        second = {"bh"} if rule.kind in ("rnn", "lstm") else set()  # which is PyTorch's alone
+        own = {key: f"{rule.path}/{key}" for key in kind.names if key not in second}
+        used |= {*own.values()}
+        layer = {key: arrays[place] for key, place in own.items() if place in arrays}
+        lacks = [own[key] for key in own.keys() - layer.keys() - BIASES]
+        missing += sorted(lacks)
+        if not lacks:
+            _check_axes("weights.to_torch", rule, layer)
+            if rule.image is not None:
+                layer["w"] = _flattened("weights.to_torch", rule, layer["w"])
+            layer = kind.outward(layer)
+            _check_lengths("weights.to_torch", rule, layer)
+            state |= {_name(rule.pattern, kind.names[key]): x for key, x in layer.items()}
+    _check_exact("weights.to_torch", "params", missing, arrays.keys() - used)
     return state
+
+
+class _Rule(NamedTuple):
+    """What becomes of PyTorch's modules of one pattern, as `from_torch` tells."""
+
+    pattern: str
+    path: str
+    kind: str
+    image: tuple[int, ...] | None
+
+
+def _read(function: str, rules: Rules) -> list[_Rule]:
+    """Return the rules one by one, or raise where one is none, or has the layer of another."""
+    read: list[_Rule] = []
+    for pattern, rule in rules.items():
+        place = f"rules[{pattern!r}]"
+        if not isinstance(rule, tuple | list) or len(rule) not in (2, 3):
+            needed = "(path, kind) or (path, kind, image)"
+            raise wrong(function, place, repr(rule), needed)
+        path, kind, *image = rule
+        check_one_of(function, place, kind, KINDS)
+        if image and (kind != "dense" or not isinstance(image[0], tuple | list)):
+            needed = "an image (channels, *spatial), for 'dense' alone"
+            raise wrong(function, place, f"{image[0]!r} for {kind!r}", needed)
+        for other in read:
+            if f"{path}/".startswith(f"{other.path}/") or other.path.startswith(f"{path}/"):
+                needed = f"a layer of its own: {other.path!r} is that of {other.pattern!r}"
+                raise wrong(function, place, repr(path), needed)
+        read.append(_Rule(pattern, path, kind, tuple(image[0]) if image else None))
+    return read
+
+
+def _given(source: Any) -> Mapping[str, Any]:
+    if isinstance(source, str | Path):
+        try:
+            return load_file(source)
+        except SafetensorError as error:
+            needed = "a safetensors file; PyTorch's own, such as .pt, are read by torch.load"
+            raise wrong("weights.from_torch", "source", f"{source} ({error})", needed) from None
+    if not isinstance(source, Mapping):
+        needed = "a state_dict, as model.state_dict() returns it, or the path of a safetensors file"
+        raise wrong("weights.from_torch", "source", describe(source), needed, TypeError)
+    return source
 
 
 def _numpy(value: Any) -> np.ndarray:
@@ -158,65 +270,47 @@ def _name(pattern: str, array: str) -> str:
     return pattern.replace("*", array) if "*" in pattern else f"{pattern}.{array}"
 
 
-def _layer(arrays: Arrays, pattern: str, kind: str, used: set[str]) -> tuple[Arrays, list[str]]:
-    """The arrays of one layer under fnn's names, and the names that are missing."""
-    if kind in GATES:
-        whole = {n: _name(pattern, n) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-        used |= set(whole.values())
-        found = {n: arrays[name] for n, name in whole.items() if name in arrays}
-        lacks = [whole[n] for n in ("weight_ih", "weight_hh") if n not in found]
-        return ({} if lacks else _recurrent(found, kind)), lacks
-    names, inward, _, dropped = KINDS[kind]
-    own = {key: _name(pattern, name) for key, name in names.items()}
-    used |= {*own.values(), *(_name(pattern, name) for name in dropped)}
-    layer = {key: arrays[name] for key, name in own.items() if name in arrays}
-    lacks = [name for key, name in own.items() if key not in (*layer, "b", "bias")]
-    if lacks:
-        return {}, lacks
-    first = next(iter(own))
-    return {**layer, first: inward(layer[first])}, []
+def _check_axes(function: str, rule: _Rule, layer: Arrays) -> None:
+    """Raise unless the arrays have as many axes as those of their kind, in either layout."""
+    for key, x in layer.items():
+        axes = (1,) if key in ("b", "bh") else KINDS[rule.kind].axes
+        if x.ndim not in axes:
+            needed = f"an array of rank {' or '.join(map(str, axes))}, for {rule.kind!r}"
+            raise wrong(function, f"rules[{rule.pattern!r}]: {key}", describe(x), needed)
 
 
-def _recurrent(found: Arrays, kind: str) -> Arrays:
-    layer = {"wx": found["weight_ih"].T, "wh": found["weight_hh"].T}
-    if "bias_ih" not in found:
-        return layer
-    b, bh = found["bias_ih"], found["bias_hh"]
-    if kind == "gru":  # the candidate's recurrent bias stands inside the reset gate's product
-        units = len(b) // 3
-        inside = np.concatenate([bh[: 2 * units], np.zeros_like(bh[2 * units :])])
-        return {**layer, "b": b + inside, "bh": bh[2 * units :]}
-    return {**layer, "b": b + bh}
+def _check_lengths(function: str, rule: _Rule, layer: Arrays) -> None:
+    """Raise unless the arrays, in PyTorch's layout, are of as many outputs."""
+    if rule.kind != "conv_transpose" and len({len(x) for x in layer.values()}) > 1:
+        got = ", ".join(f"{key} {describe(x)}" for key, x in layer.items())
+        needed = "one length of all first axes, in PyTorch's layout"
+        raise wrong(function, f"rules[{rule.pattern!r}]", got, needed)
 
 
-def _torch_arrays(pattern: str, kind: str, layer: Arrays) -> Iterator[tuple[str, np.ndarray]]:
-    if kind in GATES:
-        yield _name(pattern, "weight_ih"), layer["wx"].T
-        yield _name(pattern, "weight_hh"), layer["wh"].T
-        if "b" in layer:
-            second = np.zeros_like(layer["b"])
-            if "bh" in layer:
-                second[-len(layer["bh"]) :] = layer["bh"]
-            yield _name(pattern, "bias_ih"), layer["b"]
-            yield _name(pattern, "bias_hh"), second
-        return
-    names, _, outward, _ = KINDS[kind]
-    first = next(iter(names))
-    for key, array in layer.items():
-        yield _name(pattern, names[key]), outward(array) if key == first else array
+def _check_exact(function: str, argument: str, missing: list[str], unused: set[str]) -> None:
+    if missing or unused:
+        got = f"no {missing}" if missing else f"{sorted(unused)}, which no rule names"
+        raise wrong(function, argument, got, "exactly the arrays that the rules name")
 
 
-def _unflattened(pattern: str, w: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
+def _unflattened(function: str, rule: _Rule, w: np.ndarray) -> np.ndarray:
     """Rows in PyTorch's order of a flattened image, channels first, to fnn's, channels last."""
-    if len(w) != np.prod(image):
-        needed = f"{np.prod(image)} input features, for images {image}"
-        raise wrong("weights.from_torch", f"rules[{pattern!r}]", describe(w), needed)
+    image = _image(function, rule, w)
     return np.moveaxis(w.reshape(*image, -1), 0, -2).reshape(w.shape)
 
 
-def _flattened(w: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
-    channels, *spatial = image
+def _flattened(function: str, rule: _Rule, w: np.ndarray) -> np.ndarray:
+    channels, *spatial = _image(function, rule, w)
     return np.moveaxis(w.reshape(*spatial, channels, -1), -2, 0).reshape(w.shape)
+
+
+def _image(function: str, rule: _Rule, w: np.ndarray) -> tuple[int, ...]:
+    """Return the image of a rule, or raise where w has not a row for each of its numbers."""
+    image = rule.image or ()
+    if len(w) != math.prod(image):
+        needed = f"{math.prod(image)} input features, for images {image}"
+        raise wrong(function, f"rules[{rule.pattern!r}]", describe(w), needed)
+    return image
 
 
 def _place(params: dict[str, Any], path: str, layer: Arrays) -> None:
@@ -224,13 +318,3 @@ def _place(params: dict[str, Any], path: str, layer: Arrays) -> None:
     for key in outer:
         params = params.setdefault(key, {})
     params[last] = layer
-
-
-def _find(params: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    node: Any = params
-    for key in path.split("/"):
-        if not isinstance(node, Mapping) or key not in node:
-            raise wrong("weights.to_torch", "params", f"nothing at {path!r}", "a layer there")
-        node = node[key]
-    found: Mapping[str, Any] = node
-    return found

@@ -55,6 +55,12 @@ def test_training_over_a_memory_map_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rest[-1].params, whole[-1].params)
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "a"])
+def test_a_seed_is_an_int(seed: Any) -> None:
+    with pytest.raises(ValueError, match=f"^fnn.data.batches: seed: got {seed!r}; needed an int"):
+        fnn.data.batches(DATA, 2, seed=seed)
+
+
 @pytest.mark.parametrize(
     ("data", "size", "kind", "message"),
     [

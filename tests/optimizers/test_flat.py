@@ -49,6 +49,15 @@ def test_flat_is_the_unflattened(opt: Any, monkeypatch: pytest.MonkeyPatch) -> N
         np.testing.assert_array_max_ulp(np.float32(g), np.float32(w), 2**16)
 
 
+def test_flat_takes_gradients_of_several_dtypes() -> None:
+    """In float32 where they are not of one dtype, so that none is rounded to another's."""
+    params = [jnp.ones(4, HALF)] * 3
+    grads = [jnp.full(4, 1 / 3, dtype) for dtype in (jnp.float32, HALF, jnp.float16)]
+    opt = fnn.adam(0.1, eps=1.0)
+    updates, want = (o.update(grads, o.init(params), params)[0] for o in (fnn.flat(opt), opt))
+    jax.tree.map(np.testing.assert_array_equal, updates, want)
+
+
 def test_flat_gathers_small_leaves_alone() -> None:
     """Of its 16,384 numbers at most; a larger leaf stays one, and so does a single number."""
     params = [jnp.zeros(shape) for shape in [(2**14,), (2**14 + 1,), (), (2, 1), (2, 1)]]

@@ -173,6 +173,40 @@ def test_E2_diagonal_newton_is_its_formula() -> None:
             x = x - 0.5 * (h @ x) / (np.abs(np.diag(h)) + 0.25)
 
 
+@pytest.mark.parametrize("damping", [0.0, 0.5])
+def test_diagonal_newton_moves_each_of_many_numbers(damping: float) -> None:
+    """Whatever the others' curvature: one of 10,000 numbers has 10,000 times that of the rest."""
+    h, x = np.ones(10_000, np.float32), np.ones(10_000, np.float32)
+    h[0] = 1e4
+    optimizer = fnn.diagonal_newton(damping=damping, samples=1, key=KEY)
+    _, y = descend(lambda x: (h * x**2).sum() / 2, x, optimizer)
+    np.testing.assert_allclose(y, 1 - h / (h + damping), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("curvature", "want"), [(np.inf, 0.0), (np.nan, np.nan)])
+def test_curvature_that_is_not_finite_stops_its_own_number(curvature: float, want: float) -> None:
+    bends, x = np.float32([curvature, 2.0]), np.float32([0.0, 5.0])
+    slope, optimizer = np.float32([1.0, 8.0]), fnn.diagonal_newton()
+    value_fn = lambda x: (bends * x**2).sum() / 2
+    updates, _ = optimizer.update(slope, optimizer.init(x), x, value_fn=value_fn)
+    np.testing.assert_array_equal(updates, [want, -4.0])
+
+
+@BOTH
+def test_damping_moves_directions_of_little_curvature(dense_up_to: int) -> None:
+    """However large the largest is: 200 numbers, one of them bent a million times as much."""
+    h, x = np.ones(200, np.float32), np.ones(200, np.float32)
+    h[0], slope = 1e6, np.ones(200, np.float32)
+    optimizer = fnn.newton(damping=1.0, dense_up_to=dense_up_to)
+
+    @jax.jit
+    def update(x: Any) -> Any:
+        value_fn = lambda x: (h * x**2).sum() / 2
+        return optimizer.update(slope, optimizer.init(x), x, value_fn=value_fn)[0]
+
+    np.testing.assert_allclose(update(x), -1 / (h + 1), rtol=1e-5)
+
+
 def test_diagonal_newton_by_samples() -> None:
     """Exact where the Hessian is diagonal; elsewhere other draws at every step."""
     bowl = {"x": np.array([-5.0, -2.0], np.float32)}
@@ -242,6 +276,10 @@ def test_refusals() -> None:
             make().update(x, state, x, value_fn=lambda x: x)
     with pytest.raises(ValueError, match=r"fnn.newton: iterations: got 0; needed an int >= 1"):
         fnn.newton(iterations=0)
+    with pytest.raises(ValueError, match=r"fnn.newton: dense_up_to: got 'x'; needed an int >= 0"):
+        fnn.newton(dense_up_to="x")
+    with pytest.raises(TypeError, match=r"fnn.diagonal_newton: key: got int 3; needed one random"):
+        fnn.diagonal_newton(samples=1, key=3)
     with pytest.raises(ValueError, match=r"fnn.diagonal_newton: samples: got 0; needed an int"):
         fnn.diagonal_newton(samples=0, key=KEY)
     with pytest.raises(

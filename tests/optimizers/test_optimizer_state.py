@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import fnn
+from fnn.optimizers.base import State
 
 
 def test_learning_rate_is_read_and_replaced_without_a_trace() -> None:
@@ -124,8 +125,10 @@ def test_any_pytree_in_half_precision_and_one_trace(opt: Any) -> None:
     (half, state), (single, _) = both(nested(jnp.bfloat16), nested(jnp.float32))
     assert jax.tree.structure(half) == jax.tree.structure(nested(jnp.bfloat16))
     assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(half))
-    moments = jax.tree.leaves(getattr(state, "moments", ()))
-    assert all(x.dtype == jnp.float32 for x in moments)
+    inside = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, State))
+    states = [x for x in inside if isinstance(x, State)]
+    assert states
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves([s.moments for s in states]))
     both(nested(jnp.bfloat16), nested(jnp.float32))
     assert len(traces) == 1
     for h, s in zip(jax.tree.leaves(half), jax.tree.leaves(single), strict=True):
@@ -182,7 +185,13 @@ def test_numbers_out_of_their_range() -> None:
             make(0.1, **{argument: bad})
         with pytest.raises((TypeError, ValueError), match=rf"{make.__name__}: {argument}: got "):
             make(0.1, **{argument: "much"})
+    with pytest.raises(TypeError, match=r"sgd: learning_rate: got str 'much'; needed a number$"):
+        fnn.sgd("much")
     for make in (fnn.sgd, fnn.adam, fnn.muon, fnn.newton):
+        for returned in (jnp.ones(3), "much"):
+            message = rf"fnn.{make.__name__}: learning_rate: got a schedule that returns "
+            with pytest.raises(TypeError, match=message):
+                make(lambda step, returned=returned: returned).init(jnp.ones(3))
         for rate in ("much", None, jnp.ones(2)):
             with pytest.raises(TypeError, match=rf"fnn.{make.__name__}: learning_rate: got "):
                 make(rate)

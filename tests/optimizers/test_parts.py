@@ -109,6 +109,10 @@ def test_messages() -> None:
         ):
             fnn.freeze(fnn.sgd(0.1), mask).init(params)
     parts = {"w": fnn.adam(0.1), "b": fnn.sgd(0.1)}
+    with pytest.raises(TypeError, match=r"fnn.partition: part: got str 'w'; needed a function of"):
+        fnn.partition(parts, "w")  # type: ignore[arg-type]  # which is the mistake
+    with pytest.raises(TypeError, match=r"fnn.partition: optimizers: got list .*; needed a dict"):
+        fnn.partition([*parts.values()], str)  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(ValueError, match=r"fnn.partition: part: got 'x' for b; needed one of \['w"):
         fnn.partition(parts, lambda path: "x").init(params)
     with pytest.raises(ValueError, match=r"fnn.partition: part: got no leaf for 'b'"):

@@ -142,6 +142,14 @@ def test_every_number_may_be_traced() -> None:
     assert float(rate) == pytest.approx(0.05)
 
 
+def test_one_cycle_peaks_at_one_step_whatever_rise_is() -> None:
+    """0.29 * 100 is 28.999... in double precision, and 29 in single."""
+    known = s.one_cycle(1.0, 100, rise=0.29)(STEPS[29])
+    array = s.one_cycle(1.0, 100, rise=jnp.float32(0.29))(STEPS[29])
+    traced = jax.jit(lambda rise: s.one_cycle(1.0, 100, rise=rise)(STEPS[29]))(0.29)
+    assert [float(rate) for rate in (known, array, traced)] == [1.0, 1.0, 1.0]
+
+
 def test_errors() -> None:
     for call, message in {
         lambda: s.cosine(0.1, 0): r"fnn.schedules.cosine: steps: got 0; needed an int >= 1",
@@ -156,9 +164,19 @@ def test_errors() -> None:
         lambda: s.exponential(0.1, -1.0): r"fnn.schedules.exponential: base: got -1.0",
         lambda: s.one_cycle(0.1, 9, end=0.0): r"fnn.schedules.one_cycle: end: got 0.0",
         lambda: s.one_cycle(0.1, 3, rise=0.1): r"fnn.schedules.one_cycle: rise: got 0.1",
+        lambda: s.one_cycle(
+            0.1, 9, rise=jnp.float32(5)
+        ): r"fnn.schedules.one_cycle: rise: got 5.0; needed a peak within the 9 steps",
+        lambda: s.one_cycle(0.1, 1): r"fnn.schedules.one_cycle: steps: got 1; needed an int >= 2",
     }.items():
         with pytest.raises(ValueError, match=message):
             call()
+    for factors, message in (
+        ([3, 4], r"factors: got list \[3, 4\]; needed a dict of factors, by step"),
+        ({3: "a"}, r"factors\[3\]: got str 'a'; needed a number$"),
+    ):
+        with pytest.raises(TypeError, match=f"fnn.schedules.piecewise: {message}"):
+            s.piecewise(1.0, factors)  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match=r"fnn.schedules.cosine: rate: got str"):
         s.cosine("0.1", 5)  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match=r"fnn.schedules.delay: schedule: got 0.1"):

@@ -287,6 +287,37 @@ def test_a_mask_that_selects_nothing_is_a_mistake() -> None:
             opt.update(x, opt.init(x), x)
 
 
+WRAPPERS = {
+    "chain": (lambda opt: fnn.chain(fnn.clip_by_value(1.0), opt), r"transforms\[1\]"),
+    "accumulate": (lambda opt: fnn.accumulate(opt, 2), "optimizer"),
+    "lookahead": (fnn.lookahead, "optimizer"),
+    "with_master_weights": (fnn.with_master_weights, "optimizer"),
+    "with_loss_scale": (fnn.with_loss_scale, "optimizer"),
+    "flat": (fnn.flat, "optimizer"),
+    "add_weight_decay": (lambda opt: fnn.add_weight_decay(opt, 0.1), "optimizer"),
+    "partition": (lambda opt: fnn.partition({"a": opt, "b": None}, str), r"optimizers\['a'\]"),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize("opt", [fnn.adam, 5], ids=["function", "number"])
+def test_what_is_no_optimizer_is_refused_at_once(name: str, opt: Any) -> None:
+    wrap, argument = WRAPPERS[name]
+    needed = r"needed an \(init, update\) pair, such as fnn.adam\(1e-3\)"
+    with pytest.raises(TypeError, match=rf"^fnn.{name}: {argument}: got .*; {needed}"):
+        wrap(opt)
+
+
+def test_a_mask_that_is_no_function() -> None:
+    """Such as optax's, a tree of bools."""
+    for make, message in (
+        (lambda: fnn.adamw(0.1, mask={"w": True}), r"add_weight_decay: mask: got dict {'w': True}"),
+        (lambda: fnn.l2(0.1, mask="w"), "l2: mask: got str 'w'"),
+    ):
+        with pytest.raises(TypeError, match=rf"^fnn.{message}; needed a function of a leaf's path"):
+            make()
+
+
 needing = {
     "l2": fnn.l2(0.1),
     "add_weight_decay": fnn.adamw(0.1),

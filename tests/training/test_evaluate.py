@@ -52,6 +52,13 @@ def test_batches_give_the_outputs_of_arrays() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_a_batch_may_have_a_scalar_first() -> None:
+    """As for `fnn.train`, its examples are those of its first array that has any."""
+    batches = [{"scale": 2.0, "x": np.arange(3.0)}, {"scale": 3.0, "x": np.arange(2.0)}]
+    got = fnn.predict(lambda _, batch: batch["scale"] * batch["x"], (), batches)
+    assert got.tolist() == [0, 2, 4, 0, 3]
+
+
 @pytest.mark.parametrize(
     ("config", "data", "kind", "message"),
     [
@@ -60,6 +67,15 @@ def test_batches_give_the_outputs_of_arrays() -> None:
         ({"batch_size": 4}, iter([DATA]), TypeError, "data: got list_iterator .* without batch"),
         ({}, [], ValueError, "data: got no batch; needed at least one"),
         ({}, DATA, ValueError, "batch_size: got None; needed an int, as data is a Pairs"),
+        ({}, 5, TypeError, "data: got int 5; needed arrays and a batch_size, or an iterable of"),
+        (
+            {},
+            fnn.data.batches(X, 4),
+            TypeError,
+            r"data: got function .*; needed .* iterable of batches, such as one epoch: data\(0\)",
+        ),
+        ({}, [1.0, 2.0], ValueError, r"a batch of data: got float32\[\]; needed an array with the"),
+        ({}, [{}], ValueError, "a batch of data: got no array; needed an array with the examples"),
     ],
 )
 @pytest.mark.parametrize("function", [fnn.predict, fnn.evaluate])

@@ -131,6 +131,18 @@ def test_infinite_parameters_of_finite_loss() -> None:
         list(run)
 
 
+@pytest.mark.parametrize("data", [np.ones(70, np.float32), [np.ones(64), np.ones(6)]])
+def test_a_large_loss_is_finite(data: Any) -> None:
+    """Its mean over the examples is, where their sum is none of the numbers of float32."""
+    size = 64 if isinstance(data, np.ndarray) else None
+    run = fnn.train(
+        lambda w, batch: w + 1e37 * batch.mean(), jnp.zeros(()), fnn.sgd(0.1), data,
+        batch_size=size, epochs=1, key=KEY,
+    )  # fmt: skip
+    (report,) = run
+    assert report.loss == pytest.approx(1e37, rel=1e-6)
+
+
 def test_on_nonfinite_is_checked() -> None:
     message = "train: on_nonfinite: got 'warn'; needed 'raise' or 'stop' or 'ignore'"
     with pytest.raises(ValueError, match=message):

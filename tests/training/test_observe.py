@@ -92,6 +92,27 @@ def test_aux_is_averaged_over_examples(data: Any) -> None:
     assert report.loss == pytest.approx((Y.astype(np.float64) ** 2).mean(), rel=1e-5)
 
 
+def per_example(params: Any, batch: Any) -> Any:
+    error = batch.x @ params["w"] - batch.y
+    return (error**2).mean(), {"error": error}
+
+
+@pytest.mark.parametrize("rest", [1, 2])
+@pytest.mark.parametrize("arrays", [True, False])
+def test_aux_of_another_shape_in_the_last_batch(rest: int, arrays: bool) -> None:
+    """A single number would be spread over those of the other batches."""
+    data = Pairs(X[: 4 + rest], Y[: 4 + rest])
+    batches = [Pairs(X[:4], Y[:4]), Pairs(X[4 : 4 + rest], Y[4 : 4 + rest])]
+    given: Any = {"data": data, "batch_size": 4} if arrays else {"data": batches}
+    message = (
+        rf"fnn.train: loss: aux\['error'\]: got float32\[{rest}\]; needed float32\[4\], "
+        "means over the batch, of one shape for every batch"
+    )
+    given |= {"epochs": 1, "key": KEY, "has_aux": True}
+    with pytest.raises(ValueError, match=message):
+        list(fnn.train(per_example, start(), fnn.sgd(0.1), **given))
+
+
 def test_running_statistics_go_from_step_to_step() -> None:
     def loss(params: Any, stats: Any, batch: Any) -> Any:
         new = jax.tree.map(lambda r, b: 0.9 * r + 0.1 * b, stats, fnn.batch_stats(batch.x))

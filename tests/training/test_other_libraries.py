@@ -48,11 +48,11 @@ def test_batches_of_grain() -> None:
         data_source=numbers, sampler=sampler, operations=[grain.transforms.Batch(4)]
     )
     for data in (epoch, loader):
-        config = {"epochs": 2, "key": KEY}
-        *_, report = fnn.train(
-            lambda params, rows: params[rows].sum() * len(rows), jnp.zeros(10), fnn.sgd(1.0), data,
-            **config,
-        )  # fmt: skip
-        assert report.step == 6
-        assert sorted(-report.params.astype(int)) != [8] * 10
-        assert -report.params.sum() == 2 * (4 * 4 + 4 * 4 + 2 * 2)
+        config = {"epochs": 2, "key": KEY, "report_every": 1}
+        config["observe"] = lambda params, grads, updates, rows: rows
+        loss = lambda params, rows: params[rows].sum()
+        reports = list(fnn.train(loss, jnp.zeros(10), fnn.sgd(1.0), data, **config))
+        assert [len(report.observed[0]) for report in reports] == [4, 4, 2] * 2
+        for number in (1, 2):
+            seen = [report.observed[0] for report in reports if report.epoch == number]
+            assert sorted(np.concatenate(seen)) == list(range(10))

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import fnn
+from fnn import trees
 from tests.training.cases import DATA, KEY, Pairs, X, Y, squares, start
 
 
@@ -107,9 +108,17 @@ def test_step_counts_batches_under_accumulation() -> None:
             lambda run: run._replace(key=jax.random.key(8)),
             r"key: got another key than that of resume; needed the key .*_replace\(key=key\)",
         ),
+        (
+            lambda run: run._replace(params=trees.cast(run.params, jnp.bfloat16)),
+            r"resume.params\['b'\]: got bfloat16\[\]; needed float32, as a new run has it",
+        ),
+        (
+            lambda run: run._replace(state=trees.cast(run.state, jnp.float16)),
+            r"resume.state.*: got float16\[.*\]; needed float32, as a new run has it",
+        ),
         (lambda run: run._replace(batch=4), "resume.batch: got 4; needed less than the 4 batches"),
     ],
-    ids=["pair", "params", "state", "stats", "key", "batch"],
+    ids=["pair", "params", "state", "stats", "key", "params_dtype", "state_dtype", "batch"],
 )
 def test_resume_refuses(change: Any, message: str) -> None:
     run = runs(DATA, ADAM)

@@ -258,6 +258,25 @@ def test_batches_arrive_while_the_program_runs() -> None:
     assert any(took() < most for _ in range(3))
 
 
+def test_the_thread_has_the_callers_mesh() -> None:
+    """A producer may put its batches where the caller's mesh is, by a `PartitionSpec` alone."""
+    mesh, meshes = jax.make_mesh((1,), ("data",)), []
+
+    def data(epoch: int) -> list[jax.Array]:
+        meshes.append(jax.sharding.get_mesh())
+        return [jax.device_put(np.ones(4, np.float32), jax.P("data"))]
+
+    def train(data: Any) -> None:
+        loss = lambda w, batch: (w * batch).mean()
+        list(fnn.train(loss, jnp.zeros(()), SGD, data, epochs=1, key=KEY))
+
+    with jax.set_mesh(mesh):
+        train(data)
+    train(lambda epoch: meshes.append(jax.sharding.get_mesh()) or [np.ones(4)])
+    assert meshes[0] == mesh
+    assert meshes[1].empty
+
+
 def test_the_thread_has_the_callers_width_of_numbers() -> None:
     widths: list[Any] = []
 

@@ -46,5 +46,11 @@ def test_no_step_is_the_start_alone() -> None:
 def test_wrong_calls() -> None:
     with pytest.raises(ValueError, match=r"fnn\.trajectory: steps: got -1; needed an int >= 0"):
         fnn.trajectory(bowl, START, fnn.sgd(0.1), -1)
-    with pytest.raises(ValueError, match=r"loss: got float32\[2\]"):
+    with pytest.raises(ValueError, match=r"^fnn\.trajectory: loss: got float32\[2\]; needed a sca"):
         fnn.trajectory(lambda x: x, START, fnn.sgd(0.1), 1)
+    with pytest.raises(TypeError, match=r"^fnn\.trajectory: loss: got int 3; needed a function"):
+        fnn.trajectory(3, START, fnn.sgd(0.1), 1)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(TypeError, match=r"^fnn\.trajectory: optimizer: got function .*; needed an"):
+        fnn.trajectory(bowl, START, fnn.adam, 1)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(TypeError, match=r"^fnn\.trajectory: params: got int32\[2\]; needed a floa"):
+        fnn.trajectory(bowl, jnp.arange(2), fnn.sgd(0.1), 1)

@@ -192,11 +192,31 @@ def test_double_precision_needs_x64(tmp_path: Path) -> None:
 
 def test_safetensors_reads_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    fnn.save(path, {"conv1": {"w": ones(2)}, "all": [np.zeros(1, jnp.bfloat16)], "n": 3})
+    tree = {"conv1": {"w": ones(2)}, "all": [np.zeros(1, jnp.bfloat16)], "n": 3}
+    fnn.save(path, tree | {"scalar": jnp.ones(())})
     stored = dict(deserialize(path.read_bytes()))
-    assert sorted(stored) == ["all/0", "conv1/w"]
+    assert sorted(stored) == ["all/0", "conv1/w", "scalar"]
+    assert stored["scalar"]["shape"] == []
     assert (stored["all/0"]["dtype"], stored["all/0"]["shape"]) == ("BF16", [1])
     assert np.frombuffer(stored["conv1/w"]["data"], np.float32).tolist() == [1, 1]
+
+
+def test_files_in_which_scalars_have_an_axis(tmp_path: Path) -> None:
+    """As they were written once."""
+    path = tmp_path / "a.safetensors"
+    fnn.save(path, {"scalar": jnp.array(3.0)})
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].replace(b'"shape":[]', b'"shape":[1]')
+    assert len(header) == size + 1
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    same(fnn.load(path), {"scalar": jnp.array(3.0)})
+
+
+def test_two_arrays_of_one_path(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^fnn.save: 0: got two arrays; needed one: keys that"):
+        fnn.save(tmp_path / "a", {0: ones(2), "0": ones(2)})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """PyTorch's weights: a real network computes the same here, and goes back unchanged."""
 
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -84,6 +85,138 @@ def test_wrong_rules(change: dict[str, Any], message: str) -> None:
         from_torch(WEIGHTS, rules)
 
 
-def test_a_path_that_params_lack() -> None:
-    with pytest.raises(ValueError, match=r"fnn\.weights\.to_torch: params: got nothing at 'head'"):
-        to_torch({"tail": {}}, {"fc": ("head", "dense")})
+W, B = np.arange(12.0).reshape(6, 2), np.arange(2.0)
+
+
+@pytest.mark.parametrize(
+    ("params", "rule", "message"),
+    [
+        ({"tail": {}}, ("head", "dense"), r"params: got no \['head/w'\]"),
+        ({"head": {"b": B}}, ("head", "dense"), r"params: got no \['head/w'\]"),
+        (
+            {"head": {"w": W}, "conv1": {"w": W}},
+            ("head", "dense"),
+            r"params: got \['conv1/w'\], which no rule names",
+        ),
+        ({"head": {"w": W, "odd": B}}, ("head", "dense"), r"params: got \['head/odd'\], which no"),
+        (
+            {"head": {"w": W}},
+            ("head", "dense", (5, 1, 1)),
+            r"rules\['fc'\]: got float64\[6,2\]; needed 5 input features, for images \(5, 1, 1\)",
+        ),
+        (
+            {"head": {"w": W, "b": np.ones((4, 4, 2))}},
+            ("head", "dense"),
+            r"rules\['fc'\]: b: got float64\[4,4,2\]; needed an array of rank 1, for 'dense'",
+        ),
+        (
+            {"head": {"w": W, "b": np.ones(3)}},
+            ("head", "dense"),
+            r"rules\['fc'\]: got w float64\[2,6\], b float64\[3\]; needed one length of all first",
+        ),
+        (
+            {"head": {"wx": W, "wh": W, "bh": B}},
+            ("head", "rnn"),
+            r"params: got \['head/bh'\], which no rule names",
+        ),
+    ],
+    ids=["path", "weight", "layer", "array", "image", "rank", "length", "recurrent"],
+)
+def test_to_torch_refuses(params: Any, rule: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^fnn.weights.to_torch: {message}"):
+        to_torch(params, {"fc": rule})
+
+
+@pytest.mark.parametrize(
+    ("arrays", "rules", "message"),
+    [
+        (
+            {"a.weight": W, "b.weight": W},
+            {"a": ("h", "dense"), "b": ("h", "dense")},
+            r"rules\['b'\]: got 'h'; needed a layer of its own: 'h' is that of 'a'",
+        ),
+        (
+            {"a.weight": W, "b.weight": W},
+            {"a": ("h/1", "dense"), "b": ("h", "dense")},
+            r"rules\['b'\]: got 'h'; needed a layer of its own: 'h/1' is that of 'a'",
+        ),
+        (
+            {"a.weight": np.ones((2, 3, 3, 3))},
+            {"a": ("h", "dense")},
+            r"rules\['a'\]: w: got float64\[2,3,3,3\]; needed an array of rank 2, for 'dense'",
+        ),
+        ({"a.weight": B}, {"a": ("h", "conv")}, r"rules\['a'\]: w: .* of rank 3 or 4 or 5, for 'c"),
+        (
+            {"a.weight": np.ones((2, 3, 3, 3))},
+            {"a": ("h", "conv", (3, 1, 1))},
+            r"rules\['a'\]: got \(3, 1, 1\) for 'conv'; needed an image .* for 'dense' alone",
+        ),
+        ({}, {"a": "dense"}, r"rules\['a'\]: got 'dense'; needed \(path, kind\) or \(path, kind,"),
+        (
+            {"weight_ih": W, "weight_hh": W, "bias_ih": np.ones(6)},
+            {"*": ("h", "rnn")},
+            r"source: got no \['bias_hh'\]",
+        ),
+    ],
+    ids=["path", "within", "rank", "conv_rank", "image", "rule", "biases"],
+)
+def test_from_torch_refuses(arrays: Any, rules: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^fnn.weights.from_torch: {message}"):
+        from_torch(arrays, rules)
+
+
+def test_a_source_that_is_none(tmp_path: Path) -> None:
+    pickled = tmp_path / "x.pt"
+    pickled.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(ValueError, match=r"^fnn.weights.from_torch: source: .*x.pt .* torch.load"):
+        from_torch(pickled, {"fc": ("head", "dense")})
+    with pytest.raises(TypeError, match=r"^fnn.weights.from_torch: source: .*model.state_dict\(\)"):
+        from_torch(object(), {"fc": ("head", "dense")})  # type: ignore[arg-type]  # the mistake
+
+
+def test_the_other_kinds_and_layers_without_bias() -> None:
+    """Under the names of the layers' arguments; a recurrence is PyTorch's formula."""
+    draw = np.random.default_rng(0).standard_normal
+    shapes = {
+        "rnn.weight_ih": (4, 3), "rnn.weight_hh": (4, 4), "rnn.bias_ih": (4,), "rnn.bias_hh": (4,),
+        "gru.weight_ih": (12, 3), "gru.weight_hh": (12, 4),
+        "layer.weight": (5, 3), "layer.bias": (5, 3), "instance.weight": (3,),
+        "instance.bias": (3,), "group.weight": (3,), "rms.weight": (3,), "dense.weight": (2, 3),
+        "conv.weight": (2, 3, 1),
+    }  # fmt: skip
+    kinds = {"rnn.*": "rnn", "gru.*": "gru"}
+    kinds |= {f"{kind}": f"{kind}_norm" for kind in ("layer", "instance", "group", "rms")}
+    kinds |= {"dense": "dense", "conv": "conv"}
+    rules: Any = {pattern: (kind, kind) for pattern, kind in kinds.items()}
+    state = {name: draw(shape).astype(np.float32) for name, shape in shapes.items()}
+    p, x = from_torch(state, rules), jnp.asarray(draw((2, 5, 3)), jnp.float32)
+    got = {
+        "layer": fnn.layer_norm(x, **p["layer_norm"]),
+        "instance": fnn.instance_norm(x, **p["instance_norm"]),
+        "group": fnn.group_norm(x, **p["group_norm"], groups=3),
+        "rms": fnn.rms_norm(x, **p["rms_norm"]),
+        "dense": fnn.dense(x, **p["dense"]),
+        "conv": fnn.conv(x, **p["conv"]),
+    }
+    ones = {"layer": (1, 2), "instance": 1, "group": 1}
+    y = np.asarray(x, np.float64)
+    for kind, axes in ones.items():
+        z = (y - y.mean(axes, keepdims=True)) / np.sqrt(y.var(axes, keepdims=True) + 1e-5)
+        want = z * state[f"{kind}.weight"] + state.get(f"{kind}.bias", 0)
+        np.testing.assert_allclose(got[kind], want, atol=1e-5, err_msg=kind)
+    want = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-5) * state["rms.weight"]
+    np.testing.assert_allclose(got["rms"], want, atol=1e-5)
+    for kind in ("dense", "conv"):
+        want = y @ state[f"{kind}.weight"].reshape(2, 3).T
+        np.testing.assert_allclose(got[kind], want, atol=1e-5, err_msg=kind)
+    h = np.zeros((2, 4))
+    bias = state["rnn.bias_ih"] + state["rnn.bias_hh"]
+    for t in range(5):
+        h = np.tanh(y[:, t] @ state["rnn.weight_ih"].T + h @ state["rnn.weight_hh"].T + bias)
+    np.testing.assert_allclose(fnn.rnn(x, **p["rnn"])[1], h, atol=1e-5)
+    assert fnn.gru(x, **p["gru"])[1].shape == (2, 4)
+    back = to_torch(p, rules)
+    assert back.keys() == state.keys()
+    np.testing.assert_allclose(back.pop("rnn.bias_ih") + back.pop("rnn.bias_hh"), bias, rtol=1e-6)
+    for name, array in back.items():
+        np.testing.assert_array_equal(array, state[name], name)
