@@ -43,6 +43,18 @@ def is_floating(dtype: Any) -> bool:
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.floating))
 
 
+def names_floats(name: Any) -> bool:
+    """Whether this is, or names, a dtype of floating-point numbers.
+
+    >>> [names_floats(name) for name in (float, "bfloat16", int, "foo")]
+    [True, True, False, False]
+    """
+    try:
+        return is_floating(jnp.dtype(name))
+    except TypeError:
+        return False
+
+
 def is_real(dtype: Any) -> bool:
     """Whether a dtype is one of real numbers: floats, integers or bools."""
     return is_whole(dtype) or is_floating(dtype)

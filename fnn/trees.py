@@ -17,8 +17,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import is_floating, widen
+from fnn.checks import check_callable, describe, wrong
+from fnn.dtypes import is_floating, names_floats, widen
 
 __all__ = ["cast", "count", "global_norm", "paths", "select"]  # the others are for the rooms
 
@@ -86,9 +86,13 @@ def select(tree: PyTree[Any], mask: Mask) -> PyTree[Any]:
     Returns:
         A pytree whose leaves have the paths that they had.
 
+    Raises:
+        TypeError: mask is no function.
+
     >>> fnn.trees.select({"conv": {"w": 1.0, "b": 2.0}, "head": 3.0}, lambda path: "w" in path)
     {'conv': {'b': None, 'w': 1.0}, 'head': None}
     """
+    check_callable("trees.select", "mask", mask, "of a leaf's path")
     return jax.tree.map(lambda path, x: x if mask(path) else None, paths(tree), tree)
 
 
@@ -109,7 +113,7 @@ def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:
     >>> half["w"].dtype, half["step"].dtype
     (dtype(bfloat16), dtype('int32'))
     """
-    if not is_floating(jnp.dtype(dtype)):
+    if not names_floats(dtype):
         raise wrong("trees.cast", "dtype", dtype, "one of floating-point numbers", TypeError)
     return jax.tree.map(
         lambda x: x.astype(dtype) if is_floating(getattr(x, "dtype", None)) else x, tree
@@ -145,10 +149,17 @@ def global_norm(tree: FloatTree) -> Float[Array, ""]:
     Returns:
         A scalar; 0 for an empty tree.
 
+    Raises:
+        TypeError: a leaf of other numbers.
+
     >>> norm = fnn.trees.global_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})
     >>> f"{norm:.3g}"
     '5e+30'
     """
+    name, needed = "trees.global_norm", "floating-point numbers"
+    for path, x in jax.tree.leaves_with_path(tree):
+        if not isinstance(x, float) and not is_floating(getattr(x, "dtype", None)):
+            raise wrong(name, "tree" + jax.tree_util.keystr(path), describe(x), needed, TypeError)
     scale, norm = scaled_norm(tree)
     return scale * norm
 

@@ -37,6 +37,8 @@ def test_cast_changes_floats_alone() -> None:
     assert back(tree["w"]).dtype == jnp.float32
     with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got .*int.*; needed"):
         fnn.trees.cast(tree, int)
+    with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got foo; needed one of"):
+        fnn.trees.cast(tree, "foo")
 
 
 def test_select_keeps_paths() -> None:
@@ -44,6 +46,8 @@ def test_select_keeps_paths() -> None:
     kept = fnn.trees.select(tree, lambda path: path.startswith("b/0"))
     assert jax.tree.leaves(fnn.paths(kept)) == ["b/0/first", "b/0/second/0"]
     assert kept["b"][0].first is tree["b"][0].first
+    with pytest.raises(TypeError, match=r"fnn\.trees\.select: mask: got str 'a'; needed a func"):
+        fnn.trees.select(tree, "a")  # type: ignore[arg-type]  # refused
 
 
 def test_global_norm() -> None:
@@ -73,3 +77,12 @@ def test_global_norm_at_the_edges() -> None:
     assert np.isnan(norm([jnp.array([np.nan, 1])]))
     assert norm([jnp.array([-np.inf, 1])]) == np.inf
     assert norm([jnp.zeros((0, 3))]) == 0
+
+
+@pytest.mark.parametrize("leaf", [jnp.arange(3), jnp.array([3j, 4]), jnp.array([True]), 3, "a"])
+def test_global_norm_of_other_numbers(leaf: object) -> None:
+    for norm in (global_norm, jax.jit(global_norm)):
+        if isinstance(leaf, jax.Array) or norm is global_norm:
+            with pytest.raises(TypeError, match=r"trees\.global_norm: tree\['a'\]: got .* float"):
+                norm({"a": leaf, "b": jnp.ones(2)})
+    assert float(global_norm([3.0, np.float32(4)])) == 5

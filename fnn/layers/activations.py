@@ -7,17 +7,20 @@ side, as ReLU'(0) = 0. NaN gives NaN. Half precision is computed in float32 and 
 CPU, XLA takes subnormal numbers for 0.
 """
 
+import functools
 import math
 from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.checks import POSITIVE, check_axis, describe, wrong
+from fnn.checks import POSITIVE, Range, check_axis, check_number, describe, wrong
 from fnn.dtypes import Floats, accumulator, computed_wide, number_like, spread, widen
 from fnn.functions import jitted
 
+F = TypeVar("F", bound=Callable[..., Any])
 FAR = 40.0  # the normal distribution function is 0 or 1 beyond it, in every dtype
 FLAT = 800.0  # exp(-FLAT) is 0 in every dtype
 
@@ -166,6 +169,22 @@ def relu6(x: Floats) -> Floats:
     return jax.nn.relu6(x)
 
 
+def _ordered(function: F) -> F:
+    """Refuse a low that is not below high, before compilation, where both are known."""
+
+    @functools.wraps(function)
+    def call(*args: Any, low: Any = -1.0, high: Any = 1.0, **others: Any) -> Any:
+        name = function.__name__
+        check_number(name, "high", high)
+        if not isinstance(high, jax.core.Tracer):
+            below = Range(-math.inf, float(high), high_closed=False)
+            check_number(name, "low", low, below)
+        return function(*args, low=low, high=high, **others)
+
+    return cast(F, call)
+
+
+@_ordered
 @jitted()
 def hard_tanh(x: Floats, *, low: float = -1.0, high: float = 1.0) -> Floats:
     """Return x clipped to [low, high].
@@ -177,6 +196,9 @@ def hard_tanh(x: Floats, *, low: float = -1.0, high: float = 1.0) -> Floats:
     Returns:
         The shape and dtype of x; the derivative is 1 inside, 0 at the corners and beyond (that of
         `jax.nn.hard_tanh` is 1 at the corners).
+
+    Raises:
+        ValueError: low is not below high, where both are known.
 
     Source: R. Collobert, Large scale machine learning (2004).
 
@@ -418,7 +440,8 @@ def squareplus(x: Floats, *, b: float = 4.0) -> Floats:
 
     Args:
         x: any shape, float.
-        b: positive, the width of the bend; the value at 0 is sqrt(b) / 2.
+        b: positive, and a normal number of the dtype (1e-50 is 0 in float32, and gives NaN at 0);
+            the width of the bend: the value at 0 is sqrt(b) / 2.
 
     Returns:
         The shape and dtype of x, not negative.
@@ -443,7 +466,9 @@ def _squareplus(x: jax.Array, root: jax.Array) -> jax.Array:
 @_smooth
 def _unit_squareplus(z: jax.Array) -> Three:
     """``(z + sqrt(z^2 + 1)) / 2``, halved before it is added, for the largest z."""
-    root = jnp.hypot(z, jnp.ones_like(z))
+    far = jnp.abs(z) > 2 / math.sqrt(jnp.finfo(z.dtype).eps)  # the square is all of the sum
+    near = jnp.where(far, 0, z)
+    root = jnp.where(far, jnp.abs(z), jnp.sqrt(near * near + 1))
     value = jnp.where(z > 0, z / 2 + root / 2, 0.25 / (root / 2 - z / 2))
     return value, value / root, 0.5 * (1 / root) ** 3
 
@@ -493,7 +518,8 @@ def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
 
     Args:
         x: any shape, float.
-        alpha: positive, the value at minus infinity, negated.
+        alpha: positive, the value at minus infinity, negated; a normal number of the dtype, as b of
+            `squareplus`.
 
     Returns:
         The shape and dtype of x; the derivative at 0 is 1 and the second ``1 / alpha``.

@@ -35,7 +35,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import check_int, describe, wrong
-from fnn.dtypes import is_floating
+from fnn.dtypes import names_floats
 from fnn.functions import jitted
 
 __all__ = [
@@ -61,16 +61,26 @@ __all__ = [
 XAVIER = glorot_normal()
 
 
+def check_dtype(function: str, dtype: Any) -> None:
+    """Raise unless this is, or names, a dtype of floating-point numbers."""
+    if not names_floats(dtype):
+        raise wrong(function, "dtype", dtype, "one of floating-point numbers", TypeError)
+
+
 def draw(
-    function: str, weights: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike
+    function: str,
+    weights: Initializer,
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    argument: str = "weights",
 ) -> jax.Array:
     """Draw an array by an initializer, or raise the error of the public function."""
-    if not is_floating(jnp.dtype(dtype)):
-        raise wrong(function, "dtype", dtype, "one of floating-point numbers", TypeError)
+    check_dtype(function, dtype)
     array: Any = weights(key, shape, dtype) if callable(weights) else weights
     if getattr(array, "shape", None) != shape:
         needed = f"an initializer of shape {shape}, such as fnn.initializers.he_normal()"
-        raise wrong(function, "weights", describe(array), needed)
+        raise wrong(function, argument, describe(array), needed)
     return jnp.asarray(array, dtype)
 
 

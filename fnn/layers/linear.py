@@ -12,11 +12,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from fnn.checks import check_int, describe, wrong
-from fnn.dtypes import add_bias, widen
+from fnn.dtypes import accumulator, add_bias, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, draw, normal
 
 UNIT = normal(1.0)
+Operands = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @jitted()
@@ -33,7 +34,7 @@ def dense(
         b: (d_out,), of x's dtype.
 
     Returns:
-        (*n, d_out), of x's dtype.
+        (*n, d_out), of x's dtype; half precision is summed in float32, the bias too.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -53,7 +54,23 @@ def dense(
     for argument, array in (("w", w), ("b", b)):
         if array is not None and array.dtype != x.dtype:
             raise wrong("dense", argument, describe(array), f"the dtype of x, {x.dtype}", TypeError)
+    return _affine(x, w, b) if b is None or accumulator(x.dtype) == x.dtype else _wide(x, w, b)
+
+
+def _affine(x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:
     return add_bias(jnp.dot(x, w), b)
+
+
+@jax.custom_jvp
+def _wide(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    """The same in half precision, where the product may overflow and ``y`` not."""
+    return add_bias(jnp.dot(x, w, preferred_element_type=accumulator(x.dtype)), b).astype(x.dtype)
+
+
+@_wide.defjvp
+def _narrow_slope(primals: Operands, tangents: Operands) -> tuple[jax.Array, jax.Array]:
+    # By the rule of `_wide` itself the products of the gradient would have a factor in float32.
+    return _wide(*primals), jax.jvp(_affine, primals, tangents)[1]
 
 
 @jitted(static=("d_in", "d_out", "weights", "bias", "dtype"))
@@ -119,7 +136,7 @@ def embed(
     raise, and another word's row would hide the fault.
 
     Args:
-        ids: (*n) integers.
+        ids: (*n) integers. Without x64 JAX takes those of int64 modulo 2^32.
         table: (vocabulary, d).
         padding_idx: the id of padding, as in PyTorch: its row is returned as any other, but gets no
             gradient and stays what it is; zeros are ``table.at[padding_idx].set(0)``.
@@ -128,7 +145,7 @@ def embed(
         (*n, d), of the table's dtype.
 
     Raises:
-        ValueError: table has not two axes, or no row of the id of padding.
+        ValueError: table has not two axes, no row, or none of the id of padding.
         TypeError: ids are no integers.
 
     Source: Introduction to Deep Learning (2020), inputs of recurrent networks.
@@ -141,8 +158,8 @@ def embed(
     """
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise wrong("embed", "ids", describe(ids), "an integer dtype", TypeError)
-    if table.ndim != 2:
-        raise wrong("embed", "table", describe(table), "shape (vocabulary, d)")
+    if table.ndim != 2 or not table.shape[0]:
+        raise wrong("embed", "table", describe(table), "shape (vocabulary, d), at least one row")
     # Widened, so that the gradient of a frequent id is summed in float32.
     rows = (
         widen(table)

@@ -30,8 +30,13 @@ def linear_recurrence(
     results it needs 2.5 times the memory of a float32 x, and 5.4 times with the gradient (6.1 for a
     single number a step), however many steps there are, as compiled for a CPU.
 
+    Steps are composed before h is known, so the products of a feature's factors over the whole
+    sequence must be numbers of the dtype: where one overflows, as 1.5^600 in float32, h is NaN,
+    whatever its true value.
+
     Args:
-        a: factors (n, time, d), or the same ones for all steps (d,), of the dtype of x.
+        a: factors (n, time, d), or the same ones for all steps (d,), of the dtype of x. They stand
+            before x, as in the formula.
         x: inputs (n, time, d). Half precision is computed in float32.
         state: h before the first step (n, d), zeros by default; of the dtype of x, or float32.
         reverse: whether to run from the last step to the first, ``h_t = a_t h_{t+1} + x_t``.
@@ -51,7 +56,7 @@ def linear_recurrence(
     """
     name = "linear_recurrence"
     if x.ndim != 3:
-        raise wrong(name, "x", describe(x), "shape (n, time, d)")
+        raise wrong(name, "x", describe(x), "shape (n, time, d), after the factors a")
     if a.shape not in (x.shape, x.shape[2:]):
         raise wrong(name, "a", describe(a), f"shape {x.shape} or {x.shape[2:]} for x {describe(x)}")
     if a.dtype != x.dtype:

@@ -23,8 +23,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fnn.checks import NOT_NEGATIVE, check_int, describe, wrong
-from fnn.dtypes import magnitude, number_like, spread, widen
+from fnn.dtypes import magnitude, nan_where, number_like, spread, widen
 from fnn.functions import jitted
+from fnn.layers.initializers import check_dtype
 from fnn.layers.statistics import Mean, centre, check_arrays, check_channels, mean_over
 
 Images = Float[Array, "n *spatial c"]
@@ -297,12 +298,14 @@ def init_norm(
 
     Raises:
         ValueError: a size is below 1.
+        TypeError: dtype is none of floating-point numbers.
 
     >>> {name: array.tolist() for name, array in init_norm(2).items()}
     {'bias': [0.0, 0.0], 'scale': [1.0, 1.0]}
     """
     for size in shape if isinstance(shape, tuple) else (shape,):
         check_int("init_norm", "shape", size, 1)
+    check_dtype("init_norm", dtype)
     params = {"scale": jnp.ones(shape, dtype)}
     if bias:
         params["bias"] = jnp.zeros(shape, dtype)
@@ -326,7 +329,8 @@ def spectral_norm(
         iterations: power iterations before the division; 0 to use u as it is.
 
     Returns:
-        The weights divided by sigma, and the new u of length 1. Zero weights stay zero.
+        The weights divided by sigma, and the new u of length 1. Where ``w u`` is zero, nothing is
+        learned of sigma: zero weights stay zero, others give NaN, and u keeps its direction.
 
     Raises:
         ValueError: the shapes do not fit, or iterations is negative.
@@ -349,11 +353,13 @@ def spectral_norm(
     matrix = widen(w).reshape(math.prod(w.shape[:-1]), w.shape[-1])
     matrix = matrix / magnitude(matrix)
     fixed = lax.stop_gradient(matrix)
-    right = _unit(lax.stop_gradient(widen(u)))
-    right = lax.fori_loop(0, iterations, lambda _, u: _unit(_unit(fixed @ u) @ fixed), right)
+    start = _unit(lax.stop_gradient(widen(u)))
+    right = lax.fori_loop(0, iterations, lambda _, u: _unit(_unit(fixed @ u) @ fixed), start)
     left = _unit(fixed @ right)
     sigma = left @ matrix @ right
-    scaled = matrix / jnp.where(sigma > 0, sigma, 1.0)
+    none = sigma == 0
+    scaled = nan_where(none & jnp.any(fixed != 0), matrix / jnp.where(none, 1.0, sigma))
+    right = jnp.where(none, start, right)
     return scaled.reshape(w.shape).astype(w.dtype), right.astype(u.dtype)
 
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fnn.checks import check_int, check_one_of, describe, wrong
-from fnn.dtypes import accumulator, widen
+from fnn.checks import check_callable, check_int, check_one_of, describe, wrong
+from fnn.dtypes import accumulator, is_floating, widen
 from fnn.functions import jitted, variant
 from fnn.kernels.recurrent.cells import GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, simple
 from fnn.kernels.recurrent.cudnn import CUDNN
@@ -144,9 +144,22 @@ def _rnn(
 ) -> tuple[jax.Array, jax.Array]:
     """Run `rnn` and its variants: x, wx, wh, b."""
     x, wx, wh, b = arrays
-    cell, weights = simple(activation), Weights(wx, wh, b)
+    cell, weights = simple(_by_number(name, activation)), Weights(wx, wh, b)
     y, (h,) = _over_time(name, kernel, cell, SIMPLE, x, weights, **options)
     return y, h
+
+
+def _by_number(name: str, activation: Activation) -> Activation:
+    """Return the activation, refused where its result is not one float for each number."""
+
+    def checked(z: jax.Array) -> jax.Array:
+        h = activation(z)
+        if jnp.shape(h) != z.shape or not is_floating(getattr(h, "dtype", None)):
+            got = f"one that makes {describe(h)} of {describe(z)}"
+            raise wrong(name, "activation", got, "a function of each number, such as jnp.tanh")
+        return h
+
+    return checked
 
 
 @known_lengths
@@ -186,7 +199,8 @@ def rnn(
         step (n, units), which is the initial one for length 0.
 
     Raises:
-        ValueError: shapes that do not fit; lengths out of range, where they are known.
+        ValueError: shapes that do not fit; lengths out of range, where they are known; an
+            activation that is none of each number.
         TypeError: dtypes that differ; lengths that are no integers.
 
     Source: J. Elman, Finding structure in time (1990).
@@ -237,6 +251,8 @@ def lstm(
 
         c_t = sigmoid(z_f) c_{t-1} + sigmoid(z_i) tanh(z_g)
         h_t = sigmoid(z_o) tanh(c_t)
+
+    A gate is right to the rounding of 1: shut below about z = -16, it is 0 in float32.
 
     Args:
         x, lengths, reverse, remat: as in `rnn`.
@@ -315,6 +331,8 @@ def gru(
         n    = tanh(x_t wx + b + r (h_{t-1} wh + bh))
         h_t  = (1 - z) n + z h_{t-1}
 
+    A gate is right to the rounding of 1, as in `lstm`.
+
     Args:
         x, state, lengths, reverse, remat: as in `rnn`.
         wx: (f, 3 units), of the dtype of x.
@@ -390,8 +408,8 @@ def lstm_cudnn(
     if jax.default_backend() != "gpu":
         got = f"a computation on the {jax.default_backend()}"
         raise wrong("lstm_cudnn", "x", got, "an NVIDIA GPU; fnn.lstm runs everywhere")
-    if accumulator(x.dtype) != jnp.float32:
-        raise wrong("lstm_cudnn", "x", describe(x), "float32 or half precision", TypeError)
+    if x.dtype != jnp.float32:
+        raise wrong("lstm_cudnn", "x", describe(x), "float32; fnn.lstm takes others", TypeError)
     options = {"state": state, "lengths": lengths, "reverse": reverse, "remat": None}
     return _lstm("lstm_cudnn", CUDNN, x, wx, wh, b, None, **options)
 
@@ -422,7 +440,8 @@ def rnn_cell(
     >>> rnn_cell(jnp.ones((2, 1)), w, w, state=jnp.ones((2, 1)), activation=fnn.identity).tolist()
     [[2.0], [2.0]]
     """
-    (h,) = _one_step("rnn_cell", simple(activation), SIMPLE, x, Weights(wx, wh, b), state)
+    cell = simple(_by_number("rnn_cell", activation))
+    (h,) = _one_step("rnn_cell", cell, SIMPLE, x, Weights(wx, wh, b), state)
     return h
 
 
@@ -507,15 +526,16 @@ def bidirectional(
 
     Args:
         f: `rnn`, `lstm`, `gru`, or another function of their form.
-        forward, backward: the arrays of each.
-        x: sequences (n, time, f).
-        state: the initial states of both.
-        options: further arguments of both, such as ``lengths``.
+        forward, backward: the dicts of the arrays of each.
+        x: sequences (n, time, f); they stand last, behind what f is called with.
+        state: the pair of both initial states; None in it for zeros.
+        options: further arguments of both, such as ``lengths``; ``reverse`` is none.
 
     Returns:
         Outputs (n, time, 2 units), the forward ones first, and both states.
 
     Raises:
+        TypeError: f, forward, backward or state is none of its kind, or reverse is given.
         ValueError, TypeError: as f.
 
     Source: M. Schuster, K. Paliwal, Bidirectional recurrent neural networks (1997).
@@ -525,6 +545,17 @@ def bidirectional(
     >>> y.shape, (y[:, -1, :5] == h).all().item(), (y[:, 0, 5:] == g).all().item()
     ((2, 7, 10), True, True)
     """
+    check_callable("bidirectional", "f", f, "such as fnn.gru")
+    for argument, params in (("forward", forward), ("backward", backward)):
+        if not isinstance(params, Mapping):
+            needed = "the dict of its arrays; x stands last"
+            raise wrong("bidirectional", argument, describe(params), needed, TypeError)
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        needed = "the pair of both states, each of which may be None"
+        raise wrong("bidirectional", "state", describe(state), needed, TypeError)
+    if "reverse" in options:
+        needed = "no such argument: one layer runs each way"
+        raise wrong("bidirectional", "reverse", options["reverse"], needed, TypeError)
     y, last = f(x, **forward, state=state[0], **options)
     z, first = f(x, **backward, state=state[1], reverse=True, **options)
     return jnp.concatenate([y, z], -1), (last, first)

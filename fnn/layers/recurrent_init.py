@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fnn.checks import check_int
 from fnn.dtypes import accumulator
 from fnn.functions import jitted
-from fnn.layers.initializers import XAVIER, Initializer, orthogonal
+from fnn.layers.initializers import XAVIER, Initializer, check_dtype, draw, orthogonal
 
 ORTHOGONAL = orthogonal()
 SIZES = ("d_in", "units", "weights", "recurrent", "bias", "dtype")
@@ -33,14 +33,20 @@ def _draw(
     """Draw wx and wh for public function ``name``, and a bias of zeros."""
     check_int(name, "d_in", d_in, 1)
     check_int(name, "units", units, 1)
+    check_dtype(name, dtype)
     wide = accumulator(jnp.result_type(dtype))  # no orthogonal matrix is found in half precision
 
-    def columns(draw: Initializer, key: jax.Array, rows: int) -> jax.Array:
-        parts = jax.vmap(lambda k: draw(k, (rows, units), wide))(jax.random.split(key, blocks))
+    def columns(argument: str, by: Initializer, key: jax.Array, rows: int) -> jax.Array:
+        parts = jax.vmap(lambda k: draw(name, by, k, (rows, units), wide, argument))(
+            jax.random.split(key, blocks)
+        )
         return jnp.moveaxis(parts, 0, 1).reshape(rows, blocks * units).astype(dtype)
 
     first, second = jax.random.split(key)
-    params = {"wx": columns(weights, first, d_in), "wh": columns(recurrent, second, units)}
+    params = {
+        "wx": columns("weights", weights, first, d_in),
+        "wh": columns("recurrent", recurrent, second, units),
+    }
     if bias:
         params["b"] = jnp.zeros(blocks * units, dtype)
     return params
@@ -73,7 +79,8 @@ def init_rnn(
         ``bias=False``.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or the weights are none of their shape.
+        TypeError: dtype is none of floating-point numbers.
 
     Source: A. Saxe, J. McClelland, S. Ganguli, Exact solutions to the nonlinear dynamics of
     learning in deep linear neural networks (2014), for the orthogonal start.
@@ -111,7 +118,7 @@ def init_lstm(
         ``bias=False``, and with ``"peephole": (3, units)`` if asked for.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError, TypeError: as `init_rnn`.
 
     Source: R. Jozefowicz, W. Zaremba, I. Sutskever, An empirical exploration of recurrent network
     architectures (2015), for the bias of the gate f.
@@ -149,7 +156,7 @@ def init_gru(
         without "b" and "bh" for ``bias=False``.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError, TypeError: as `init_rnn`.
 
     >>> params = init_gru(jax.random.key(0), 3, 2)
     >>> [params[name].shape for name in ("wx", "wh", "b", "bh")]

@@ -2,11 +2,11 @@
 
 ``softmax(x)_i = exp(x_i) / sum_j exp(x_j)``; `log_softmax` is its logarithm and `logsumexp` the
 logarithm of the denominator, after a shift by the largest x. An entry is absent when it is -inf or
-where the mask ``where=`` is False: its exponential is 0, and no gradient flows to it. When all are
-absent, the sum is 0: logsumexp is -inf, softmax 0, and the gradient 0. Entries of +inf outweigh all
-others and share equally, which is the limit: softmax of (inf, 0) is (1, 0), logsumexp is inf. In
-both cases `jax.nn` gives NaN. Half precision is computed in float32: a float16 sum of 65,520 ones
-is infinite.
+where the mask ``where=`` is False: its exponential is 0, and no gradient flows to it, except to an
+entry of -inf from its own `log_softmax`. When all are absent, the sum is 0: logsumexp is -inf,
+softmax 0, and the gradient 0. Entries of +inf outweigh all others and share equally, which is the
+limit: softmax of (inf, 0) is (1, 0), logsumexp is inf. In both cases `jax.nn` gives NaN. Half
+precision is computed in float32: a float16 sum of 65,520 ones is infinite.
 """
 
 from typing import NamedTuple

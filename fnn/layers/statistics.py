@@ -8,15 +8,15 @@ does fastest on a CPU: a product with a vector of ones takes two to ten times as
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.checks import FRACTION, Range, describe, wrong
-from fnn.dtypes import accumulator, magnitude, number_like, spread, widen
+from fnn.checks import FRACTION, Range, check_array, describe, wrong
+from fnn.dtypes import accumulator, is_floating, magnitude, number_like, spread, widen
 from fnn.functions import jitted
 
 Mean = Callable[[jax.Array], jax.Array]
@@ -118,8 +118,8 @@ def running_stats(
     gives: ``var count / (count - 1)``. Without it the average is of the biased variance.
 
     Args:
-        running: the average so far.
-        batch: the statistics of the new batch.
+        running: the average so far, mean and var (c,), float32 or wider.
+        batch: the statistics of the new batch, of the same shape and dtype.
         decay: in [0, 1], the weight of the past.
         count: values per channel behind ``batch``, ``x.size // c``, for the unbiased variance;
             at least 2.
@@ -128,19 +128,40 @@ def running_stats(
         `BatchStats`, the new average.
 
     Raises:
-        ValueError: decay outside [0, 1], or count below 2.
+        ValueError: decay outside [0, 1], count below 2, or shapes that differ.
+        TypeError: no `BatchStats`; dtypes that differ, or are not float32 or wider.
 
     >>> old = BatchStats(jnp.array([0.0]), jnp.array([1.0]))
     >>> new = running_stats(old, BatchStats(jnp.array([1.0]), jnp.array([3.0])), decay=0.5, count=3)
     >>> new.mean.tolist(), new.var.tolist()
     ([0.5], [2.75])
     """
+    _check_stats(running=running, batch=batch)
     past = number_like(decay, running.mean)
     unbiased = 1.0 if count is None else number_like(count / (count - 1), batch.var)
     return BatchStats(
         past * running.mean + (1 - past) * batch.mean,
         past * running.var + (1 - past) * unbiased * batch.var,
     )
+
+
+def _check_stats(**arguments: Any) -> None:
+    """Raise unless these statistics are one like the other: a scan carries what comes out."""
+    name, like = "running_stats", arguments["running"]
+    for argument, stats in arguments.items():
+        if not isinstance(stats, BatchStats):
+            got = f"a {type(stats).__name__}"
+            raise wrong(name, argument, got, "fnn.BatchStats of mean and var", TypeError)
+        for field, a in stats._asdict().items():
+            place = f"{argument}.{field}"
+            check_array(name, place, a)
+            if not is_floating(a.dtype) or accumulator(a.dtype) != a.dtype:
+                raise wrong(name, place, describe(a), "float32 or wider", TypeError)
+            if a.ndim != 1 or a.shape != like.mean.shape:
+                raise wrong(name, place, describe(a), "shape (c,), the same of all four")
+            if a.dtype != like.mean.dtype:
+                needed = f"the dtype of running.mean, {like.mean.dtype}"
+                raise wrong(name, place, describe(a), needed, TypeError)
 
 
 @jitted()

@@ -38,7 +38,8 @@ def cross_entropy(
 
     Args:
         logits: (*n, classes), float.
-        labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits.
+        labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits. Without x64
+            JAX takes integers of int64 modulo 2^32.
         label_smoothing: e, in [0, 1]; None computes less than 0, with the same result.
         weights: (classes,), float.
         ignore: an integer label whose examples cost 0, such as -1.

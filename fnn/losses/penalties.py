@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.checks import describe, wrong
+from fnn.checks import check_callable, wrong
 from fnn.dtypes import widen
 from fnn.functions import checked
-from fnn.trees import FloatTree, Mask, check_params, paths
+from fnn.trees import FloatTree, Mask, check_params, paths, select
 
 Term = Callable[[jax.Array], jax.Array]
 
@@ -69,15 +69,16 @@ def l2_penalty(params: FloatTree, *, mask: Mask | None = None) -> Float[Array, "
 
 def _sum(function: str, term: Term, params: Any, mask: Mask | None) -> jax.Array:
     """Sum over the leaves that count, chosen here, in Python: a new mask is no new program."""
-    if mask is not None and not callable(mask):
-        raise wrong(function, "mask", describe(mask), "a function of a leaf's path", TypeError)
-    named = dict(zip(jax.tree.leaves(paths(params)), jax.tree.leaves(params), strict=True))
-    chosen = {path: x for path, x in named.items() if mask is None or mask(path)}
-    if not chosen:
-        needed = f"one of {list(named)}" if named else "a leaf"
-        raise wrong(function, "mask" if named else "params", "no leaf", needed)
+    if mask is not None:
+        check_callable(function, "mask", mask, "of a leaf's path")
+    chosen = params if mask is None else select(params, mask)
+    leaves = jax.tree.leaves(chosen)
+    if not leaves:
+        names = jax.tree.leaves(paths(params))
+        needed = f"one of {names}" if names else "a leaf"
+        raise wrong(function, "mask" if names else "params", "no leaf", needed)
     check_params(function, chosen)
-    total: jax.Array = _total(term, list(chosen.values()))
+    total: jax.Array = _total(term, leaves)
     return total
 
 

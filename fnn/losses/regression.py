@@ -127,8 +127,8 @@ def cosine_distance(
         where: bool, the shape of x or 1 along some axes: the entries to keep.
 
     Returns:
-        (*n), of x's dtype, in [0, 2]; 1 with gradient 0 where x or y is zero. Infinite entries
-        outweigh all others, and each other equally.
+        (*n), of x's dtype, in [0, 2] to rounding; 1 with gradient 0 where x or y is zero. Infinite
+        entries outweigh all others, and each other equally.
 
     Raises:
         ValueError, TypeError: shapes or dtypes differ, or there is no axis.

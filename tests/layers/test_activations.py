@@ -77,6 +77,17 @@ def test_third_derivatives() -> None:
         np.testing.assert_allclose(values, slope, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
+def test_the_fourth_derivative_of_squareplus() -> None:
+    """Where x^2 = b, two numbers under a root would be the same, and a maximum of both a tie."""
+    x, fourth = np.array([-2.0, -0.3, 0.0, 1.999, 2.0, 5.0]), fnn.squareplus
+    for _ in range(4):
+        fourth = jax.grad(fourth)
+    r = np.sqrt(x * x + 4)
+    with jax.enable_x64(True):
+        got = jax.jit(jax.vmap(fourth))(x)
+    np.testing.assert_allclose(got, -6 * (r * r - 5 * x * x) / r**7, rtol=1e-13)
+
+
 @pytest.mark.parametrize("name", ORACLES)
 def test_the_oracle_differentiates_itself(name: str) -> None:
     x = np.array([-7.1, -3.3, -1.7, -0.6, -0.2, 0.3, 0.8, 2.1, 4.4, 9.0])
@@ -261,6 +272,8 @@ def test_wrong_calls() -> None:
             r"fnn.prelu: slope: got float32\[2\]; needed the trail",
         ),
         (lambda: fnn.celu(x, alpha=0.0), "fnn.celu: alpha: got 0.0; needed a number > 0"),
+        (lambda: fnn.hard_tanh(x, low=1.0), r"fnn.hard_tanh: low: got 1.0; .* in \[-inf, 1\)"),
+        (lambda: fnn.hard_tanh(x, high=np.float32(-2)), r"hard_tanh: low: got -1.0; .*, -2\)"),
         (lambda: fnn.squareplus(x, b=-1.0), "fnn.squareplus: b: got -1.0; needed a number > 0"),
         (lambda: fnn.softmax(x, where=np.ones(3, bool)), r"fnn.softmax: where: got bool\[3\]"),
         (
@@ -275,6 +288,8 @@ def test_wrong_calls() -> None:
         (lambda: fnn.softmax([1.0, 2.0]), "fnn.softmax: x: got list .*; needed an array"),
         (lambda: fnn.prelu(x, np.ones(3, np.float16)), r"fnn.prelu: slope: got float16\[3\]"),
         (lambda: fnn.leaky_relu(x, negative_slope="a"), "negative_slope: got str 'a'"),
+        (lambda: fnn.hard_tanh(x, low="a"), "fnn.hard_tanh: low: got str 'a'"),
+        (lambda: fnn.hard_tanh(x, high=x), r"fnn.hard_tanh: high: got float32\[2,3\]"),
         (lambda: fnn.leaky_relu(x, negative_slope=x), r"negative_slope: got float32\[2,3\]"),
     ]:
         with pytest.raises(TypeError, match=message):

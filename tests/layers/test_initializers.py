@@ -150,7 +150,7 @@ def test_equal_initializers_written_anew_compile_once(caplog: pytest.LogCaptureF
     assert (other["w"] == 0.25).all()
 
 
-def test_recurrent_weights_start_orthogonal_and_can_be_normalized() -> None:
+def test_orthogonal_weights_can_be_normalized() -> None:
     w = np.asarray(fnn.init_dense(KEY, 64, 64, weights=init.orthogonal())["w"])
     np.testing.assert_allclose(w.T @ w, np.eye(64), atol=1e-5)
     gates = jax.jit(jax.vmap(lambda k: init.orthogonal(0.5)(k, (16, 16))))(jax.random.split(KEY, 4))
@@ -202,7 +202,19 @@ def test_a_seed_is_no_key(call: Any, key: Any) -> None:
         call(key)
 
 
-@pytest.mark.parametrize("dtype", [int, jnp.int32, bool, jnp.complex64])
-def test_weights_are_floats(dtype: Any) -> None:
-    with pytest.raises(TypeError, match=r"fnn.init_dense: dtype: got .*; needed one of floating"):
-        fnn.init_dense(KEY, 2, 3, dtype=dtype)
+INITS: dict[str, Any] = {
+    "dense": lambda **given: fnn.init_dense(KEY, 2, 3, **given),
+    "embed": lambda **given: fnn.init_embed(KEY, 2, 3, **given),
+    "conv": lambda **given: fnn.init_conv(KEY, (3,), 2, 3, **given),
+    "norm": lambda **given: fnn.init_norm(2, **given),
+    "rnn": lambda **given: fnn.init_rnn(KEY, 2, 3, **given),
+    "lstm": lambda **given: fnn.init_lstm(KEY, 2, 3, **given),
+    "gru": lambda **given: fnn.init_gru(KEY, 2, 3, **given),
+}
+
+
+@pytest.mark.parametrize("dtype", [int, jnp.int32, bool, jnp.complex64, "foo"])
+@pytest.mark.parametrize("layer", INITS)
+def test_weights_are_floats(layer: str, dtype: Any) -> None:
+    with pytest.raises(TypeError, match=rf"fnn.init_{layer}: dtype: got .*; needed one of float"):
+        INITS[layer](dtype=dtype)

@@ -31,6 +31,29 @@ def test_dense_without_bias_and_for_one_vector() -> None:
     check(fnn.dense, oracle.dense, draw(np.float32, 7), draw(np.float32, 7, 5), length=7)
 
 
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_dense_adds_the_bias_before_it_rounds(dtype: Any) -> None:
+    """And the products of the gradient stay in half precision, of which a GPU makes more."""
+    odd = 2 / float(jnp.finfo(dtype).eps)  # odd + 1 is no number of the dtype
+    x, w, b = (np.array(a, dtype) for a in ([[1, 1]], [[odd], [1]], [-odd]))
+    assert fnn.dense(x, w, b).tolist() == [[1.0]]
+    pulled = lambda x, w, b: jax.vjp(fnn.dense, x, w, b)[1](2 * jnp.ones((1, 1), dtype))
+    gradients = jax.jit(pulled)(x, w, b)
+    assert [g.dtype for g in gradients] == [dtype] * 3
+    assert [g.tolist() for g in gradients] == [[[2 * odd, 2]], [[2], [2]], [2]]
+    forward, slope = jax.jit(lambda *a: jax.jvp(fnn.dense, a, a))(x, w, b)
+    assert (forward.tolist(), slope.tolist()) == ([[1.0]], [[odd]])
+    every = jax.make_jaxpr(pulled)(x, w, b).eqns
+    products = [v for e in every if e.primitive.name == "dot_general" for v in e.invars]
+    assert {v.aval.dtype for v in products} == {dtype}
+
+
+def test_dense_in_half_precision_overflows_where_its_result_does() -> None:
+    x, w, b = (np.array(a, np.float16) for a in ([[200, 200]], [[175], [175]], [-20_016]))
+    assert fnn.dense(x, w, b).tolist() == [[49_984.0]]
+    assert fnn.dense(x, w, -b).tolist() == [[np.inf]]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_embed(dtype: Any) -> None:
     ids = np.array([[3, 0, 3], [5, 3, 1]])
@@ -99,7 +122,9 @@ WRONG: list[tuple[Any, ...]] = [
     (fnn.embed, (np.ones(3, f32), np.ones((4, 2), f32)), TypeError,
      "fnn.embed: ids: got float32[3]; needed an integer dtype"),
     (fnn.embed, (np.ones(3, np.int32), np.ones(4, f32)), ValueError,
-     "fnn.embed: table: got float32[4]; needed shape (vocabulary, d)"),
+     "fnn.embed: table: got float32[4]; needed shape (vocabulary, d), at least one row"),
+    (fnn.embed, (np.ones(3, np.int32), np.ones((0, 2), f32)), ValueError,
+     "fnn.embed: table: got float32[0,2]; needed shape (vocabulary, d), at least one row"),
     (functools.partial(fnn.embed, padding_idx=4), (np.ones(3, np.int32), np.ones((4, 2), f32)),
      ValueError, "fnn.embed: padding_idx: got 4; needed a row of table float32[4,2]"),
     (functools.partial(fnn.embed, padding_idx=-1), (np.ones(3, np.int32), np.ones((4, 2), f32)),

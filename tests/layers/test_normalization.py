@@ -382,6 +382,18 @@ def test_spectral_norm_of_zero_is_zero() -> None:
     gradient = jax.jit(jax.grad(lambda w: fnn.spectral_norm(w, u)[0].sum()))(w)
     assert (np.asarray(fnn.spectral_norm(w, u)[0]) == 0).all()
     assert np.isfinite(gradient).all()
+    _, u = fnn.spectral_norm(w, 3 * u)
+    close(u, np.full(2, 0.5**0.5))
+
+
+@pytest.mark.parametrize("u", [[0.0, 0.0], [0.0, 2.0]])
+def test_spectral_norm_that_finds_nothing_of_its_weights_says_so(u: list[float]) -> None:
+    """The start has no part along the singular vector: the weights' scale is not known."""
+    w, start = np.diag(np.float32([4, 0])), np.array(u, np.float32)
+    for iterations in (0, 1):
+        normed, kept = fnn.spectral_norm(w, start, iterations=iterations)
+        assert np.isnan(normed).all()
+        assert kept.tolist() == [0, float(any(u))]
 
 
 X = np.ones((2, 3, 4), np.float32)
@@ -421,6 +433,20 @@ WRONG: list[tuple[Any, ...]] = [
      "fnn.running_stats: decay: got 1.5; needed a number in [0, 1]"),
     (fnn.running_stats, (S, S), {"count": 1},
      "fnn.running_stats: count: got 1; needed a number >= 2"),
+    (fnn.running_stats, ((C, C), S), {},
+     "fnn.running_stats: running: got a tuple; needed fnn.BatchStats of mean and var"),
+    (fnn.running_stats, (S, None), {},
+     "fnn.running_stats: batch: got a NoneType; needed fnn.BatchStats of mean and var"),
+    (fnn.running_stats, (S, fnn.BatchStats(C, C[:1])), {},
+     "fnn.running_stats: batch.var: got float32[1]; needed shape (c,), the same of all four"),
+    (fnn.running_stats, (fnn.BatchStats(X[0], X[0]),) * 2, {},
+     "fnn.running_stats: running.mean: got float32[3,4]; needed shape (c,), the same of all four"),
+    (fnn.running_stats, (fnn.BatchStats(C.astype(np.float16), C), S), {},
+     "fnn.running_stats: running.mean: got float16[4]; needed float32 or wider"),
+    (fnn.running_stats, (S, fnn.BatchStats(C, C.astype(np.int64))), {},
+     "fnn.running_stats: batch.var: got int64[4]; needed float32 or wider"),
+    (fnn.running_stats, (S, fnn.BatchStats(D, D)), {},
+     "fnn.running_stats: batch.mean: got float64[4]; needed the dtype of running.mean, float32"),
     (fnn.fit_standardize, (C,), {}, f"fnn.fit_standardize: x: got float32[4]; needed {IMAGES}"),
     (fnn.standardize, (C, C, C), {}, f"fnn.standardize: x: got float32[4]; needed {IMAGES}"),
     (fnn.standardize, (X, C, C[:2]), {}, f"fnn.standardize: std: got float32[2]; needed {VECTORS}"),
@@ -440,5 +466,5 @@ def test_messages(fn: Any, args: Any, config: Any, message: str) -> None:
     with jax.enable_x64(True), pytest.raises((ValueError, TypeError)) as error:
         fn(*args, **config)
     assert str(error.value) == message
-    about_dtype = "64" in message or "float16[4]" in message
+    about_dtype = "64" in message or "float16[4]" in message or "BatchStats" in message
     assert error.type is (TypeError if about_dtype else ValueError)

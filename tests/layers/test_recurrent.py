@@ -123,9 +123,10 @@ def test_the_cell_is_one_step(kind: str) -> None:
     jax.tree.map(lambda a, b: close(a, b, length=F + UNITS), got, last)
 
 
+@pytest.mark.parametrize("remat", [None, 2])
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_axes_of_size_zero(kind: str) -> None:
-    fn = getattr(fnn, kind)
+def test_axes_of_size_zero(kind: str, remat: int | None) -> None:
+    fn = functools.partial(getattr(fnn, kind), remat=remat)
     sizes = ((0, 3, 2), (2, 0, 2), (2, 1, 0))
     rng = np.random.default_rng(0)
     cases = [[a.astype(np.float32) for a in arrays(kind, False, rng, (*s, 4))[:4]] for s in sizes]
@@ -236,10 +237,13 @@ WRONG: dict[str, tuple[str, Any, dict[str, Any], type[Exception], str]] = {
     "too long": ("lstm", X, {"lengths": SOME + 1}, ValueError, "lengths: .* from 1 to 6; .* 0 to"),
     "negative": ("gru", X, {"lengths": SOME - 1}, ValueError, "lengths: .* from -1 to 4"),
     "remat": ("lstm", X, {"remat": 0}, ValueError, "remat: .* an int >= 1"),
+    "activation": ("rnn", X, {"activation": jnp.sum}, ValueError,
+                   r"activation: got one that makes float32\[\] of float32\[3,4\]; needed a func"),
+    "bools": ("rnn", X, {"activation": lambda z: z > 0}, ValueError, r"activation: .* bool\[3,4\]"),
     "reset": ("gru", X, {"reset": "never"}, ValueError, "reset: .* 'after' or 'before'"),
     "kernel": ("lstm_scan", X, {"lengths": SOME + 1}, ValueError, "lengths: .* to 6"),
     "no GPU": ("lstm_cudnn", X, {}, ValueError, "x: .* on the cpu; .* GPU"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -257,9 +261,31 @@ def test_wrong_calls_of_a_cell_and_of_the_linear_recurrence() -> None:
         fnn.lstm_cell(X, w, w)
     with pytest.raises(TypeError, match=r"lstm_cell: state: .* pair"):
         fnn.lstm_cell(H, w, w, state=H)
+    with pytest.raises(ValueError, match=r"rnn_cell: activation: got one that makes float32\[\]"):
+        fnn.rnn_cell(H, w[:, :UNITS], w[:, :UNITS], activation=jnp.sum)
+    with pytest.raises(ValueError, match=r"linear_recurrence: x: .* after the factors a"):
+        fnn.linear_recurrence(X, zeros(F))
     with pytest.raises(ValueError, match=r"linear_recurrence: a: .* \(3, 5, 2\) or \(2,\)"):
         fnn.linear_recurrence(zeros(3), X)
     with pytest.raises(ValueError, match=r"linear_recurrence: state: .* \(3, 2\)"):
         fnn.linear_recurrence(zeros(F), X, state=H)
     with pytest.raises(TypeError, match=r"linear_recurrence: a: .* dtype of x"):
         fnn.linear_recurrence(zeros(F, dtype=np.float16), X)
+
+
+GATED = {"wx": zeros((F, 12)), "wh": zeros((UNITS, 12))}
+ASTRAY: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
+    "no function": (3, (GATED, GATED, X), {}, "f: got int 3; needed a function such as fnn.gru"),
+    "data first": (fnn.gru, (X, GATED, GATED), {}, r"forward: got float32.*; x stands last"),
+    "no backward": (fnn.gru, (GATED, None, X), {}, "backward: got NoneType None; needed the dict"),
+    "no state": (fnn.gru, (GATED, GATED, X), {"state": None}, "state: got None.*; needed the pair"),
+    "one state": (fnn.gru, (GATED, GATED, X), {"state": (H,)}, "state: got tuple .* the pair"),
+    "reverse": (fnn.gru, (GATED, GATED, X), {"reverse": True}, "reverse: got True; needed no such"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ASTRAY)
+def test_wrong_calls_of_bidirectional(name: str) -> None:
+    f, args, options, message = ASTRAY[name]
+    with pytest.raises(TypeError, match=rf"^fnn\.bidirectional: {message}"):
+        fnn.bidirectional(f, *args, **options)

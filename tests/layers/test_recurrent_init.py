@@ -58,3 +58,14 @@ def test_every_initializer_can_be_replaced() -> None:
 def test_wrong_sizes(name: str) -> None:
     with pytest.raises(ValueError, match=rf"init_{name}: units: got 0; needed an int >= 1"):
         LAYERS[name][1](jax.random.key(0), 2, 0)
+
+
+@pytest.mark.parametrize("argument", ["weights", "recurrent"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_initializer_of_another_shape(name: str, argument: str) -> None:
+    """Of one block: a transposed one has as many numbers, a vector too few, a number none."""
+    rows = 2 if argument == "weights" else 3
+    for wrong in (lambda k, s, d: jnp.ones((*s[::-1], 1), d), lambda k, s, d: jnp.ones(1, d), 3):
+        message = rf"init_{name}: {argument}: got .*; needed an initializer of shape \({rows}, 3\)"
+        with pytest.raises(ValueError, match=message):
+            LAYERS[name][1](jax.random.key(0), 2, 3, **{argument: wrong})

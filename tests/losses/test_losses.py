@@ -242,8 +242,15 @@ def test_penalties() -> None:
         fnn.l2_penalty({})
     with pytest.raises(TypeError, match=r"fnn.l1_penalty: where: got an argument .* params, mask"):
         fnn.l1_penalty(params, where=lambda path: True)  # type: ignore[call-arg]  # its old name
-    with pytest.raises(TypeError, match=r"fnn.l2_penalty: params\['1'\]: got int32\[\]; needed a"):
+    with pytest.raises(TypeError, match=r"fnn.l2_penalty: params\[1\]: got int32\[\]; needed a"):
         fnn.l2_penalty([np.ones(2, np.float32), np.int32(3)])
+
+
+def test_penalties_of_leaves_that_share_a_path() -> None:
+    params = {"a/b": np.float32([3]), "a": {"b": np.float32([4])}, "c": np.float32([9])}
+    mask = lambda path: path == "a/b"
+    assert float(fnn.l2_penalty(params, mask=mask)) == 12.5
+    assert float(fnn.l1_penalty(params)) == 16
 
 
 def test_wrong_calls() -> None:

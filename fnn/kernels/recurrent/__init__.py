@@ -3,5 +3,5 @@
 Read `form` first: what a cell and a kernel are, and what surrounds every one of them (lengths,
 precision, memory). Then `cells`, the formulas of RNN, LSTM and GRU, and the kernels: `scan`, the
 loop as it is; `written`, whose derivative is written out; `cudnn`, the library of NVIDIA's cards.
-`rule` picks one. Imports the ground only.
+The layers run `written`, unless asked for another. Imports the ground only.
 """

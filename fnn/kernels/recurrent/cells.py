@@ -7,7 +7,8 @@ Blocks of columns, as in PyTorch: LSTM i, f, g, o; GRU r, z, n. With sigmoid s a
     GRU     r, z = s(.), n = tanh(x wx_n + b_n + r (h wh_n + bh));  h' = (1 - z) n + z h
 
 ``s(z) = (1 + tanh(z / 2)) / 2`` lets all gates of a step be one pass of one function: taken apart
-by gate, XLA on a CPU computes them one number at a time.
+by gate, XLA on a CPU computes them one number at a time. Such a gate is right to the rounding of 1,
+not of itself: shut below about z = -16, it is 0 in float32.
 """
 
 from collections.abc import Callable, Sequence

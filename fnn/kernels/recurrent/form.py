@@ -141,8 +141,9 @@ def in_chunks(
         h, state = again(x, *carry)
         return (state, after(x.shape[0], carry[1], reverse)), h
 
-    whole = x.shape[0] // size * size
-    chunks, rest, carry = x[:whole].reshape(-1, size, *x.shape[1:]), x[whole:], (state, left)
+    count = x.shape[0] // size
+    whole, carry = count * size, (state, left)
+    chunks, rest = x[:whole].reshape(count, size, *x.shape[1:]), x[whole:]
     if reverse:
         carry, end = chunk(carry, rest)
         carry, h = lax.scan(chunk, carry, chunks, reverse=True)

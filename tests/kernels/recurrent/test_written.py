@@ -164,6 +164,20 @@ def test_cudnn_gets_the_weights_and_the_order_that_it_reads(monkeypatch: Any) ->
             jax.tree.map(lambda g, w: close(g, w, length=16), got, want)
 
 
+def test_cudnn_takes_float32_alone(monkeypatch: Any) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, wx, wh, b = draw("lstm")
+    h = np.zeros((N, UNITS), np.float16)
+    with jax.enable_x64(True):
+        for dtype in (np.float16, jnp.bfloat16, np.float64):
+            with pytest.raises(TypeError, match=r"lstm_cudnn: x: got b?float.*; needed float32;"):
+                fnn.lstm_cudnn(*(a.astype(dtype) for a in (x, wx, wh, b)))
+    with pytest.raises(TypeError, match=r"lstm_cudnn: wh: got float16.* the dtype of x, float32"):
+        fnn.lstm_cudnn(x, wx, wh.astype(np.float16), b)
+    with pytest.raises(TypeError, match=r"lstm_cudnn: state: got float16.*; needed dtype float32"):
+        fnn.lstm_cudnn(x, wx, wh, b, state=(h, h))
+
+
 @pytest.mark.parametrize("n", [3, 4])
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_products_in_the_loops_of_the_gradient(kind: str, n: int) -> None:
