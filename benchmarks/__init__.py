@@ -1,1 +1,1 @@
-"""Benchmarks of fnn: one clock, one file per subject, every contestant verified first."""
+"""Benchmarks of fnn: one clock for run times, one file per subject, all verified first."""

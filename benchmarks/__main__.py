@@ -20,6 +20,8 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.session import EXTRA, KEPT, QUICK, RESULTS, SUBJECTS
 
+BUSY = {"sweep", "judge"}  # what can be measured by processor time
+
 
 def folder(device: str, kept: bool = False) -> Path:
     return RESULTS / (machine.slug(device) + KEPT * kept)
@@ -67,6 +69,9 @@ def main() -> None:
     busy_help = "sweep and judge by processor time, on a machine that others use"
     parser.add_argument("--busy", action="store_true", help=busy_help)
     options = parser.parse_args()
+    if options.busy and (not options.words or {*options.words} - BUSY):
+        got = " ".join(options.words) or "all subjects"
+        parser.error(f"--busy: got {got}; needed {' or '.join(sorted(BUSY))}")
     match options.words:
         case ["compare", before, after]:
             from benchmarks import compare

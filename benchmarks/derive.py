@@ -171,7 +171,13 @@ def write(folders: Sequence[Path], kernels: Path = KERNELS) -> str:
     said = []
     for platform, measured in found.items():
         cells = by_cell(measured)
-        rules = {cell: choose([r for r in some if not r.kept]) for cell, some in cells.items()}
+        used = {cell: [r for r in some if not r.kept] for cell, some in cells.items()}
+        if bare := [cell for cell, some in used.items() if not some]:
+            raise ValueError(
+                f"benchmarks.derive: {'; '.join(bare)} on {platform}: got kept layers only; needed "
+                "one in each cell that the rule may use"
+            )
+        rules = {cell: choose(some) for cell, some in used.items()}
         _update(kernels / "conv" / "rules.json", platform, rules)
         said.append(told(cells, rules))
     for platform, rows in pools.items():

@@ -14,8 +14,17 @@ FRONT = machine.HERE.parent / "README.md"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
+def plural(n: int, word: str) -> str:
+    return f"{n} {word}" + "s" * (n != 1)
+
+
 def sections(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
-    """Yield title and table of everything that was measured."""
+    """Yield title and table of everything that was measured: no table without rows."""
+    return ((title, body) for title, body in bodies(records) if body)
+
+
+def bodies(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
+    """As `sections`, with the tables that are empty."""
     if not records.keys().isdisjoint(targets.CHECKS):
         yield "Targets", targets.text(records)
     if record := records.get("training"):
@@ -75,7 +84,11 @@ def trouble(records: dict[str, Record]) -> str:
     lines = []
     for subject, record in records.items():
         late = Counter(line.partition(LATE)[2] for line in record["skipped"])
-        lines += [f"- {subject}: {n} cases{LATE[1:]}{limit}" for limit, n in late.items() if limit]
+        lines += [
+            f"- {subject}: {plural(n, 'case')}{LATE[1:]}{limit}"
+            for limit, n in late.items()
+            if limit
+        ]
         lines += [f"- {line}" for line in record["skipped"] if LATE not in line]
         for row in record["rows"]:
             if row["status"] in ("wrong", "failed"):
@@ -102,8 +115,9 @@ def facts(records: dict[str, Record]) -> str:
     products = ", ".join(f"{r['ceiling']['gflops']:.0f}" for r in records.values())
     copies = ", ".join(f"{r['ceiling']['gbytes']:.0f}" for r in records.values())
     settings = " ".join(f"{k}={v}" for k, v in first["environment"].items())
+    threads = plural(first["threads"], "thread")
     return (
-        f"{first['device']}; {first['threads']} threads for everybody; {first['date']}; commit "
+        f"{first['device']}; {threads} for everybody; {first['date']}; commit "
         f"{commits(records)}; Python {first['python']}, {versions}. Ceiling measured before each "
         f"of {', '.join(records)}: {products} GFLOP/s of a large float32 matrix product and "
         f"{copies} GB/s of a copy. Settings of every process: `{settings}`."
@@ -127,8 +141,9 @@ def kept(folder: Path) -> bool:
 
 def name(folder: Path, records: dict[str, Record]) -> str:
     """Return what was measured, in words."""
-    device: str = next(iter(records.values()))["device"]
-    return f"{device}, after `fnn.keep_memory()`" if kept(folder) else device
+    first = next(iter(records.values()))
+    what = f"{first['device']}, JAX {first['versions']['jax']}"
+    return f"{what}, after `fnn.keep_memory()`" if kept(folder) else what
 
 
 def markdown(folder: Path) -> str:
@@ -147,7 +162,8 @@ def front(folder: Path) -> str:
     """Return the part of a results folder that the project's README shows: every target."""
     records = read(folder)
     first = next(iter(records.values()))
-    head = f"{first['device']}, {first['threads']} threads, JAX {first['versions']['jax']}"
+    threads = plural(first["threads"], "thread")
+    head = f"{first['device']}, {threads}, JAX {first['versions']['jax']}"
     narrow = re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", targets.text(records)))
     return f"{head}, {first['date']}:\n\n{narrow}"
 
@@ -162,6 +178,7 @@ def write(folder: Path) -> str:
     """Draw the figures of a folder, write the README's tables anew, and return what was written."""
     from benchmarks import figures
 
+    folder = folder.resolve()
     records = read(folder)
     if not records:
         return f"no results in {folder}"

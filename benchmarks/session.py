@@ -6,6 +6,7 @@
 
 import importlib
 import json
+import os
 import random
 import sys
 import time
@@ -114,6 +115,11 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> None:
+    """Measure, with the settings that JAX and OpenMP read when a process starts."""
+    settings = machine.environment()
+    if settings.items() - os.environ.items():
+        command = [sys.executable, "-m", "benchmarks.session", *arguments]
+        os.execve(sys.executable, command, os.environ | settings)
     subject, folder, *words = arguments
     seed = random.SystemRandom().randrange(2**32)
     quick, peers, kept, busy = (word in words for word in ("quick", "peers", "kept", "busy"))

@@ -9,7 +9,7 @@ from benchmarks.timing import Row, geometric_mean, ratio
 Record = dict[str, Any]
 PYTORCH = ("PyTorch", "PyTorch channels last", "PyTorch fused", "PyTorch compiled")
 NONE = "-"
-LOSES = " ◄"  # behind every ratio on the wrong side
+LOSES = " ◄"  # behind every ratio above what it may be
 
 
 class Rows(NamedTuple):
@@ -41,8 +41,13 @@ class Rows(NamedTuple):
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table, its columns padded: the first to the left, the others right."""
+    """Return a Markdown table, its columns padded: the first to the left, the others right.
+
+    Without lines it is empty.
+    """
     rows = [list(head), *(list(line) for line in lines)]
+    if len(rows) == 1:
+        return ""
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -64,11 +69,11 @@ def ms(row: Row) -> str:
 
 
 def over(a: Row, b: Row, most: float | None = None) -> str:
-    """The ratio of a's time to b's within the rounds, marked where it is clearly above ``most``."""
+    """The median ratio of a's time to b's within the rounds, marked where it is above ``most``."""
     both = ratio(a, b)
     if both is None:
         return NONE
-    return f"{both[0]:.2f}" + (LOSES if most is not None and both[0] - both[1] / 2 > most else "")
+    return f"{both[0]:.2f}" + (LOSES if most is not None and both[0] > most else "")
 
 
 def of_limit(row: Row, record: Record) -> str:
@@ -102,8 +107,9 @@ def convolution(record: Record, targets: bool) -> str:
         ratios.append([ratio(a, b) for a, b, _ in pairs])
         times = [ms(r) for r in (ours, scan, lax, lax_scan, torch)]
         lines.append([case, *times, *(over(*p) for p in pairs), of_limit(ours, record)])
-    means = [mean_of(column) for column in zip(*ratios, strict=True)] or [NONE] * 4
-    lines.append(["geometric mean", *[""] * 5, *means, ""])
+    if lines:
+        means = [mean_of(column) for column in zip(*ratios, strict=True)]
+        lines.append(["geometric mean", *[""] * 5, *means, ""])
     return table(head, lines)
 
 
@@ -185,8 +191,9 @@ def recurrence(record: Record, measure: str) -> str:
         step = f"{1e6 * ours['seconds'] / ours['steps']:.1f}" if "seconds" in ours else NONE
         times = [ms(r) for r in (ours, scan, peer, peer_scan, torch)]
         lines.append([case, *times, *(over(*p) for p in pairs), step, of_limit(ours, record)])
-    means = [mean_of(column) for column in zip(*ratios, strict=True)] or [NONE] * 4
-    lines.append(["geometric mean", *[""] * 5, *means, "", ""])
+    if lines:
+        means = [mean_of(column) for column in zip(*ratios, strict=True)]
+        lines.append(["geometric mean", *[""] * 5, *means, "", ""])
     return table(head, lines)
 
 

@@ -1,4 +1,7 @@
-"""The one clock: every number in this folder was measured here.
+"""The one clock: every time that contestants are compared by is measured here.
+
+Measured elsewhere are compile times and first steps, once each (`programs`, `training`), the
+machine's ceiling (`machine`) and steps on several devices (`devices`).
 
 A contestant first shows its outputs; they are compared with a float64 reference, and a wrong one is
 reported as wrong and never timed. The others run in turns, one sample each per round and in a new
@@ -164,25 +167,27 @@ def race(
     order = random.Random(0)
     gc.collect()
     gc.disable()
-    for n in range(1 + budget.rounds):
-        turns = [i for i in range(len(racing)) if due(len(samples[i]), spent[i], budget)]
-        if n == 0:  # not counted: memory settles when all have been built; the slow are warm
-            turns = [i for i in turns if racing[i][2] <= SLOW]
-        order.shuffle(turns)
-        for i in turns:
-            row, program, once = racing[i]
-            calls = max(1, round(SAMPLE / max(once, 1e-7)))
-            waited += wait(patience - waited)
-            try:
-                seconds = sample(program, calls, clock)
-            except Exception as failure:
-                row |= {"status": "failed", "note": first_line(failure)}
-                spent[i] = float("inf")
-                continue
-            if n > 0:
-                samples[i].append(seconds / (calls * program.units))
-                spent[i] += seconds
-    gc.enable()
+    try:
+        for n in range(1 + budget.rounds):
+            turns = [i for i in range(len(racing)) if due(len(samples[i]), spent[i], budget)]
+            if n == 0:  # not counted: memory settles when all have been built; the slow are warm
+                turns = [i for i in turns if racing[i][2] <= SLOW]
+            order.shuffle(turns)
+            for i in turns:
+                row, program, once = racing[i]
+                calls = max(1, round(SAMPLE / max(once, 1e-7)))
+                waited += wait(patience - waited)
+                try:
+                    seconds = sample(program, calls, clock)
+                except Exception as failure:
+                    row |= {"status": "failed", "note": first_line(failure)}
+                    spent[i] = float("inf")
+                    continue
+                if n > 0:
+                    samples[i].append(seconds / (calls * program.units))
+                    spent[i] += seconds
+    finally:
+        gc.enable()
     for (row, _, _), times in zip(racing, samples, strict=True):
         if row["status"] == "ok":
             row |= summary(times)

@@ -25,8 +25,6 @@ from benchmarks.timing import Contestant, Program, Row, race
 
 CHECKED = {"mlp": 8, "cnn": 4, "resnet": 2}  # steps whose losses are compared
 EPOCH = {"mlp": 64, "cnn": 8, "resnet": 2}  # batches of an epoch of fnn.train
-# Rounding moves the loss of a deep net within two steps of Adam, whose first step is g / |g|.
-TOLERANCE = {"mlp": 1e-3, "cnn": 1e-3, "resnet": 2e-2}
 SECONDS = {"mlp": 1.0, "cnn": 4.0, "resnet": 30.0}  # of each contestant's turns
 QUICK = ("mlp", "cnn")
 RUNS, SWEPT = 16, 32  # runs of a sweep, and steps of each
@@ -152,7 +150,7 @@ def measure(task: str, session: Session) -> list[Row]:
     for name, (place, make) in entered.items():
         found.append(stepping(task, name, place, make, checked))
     budget = session.budget if session.quick else session.budget._replace(seconds=SECONDS[task])
-    rows = race(found, want, budget, tolerance=TOLERANCE[task])
+    rows = race(found, want, budget)
     facts = {"case": TASKS[task].name, "batch": TASKS[task].batch, **work(task)}
     return [facts | row for row in rows]
 

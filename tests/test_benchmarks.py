@@ -1,6 +1,10 @@
 """The benchmark's clock, comparison and reports, on contestants and times made up for this."""
 
+import gc
 import json
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    __main__,
     compare,
     derive,
     machine,
@@ -179,14 +184,63 @@ def test_two_cores_wait_for_a_shared_cache(
     assert placement.wait(20.0) == waits
 
 
-@pytest.mark.skipif(machine.threads() == 1, reason="both processes wait without sleep")
-def test_messages_between_two_processes() -> None:
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """Let this thread use all cores: a worker of the tests has one."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    yield
+    os.sched_setaffinity(0, own)
+
+
+def test_messages_between_two_processes(every_core: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than usual: on a busy machine each waits for its turn."""
+    if machine.threads() == 1:
+        pytest.skip("both processes wait without sleep")
+    all_of_them = f"range({placement.PIECES * placement.MESSAGES})"
+    fewer = placement.OTHER.replace(all_of_them, f"range({placement.PIECES * 40})")
+    monkeypatch.setattr(placement, "OTHER", fewer)
+    monkeypatch.setattr(placement, "MESSAGES", 40)
     messages = placement.Messages()
     assert 0 < messages() < 10
     assert 0 < messages() < 10
     assert messages.other.stdin is not None
     messages.other.stdin.close()
     assert messages.other.wait(10) == 0
+
+
+def test_a_dead_probe_costs_one_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next race starts another, and collects garbage as before."""
+
+    def dead() -> float:
+        raise RuntimeError("the process that answers has ended")
+
+    made = iter([lambda: dead, lambda: lambda: 1.0])
+    monkeypatch.setattr(placement, "Messages", lambda: next(made)())
+    monkeypatch.setattr(machine, "threads", lambda: 2)
+    clock = Clock()
+    fake = Fake(clock, "a", 2.0, 0.1)
+    again = {"clock": clock, "wait": placement.wait}
+    placement.probe.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="has ended"):
+            race([fake.contestant], WANT, Budget(1.0, 5), **again)
+        assert gc.isenabled()
+        (row,) = race([fake.contestant], WANT, Budget(1.0, 5), **again)
+    finally:
+        placement.probe.cache_clear()
+        gc.disable()  # as all tests have it
+    assert row["status"] == "ok"
+
+
+def test_the_ceiling_waits_until_the_cores_share_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[float]()
+    monkeypatch.setattr(placement, "wait", lambda most: asked.append(most) or 1.5)
+    assert machine.ceiling(quick=True).keys() == {"gflops", "gbytes"}
+    assert asked == [20.0, 18.5, 17.0, 15.5, 14.0]
 
 
 def test_messages_that_nobody_sends() -> None:
@@ -297,8 +351,8 @@ def row(contestant: str, *samples: float, case: str = "3x3", place: str = "jit")
 def record(rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     ceiling = {"gflops": 200.0, "gbytes": 20.0}
     facts = {"commit": "abc", "device": "cpu", "date": "today", "threads": 2, "python": "3"}
-    return {"subject": "conv", **facts, "versions": {}, "environment": {}, "ceiling": ceiling,
-            "skipped": [], "rows": rows, **more}  # fmt: skip
+    return {"subject": "conv", **facts, "versions": {"jax": "1"}, "environment": {},
+            "ceiling": ceiling, "quick": True, "skipped": [], "rows": rows, **more}  # fmt: skip
 
 
 def test_compare_flags_only_what_moved_beyond_the_spread(tmp_path: Path) -> None:
@@ -355,11 +409,103 @@ def test_a_row_where_fnn_loses_is_marked_and_a_wrong_one_listed(tmp_path: Path) 
     assert found["convolution in scan, slowest row against lax"].met == "not measured"
 
 
+def test_a_ratio_above_its_target_is_missed_and_marked_whatever_its_spread(tmp_path: Path) -> None:
+    rows = [row("conv", 1.0, 1.0, 2.0), row("conv_lax", 2.0, 0.9, 0.9)]
+    first, *_ = targets.convolution(record(rows))
+    assert (first.value, first.met) == (pytest.approx(1.11, abs=0.01), "MISSED")
+    session.write(tmp_path / "conv.json", record(rows))
+    assert "1.11 ◄" in report.text(tmp_path)
+
+
+def test_a_target_is_not_met_by_the_rows_that_are_left() -> None:
+    """A row of ours is wrong, a layer was never started, or the other's was not timed."""
+    rows = [row("conv", 1.0), row("conv_lax", 2.0)]
+    wrong = [*rows, row("conv", case="5x5"), row("conv_lax", 2.0, case="5x5")]
+    other = [*rows, row("conv", 1.0, case="5x5"), row("conv_lax", case="5x5")]
+    for found in (record(wrong), record(other), record(rows, quick=False)):
+        first, *_ = targets.convolution(found)
+        assert (first.value, first.met) == (0.5, "NOT ALL TIMED")
+    first, *_ = targets.convolution(record([row("conv"), row("conv_lax", 1.0)]))
+    assert (first.value, first.met) == (None, "NOT ALL TIMED")
+    slow = [*wrong, row("conv", 3.0, case="7x7"), row("conv_lax", 2.0, case="7x7")]
+    first, *_ = targets.convolution(record(slow))
+    assert (first.value, first.met) == (1.5, "MISSED")
+    flat, plain = row("fnn.flat(fnn.adam)"), row("optax.adam", 1.0)
+    many = [r | {"case": "2,000 leaves of 100"} for r in (flat, plain)]
+    assert next(targets.optimizers(record(many))).met == "NOT ALL TIMED"
+
+
+def test_a_step_a_call_is_compared_with_a_step_a_call() -> None:
+    times = {"fnn.make_step": 2.0, "fnn.train": 1.0, "Haiku": 4.0, "PyTorch": 4.0}
+    rows = [row(name, seconds, case="small CNN") for name, seconds in times.items()]
+    torch, jax, *_ = targets.training(record(rows))
+    assert (torch.value, jax.value) == (0.25, 0.5)
+
+
 def test_a_report_names_each_commit_with_what_was_measured_at_it() -> None:
     records = {"conv": record([]), "half": record([]), "sweep": record([], commit="a, b")}
     assert report.commits(records) == "abc (conv, half); a, b (sweep)"
     del records["sweep"]
     assert report.commits(records) == "abc"
+
+
+def test_a_report_by_a_relative_path_fills_both_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sections are told apart by the version of JAX; a sweep alone has none, nor an empty table."""
+    rows = [row("conv", 1.0), row("conv_lax", 2.0)]
+    conv = record(rows, skipped=["b: not started within 5 s"])
+    session.write(tmp_path / "results" / "a" / "conv.json", conv)
+    session.write(tmp_path / "results" / "b" / "conv.json", record(rows, versions={"jax": "2"}))
+    session.write(tmp_path / "results" / "c" / "sweep.json", record([], subject="sweep", threads=1))
+    for name in ("README.md", "FRONT.md"):
+        (tmp_path / name).write_text(f"above\n{report.BEGIN}\nold\n{report.END}\nbelow\n")
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "README", tmp_path / "README.md")
+    monkeypatch.setattr(report, "FRONT", tmp_path / "FRONT.md")
+    monkeypatch.setattr("benchmarks.figures.draw", lambda records, folder: [])
+    monkeypatch.chdir(tmp_path / "results")
+    assert "README.md" in report.write(Path("c"))
+    text = (tmp_path / "README.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## cpu, JAX 1",
+        "## cpu, JAX 2",
+    ]
+    assert "conv: 1 case not started" in text
+    assert "further layers" not in text  # none was measured
+    assert "cpu; 1 thread for everybody" in report.text(tmp_path / "results" / "c")
+
+
+def test_a_session_has_the_settings_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JAX and OpenMP read them when a process starts: one without them starts anew."""
+    started, measured = [], []
+
+    def start(path: str, command: list[str], environment: dict[str, str]) -> None:
+        started.append(command)
+        for name in machine.environment():
+            monkeypatch.setenv(name, environment[name])
+
+    monkeypatch.setattr(os, "execve", start)
+    monkeypatch.setattr(session, "measure", lambda *args: measured.append(args))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    session.main(["sweep", str(tmp_path), "busy"])
+    assert started == [[sys.executable, "-m", "benchmarks.session", "sweep", str(tmp_path), "busy"]]
+    session.main(["sweep", str(tmp_path), "busy"])
+    assert len(started) == 1
+    assert measured[1][0] == "sweep"
+
+
+@pytest.mark.parametrize("words", [[], ["conv"], ["sweep", "pooling"], ["report"]])
+def test_processor_time_is_for_sweep_and_judge(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *words, "--busy"])
+    monkeypatch.setattr(__main__, "run", lambda *args: pytest.fail("measured"))
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert "needed judge or sweep" in capsys.readouterr().err
 
 
 def timed(name: str, seconds: float, layer: Layer, place: str = "scan") -> dict[str, Any]:
@@ -420,6 +566,13 @@ def test_a_kernel_that_fails_one_machine_is_not_chosen_for_being_the_best_on_ave
     found[0].times.pop("fft")
     assert derive.choose(found[:3]) == "lax"
     assert derive.choose(found) == "im2col"
+
+
+def test_a_cell_without_a_layer_for_the_rule_is_named(tmp_path: Path) -> None:
+    rows = [timed("lax", 1.0, PLANE) | {"kept": True}]
+    session.write(tmp_path / "sweep.json", record(rows, platform="cpu"))
+    with pytest.raises(ValueError, match=r"output plane.* on cpu: got kept layers only"):
+        derive.write([tmp_path], tmp_path)
 
 
 def test_layers_kept_for_judging_are_told_and_not_used(tmp_path: Path) -> None:
