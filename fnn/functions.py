@@ -4,7 +4,8 @@ A jitted function compiles once per shape, and is part of the caller's program i
 editors, `help` and pickle see the plain function. What each argument may be follows from its
 annotation and is settled before the program sees it:
 
-- static (windows, axes, flags, functions): a list counts as a tuple, a NumPy number as Python's;
+- static (windows, axes, flags, functions): a list counts as a tuple, a NumPy number as Python's,
+  and a flag is a bool;
 - an array: a Python list is refused, and integers where the annotation says ``Float`` are read in
   the default float dtype;
 - a ``float``: an ordinary argument that may be traced. It never changes a dtype, and one that is
@@ -170,7 +171,8 @@ def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: 
     read: Callable[[str, str, Any], Any]
     if static:
         called = not optional and all(get_origin(kind) is Callable for kind in kinds)
-        return functools.partial(_function if called else _known, function, parameter.name)
+        known = _function if called else _flag if annotation is bool else _known
+        return functools.partial(known, function, parameter.name)
     if kinds & KEYS:
         read = _key
     elif kinds and kinds <= {int, float}:
@@ -226,6 +228,13 @@ def _function(function: str, argument: str, value: Any) -> Any:
     return _known(function, argument, value)
 
 
+def _flag(function: str, argument: str, value: Any) -> Any:
+    value = _known(function, argument, value)
+    if not isinstance(value, bool):
+        raise wrong(function, argument, describe(value), "True or False", TypeError)
+    return value
+
+
 def _known(function: str, argument: str, value: Any) -> Any:
     """Return a static argument as something that can be hashed."""
     if isinstance(value, jax.Array):
@@ -249,7 +258,7 @@ def frozen(value: Any) -> Any:
     return Same.of(value) if isinstance(value, types.FunctionType) else value
 
 
-PLAIN = (int, float, complex, str, bytes, bool, type(None))
+PLAIN = (int, str, bytes, bool, type(None))
 LIBRARIES = {"fnn", "jax", "jaxlib", "numpy", "math", "functools", "builtins"}
 
 
@@ -306,6 +315,8 @@ class _Identity(NamedTuple):
 
 def _facts(value: Any, above: tuple[Any, ...]) -> Any:
     """Return what decides about a value that a function reaches; ``above`` are its callers."""
+    if isinstance(value, float | complex):  # by its bits: 0.0 == -0.0, and no NaN equals itself
+        return type(value), np.asarray(value).tobytes()
     if isinstance(value, PLAIN):
         return type(value), value
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):

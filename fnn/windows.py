@@ -6,7 +6,7 @@ it stops at ``o = (lo + i + hi - span) // s + 1`` places. Every layer reads its 
 here, so that they mean the same, and fail with the same words, everywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fnn.checks import wrong
@@ -94,8 +94,10 @@ def explicit(
     padding: Padding,
     dilation: Ints,
 ) -> Windows:
-    """Read every argument per axis; "SAME" is that of an input of these spatial sizes."""
-    padding = frozen(padding)
+    """Read every argument per axis; "SAME" is that of an input of these spatial sizes.
+
+    The padding comes `frozen`.
+    """
     rank = len(spatial)
     size = per_axis(function, "window", window, rank, 1)
     strides = per_axis(function, "stride", stride, rank, 1)
@@ -142,6 +144,7 @@ def resolve(
     >>> resolve("max_pool", (7, 8), 2, 2, "SAME").padding
     ((0, 1), (0, 0))
     """
+    padding = frozen(padding)
     windows = explicit(function, spatial, window, stride, padding, dilation)
     if padding != "SAME":
         check_fits(function, spatial, windows)
@@ -162,7 +165,7 @@ def resolve_transposed(
     With a stride that layer leads from s input sizes to one output size; ``output_padding`` says
     from which, "SAME" means the largest.
     """
-    rank = len(spatial)
+    rank, padding = len(spatial), frozen(padding)
     strides = per_axis(function, "stride", stride, rank, 1)
     full = tuple(i * s for i, s in zip(spatial, strides, strict=True))
     windows = explicit(function, full, window, strides, padding, dilation)
@@ -296,12 +299,14 @@ def receptive_field(
     [(3, 3), (5, 5), (6, 6)]
     """
     output = _read_sizes("receptive_field", spatial)
+    needed = f"dicts of window and, where they are not the default, {', '.join(LAYER[1:])}"
+    if not isinstance(layers, Iterable):
+        raise wrong("receptive_field", "layers", repr(layers), needed)
     rank = len(output)
     size, jump, start = (1,) * rank, (1,) * rank, (0,) * rank
     fields = []
     for layer in layers:
         if not isinstance(layer, Mapping) or not {"window"} <= {*layer} <= {*LAYER}:
-            needed = f"dicts of window and, where they are not the default, {', '.join(LAYER[1:])}"
             raise wrong("receptive_field", "layers", repr(layer), needed)
         win = resolve("receptive_field", output, **layer)
         size = tuple(r + (e - 1) * j for r, e, j in zip(size, win.span, jump, strict=True))

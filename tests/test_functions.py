@@ -130,11 +130,29 @@ def test_equal_lambdas_are_one_program_and_changed_ones_are_not() -> None:
     for shift in (1.0, 2.0, 1.0):
         want = (X + shift).sum(1, keepdims=True) * X / 2
         np.testing.assert_allclose(layer(X, rule=lambda x, shift=shift: x + shift), want)
+    # Numbers are the same by their bits: 0.0 == -0.0, and no NaN equals itself.
+    for zero in (0.0, -0.0, 0j, complex(0, -0.0)):
+        assert traces_of(lambda zero=zero: layer(X, rule=lambda x: x * (1 + abs(zero)))) == 1
+    assert traces_of(lambda: [layer(X, rule=lambda x, n=float("nan"): x * n) for _ in "ab"]) == 1
+    for sign in (0.0, -0.0):
+        rule = lambda x, sign=sign: jnp.copysign(x, sign)
+        want = np.copysign(X, sign).sum(1, keepdims=True) * X / 2
+        np.testing.assert_array_equal(layer(X, rule=rule), want)
     box = [1.0]
     for shift in (1.0, 2.0):
         box[0] = shift
         want = (X + shift).sum(1, keepdims=True) * X / 2
         np.testing.assert_allclose(layer(X, rule=lambda x: x + box[0]), want)
+
+
+def test_a_flag_is_a_bool() -> None:
+    for flag, want in ((True, 2), (np.bool_(True), 2), (np.array(False), 1)):
+        assert scaled(jnp.ones(()), twice=flag) == scaled_more(jnp.ones(()), twice=flag) / 3 == want
+    for name, function in (("scaled", scaled), ("scaled_more", scaled_more)):
+        for no_flag in ("no", 1, 0.0, None, [True]):
+            said = rf"fnn\.{name}: twice: got .*; needed True or False"
+            with pytest.raises(TypeError, match=said):
+                function(jnp.ones(2), twice=no_flag)
 
 
 def test_numbers_are_held_to_their_range_and_may_be_traced() -> None:

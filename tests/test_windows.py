@@ -49,6 +49,10 @@ def test_axes_are_independent() -> None:
     config = {"stride": (2, 1, 3), "padding": ((0, 1), (2, 0), (1, 1)), "dilation": (1, 2, 1)}
     assert fnn.output_size((7, 8, 9), (3, 2, 4), **config) == (3, 8, 3)
     assert fnn.output_size((7, 8), [3, 2], stride=[2, 1], padding=[1, 0]) == (4, 7)
+    array = {"window": 3, "padding": np.array([1, 0])}
+    assert fnn.output_size((7, 8), **array) == (7, 6)
+    assert fnn.transposed_size((7, 6), **array) == (7, 8)
+    assert fnn.receptive_field((7, 8), [array])[0].output == (7, 6)
     assert fnn.transposed_size((3, 8, 3), (3, 2, 4), **config, output_padding=(1, 0, 1)) == (
         7,
         8,
@@ -117,3 +121,7 @@ def test_wrong_calls(fn: Any, config: dict[str, Any], message: str) -> None:
 def test_receptive_field_names_itself() -> None:
     with pytest.raises(ValueError, match=re.escape("fnn.receptive_field: window: got (3,)")):
         fnn.receptive_field((5,), [{"window": 4}, {"window": 3}])
+    for layers, got in ((5, "5"), ({"window": 3}, "'window'"), ([3], "3")):
+        said = rf"fnn\.receptive_field: layers: got {got}; needed dicts of window"
+        with pytest.raises(ValueError, match=said):
+            fnn.receptive_field((5, 5), layers)  # type: ignore[arg-type]

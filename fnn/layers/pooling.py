@@ -15,7 +15,16 @@ from jaxtyping import Array, Float, Int, Num
 
 from fnn.checks import describe, wrong
 from fnn.functions import jitted, variant
-from fnn.kernels.pool.form import check_input, maximum, mean, minimum, norm, read, total
+from fnn.kernels.pool.form import (
+    check_input,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    read,
+    total,
+    with_infinity,
+)
 from fnn.kernels.pool.library import LIBRARY, winner
 from fnn.kernels.pool.rule import AUTO, SLICES
 from fnn.windows import Ints, Padding, per_axis
@@ -105,7 +114,7 @@ def max_pool_indices(
     """
     name = "max_pool_indices"
     windows, _ = read(name, x, False, window, stride, padding, dilation, ceil_mode)
-    return winner(x, windows)
+    return winner(with_infinity(x), windows)
 
 
 @jitted(static=("spatial",))
@@ -141,6 +150,8 @@ def max_unpool(y: Pooled, indices: Int[Array, "n *out c"], spatial: Ints) -> Ima
         raise wrong(name, "indices", describe(indices), f"the shape of y {describe(y)}")
     sizes = per_axis(name, "spatial", spatial, y.ndim - 2, 0)
     n, size, c = y.shape[0], math.prod(sizes), y.shape[-1]
+    # Narrower integers may not hold `size`, the place of what is left out.
+    places = indices.astype(jnp.int64 if indices.dtype.itemsize > 4 else jnp.int32)
 
     def plane(y: jax.Array, place: jax.Array) -> jax.Array:
         place, number = jnp.where(place < 0, size, place), jnp.arange(len(y))
@@ -150,7 +161,7 @@ def max_unpool(y: Pooled, indices: Int[Array, "n *out c"], spatial: Ints) -> Ima
 
     channels = jax.vmap(plane, in_axes=-1, out_axes=-1)
     flat = (n, math.prod(y.shape[1:-1]), c)
-    return jax.vmap(channels)(y.reshape(flat), indices.reshape(flat)).reshape(n, *sizes, c)
+    return jax.vmap(channels)(y.reshape(flat), places.reshape(flat)).reshape(n, *sizes, c)
 
 
 @jitted(static=WINDOW)

@@ -235,8 +235,8 @@ def partition_pool(
         default float dtype.
 
     Raises:
-        ValueError: an index is missing, repeated or outside the axis, a block is empty, the axis
-            does not exist, or ``reduce`` is unknown.
+        ValueError: x has no axis, an index is missing, repeated or outside the axis, a block is
+            empty, the axis does not exist, or ``reduce`` is unknown.
         TypeError: x is neither floating nor integer.
 
     Source: Y.-L. Boureau, J. Ponce, Y. LeCun, A theoretical analysis of feature pooling in visual
@@ -247,6 +247,8 @@ def partition_pool(
     """
     name = "partition_pool"
     check_dtype(name, x)
+    if not x.ndim:
+        raise wrong(name, "x", describe(x), "at least one axis")
     axis = min(1, x.ndim - 1) if axis is None else axis
     check_axis(name, x, axis)
     check_one_of(name, "reduce", reduce, tuple(REDUCTIONS))

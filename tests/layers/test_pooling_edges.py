@@ -181,6 +181,41 @@ def test_indices_outside_are_left_out() -> None:
     assert fnn.max_unpool(y, indices, 4).ravel().tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.uint32])
+def test_narrow_indices_leave_out_too(dtype: Any) -> None:
+    """Of 300 places: overlapping windows of one maximum, whose last writes it, and -1."""
+    y = jnp.arange(1.0, 5).reshape(1, 4, 1)
+    indices = jnp.array([7, 7, 7, -1]).astype(dtype).reshape(1, 4, 1)
+    want = np.zeros(300)
+    want[7] = 3
+    want[255] = 4 * (dtype == jnp.uint8)  # what -1 is there
+    np.testing.assert_array_equal(fnn.max_unpool(y, indices, 300).ravel(), want)
+
+
+FLOATS = (jnp.float8_e4m3fn, jnp.float8_e4m3b11fnuz, jnp.float8_e5m2)
+
+
+@forms
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: dtype.__name__)
+def test_floats_without_infinity(form: str, dtype: Any) -> None:
+    """No padding wins either, where every number is the least, and a NaN does."""
+    least = float(jnp.finfo(dtype).min)
+    x = np.array([least, least, -3, -2, least, least, least, np.nan], dtype).reshape(1, 8, 1)
+    config = {"window": 3, "stride": 1, "padding": 1}
+    named = pools(**config)
+    rows = [named[kind + form] for kind in ("max", "min")]
+    wide = x.astype(np.float64)
+    cts = (jnp.arange(8) % 3).astype(dtype).reshape(x.shape)  # whose sums are not rounded
+    for (y, slope), at in zip(both(rows, x, cts), (wide, -wide), strict=True):
+        assert y.dtype == slope.dtype == dtype
+        want = oracle.max_pool(at, **config)
+        np.testing.assert_array_equal(np.abs(np.asarray(y, np.float64)), np.abs(want))
+        slopes = oracle.max_pool_gradient(at, ct=np.asarray(cts, np.float64), **config)
+        np.testing.assert_array_equal(np.asarray(slope, np.float64), slopes)
+    indices = fnn.max_pool_indices(x, **config)
+    np.testing.assert_array_equal(indices, oracle.max_pool_indices(wide, **config))
+
+
 def test_lists_and_numpy_numbers() -> None:
     x = RNG.standard_normal((1, 6, 6, 1)).astype(np.float32)
     want = fnn.avg_pool(x, (3, 2), stride=2, padding=((1, 0), (0, 1)), dilation=1)
@@ -227,6 +262,8 @@ WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "fnn.partition_pool: blocks: got index 0.0",
     ),
     ("partition_pool", {"blocks": BLOCKS, "axis": 1.0}, ValueError, "fnn.partition_pool: axis"),
+    ("max_pool", {"window": 2, "ceil_mode": "no"}, TypeError, "ceil_mode: got str 'no'; .*True or"),
+    ("avg_pool", {"window": 2, "count_include_pad": 1}, TypeError, "count_include_pad: got int 1"),
     ("max_unpool", {"indices": INDICES, "spatial": 4}, ValueError, "fnn.max_unpool: indices: .*y"),
     ("max_unpool", {"indices": X, "spatial": 4}, TypeError, "fnn.max_unpool: indices: .*integers"),
     ("max_unpool", {"indices": X.astype(int), "spatial": -1}, ValueError, "max_unpool: spatial"),
@@ -239,6 +276,11 @@ def test_wrong_calls(
 ) -> None:
     with pytest.raises(kind, match=message):
         getattr(fnn, name)(X, **config)
+
+
+def test_a_scalar_has_no_axis_to_partition() -> None:
+    with pytest.raises(ValueError, match=r"fnn\.partition_pool: x: got float32\[\]; needed at lea"):
+        fnn.partition_pool(jnp.ones(()), [[0]])
 
 
 @pytest.mark.parametrize(

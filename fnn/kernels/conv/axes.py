@@ -59,7 +59,7 @@ def shaped(role: str, a: jax.Array, form: Form) -> jax.Array:
 
 
 def merging(kernel: Kernel) -> Kernel:
-    """Let a kernel merge the axes of every form."""
+    """Let a kernel merge the axes of every form, unless it refuses the merged one."""
 
     def of(slot: str) -> Map:
         one: Map = getattr(kernel, slot)
@@ -69,6 +69,7 @@ def merging(kernel: Kernel) -> Kernel:
             if not is_known(a, b):
                 return one(a, b, form)
             flat = merged(form)
+            flat = form if kernel.refuses(flat, a.dtype) else flat
             return shaped(result, one(shaped(left, a, flat), shaped(right, b, flat), flat), form)
 
         return whole

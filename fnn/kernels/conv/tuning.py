@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn import lazily
+from fnn.checks import check_callable
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.axes import ROLES, merged, shaped
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, primitive
@@ -57,7 +58,8 @@ def tune(
 
     Raises:
         RuntimeError: a kernel disagrees with the default beyond rounding, or there is no folder to
-            remember in; nothing is remembered then.
+            remember in, which is tried first; nothing is remembered then.
+        TypeError: ``fn`` or ``say`` is no function.
 
     Source: M. Frigo, S. Johnson, FFTW: an adaptive software architecture for the FFT (1998).
 
@@ -67,11 +69,10 @@ def tune(
     >>> set(changes.values()) <= {"lax", "im2col", "taps", "winograd", "fft"}
     True
     """
-    say = say or (lambda line: None)
-    file = cache_file()
-    if file is None:
-        message = "fnn.tune: no home directory to remember in: set XDG_CACHE_HOME to a folder"
-        raise RuntimeError(message)
+    say = (lambda line: None) if say is None else say
+    check_callable("tune", "fn", fn, "of arrays")
+    check_callable("tune", "say", say, "of a line of text, or None")
+    file = _writable(cache_file())
     found = Counter(_tasks(jax.make_jaxpr(fn)(*args).jaxpr))
     changes, before, after = dict[str, str](), 0.0, 0.0
     for place, (task, times) in enumerate(found.items(), 1):
@@ -88,6 +89,20 @@ def tune(
         gain = f"all together are {before / after:.2f} times as fast"
         say(f"fnn.tune: {len(changes)} of {len(found)} maps changed; {gain}")
     return changes
+
+
+def _writable(file: Path | None) -> Path:
+    """Return the file to remember in, or raise, before anything is measured for nothing."""
+    if file is None:
+        message = "fnn.tune: no home directory to remember in: set XDG_CACHE_HOME to a folder"
+        raise RuntimeError(message)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            return file
+    except OSError as error:
+        message = f"fnn.tune: cannot remember in {file.parent}: set XDG_CACHE_HOME to a folder"
+        raise RuntimeError(message) from error
 
 
 def _tasks(jaxpr: "lazily.Jaxpr") -> Iterator[Task]:
@@ -202,7 +217,6 @@ def _race(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
 def _remember(choices: dict[str, str], file: Path) -> None:
     """Merge into the file, whole or not at all, and let this process read it again."""
     tuned.cache_clear()
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(tuned() | choices, indent=1, sort_keys=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as new:
         new.write(text)

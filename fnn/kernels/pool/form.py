@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import Range, check_number, describe, wrong
-from fnn.dtypes import computed_wide, is_floating, is_real, real
+from fnn.dtypes import computed_wide, is_floating, is_real, real, widen
 from fnn.windows import Ints, Padding, Pads, Windows, check_fits, explicit
 
 FROM_ONE = Range(1, high_closed=False)  # infinity is the maximum of |x|
@@ -40,8 +40,18 @@ class PoolKernel(NamedTuple):
     norm: Callable[[jax.Array, Windows, int | float], jax.Array]
 
 
+def with_infinity(x: jax.Array) -> jax.Array:
+    """Return x, widened where its dtype has no infinity, as most floats of 8 bits have none.
+
+    >>> with_infinity(jnp.ones(1, jnp.float8_e4m3fn)).dtype, with_infinity(jnp.ones(1, int)).dtype
+    (dtype('float32'), dtype('int32'))
+    """
+    floats = is_floating(x.dtype)
+    return widen(x) if floats and not np.isinf(np.asarray(np.inf, x.dtype)) else x
+
+
 def least(dtype: Any) -> np.ndarray:
-    """Return the neutral element of the maximum."""
+    """Return the neutral element of the maximum, of integers or floats with infinity."""
     if is_floating(dtype):
         return np.asarray(-np.inf, dtype)
     return np.asarray(np.iinfo(dtype).min, dtype)
@@ -148,13 +158,14 @@ def read(
 
 def maximum(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: Any) -> jax.Array:
     """Maximum of every window."""
-    return kernel.max(x, read(name, x, False, *config, **named)[0])
+    windows, _ = read(name, x, False, *config, **named)
+    return kernel.max(with_infinity(x), windows).astype(x.dtype)
 
 
 def minimum(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: Any) -> jax.Array:
     """Minimum of every window."""
     windows, _ = read(name, x, False, *config, **named)  # first: it refuses what has no order
-    return reverse(kernel.max(reverse(x), windows))
+    return reverse(kernel.max(reverse(with_infinity(x)), windows)).astype(x.dtype)
 
 
 def total(name: str, kernel: PoolKernel, x: jax.Array, *config: Any, **named: Any) -> jax.Array:

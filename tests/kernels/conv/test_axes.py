@@ -44,11 +44,21 @@ def test_the_axes_that_are_left(sizes: Any, window: Any, config: Any, spatial: A
     assert merged(other) == other
 
 
+# Minimal filtering takes any number of taps along the first axis of a volume, but not along a line.
+LONG: list[tuple[Any, Any, dict[str, Any]]] = [
+    ((10, 4, 3), (6, 1, 1), {"padding": "VALID"}),
+    ((8, 4, 3), (7, 1, 1), {}),
+    ((12, 4, 5), (9, 3, 1), {"padding": "VALID"}),
+]
+
+
 @pytest.mark.parametrize(
     ("algorithm", "sizes", "window", "config"),
     [
         *((fnn.conv, *case[:3]) for case in CASES),
         *((fnn.conv_winograd, *case[:3]) for case in CASES if "stride" not in case[2]),
+        *((algorithm, *case) for case in LONG for algorithm in (fnn.conv, fnn.conv_winograd)),
+        *((fnn.conv_winograd2, *case) for case in LONG),
     ],
 )
 def test_values_and_gradients(algorithm: Any, sizes: Any, window: Any, config: Any) -> None:

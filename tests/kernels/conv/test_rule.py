@@ -357,7 +357,18 @@ def test_a_home_that_is_no_folder_holds_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     rules.tuned.cache_clear()
     assert rules.tuned() == {}
+    monkeypatch.setattr(tuning, "_seconds", None)  # nothing is measured
+    said = r"fnn\.tune: cannot remember in /dev/null/fnn: set XDG_CACHE_HOME to a folder"
+    with pytest.raises(RuntimeError, match=said):
+        fnn.tune(fnn.conv, *arrays("line")[:2])
     rules.tuned.cache_clear()
+
+
+def test_tune_takes_functions() -> None:
+    with pytest.raises(TypeError, match=r"fnn\.tune: fn: got int 3; needed a function"):
+        fnn.tune(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"fnn\.tune: say: got int 3; needed a function"):
+        fnn.tune(fnn.conv, *arrays("line")[:2], say=3)  # type: ignore[arg-type]
 
 
 def test_a_kernel_is_named_as_its_function() -> None:
