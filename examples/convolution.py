@@ -20,7 +20,10 @@ from story import arguments, confirm, table
 
 import fnn
 
-ALGORITHMS = (fnn.conv_lax, fnn.conv_im2col, fnn.conv_taps, fnn.conv_winograd, fnn.conv_fft)
+ALGORITHMS = (
+    *(fnn.conv_lax, fnn.conv_im2col, fnn.conv_taps),
+    *(fnn.conv_winograd, fnn.conv_winograd2, fnn.conv_fft),
+)
 
 
 def line(y, w, conv=fnn.conv, **options):

@@ -59,7 +59,7 @@ def settle(params, loss, steps):
 
 @functools.partial(jax.jit, static_argnames=("loss", "steps"))
 def leaving(params, loss, share, steps):
-    """The largest distance of 200 steps at this share of 2 / lambda_max, over the smallest."""
+    """The distance from the minimum at every step, from near it, at a share of 2 / lambda_max."""
     key = jax.random.key(3)
     bound = fnn.max_stable_step(loss, params, key=key, iterations=100)
     noise = jax.tree.map(lambda x: 1e-3 * jax.random.normal(key, x.shape), params)

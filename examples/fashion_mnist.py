@@ -2,8 +2,8 @@
 
 Data      sudo apt-get install dataset-fashion-mnist, or --data DIR with the four IDX files
 Command   python examples/fashion_mnist.py     trains, writes out/fashion_mnist.safetensors
-Time      110 s on 2 cores, with mirrors alone; not measured with the shifts
-Expected  92.3 % of the 10,000 test images with mirrors alone; not measured with the shifts
+Time      110 s on 2 cores, compilation and tests included
+Expected  92.3 % of the 10,000 test images, each scored together with its mirror image
 """
 
 import argparse
@@ -42,23 +42,11 @@ def mirror(x):
     return x[:, :, ::-1]
 
 
-def change(key, batch):
-    """Mirror half of the images, and shift each by up to a pixel in both directions."""
+def loss(params, batch, key):
+    """The loss of the images, half of them mirrored."""
     images, labels = batch
-    key1, key2 = jax.random.split(key)
-    chosen = jax.random.bernoulli(key1, shape=(len(images), 1, 1, 1))
+    chosen = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     images = jnp.where(chosen, mirror(images), images)
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    corners = jax.random.randint(key2, (len(images), 2), 0, 3)
-
-    def cut(image, corner):
-        return jax.lax.dynamic_slice(image, (*corner, 0), (28, 28, 1))
-
-    return jax.vmap(cut)(padded, corners), labels
-
-
-def loss(params, batch):
-    images, labels = batch
     return fnn.cross_entropy(logits(params, images), labels).mean()
 
 
@@ -92,7 +80,7 @@ def main():
     steps = -(-len(train.y) // BATCH)
     optimizer = fnn.adamw(fnn.schedules.cosine(RATE, EPOCHS * steps), weight_decay=DECAY)
     reports = fnn.train(
-        fnn.augmented(loss, change), init(jax.random.key(0)), optimizer, train,
+        loss, init(jax.random.key(0)), optimizer, train,
         batch_size=BATCH, epochs=EPOCHS, key=jax.random.key(1), report_every=20,
     )  # fmt: skip
     start = time.perf_counter()

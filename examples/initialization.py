@@ -51,7 +51,7 @@ def main(argv=None):
     args = arguments(__doc__, argv)
     train, _ = fnn.data.digits()
     x = fnn.flatten(jnp.asarray(train.x[:512]))
-    x = fnn.standardize(x, **fnn.fit_standardize(x + 0))
+    x = fnn.standardize(x, **fnn.fit_standardize(x))
     key = jax.random.key(0)
 
     w = fnn.init_dense(key, 300, 500)

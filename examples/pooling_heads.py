@@ -1,4 +1,4 @@
-"""Flattening or pooling: two heads for the same convolutions, on four classes of digits.
+"""Flattening or pooling: three heads for the same convolutions, on four classes of digits.
 
 Systems   A12 A13 B16
 Command   python examples/pooling_heads.py
@@ -58,7 +58,7 @@ def first(params, x):
 
 def logits(params, x, head):  # (n, side, side, 1)
     x = fnn.max_pool(first(params, x), 2)  # (n, side / 2, side / 2, 8)
-    x = fnn.relu(fnn.conv_lax(x, **params["conv2"]))  # (n, side / 2, side / 2, 8)
+    x = fnn.relu(fnn.conv_lax(x, **params["conv2"]))  # (n, side / 2, side / 2, 16)
     return fnn.dense(head(x), **params["head"])  # (n, 4)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import (
     NOT_NEGATIVE,
+    check_callable,
     check_int,
     check_key,
     check_known,
@@ -56,10 +57,20 @@ def scalar_loss(function: str, loss: Loss, params: Any, *args: Any) -> Loss:
         ValueError: when called, loss is no scalar.
         TypeError: loss cannot be called; a leaf of params is no floating-point array.
     """
-    if not callable(loss):
-        raise wrong(function, "loss", describe(loss), "a function loss(params, *args)", TypeError)
+    check_callable(function, "loss", loss, "loss(params, *args)")
     check_params(function, params)
     return lambda params: check_scalar(function, loss(params, *args))
+
+
+def check_typed(function: str, argument: str, tree: Any, like: Any) -> None:
+    """Raise as `check_like` does, and for the first leaf that has another dtype."""
+    check_like(function, argument, tree, like)
+    pairs = zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(like), strict=True)
+    for (path, x), wanted in pairs:
+        if jnp.result_type(x) != jnp.result_type(wanted):
+            place = argument + jax.tree_util.keystr(path)
+            needed = f"the dtype of {describe(wanted)}"
+            raise wrong(function, place, describe(x), needed, TypeError)
 
 
 def quadratic(function: str, loss: Loss, params: Any, *args: Any) -> Quadratic:
@@ -100,7 +111,7 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
 
     Raises:
         ValueError: loss is no scalar; v is not shaped as params.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array; v has another dtype.
 
     Source: B. Pearlmutter, Fast exact multiplication by the Hessian (1994).
 
@@ -108,7 +119,7 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
     [6.0, 2.0]
     """
     gradient = jax.grad(scalar_loss("hvp", loss, params, *args))
-    check_like("hvp", "v", v, params)
+    check_typed("hvp", "v", v, params)
     product: Any = jax.jvp(gradient, (params,), (v,))[1]
     return product
 
@@ -386,6 +397,7 @@ def critical_point(
     >>> fnn.critical_point(loss, jnp.zeros(2), key=key).kind
     'saddle'
     """
+    check_callable("critical_point", "loss", loss, "loss(params, *args)")
     check_int("critical_point", "iterations", iterations, 1)
     check_number("critical_point", "tolerance", tolerance, NOT_NEGATIVE)
     check_key("critical_point", "key", key)

@@ -25,6 +25,7 @@ from fnn.analysis.curvature import scalar_loss
 from fnn.analysis.program import Known, split
 from fnn.checks import (
     POSITIVE,
+    Range,
     check_int,
     check_key,
     check_known,
@@ -39,6 +40,7 @@ from fnn.trees import FloatTree, paths
 
 EPS = float(np.finfo(np.float64).eps)
 STEPS = {True: EPS ** (1 / 3), False: EPS ** (1 / 2)}  # which balance both errors
+H = Range(8 * EPS, high_closed=False)  # so that an eighth of it still changes every x
 TOLERANCE = 1e-5
 ROUNDINGS = 32  # of the loss: what its two values may be off by, in units of eps |L|
 
@@ -129,7 +131,7 @@ def check_gradients(
         loss: ``loss(params, *args)``, a scalar.
         params: any pytree of floating-point arrays.
         args: passed to loss.
-        h: another step, relative to ``max(1, |x|)``.
+        h: another step, relative to ``max(1, |x|)``, at least 8 eps, as a smaller one is lost in x.
         two_sided: whether to use both sides.
         entries: None to check all entries; or how many of a leaf at most, drawn at random.
         key: draws the entries.
@@ -138,8 +140,9 @@ def check_gradients(
         A `GradientCheck`: the worst error and its index for every leaf, the worst leaf first.
 
     Raises:
-        ValueError: loss is no scalar; h <= 0; entries < 1, or given without key.
-        TypeError: a leaf of params that is no floating-point array; traced values.
+        ValueError: loss is no scalar; h out of its range; entries < 1, or given without key.
+        TypeError: a leaf of params that is no floating-point array; two_sided is no bool; traced
+            values.
 
     Source: CSC413 notes (2020), checking gradients; P. Gill, W. Murray, M. Wright, Practical
     optimization, section 8.6, for the step.
@@ -207,9 +210,11 @@ def _check(
 ) -> GradientCheck:
     function = f"analysis.{name}"
     scalar_loss(function, loss, params, *args)
-    check_known(function, params=params, args=args)
+    check_known(function, params=params, args=args, h=h)
+    if not isinstance(two_sided, bool | np.bool_):
+        raise wrong(function, "two_sided", describe(two_sided), "True or False", TypeError)
     step = STEPS[two_sided] if h is None else h
-    check_number(function, "h", step, POSITIVE)
+    check_number(function, "h", step, H)
     if entries is not None:
         check_int(function, "entries", entries, 1)
         if key is None:

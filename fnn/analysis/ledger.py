@@ -64,6 +64,9 @@ def ledger(program: Program, names: Sequence[str]) -> list[Entry]:
     sources += [DATA] * (len(program.inputs) - len(names))
     book = Book([], {})
     _enter(book, program, _flow(program, sources), Place(1, None, True))
+    for entry in book.entries:
+        if entry.connections and not entry.multiply_adds:  # scales, which may meet statistics first
+            entry.connections = max(entry.connections, entry.units)
     return [e for e in book.entries if e.uses or e.multiply_adds or e.mixes]
 
 

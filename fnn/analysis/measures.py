@@ -25,7 +25,7 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.dtypes import is_real, number_like, real, widen
+from fnn.dtypes import is_real, magnitude, number_like, real, widen
 from fnn.functions import frozen
 from fnn.layers.activations import identity
 from fnn.trees import FloatTree, check_like, check_params, global_norm, paths
@@ -74,15 +74,16 @@ def activity(
             default, the identity, describes the values as they are, none of them saturated.
         bound: of |f'|, below which f counts as flat.
         bins: bars of the histogram, of equal width.
-        limits: ends of the histogram; by default the least and the largest finite y.
+        limits: ends of the histogram, two finite numbers; by default the least and the largest
+            finite y.
         axis: where the examples are; an array from `lax.scan` has its steps in front of them.
 
     Returns:
         An `Activity` by every name, in float32, or float64 for float64 values.
 
     Raises:
-        ValueError: a value without real numbers or without the axis; bins < 1; bound <= 0; limits
-            that do not ascend.
+        ValueError: a value without real numbers or without the axis; an axis that is no int; bins <
+            1; bound <= 0; limits that do not ascend.
         TypeError: values are no arrays by name; a name without an activation.
 
     Source: CSC413 notes (2020), saturated and dead units; X. Glorot, Y. Bengio, Understanding the
@@ -96,8 +97,13 @@ def activity(
     function = "analysis.activity"
     check_number(function, "bound", bound, POSITIVE)
     check_int(function, "bins", bins, 1)
-    if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
-        raise wrong(function, "limits", limits, "a pair (low, high) with low < high")
+    if limits is not None and not _ascend(limits):
+        needed = "a pair (low, high) of finite numbers with low < high"
+        raise wrong(function, "limits", limits, needed)
+    axes = frozen(axis)
+    axes = axes if isinstance(axes, tuple) else (axes,)
+    for one in axes:
+        check_int(function, "axis", one)
     if not isinstance(values, Mapping):
         needed = "arrays by name, as fnn.analysis.watched returns them"
         raise wrong(function, "values", describe(values), needed, TypeError)
@@ -106,18 +112,26 @@ def activity(
         f = activation.get(name) if isinstance(activation, Mapping) else activation
         if not callable(f):
             raise wrong(function, "activation", describe(f), f"a function for {name!r}", TypeError)
-        result[name] = _activity(z, frozen(f), bound, bins, limits, _axes(name, z, axis))
+        _check_values(function, name, z, axes)
+        result[name] = _activity(z, frozen(f), bound, bins, limits, axes)
     return result
 
 
-def _axes(name: str, z: Any, axis: Any) -> tuple[int, ...]:
-    """Return the axes of the examples, which the array must have."""
-    check_array("analysis.activity", name, z)
-    axes = axis if isinstance(axis, tuple) else (axis,)
+def _ascend(limits: Any) -> bool:
+    try:
+        low, high = map(float, limits)
+    except (TypeError, ValueError):
+        return False
+    most = float(jnp.finfo(jnp.result_type(float)).max)
+    return -most <= low < high <= most
+
+
+def _check_values(function: str, name: str, z: Any, axes: tuple[int, ...]) -> None:
+    """Raise unless these are real numbers with the axes of the examples."""
+    check_array(function, name, z)
     if not is_real(jnp.result_type(z)) or not all(-jnp.ndim(z) <= a < jnp.ndim(z) for a in axes):
-        needed = f"real numbers with the axis {axis}, of the examples"
-        raise wrong("analysis.activity", name, describe(z), needed)
-    return axes
+        needed = f"real numbers with the axes {axes}, of the examples"
+        raise wrong(function, name, describe(z), needed)
 
 
 @functools.partial(jax.jit, static_argnames=("f", "bins", "axes"), inline=True)
@@ -126,16 +140,24 @@ def _activity(
 ) -> Activity:
     z = widen(real(z))
     y, slope = jax.jvp(f, (z,), (jnp.ones_like(z),))
-    mean = y.mean()
+    scale = _scale(y)
+    scaled = y / scale
+    mean = scaled.mean()
     histogram, edges = _histogram(y, bins, limits)
     return Activity(
-        mean,
-        jnp.sqrt(jnp.square(y - mean).mean()),
+        scale * mean,
+        scale * jnp.sqrt(jnp.square(scaled - mean).mean()),
         (y <= 0).all(axes).mean(dtype=y.dtype),
         (jnp.abs(slope) < number_like(bound, y)).mean(dtype=y.dtype),
         histogram,
         edges,
     )
+
+
+def _scale(x: Array) -> Array:
+    """Return `magnitude` of all of x as one number, or 1 where an entry is not finite."""
+    scale = magnitude(x).reshape(())
+    return jnp.where(scale < jnp.inf, scale, 1)
 
 
 def _histogram(y: Array, bins: int, limits: Any) -> tuple[Array, Array]:
@@ -146,7 +168,9 @@ def _histogram(y: Array, bins: int, limits: Any) -> tuple[Array, Array]:
         limits = [jnp.where(jnp.isfinite(end), end, 0) for end in limits]
     low, high = (number_like(end, y) for end in limits)
     share = jnp.linspace(0, 1, bins + 1, dtype=y.dtype)
-    place = jnp.where(high > low, (y - low) / jnp.where(high > low, high - low, 1), 0)
+    scale = _scale(jnp.stack([low, high]))  # without it, high - low may overflow
+    above, width = y / scale - low / scale, high / scale - low / scale
+    place = jnp.where(high > low, above / jnp.where(high > low, width, 1), 0)
     place = jnp.clip(jnp.floor(place * bins), 0, bins - 1)
     which = jnp.where(jnp.isnan(y), bins, place).astype(jnp.int32)
     empty = jnp.zeros(bins, jnp.int32)
@@ -185,8 +209,8 @@ def norms(
 
     Returns:
         `Norms` by the leaf's path ("params" for params that are one array), in float32, or float64
-        for float64 leaves. They are finite exactly where all numbers of a leaf are: see
-        `first_nonfinite`.
+        for float64 leaves. A norm is finite where all numbers of its leaf are, unless it is itself
+        too large for its dtype: see `first_nonfinite`.
 
     Raises:
         ValueError: grads or updates are not shaped as params.
@@ -239,6 +263,8 @@ def _lengths(arrays: list[jax.Array]) -> list[jax.Array]:
 
 def first_nonfinite(report: Mapping[str, Norms]) -> str | None:
     """Return the first path with a NaN or an infinity in parameters, gradients or updates.
+
+    One whose norm is too large for its dtype counts as infinite.
 
     Args:
         report: from `norms`, with values: not inside of a compiled function.

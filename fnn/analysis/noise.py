@@ -12,7 +12,7 @@ from fnn.analysis.curvature import Loss, scalar_loss
 from fnn.checks import check_int, wrong
 from fnn.dtypes import widen
 from fnn.functions import frozen
-from fnn.trees import FloatTree
+from fnn.trees import FloatTree, count
 
 
 class NoiseScale(NamedTuple):
@@ -49,15 +49,16 @@ def gradient_noise_scale(
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch.
         params: any pytree of floating-point arrays.
-        data: any pytree of arrays with one common leading axis, the examples.
+        data: any pytree of arrays with one common leading axis, the examples, in random order: a
+            batch is b examples that follow each other, and sorted ones are no sample.
         batch_size: b, a divisor of the number of examples, of which there must be two batches.
 
     Returns:
         A `NoiseScale`.
 
     Raises:
-        ValueError: loss is no scalar; data of unequal lengths; a batch size that does not divide
-            them into at least two batches.
+        ValueError: loss is no scalar; params without a number; data of unequal lengths; a batch
+            size that does not divide them into at least two batches.
         TypeError: a leaf of params is no floating-point array.
 
     Source: S. McCandlish, J. Kaplan, D. Amodei et al., An empirical model of large-batch training
@@ -81,8 +82,10 @@ def gradient_noise_scale(
 @functools.partial(jax.jit, static_argnums=(0, 3), inline=True)
 def _noise_scale(loss: Loss, params: Any, data: Any, size: int) -> NoiseScale:
     function = "analysis.gradient_noise_scale"
+    if not count(params):
+        raise wrong(function, "params", "no number", "at least one")
     batches = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), data)
-    count = jax.tree.leaves(batches)[0].shape[0]
+    k = jax.tree.leaves(batches)[0].shape[0]
 
     def add(carry: Any, batch: Any) -> Any:
         """Welford's update of the mean, and of the sum of squares around it."""
@@ -96,8 +99,8 @@ def _noise_scale(loss: Loss, params: Any, data: Any, size: int) -> NoiseScale:
     zeros = jax.tree.map(lambda x: jnp.zeros_like(widen(x)), params)
     start = jnp.ones((), jnp.int32), zeros, jnp.zeros_like(_inner(zeros, zeros))
     (_, mean, spread), _ = lax.scan(add, start, batches)
-    trace = size * spread / (count - 1)
-    square = _inner(mean, mean) - trace / (count * size)
+    trace = size * spread / (k - 1)
+    square = _inner(mean, mean) - trace / (k * size)
     scale = jnp.where(square > 0, trace / jnp.where(square > 0, square, 1), jnp.inf)
     return NoiseScale(scale, trace, square)
 

@@ -20,6 +20,7 @@ from fnn.analysis.noise import examples
 from fnn.checks import (
     BELOW_ONE,
     POSITIVE,
+    check_callable,
     check_int,
     check_key,
     check_known,
@@ -30,7 +31,7 @@ from fnn.checks import (
 from fnn.functions import frozen
 from fnn.trees import FloatTree
 
-DIVERGED = 4.0  # times the least loss so far
+DIVERGED = 3.0  # times the size of the least loss so far, above that loss
 MARGIN = 10.0  # below the rate of the least loss
 
 
@@ -76,7 +77,7 @@ def rate_range(
     Step t of T has the rate ``low (high / low)^(t / (T - 1))`` and a batch drawn at random. The run
     is one compiled program, and params stay as they are. The losses are smoothed, ``s <- a s +
     (1 - a) L``, and s corrected for its start. Suggested is a tenth of the rate at which s is
-    least, before it first exceeds four times its least value so far.
+    least, before it first exceeds its least value so far by three times the size of that value.
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch; one with a parameter named
@@ -112,6 +113,9 @@ def rate_range(
     (0.1, 'a tenth of 1')
     """
     function = "analysis.rate_range"
+    check_callable(function, "loss", loss, "loss(params, batch)")
+    check_known(function, params=params, data=data, key=key)
+    check_known(function, low=low, high=high, smoothing=smoothing)
     check_number(function, "low", low, POSITIVE)
     check_number(function, "high", high, POSITIVE)
     if not low < high:
@@ -120,7 +124,6 @@ def rate_range(
     check_int(function, "batch_size", batch_size, 1)
     check_int(function, "steps", steps, 2)
     check_key(function, "key", key)
-    check_known(function, params=params, data=data)
     if not callable(optimizer) or hasattr(optimizer, "update"):
         needed = "a function of the learning rate, such as fnn.adam, or a lambda of it"
         raise wrong(function, "optimizer", describe(optimizer), needed, TypeError)
@@ -170,6 +173,7 @@ def _run(
     return jax.vmap(rate)(jnp.arange(steps)), losses
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a loss may overflow: there the run has diverged
 def _suggest(rates: Any, losses: Any, smoothing: float) -> RateRange:
     """Smooth the losses, find where they diverge, and the least before."""
     smoothed = losses.astype(np.float64)
@@ -177,7 +181,7 @@ def _suggest(rates: Any, losses: Any, smoothing: float) -> RateRange:
         share = (1 - smoothing) / (1 - smoothing ** (t + 1))
         smoothed[t] = smoothed[t - 1] + share * (smoothed[t] - smoothed[t - 1])
     best = np.minimum.accumulate(np.where(np.isfinite(smoothed), smoothed, np.inf))
-    diverged = ~np.isfinite(smoothed) | (smoothed > np.maximum(DIVERGED * best, best))
+    diverged = ~np.isfinite(smoothed) | (smoothed > best + DIVERGED * np.abs(best))
     stop = int(diverged.argmax()) if diverged.any() else len(losses)
     least = int(smoothed[:stop].argmin()) if stop else 0
     if least == 0:

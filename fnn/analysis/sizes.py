@@ -28,7 +28,10 @@ class Layer(NamedTuple):
         connections: pairs of a unit and a weight, the taps that fall into padding included.
         multiply_adds: products of a matrix product or a convolution, without these taps.
         bytes: of its output.
-        field: elements of the input that its middle unit depends on, along every spatial axis.
+        field: how far its middle unit reaches along every spatial axis of the input. Windows count
+            in full, padding included, so that a pooling of all of an 8x8 map after a 3x3
+            convolution has 10x10. A layer that runs along an axis step by step, as `fnn.lstm` does,
+            has all of that axis, though its middle step sees none of the later ones.
     """
 
     name: str
@@ -86,7 +89,7 @@ class Summary(NamedTuple):
             for row in rows
         ]
         lines.insert(len(lines) - 1, "-" * len(lines[0]))
-        notes = [f"{_short(self.flops)}FLOP: 2 for a multiply-add, 1 for any other result"]
+        notes = [f"{_short(self.flops, 'FLOP')}: 2 for a multiply-add, 1 for any other result"]
         notes += [f"not used: {', '.join(self.unused)}"] if self.unused else []
         return "\n".join([*map(str.rstrip, lines), *notes])
 
@@ -102,11 +105,11 @@ def _numbers(counts: dict[str, int]) -> list[str]:
     return [f"{counts[k]:,}" if k in exact else _short(counts[k]) for k in SUMMED]
 
 
-def _short(count: int) -> str:
+def _short(count: int, unit: str = "") -> str:
     """Return three digits and k, M, G, T for thousands."""
     rounded = int(float(f"{count:.3g}"))
     power = min(4, (len(str(rounded)) - 1) // 3)
-    return f"{rounded / 1000**power:g} {'kMGT'[power - 1]}" if power else str(count)
+    return f"{rounded / 1000**power:g} {('', *'kMGT')[power]}{unit}".rstrip()
 
 
 def summary(model: Callable[..., Any], params: PyTree[Any], *args: Any, **kwargs: Any) -> Summary:

@@ -5,6 +5,7 @@ For a recurrence ``h_t = step(h_{t-1}, x_t)`` the chain rule multiplies one Jaco
 matrix, which vanish for ``||W|| < 1`` and explode for a spectral radius above 1.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.checks import check_array, check_scalar, describe, wrong
-from fnn.trees import FloatTree, check_like, global_norm
+from fnn.analysis.curvature import check_typed
+from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
+from fnn.functions import frozen
+from fnn.trees import FloatTree, global_norm
+
+NAME = "analysis.gradient_by_time"
 
 
 def gradient_by_time(
@@ -29,7 +34,8 @@ def gradient_by_time(
     of a state. One pass forward, which keeps every state, and one back.
 
     Args:
-        step: ``(state, x_t) -> state``, x_t being (n, ...).
+        step: ``(state, x_t) -> state``, x_t being (n, ...). The state that it returns is shaped and
+            typed as the one that it is given.
         loss: ``state -> scalar``, of the last state.
         state: the first state.
         x: sequences (n, time, ...).
@@ -39,7 +45,7 @@ def gradient_by_time(
 
     Raises:
         ValueError: x has no axis of time; step does not return a state; loss is no scalar.
-        TypeError: x is no array.
+        TypeError: step or loss is no function; x is no array; step returns another dtype.
 
     Source: Y. Bengio, P. Simard, P. Frasconi, Learning long-term dependencies with gradient descent
     is difficult (1994).
@@ -50,31 +56,34 @@ def gradient_by_time(
     >>> norms.tolist()
     [1.0, 0.5, 0.25, 0.125]
     """
-    name = "analysis.gradient_by_time"
-    check_array(name, "x", x)
+    check_callable(NAME, "step", step, "step(state, x)")
+    check_callable(NAME, "loss", loss, "loss(state)")
+    check_array(NAME, "x", x)
     if jnp.ndim(x) < 2:
-        raise wrong(name, "x", describe(x), "shape (n, time, ...)")
+        raise wrong(NAME, "x", describe(x), "shape (n, time, ...)")
+    norms: Array = _norms(frozen(step), frozen(loss), state, x)
+    return norms
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _norms(
+    step: Callable[[Any, Any], Any], loss: Callable[[Any], Any], state: Any, x: Array
+) -> Array:
     def forward(state: Any, x: Any) -> tuple[Any, Any]:
         new = step(state, x)
-        check_like(name, "step", new, state)
+        check_typed(NAME, "step", new, state)
         return new, state
 
-    def back(g: Any, here: tuple[Any, Any]) -> tuple[Any, jax.Array]:
+    def back(g: Any, here: tuple[Any, Any]) -> tuple[Any, Array]:
         state, x = here
         _, pull = jax.vjp(lambda s: step(s, x), state)
         (g,) = pull(g)
         return g, global_norm(g)
 
-    @jax.jit
-    def norms(state: Any, x: jax.Array) -> jax.Array:
-        xs = jnp.swapaxes(x, 0, 1)
-        last, before = lax.scan(forward, state, xs)
-        value, pull = jax.vjp(loss, last)
-        check_scalar(name, value)
-        (g,) = pull(jnp.ones_like(value))
-        _, earlier = lax.scan(back, g, (before, xs), reverse=True)
-        return jnp.concatenate([global_norm(g)[None], earlier[::-1]])
-
-    found: jax.Array = norms(state, x)
-    return found
+    xs = jnp.swapaxes(x, 0, 1)
+    last, before = lax.scan(forward, state, xs)
+    value, pull = jax.vjp(loss, last)
+    check_scalar(NAME, value)
+    (g,) = pull(jnp.ones_like(value))
+    _, earlier = lax.scan(back, g, (before, xs), reverse=True)
+    return jnp.concatenate([global_norm(g)[None], earlier[::-1]])

@@ -62,9 +62,10 @@ def watched(model: Callable[..., Any]) -> Callable[..., Arrays]:
 
     Returns:
         A function of the same arguments. It returns a dict of the marked arrays by their names, in
-        order of execution (`jax.jit` sorts the names of a dict). Inside `jax.vmap` and `lax.scan`,
-        an array has one axis more for each of them, the outermost first: the examples mapped over,
-        the steps. The function can be differentiated, mapped and compiled as the model can.
+        order of execution (`jax.jit` sorts the names of a dict). An array has one axis more for
+        each `lax.scan` around it, the steps, and for each `jax.vmap` that maps what the array
+        depends on, the examples; the outermost first. The function can be differentiated, mapped
+        and compiled as the model can.
 
     Raises:
         ValueError: when called, two arrays have one name, or an array is marked inside
@@ -87,7 +88,7 @@ def gradients_at(loss: Callable[..., Any]) -> Callable[..., Arrays]:
     The gradient at y is d loss / d y through everything that is computed from y.
 
     Args:
-        loss: any function that returns a scalar, as `watched` takes it.
+        loss: any function that returns a scalar and nothing else, as `watched` takes it.
 
     Returns:
         A function of the same arguments. It returns a dict of the gradients, in the order, the
@@ -129,21 +130,25 @@ def _watched(model: Callable[..., Any], known: Known, arrays: list[Any]) -> Arra
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _gradients(loss: Callable[..., Any], known: Known, arrays: list[Any]) -> Arrays:
-    program = trace(loss, known, arrays)
+    function = "analysis.gradients_at"
+
+    def scalar(*args: Any, **kwargs: Any) -> Any:
+        return check_scalar(function, loss(*args, **kwargs))
+
+    program = trace(scalar, known, arrays)
 
     def run(nudges: Arrays) -> tuple[list[Any], Arrays]:
         return _run("gradients_at", program.jaxpr, program.consts, arrays, nudges)
 
     def value(nudges: Arrays) -> Array:
-        results, _ = run(nudges)
-        scalar: Array = check_scalar("analysis.gradients_at", results[0] if results else None)
-        return scalar
+        result: Array = run(nudges)[0][0]
+        return result
 
     shapes = jax.eval_shape(run, {})[1]
     for name, x in shapes.items():
         if not is_floating(x.dtype):
             needed = "an array of floating-point numbers, which has a gradient"
-            raise wrong("analysis.gradients_at", name, describe(x), needed, TypeError)
+            raise wrong(function, name, describe(x), needed, TypeError)
     zeros = OrderedDict((name, jnp.zeros(x.shape, x.dtype)) for name, x in shapes.items())
     gradients: Arrays = jax.grad(value)(zeros)
     return gradients

@@ -361,3 +361,9 @@ def test_asks_for_values_where_it_answers_in_words() -> None:
         fnn.critical_point(jnp.sum, np.ones(2), key=3)  # type: ignore[arg-type]  # refused
     with pytest.raises(TypeError, match=r"fnn.hvp: loss: got int 3; needed a function"):
         fnn.hvp(3, np.ones(2), np.ones(2))  # type: ignore[arg-type]  # refused
+    with pytest.raises(TypeError, match=r"fnn.critical_point: loss: got NoneType None; needed a f"):
+        fnn.critical_point(None, np.ones(2), key=KEY)  # type: ignore[arg-type]  # refused
+    half, single = jnp.ones(2, jnp.bfloat16), np.ones(2, np.float32)
+    message = r"fnn.hvp: v: got float32\[2\]; needed the dtype of bfloat16\[2\]"
+    with pytest.raises(TypeError, match=message):
+        fnn.hvp(lambda x: (x**2).sum(), half, single)

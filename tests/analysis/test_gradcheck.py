@@ -210,6 +210,18 @@ def squared_at(x: Any, place: int) -> Any:
     return (jnp.roll(squared(jnp.roll(x, 1 - place)), place - 1)).sum()
 
 
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_the_smallest_step_changes_every_number(two_sided: bool) -> None:
+    x = np.array([0.0, 1e-300, 1.0, -1.9999, 3.0, 1e30])
+    (leaf,) = check_gradients(total, x, h=8 * 2.0**-52, two_sided=two_sided).leaves
+    assert np.isfinite([leaf.difference, leaf.absolute]).all()
+    kinked = np.array([0.0, 1.0, -3.9999])
+    (leaf,) = check_gradients(
+        lambda x: jnp.abs(x).sum(), kinked, h=8 * 2.0**-52, two_sided=two_sided
+    ).leaves
+    assert np.isfinite([leaf.difference, leaf.absolute]).all()
+
+
 def test_numbers_that_are_not_finite() -> None:
     check = check_gradients(
         lambda p: jnp.log(p["a"]).sum() + p["b"].sum(),
@@ -233,7 +245,14 @@ def total(x: Any) -> Any:
             lambda f: f(total, np.arange(2, dtype=np.int32)),
             r"params: got int32\[2\]; needed a float",
         ),
-        (lambda f: f(total, np.ones(2), h=0.0), "h: got 0.0; needed a number > 0"),
+        *(
+            (lambda f, h=h: f(total, np.ones(2), h=h), f"h: got {h}; needed a number >= 1.776")
+            for h in (0.0, 1e-17, np.inf, np.nan)
+        ),
+        (
+            lambda f: f(total, np.ones(2), two_sided="no"),
+            "two_sided: got str 'no'; needed True or False",
+        ),
         (lambda f: f(total, np.ones(2), entries=0, key=KEY), "entries: got 0; needed an int"),
         (lambda f: f(total, np.ones(2), entries=1), "key: got None; needed a random key"),
         (lambda f: f(total, np.ones(2), entries=1, key=3), "key: got int 3; needed one random"),

@@ -61,6 +61,8 @@ def test_activity_composes() -> None:
         jax.tree.map(lambda g, *e: close(g, np.stack(e), length=64), got, *each)
     time_first = activity({"a": z[:, 0]}, axis=1)["a"]
     assert float(time_first.dead) == np.mean(np.all(z[:, 0] <= 0, axis=1))
+    both = activity({"a": z[:, 0]}, axis=[0, 1])["a"]  # type: ignore[arg-type]  # as a tuple
+    assert float(both.dead) == np.mean(np.all(z[:, 0] <= 0, axis=(0, 1)))
     half = activity({"a": z[0].astype(jnp.bfloat16)})["a"]
     assert {x.dtype for x in half} == {jnp.dtype(jnp.float32)}
     with jax.enable_x64(True):
@@ -81,6 +83,31 @@ def test_activity_at_the_edges() -> None:
     assert activity({"h": np.zeros((0, 3), np.float32)})["h"].histogram.shape == (20,)
     for bound in (np.float32(0.5), np.float64(0.5)):  # a number of any kind
         jax.jit(lambda b: activity({"h": np.float32([[1, 1]])}, fnn.tanh, bound=b))(bound)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_activity_of_any_size(size: float) -> None:
+    """No square overflows, or vanishes where the deviation does not."""
+    z = np.random.default_rng(2).standard_normal((64, 8)).astype(np.float32)
+    one = activity({"h": z})["h"]
+    got = activity({"h": np.float32(size) * z})["h"]
+    for name in ("mean", "std"):
+        close(np.asarray(getattr(got, name)) / np.float32(size), getattr(one, name), length=z.size)
+    np.testing.assert_array_equal(got.histogram, one.histogram)
+
+
+def test_activity_of_the_largest_numbers() -> None:
+    z = np.float32([[-3e38, 3e38], [-3e38, 3e38]])
+    got = activity({"h": z}, bins=2)["h"]
+    assert (float(got.mean), float(got.std)) == (0, float(z[0, 1]))
+    assert got.histogram.tolist() == [0.5, 0.5]
+    sums = activity({"h": z}, lambda z: jnp.abs(z))["h"]  # of more than a float32 can be
+    assert (float(sums.mean), float(sums.std)) == (float(z[0, 1]), 0)
+    wide = activity({"h": np.float32([[-2e38, 0, 1e38]])}, bins=2, limits=[-3e38, 3e38])["h"]
+    np.testing.assert_allclose(wide.histogram, [1 / 3, 2 / 3], rtol=1e-6)
+    far = activity({"h": z}, bins=2, limits=(-1e-30, 1e-30))["h"]
+    assert far.histogram.tolist() == [0.5, 0.5]
+    assert np.isposinf(activity({"h": np.float32([[np.inf, 1]])})["h"].mean)
 
 
 @pytest.mark.parametrize("kind", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
@@ -252,6 +279,10 @@ def test_first_nonfinite() -> None:
         (lambda x: activity({"h": x}, bins=0), "fnn.analysis.activity: bins: got 0; needed"),
         (lambda x: activity({"h": x}, bound=0), "fnn.analysis.activity: bound: got 0; needed"),
         (lambda x: activity({"h": x}, limits=(1, 0)), r"activity: limits: got \(1, 0\); needed"),
+        (lambda x: activity({"h": x}, limits=5), "activity: limits: got 5; needed a pair"),
+        (lambda x: activity({"h": x}, limits=(-np.inf, np.inf)), "limits: got .* finite numbers"),
+        (lambda x: activity({"h": x}, limits=(0, 1e39)), "limits: got .* finite numbers"),
+        (lambda x: activity({"h": x}, axis=0.5), "analysis.activity: axis: got 0.5; needed an int"),
         (lambda x: activity({"h": x}, axis=2), r"fnn.analysis.activity: h: got float32\[2,3\]"),
         (lambda x: activity({"h": [1.0]}), "fnn.analysis.activity: h: got list"),
         (lambda x: activity({"h": x}, {}), "fnn.analysis.activity: activation: got NoneType"),

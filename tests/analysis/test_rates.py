@@ -62,6 +62,30 @@ def test_the_suggestion_is_where_it_says() -> None:
     assert found.suggestion < 1
 
 
+@pytest.mark.parametrize("constant", [30.0, 100.0])
+def test_a_loss_below_zero(constant: float) -> None:
+    """A negative loss diverges where it has risen by three times its size, and no sooner."""
+
+    def below(w: Any, x: Any) -> Any:
+        return distance(w, x) - constant
+
+    found = rate_range(below, jnp.full((), 5.0), fnn.sgd, DATA, batch_size=8, key=KEY)
+    usual = rate_range(distance, jnp.full((), 5.0), fnn.sgd, DATA, batch_size=8, key=KEY)
+    least = np.minimum.accumulate(found.smoothed)
+    assert found.smoothed[found.stop] > -2 * least[found.stop] > 0
+    assert (found.smoothed[: found.stop] <= -2 * least[: found.stop]).all()
+    assert found.suggestion == pytest.approx(usual.suggestion, rel=0.3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_losses_that_overflow(dtype: Any) -> None:
+    """Without a warning, which the tests take for an error."""
+    start, data = jnp.full((), 5, dtype), DATA.astype(dtype)
+    found = rate_range(distance, start, fnn.sgd, data, batch_size=8, key=KEY, high=1e9)
+    assert not np.isfinite(found.losses[-1])
+    assert 0.01 < found.suggestion < 1
+
+
 def test_it_suggests_a_rate_that_trains() -> None:
     train, _ = fnn.data.digits()
     x, y = fnn.flatten(train.x[:512]), train.y[:512]
@@ -126,6 +150,7 @@ def test_a_loss_with_a_key_and_one_that_never_falls() -> None:
         ({"data": []}, "data: got no array; needed arrays"),
         ({"loss": lambda w, x: w - x}, r"loss: got float32\[1\]; needed a scalar"),
         ({"params": jnp.arange(2)}, r"params: got int32\[2\]; needed a floating"),
+        ({"loss": None}, r"loss: got NoneType None; needed a function loss\(params, batch\)"),
     ],
 )
 def test_refuses(change: dict[str, Any], message: str) -> None:
@@ -145,3 +170,7 @@ def test_refuses(change: dict[str, Any], message: str) -> None:
 def test_asks_for_values() -> None:
     with pytest.raises(TypeError, match=r"analysis.rate_range: params: got a traced array"):
         jax.jit(lambda w: rate_range(distance, w, fnn.sgd, DATA, batch_size=1, key=KEY).losses)(1.0)
+    for name in ("low", "high", "smoothing"):
+        call = functools.partial(rate_range, distance, jnp.ones(()), fnn.sgd, DATA, batch_size=1)
+        with pytest.raises(TypeError, match=f"analysis.rate_range: {name}: got a traced array"):
+            jax.jit(lambda x, call=call, name=name: call(key=KEY, **{name: x}).losses)(0.5)

@@ -316,6 +316,32 @@ def test_other_layers() -> None:
     assert "field" not in str(size)
 
 
+@pytest.mark.parametrize("name", ["layer", "batch", "given", "group", "instance"])
+def test_a_normalization_has_a_scale_for_every_unit(name: str) -> None:
+    """Also where the scale meets the statistics before it meets x."""
+    x, statistics = shape(2, 8, 8, 4), {"mean": shape(4), "var": shape(4)}
+
+    def model(own: Any, x: Any, statistics: Any) -> Any:
+        if name in ("batch", "given"):
+            mean, var = fnn.batch_stats(x) if name == "batch" else statistics.values()
+            return fnn.batch_norm(x, **own, mean=mean, var=var)
+        if name == "group":
+            return fnn.group_norm(x, **own, groups=2)
+        return getattr(fnn, f"{name}_norm")(x, **own)
+
+    layer = summary(model, {"scale": shape(4), "bias": shape(4)}, x, statistics).layers[-1]
+    assert (layer.weights, layer.biases, layer.units, layer.connections) == (4, 4, 512, 512)
+
+
+def test_what_the_receptive_field_counts() -> None:
+    """Windows in full, also in the padding; of a recurrence, every step."""
+    cell = jax.eval_shape(lambda: fnn.init_lstm(jax.random.key(0), 3, 4))
+    (layer,) = summary(lambda p, x: fnn.lstm(x, **p)[0], cell, shape(2, 5, 3)).layers
+    assert layer.field == (5,)
+    pooled = lambda p, x: fnn.global_avg_pool(fnn.conv(x, p))
+    assert summary(pooled, shape(3, 3, 2, 2), shape(1, 8, 8, 2)).layers[-1].field == (10, 10)
+
+
 def test_each_call_is_a_layer() -> None:
     """Also where one line, one shape or one loop makes several."""
     model = lambda p, x: fnn.max_pool(fnn.max_pool(x * p, 2, stride=1, padding=1)[:, 1:, 1:], 2)
@@ -359,6 +385,8 @@ def test_arguments() -> None:
     half = summary(lambda w, x: x @ w, S((2, 3), jnp.bfloat16), S((5, 2), jnp.bfloat16))
     assert half.total["bytes"] == 2 * 5 * 3
     assert summary(lambda p, x: x, {}, shape(2)).layers == ()
+    small = str(summary(lambda w, x: x @ w, shape(4, 8), shape(11, 4))).splitlines()[-1]
+    assert small.startswith("704 FLOP: 2 for a multiply-add")
     with pytest.raises(TypeError, match=r"analysis.summary: params\['w'\]: got float 1.0; needed"):
         summary(lambda p, x: x, {"w": 1.0}, shape(2))
     with pytest.raises(TypeError, match=r"analysis\.summary: model: got int 3; needed a function"):

@@ -152,6 +152,10 @@ ONES = np.ones(6, np.float32)
             "gradient_noise_scale: batch_size: got 4; needed a divisor of 6 examples",
         ),
         (
+            lambda: gradient_noise_scale(lambda p, x: x.mean(), {}, ONES),
+            "gradient_noise_scale: params: got no number; needed at least one",
+        ),
+        (
             lambda: gradient_noise_scale(lambda p, x: x, ONES[:2], ONES),
             r"gradient_noise_scale: loss: got float32\[1\]; needed a scalar",
         ),

@@ -96,3 +96,20 @@ def test_wrong_calls() -> None:
         gradient_by_time(lambda h, x: h, jnp.sum, h, x[0, 0])
     with pytest.raises(TypeError, match=r"analysis\.gradient_by_time: x: .* an array"):
         gradient_by_time(lambda h, x: h, jnp.sum, h, [[1.0]])
+    with pytest.raises(TypeError, match=r"gradient_by_time: step: got NoneType .* a function"):
+        gradient_by_time(None, jnp.sum, h, x)
+    with pytest.raises(TypeError, match=r"gradient_by_time: loss: got NoneType .* a function"):
+        gradient_by_time(lambda h, x: h, None, h, x)
+    with pytest.raises(TypeError, match=r"step\[0\]: got float32\[2,4\]; .* dtype of float16"):
+        gradient_by_time(
+            lambda h, x: (2 * h[0].astype(jnp.float32),), jnp.sum, (h.astype(jnp.float16),), x
+        )
+
+
+def test_a_fresh_lambda_is_no_fresh_program(caplog: pytest.LogCaptureFixture) -> None:
+    h, x = jnp.zeros((N, UNITS)), jnp.zeros((N, TIME, F))
+    for compiled in (True, False):
+        caplog.clear()
+        with jax.log_compiles():
+            gradient_by_time(lambda h, x: jnp.sin(h) / 3, lambda h: (h**3).sum(), h, x)
+        assert bool(caplog.records) == compiled

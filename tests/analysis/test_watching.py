@@ -160,12 +160,12 @@ def test_compiles_once() -> None:
 
     def model(x: Any) -> Any:
         traces.append(1)
-        return watch(x * 2, "y")
+        return watch(x * 2, "y").sum()
 
-    for _ in range(3):
-        watched(model)(jnp.ones(2))
-        gradients_at(lambda x: watch(x * 2, "y").sum())(jnp.ones(2))
-    assert len(traces) == 1
+    for count, analysis in enumerate((watched, gradients_at), 1):
+        for _ in range(3):
+            analysis(model)(jnp.ones(2))
+        assert len(traces) == count
 
 
 def test_arrays_from_around_it() -> None:
@@ -222,6 +222,15 @@ ruled.defjvps(lambda tangent, y, x: tangent)
             lambda: gradients_at(lambda x: watch(x, "a"))(jnp.ones(2)),
             r"fnn.analysis.gradients_at: loss: got float32\[2\]; needed a scalar",
         ),
+        (
+            lambda: gradients_at(lambda x: {"acc": x.sum(), "loss": x.sum()})(jnp.ones(2)),
+            "fnn.analysis.gradients_at: loss: got dict .*; needed a scalar",
+        ),
+        (
+            lambda: gradients_at(lambda x: (watch(x, "a").sum(), x))(jnp.ones(2)),
+            "fnn.analysis.gradients_at: loss: got tuple .*; needed a scalar",
+        ),
+        (lambda: gradients_at(lambda x: None)(jnp.ones(2)), "gradients_at: loss: got NoneType"),
         (
             lambda: gradients_at(lambda x: watch(x, "a").sum().astype(float))(jnp.arange(2)),
             r"fnn.analysis.gradients_at: a: got int32\[2\]; needed an array of floating-point",
