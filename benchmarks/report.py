@@ -185,7 +185,8 @@ def write(folder: Path) -> str:
     drawn = figures.draw(records, folder)
     if folder.parent == RESULTS and folder != QUICK:
         every = (f for f in sorted(RESULTS.iterdir()) if f != QUICK)
-        folders = [f for f in every if any(sections(read(f)))]  # a sweep alone has no table
+        found = [f for f in every if any(sections(read(f)))]  # a sweep alone has no table
+        folders = sorted(found, key=lambda f: (kept(f), "training" not in read(f)))
         fill(README, "\n\n".join(markdown(f) for f in folders))
         whole = [f for f in folders if not kept(f) and "training" in read(f)]
         fill(FRONT, "\n\n".join(map(front, whole)))
