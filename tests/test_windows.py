@@ -124,4 +124,4 @@ def test_receptive_field_names_itself() -> None:
     for layers, got in ((5, "5"), ({"window": 3}, "'window'"), ([3], "3")):
         said = rf"fnn\.receptive_field: layers: got {got}; needed dicts of window"
         with pytest.raises(ValueError, match=said):
-            fnn.receptive_field((5, 5), layers)  # type: ignore[arg-type]
+            fnn.receptive_field((5, 5), layers)  # type: ignore[arg-type]  # the mistake

@@ -152,11 +152,18 @@ def _rnn(
 def _by_number(name: str, activation: Activation) -> Activation:
     """Return the activation, refused where its result is not one float for each number."""
 
+    needed = "a function of each number, such as jnp.tanh"
+
     def checked(z: jax.Array) -> jax.Array:
+        try:
+            jax.eval_shape(activation, jax.ShapeDtypeStruct((), z.dtype))
+        except ValueError as error:  # it needs an axis, as softmax does
+            got = f"one that takes no single number: {error}"
+            raise wrong(name, "activation", got, needed) from None
         h = activation(z)
         if jnp.shape(h) != z.shape or not is_floating(getattr(h, "dtype", None)):
             got = f"one that makes {describe(h)} of {describe(z)}"
-            raise wrong(name, "activation", got, "a function of each number, such as jnp.tanh")
+            raise wrong(name, "activation", got, needed)
         return h
 
     return checked

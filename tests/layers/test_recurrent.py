@@ -239,6 +239,8 @@ WRONG: dict[str, tuple[str, Any, dict[str, Any], type[Exception], str]] = {
     "remat": ("lstm", X, {"remat": 0}, ValueError, "remat: .* an int >= 1"),
     "activation": ("rnn", X, {"activation": jnp.sum}, ValueError,
                    r"activation: got one that makes float32\[\] of float32\[3,4\]; needed a func"),
+    "softmax": ("rnn", X, {"activation": jax.nn.softmax}, ValueError,
+                "activation: got one that takes no single number: .*; needed a function of each"),
     "bools": ("rnn", X, {"activation": lambda z: z > 0}, ValueError, r"activation: .* bool\[3,4\]"),
     "reset": ("gru", X, {"reset": "never"}, ValueError, "reset: .* 'after' or 'before'"),
     "kernel": ("lstm_scan", X, {"lengths": SOME + 1}, ValueError, "lengths: .* to 6"),

@@ -366,9 +366,9 @@ def test_a_home_that_is_no_folder_holds_nothing(monkeypatch: pytest.MonkeyPatch)
 
 def test_tune_takes_functions() -> None:
     with pytest.raises(TypeError, match=r"fnn\.tune: fn: got int 3; needed a function"):
-        fnn.tune(3)  # type: ignore[arg-type]
+        fnn.tune(3)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(TypeError, match=r"fnn\.tune: say: got int 3; needed a function"):
-        fnn.tune(fnn.conv, *arrays("line")[:2], say=3)  # type: ignore[arg-type]
+        fnn.tune(fnn.conv, *arrays("line")[:2], say=3)  # type: ignore[arg-type]  # the mistake
 
 
 def test_a_kernel_is_named_as_its_function() -> None:
