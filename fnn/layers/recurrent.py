@@ -8,25 +8,29 @@ Blocks of columns stand in PyTorch's order: LSTM i, f, g, o; GRU r, z, n. Paddin
 with ``lengths``, whatever stands behind a sequence's end changes no value and no gradient by a bit.
 """
 
-import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fnn.checks import check_callable, check_int, check_one_of, describe, wrong
-from fnn.dtypes import accumulator, is_floating, widen
+from fnn.dtypes import widen
 from fnn.functions import jitted, variant
 from fnn.kernels.recurrent.cells import GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, simple
 from fnn.kernels.recurrent.cudnn import CUDNN
 from fnn.kernels.recurrent.form import Cell, Kernel, State, Weights, advance, recur
 from fnn.kernels.recurrent.scan import SCAN
 from fnn.kernels.recurrent.written import WRITTEN
+from fnn.layers.recurrent_checks import (
+    Activation,
+    by_number,
+    check_arrays,
+    initial_state,
+    known_lengths,
+)
 
-F = TypeVar("F", bound=Callable[..., Any])
 Sequence = Float[Array, "n time f"]
 Units = Float[Array, "n units"]
 Input = Float[Array, "f columns"]
@@ -34,66 +38,7 @@ Recurrent = Float[Array, "units columns"]
 Vector = Float[Array, " columns"]
 PerUnit = Float[Array, " units"]
 Lengths = Int[Array, " n"]
-Activation = Callable[..., jax.Array]  # of one array, number by number
 SIMPLE, PAIR, RESET = (1, "h"), (4, "hc"), (3, "h")  # blocks of columns, parts of the state
-
-
-def known_lengths(function: F) -> F:
-    """Refuse lengths outside [0, time] before compilation, where their values are known."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        lengths: Any = kwargs.get("lengths")
-        x: Any = args[0] if args else kwargs.get("x")
-        known = isinstance(lengths, jax.Array | np.ndarray) and not isinstance(
-            lengths, jax.core.Tracer
-        )
-        if known and lengths.size and getattr(x, "ndim", 0) == 3:
-            values = np.asarray(lengths)
-            if values.min() < 0 or values.max() > x.shape[1]:
-                got = f"lengths from {values.min()} to {values.max()}"
-                needed = f"lengths from 0 to the time of x, {x.shape[1]}"
-                raise wrong(function.__name__, "lengths", got, needed)
-        return function(*args, **kwargs)
-
-    return cast(F, call)
-
-
-def _check_arrays(name: str, blocks: int, axes: str, x: jax.Array, weights: Weights) -> None:
-    if x.ndim != axes.count(",") + 1:
-        raise wrong(name, "x", describe(x), f"shape ({axes})")
-    wh, features = weights.wh, x.shape[-1]
-    if wh.ndim != 2 or wh.shape[1] != blocks * wh.shape[0]:
-        needed = f"shape (units, {f'{blocks} ' * (blocks > 1)}units)"
-        raise wrong(name, "wh", describe(wh), needed)
-    units, columns = wh.shape
-    shapes = {"wx": (features, columns), "b": (columns,), "bh": (units,), "peephole": (3, units)}
-    for argument, a in weights._asdict().items():
-        if a is None:
-            continue
-        if a.shape != shapes.get(argument, a.shape):
-            needed = f"shape {shapes[argument]} for x {describe(x)} and wh {describe(wh)}"
-            raise wrong(name, argument, describe(a), needed)
-        if a.dtype != x.dtype:
-            raise wrong(name, argument, describe(a), f"the dtype of x, {x.dtype}", TypeError)
-
-
-def _state(name: str, parts: str, x: jax.Array, weights: Weights, state: Any) -> State:
-    """Return the initial state as a tuple, zeros for None."""
-    shape = (x.shape[0], weights.wh.shape[0])
-    if state is None:
-        return (jnp.zeros(shape, x.dtype),) * len(parts)
-    arrays = (state,) if parts == "h" else state
-    if not isinstance(arrays, tuple | list) or len(arrays) != len(parts):
-        raise wrong(name, "state", describe(state), "the pair (h, c)", TypeError)
-    wide = accumulator(x.dtype)
-    for a in arrays:
-        if getattr(a, "shape", None) != shape:
-            raise wrong(name, "state", describe(a), f"shape {shape} for x {describe(x)}")
-        if a.dtype not in (x.dtype, wide):
-            needed = " or ".join(dict.fromkeys(map(str, (x.dtype, wide))))
-            raise wrong(name, "state", describe(a), f"dtype {needed}", TypeError)
-    return tuple(map(jnp.asarray, arrays))
 
 
 def _over_time(
@@ -111,8 +56,8 @@ def _over_time(
 ) -> tuple[jax.Array, State]:
     """Check the arguments of public function ``name``, and run the kernel."""
     blocks, parts = kind
-    _check_arrays(name, blocks, "n, time, f", x, weights)
-    state = _state(name, parts, x, weights, state)
+    check_arrays(name, blocks, "n, time, f", x, weights)
+    state = initial_state(name, parts, x, weights, state)
     if lengths is not None:
         if lengths.shape != x.shape[:1]:
             raise wrong(name, "lengths", describe(lengths), f"shape ({x.shape[0]},)")
@@ -128,8 +73,8 @@ def _one_step(
 ) -> State:
     """Check the arguments of public function ``name``, and advance the state."""
     blocks, parts = kind
-    _check_arrays(name, blocks, "n, f", x, weights)
-    before = _state(name, parts, x, weights, state)
+    check_arrays(name, blocks, "n, f", x, weights)
+    before = initial_state(name, parts, x, weights, state)
     x, wide = widen(x), jax.tree.map(widen, weights)
 
     def step(state: State) -> tuple[State, None]:
@@ -144,29 +89,9 @@ def _rnn(
 ) -> tuple[jax.Array, jax.Array]:
     """Run `rnn` and its variants: x, wx, wh, b."""
     x, wx, wh, b = arrays
-    cell, weights = simple(_by_number(name, activation)), Weights(wx, wh, b)
+    cell, weights = simple(by_number(name, activation)), Weights(wx, wh, b)
     y, (h,) = _over_time(name, kernel, cell, SIMPLE, x, weights, **options)
     return y, h
-
-
-def _by_number(name: str, activation: Activation) -> Activation:
-    """Return the activation, refused where its result is not one float for each number."""
-
-    needed = "a function of each number, such as jnp.tanh"
-
-    def checked(z: jax.Array) -> jax.Array:
-        try:
-            jax.eval_shape(activation, jax.ShapeDtypeStruct((), z.dtype))
-        except ValueError as error:  # it needs an axis, as softmax does
-            got = f"one that takes no single number: {error}"
-            raise wrong(name, "activation", got, needed) from None
-        h = activation(z)
-        if jnp.shape(h) != z.shape or not is_floating(getattr(h, "dtype", None)):
-            got = f"one that makes {describe(h)} of {describe(z)}"
-            raise wrong(name, "activation", got, needed)
-        return h
-
-    return checked
 
 
 @known_lengths
@@ -447,7 +372,7 @@ def rnn_cell(
     >>> rnn_cell(jnp.ones((2, 1)), w, w, state=jnp.ones((2, 1)), activation=fnn.identity).tolist()
     [[2.0], [2.0]]
     """
-    cell = simple(_by_number("rnn_cell", activation))
+    cell = simple(by_number("rnn_cell", activation))
     (h,) = _one_step("rnn_cell", cell, SIMPLE, x, Weights(wx, wh, b), state)
     return h
 
