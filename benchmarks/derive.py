@@ -11,6 +11,7 @@ The rule of pooling has two numbers for a maximum and two for a sum (`fnn.kernel
 with the least mean. The same results always give the same rules.
 """
 
+import functools
 import itertools
 import json
 import math
@@ -52,14 +53,22 @@ class Race(NamedTuple):
 
 def cell_of(row: Row, platform: str) -> str:
     """Return the cell that the rule puts this row's map into on a platform."""
+    import jax
+
     from benchmarks.sweep import form_of
+    from fnn.kernels.conv.axes import merged, shaped
+    from fnn.kernels.conv.form import OUTPUT
     from fnn.kernels.conv.rule import cell
 
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
     layer = Layer(**facts)
-    form, _ = form_of(layer, platform)
-    merged = math.prod(layer.spatial) // math.prod(form.spatial)  # examples of each
-    return cell(row["measure"], form, layer.n * merged, layer.inputs, layer.outputs)
+    whole, _ = form_of(layer, platform)
+    form, x = (
+        merged(whole, OUTPUT),
+        jax.ShapeDtypeStruct((layer.n, *layer.spatial, layer.inputs), "float32"),
+    )
+    n, *_, inputs = jax.eval_shape(functools.partial(shaped, "x", form=whole, new=form), x).shape
+    return cell(row["measure"], form, n, inputs, layer.outputs)
 
 
 def races(rows: Iterable[Row], machine: str, platform: str) -> list[Race]:

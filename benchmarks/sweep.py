@@ -167,27 +167,27 @@ def draw(kind: Kind, rng: np.random.Generator) -> Layer:
 
 
 def form_of(layer: Layer, platform: str) -> tuple[Form, tuple[slice, ...]]:
-    """The static facts of a layer as kernels and rule see them, and the taps that are left."""
+    """The static facts of a layer, and the taps that do not only meet padding."""
     arguments = (layer.window, layer.strides, layer.pads, layer.dilations)
     windows = resolve("conv", layer.spatial, *arguments)
-    form, met = trimmed(Form(layer.spatial, windows, layer.groups, platform))
-    return merged(form), met
+    return trimmed(Form(layer.spatial, windows, layer.groups, platform))
 
 
 def measure(layer: Layer, kept: bool, session: Session) -> list[Row]:
     x, w, g = conv.arrays(layer, session.rng(layer.name))
     y, _, dw = conv.expected(layer, x, w, g)["gradient"]
-    form, met = form_of(layer, jax.default_backend())
-    rows = list[Row]()
+    whole, met = form_of(layer, jax.default_backend())
+    form, rows = merged(whole, OUTPUT), list[Row]()  # that of the window as well
     x, w, g, y, dw = (
-        shaped(role, a, form) for role, a in zip("xwyyw", (x, w[met], g, y, dw[met]), strict=True)
+        shaped(role, a, whole, form)
+        for role, a in zip("xwyyw", (x, w[met], g, y, dw[met]), strict=True)
     )
     for slot, args, want in ((OUTPUT, (x, w), y), (WINDOW, (x, g), dw)):
         found = [
             contestant
             for name, kernel in KERNELS.items()
             if not kernel.refuses(form, x.dtype)
-            if not hopeless(name, slot, form, layer.inputs, layer.outputs)
+            if not hopeless(name, slot, form, x.shape[-1], layer.outputs)
             for contestant in contestants(
                 name,
                 functools.partial(apply, slot=slot, form=form, kernel=kernel),

@@ -1,8 +1,14 @@
-"""Axes that a window does not span: the same convolution on fewer of them.
+"""Axes that a window does not span, or spans whole: the same convolution on fewer of them.
 
 A window of 1 x 3 x 3 takes every slice as an example of its own. One of 3 x 1 x 1 goes along a line
 that has all places of a slice at each step, where its taps lie a whole slice apart. So windows that
 are long in one direction only, as in Inception or R(2+1)D, are lines and planes to the kernels.
+
+Along an axis that a window covers it stops once, and its taps are further channels. So a window
+over three whole words of text goes along a line, and one over a whole plane, as in the layer behind
+the convolutions of VGG or the first of a DCGAN, is a matrix product. Where the taps must stay, as
+over the electrodes of an EEG, the input gradient at least takes them for a stride: otherwise it
+would be a convolution of a single place, with padding all around.
 Tests: `tests/kernels/conv/test_axes.py`.
 """
 
@@ -17,24 +23,33 @@ from fnn.windows import Windows
 ROLES = {OUTPUT: ("x", "w", "y"), INPUT: ("y", "w", "x"), WINDOW: ("x", "y", "w")}
 
 
-def merged(form: Form) -> Form:
-    """The form without the outer axes that its window has one tap on, no stride and no padding.
+def merged(form: Form, slot: str) -> Form:
+    """The form of one map without the outer axes of one tap, no stride and no padding.
 
-    Those before the first that it spans become examples, those behind the last one part of it. So
-    it is on a CPU: the libraries of other platforms may not like such lines.
+    Those before the first that the window spans become examples, those behind the last one part of
+    it. Before that, the last axes become channels if the window covers them. So it is on a CPU: the
+    libraries of other platforms may not like such lines.
 
     >>> from fnn.windows import resolve
     >>> sizes = (8, 5, 6)
-    >>> flat = merged(Form(sizes, resolve("", sizes, (3, 1, 1), 1, "SAME", 1), 1, "cpu"))
-    >>> flat.spatial, flat.windows.size, flat.windows.padding, flat.windows.dilation
-    ((240,), (3,), ((30, 30),), (30,))
-    >>> merged(Form(sizes, resolve("", sizes, (1, 3, 3), 1, "SAME", 1), 1, "cpu")).spatial
+    >>> line = Form(sizes, resolve("", sizes, (3, 1, 1), 1, "SAME", 1), 1, "cpu")
+    >>> merged(line, OUTPUT).spatial, merged(line, OUTPUT).windows[2:]
+    ((240,), (((30, 30),), (30,)))
+    >>> merged(Form(sizes, resolve("", sizes, (1, 3, 3), 1, "SAME", 1), 1, "cpu"), OUTPUT).spatial
     (5, 6)
+    >>> covered = Form(sizes, resolve("", sizes, (3, 5, 6), 1, "VALID", 1), 1, "cpu")
+    >>> merged(covered, OUTPUT).spatial, merged(covered, OUTPUT).windows.size
+    ((8,), (3,))
     """
+    if form.platform != "cpu":
+        return form
+    form = _uncovered(form)
+    if slot == INPUT or form.groups > 1:  # the others, of one group, have faster kernels without
+        form = _stopped(form)
     size, stride, padding, dilation = form.windows
     axes = zip(size, stride, padding, strict=True)
     spanned = [i for i, axis in enumerate(axes) if axis != (1, 1, (0, 0))]
-    if not spanned or form.platform != "cpu":
+    if not spanned:
         return form
     first, last = spanned[0], spanned[-1]
     if stride[last] > 1:
@@ -51,11 +66,39 @@ def merged(form: Form) -> Form:
     return form._replace(spatial=spatial, windows=windows)
 
 
-def shaped(role: str, a: jax.Array, form: Form) -> jax.Array:
-    """An input "x", a window "w" or an output "y", with the axes of this form."""
+def _uncovered(form: Form) -> Form:
+    """The form without its last axes that the window covers; of all axes, one of one place is left.
+
+    Several groups keep them: their channels would not stay side by side.
+    """
+    size, stride, padding, dilation = form.windows
+    axes = zip(form.spatial, size, padding, dilation, strict=True)
+    covers = [i == k and p == (0, 0) and (d == 1 or k == 1) for i, k, p, d in axes]
+    left = next((rank for rank in range(len(size), 0, -1) if not covers[rank - 1]), 0)
+    if form.groups > 1 or left == len(size):
+        return form
+    if left == 0:
+        return form._replace(spatial=(1,), windows=Windows((1,), (1,), ((0, 0),), (1,)))
+    windows = Windows(size[:left], stride[:left], padding[:left], dilation[:left])
+    return form._replace(spatial=form.spatial[:left], windows=windows)
+
+
+def _stopped(form: Form) -> Form:
+    """The form with a stride of all its taps along an axis that the window stops on once."""
+    win = form.windows
+    axes = zip(form.out, win.size, win.stride, win.dilation, strict=True)
+    stride = tuple(max(s, k) if o == d == 1 else s for o, k, s, d in axes)
+    return form._replace(windows=win._replace(stride=stride))
+
+
+def shaped(role: str, a: jax.Array, form: Form, new: Form) -> jax.Array:
+    """An input "x", a window "w" or an output "y" of a form, as one of the same with other axes."""
+    taps, left = math.prod(form.windows.size), math.prod(new.windows.size)  # the rest are channels
     if role == "w":
-        return a.reshape(*form.windows.size, *a.shape[-2:])
-    return a.reshape(-1, *(form.spatial if role == "x" else form.out), a.shape[-1])
+        return a.reshape(*new.windows.size, a.shape[-2] * taps // left, a.shape[-1])
+    if role == "x":
+        return a.reshape(-1, *new.spatial, a.shape[-1] * taps // left)
+    return a.reshape(-1, *new.out, a.shape[-1])
 
 
 def merging(kernel: Kernel) -> Kernel:
@@ -68,9 +111,10 @@ def merging(kernel: Kernel) -> Kernel:
         def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
             if not is_known(a, b):
                 return one(a, b, form)
-            flat = merged(form)
+            flat = merged(form, slot)
             flat = form if kernel.refuses(flat, a.dtype) else flat
-            return shaped(result, one(shaped(left, a, flat), shaped(right, b, flat), flat), form)
+            found = one(shaped(left, a, form, flat), shaped(right, b, form, flat), flat)
+            return shaped(result, found, flat, form)
 
         return whole
 

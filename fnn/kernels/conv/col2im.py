@@ -39,11 +39,17 @@ def turns(form: Form) -> tuple[int, ...]:
     return tuple(-(-k // s) for k, s in zip(form.windows.size, form.windows.stride, strict=True))
 
 
-def applies(form: Form, w: jax.Array) -> bool:
-    """Whether there is a stride, no dilation, and not too much to add."""
-    strided = max(form.windows.stride) > 1 == max(form.windows.dilation)
-    most = DEPTHWISE_TERMS if _is_depthwise(form, w) else TERMS
-    return strided and math.prod(turns(form)) <= most
+def applies(form: Form, y: jax.Array, w: jax.Array) -> bool:
+    """Whether there is a stride, or a single tap and a large window; and not too much to add."""
+    win, most = form.windows, DEPTHWISE_TERMS if _is_depthwise(form, w) else TERMS
+    single = math.prod(win.size) == 1 and _read_once(y, w)
+    strided = max(win.stride) > 1 == max(win.dilation)
+    return (strided or single) and math.prod(turns(form)) <= most
+
+
+def _read_once(y: jax.Array, w: jax.Array) -> bool:
+    """Whether w is the larger array, which then is not copied, and read for one block only."""
+    return w.size > y.size
 
 
 def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -58,7 +64,9 @@ def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 def _of_group(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     examples, rows = blocks(y, w, form)
     parts, part = _stretches(y, form, rows)
-    examples, matrix = examples._replace(n=len(parts)), _matrix(w)
+    examples, matrix = examples._replace(n=len(parts)), w.reshape(-1, w.shape[-1])
+    if not _read_once(y, w):
+        matrix = kept_apart(matrix.T)[0].T  # once, and not again for every block
 
     def block(step: jax.Array) -> jax.Array:
         return _block(examples.of(parts, step), matrix, part)
@@ -73,6 +81,8 @@ def blocks(y: jax.Array, w: jax.Array, form: Form) -> tuple[Examples, int]:
     """How the examples are cut, and the rows of places in a block; where rows are cut, of one."""
     shares = math.prod((*form.out, *w.shape[:-1]))
     one, rows = shares * jnp.dtype(accumulator(y.dtype)).itemsize, _places(form)[0]
+    if _read_once(y, w) and shares <= math.prod(form.spatial) * w.shape[-2]:
+        return Examples(len(y), len(y)), rows  # they take no more memory than what they give
     if one <= WHOLE * BUDGET:
         return cut(len(y), BUDGET // one, -(-ENOUGH // one)), rows
     return Examples(len(y), 1), -(-rows // -(-one // BUDGET))
@@ -110,13 +120,9 @@ def _stretches(y: jax.Array, form: Form, rows: int) -> tuple[jax.Array, Form]:
     return y.reshape(-1, *y.shape[2:]), form._replace(spatial=spatial, windows=win)
 
 
-def _matrix(w: jax.Array) -> jax.Array:
-    """``(*window, c, o)`` to ``(o, taps c)``, once and not again for every block."""
-    return kept_apart(w.reshape(-1, w.shape[-1]).T)[0]
-
-
 def _block(y: jax.Array, matrix: jax.Array, form: Form) -> jax.Array:
-    shares = jnp.dot(y, matrix, preferred_element_type=accumulator(y.dtype))
+    """The inputs that all outputs of y reach, by the matrix ``(taps c, o)``."""
+    shares = jnp.dot(y, matrix.T, preferred_element_type=accumulator(y.dtype))
     shares = shares.reshape(*y.shape[:-1], *form.windows.size, -1)
     outer = (slice(None),) * (y.ndim - 1)
     return _sum(lambda taps: shares[outer + taps], form).astype(y.dtype)

@@ -375,7 +375,7 @@ _through = through_output(_outputs)
 
 
 def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    return (_collected if applies(form, w) else _through)(y, w, form)
+    return (_collected if applies(form, y, w) else _through)(y, w, form)
 
 
 IM2COL = Kernel("im2col", _outputs, _input, by_device(_window, WINDOW))

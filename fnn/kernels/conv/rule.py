@@ -266,7 +266,7 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     kernel = _named(tuned().get(key(INPUT, form, *wide)), form, wide[0].dtype)
     if not kernel and (form.platform not in CHOICES or not is_known(y, w)):
         kernel = LIBRARY
-    if not kernel and applies(form, w) and not _by_phases(form, y, w):
+    if not kernel and applies(form, y, w) and not _by_phases(form, y, w):
         kernel = IM2COL
     if not kernel:
         columns = w.shape[-2] * form.groups

@@ -116,18 +116,23 @@ def _tasks(jaxpr: "lazily.Jaxpr") -> Iterator[Task]:
 
 def _maps(equation: Any) -> Iterator[Task]:
     slot, form = equation.params["slot"], equation.params["form"]
-    form = merged(form._replace(platform=jax.default_backend()))
+    form = form._replace(platform=jax.default_backend())
     a, b, c = (v.aval for v in (*equation.invars, *equation.outvars))
     x, w, y = {OUTPUT: (a, b, c), INPUT: (c, b, a), WINDOW: (a, c, b)}[slot]
     if 0 in (*x.shape, *w.shape, *y.shape) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
     dtype = accumulator(x.dtype) if form.platform == "cpu" else x.dtype
-    arrays = (jax.ShapeDtypeStruct(t.shape, dtype) for t in (x, w, y))
-    x, w, y = (
-        jax.eval_shape(functools.partial(shaped, role, form=form), a)
-        for role, a in zip(ROLES[OUTPUT], arrays, strict=True)
-    )
-    yield from ((OUTPUT, form, x, w), (INPUT, form, y, w), (WINDOW, form, x, y))
+    arrays = {
+        role: jax.ShapeDtypeStruct(t.shape, dtype) for role, t in (("x", x), ("w", w), ("y", y))
+    }
+    for one, (left, right, _) in ROLES.items():
+        new = merged(form, one)
+        of = functools.partial(shaped, form=form, new=new)
+        yield (
+            one,
+            new,
+            *(jax.eval_shape(functools.partial(of, r), arrays[r]) for r in (left, right)),
+        )
 
 
 def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:

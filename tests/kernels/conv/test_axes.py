@@ -1,4 +1,4 @@
-"""Axes that a window does not span are merged on a CPU, and nothing else changes."""
+"""Axes that a window does not span, or covers, are merged on a CPU, and nothing else changes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 
 import fnn
 from fnn.kernels.conv.axes import merged
-from fnn.kernels.conv.form import Form
+from fnn.kernels.conv.form import INPUT, OUTPUT, Form
 from fnn.windows import resolve
 from tests.check import close
 from tests.layers.test_conv import normal
@@ -28,6 +28,16 @@ CASES: list[tuple[Any, Any, dict[str, Any], Any]] = [
     ((3, 4, 5), (1, 1, 1), {}, (3, 4, 5)),
     ((7, 6), (5, 1), {"groups": 2}, (42,)),
     ((7, 6), (1, 3), {"padding": ((0, 0), (2, 0))}, (6,)),
+    ((3, 4, 5), (2, 4, 5), {"padding": "VALID"}, (3,)),  # the last axes become channels
+    ((3, 4, 5), (2, 4, 5), {"padding": "VALID", "stride": (1, 3, 2)}, (3,)),
+    ((3, 4, 5), (3, 4, 5), {"padding": "VALID"}, (1,)),
+    ((3, 4, 5), (1, 4, 5), {"padding": "VALID"}, (3,)),
+    ((3, 4, 5), (3, 4, 5), {"padding": "VALID", "groups": 2}, (3, 4, 5)),  # not side by side
+    ((3, 4, 5), (2, 4, 5), {}, (3, 4, 5)),  # padded
+    ((4, 5), (4, 1), {"padding": "VALID"}, (20,)),
+    ((4, 5), (4, 3), {"padding": "VALID"}, (4, 5)),
+    ((5, 4), (3, 2), {"padding": "VALID", "dilation": (2, 3)}, (5, 4)),  # between taps lie others
+    ((4,), (4,), {"padding": "VALID"}, (1,)),
 ]
 
 
@@ -39,9 +49,27 @@ def form_of(sizes: Any, window: Any, config: dict[str, Any], platform: str) -> F
 
 @pytest.mark.parametrize(("sizes", "window", "config", "spatial"), CASES)
 def test_the_axes_that_are_left(sizes: Any, window: Any, config: Any, spatial: Any) -> None:
-    assert merged(form_of(sizes, window, config, "cpu")).spatial == spatial
+    assert merged(form_of(sizes, window, config, "cpu"), OUTPUT).spatial == spatial
     other = form_of(sizes, window, config, "gpu")
-    assert merged(other) == other
+    assert merged(other, OUTPUT) == other
+
+
+@pytest.mark.parametrize(
+    ("config", "slot", "stride"),
+    [
+        ({}, INPUT, (4, 1)),
+        ({}, OUTPUT, (1, 1)),
+        ({"groups": 2}, OUTPUT, (4, 1)),
+        ({"stride": (6, 2)}, INPUT, (6, 2)),
+        ({"dilation": (1, 2)}, INPUT, (4, 1)),
+        ({"padding": ((0, 1), (0, 0))}, INPUT, (1, 1)),
+    ],
+)
+def test_an_axis_of_one_stop_has_a_stride(config: Any, slot: str, stride: Any) -> None:
+    """That of all its taps, for the input gradient and in several groups."""
+    form = merged(form_of((4, 9), (4, 3), {"padding": "VALID", **config}, "cpu"), slot)
+    assert form.windows.stride == stride
+    assert merged(form, slot) == form
 
 
 # Minimal filtering takes any number of taps along the first axis of a volume, but not along a line.
@@ -84,3 +112,15 @@ def test_the_program_has_them_merged(algorithm: Any, there: bool) -> None:
     """That of `fnn.conv`, whose window goes along a line of 5 x 7 places."""
     x, w = normal((2, 5, 7, 32), (3, 1, 32, 32))
     assert ("tensor<2x35x32xf32>" in jax.jit(algorithm).lower(x, w).as_text()) == there
+
+
+@pytest.mark.parametrize(
+    ("sizes", "window", "groups"),
+    [((9, 7), (9, 7), 1), ((5, 40), (3, 40), 1), ((40, 5), (40, 3), 1), ((40, 5), (40, 1), 8)],
+)
+def test_no_gradient_multiplies_padding(sizes: Any, window: Any, groups: int) -> None:
+    """A convolution of the one stop, padded all around, multiplied 9 to 63 times as often."""
+    x, w = normal((2, *sizes, 8), (*window, 8 // groups, 16))
+    y, pull = jax.vjp(lambda x: fnn.conv(x, w, padding="VALID", groups=groups), x)
+    cost = jax.jit(pull).lower(y).compile().cost_analysis()
+    assert cost["flops"] < 2 * 2 * y.size * w.size // w.shape[-1]

@@ -44,7 +44,7 @@ def test_the_shares_are_summed(case: str, budget: int, monkeypatch: pytest.Monke
         rng.standard_normal(shape).astype(np.float32)
         for shape in ((2, *form.out, groups * each), (*size, c, groups * each))
     )
-    assert col2im.applies(form, jnp.asarray(w))
+    assert col2im.applies(form, jnp.asarray(y), jnp.asarray(w))
     x = np.zeros((2, *spatial, groups * c))
     want, _ = conv_gradients(x, w, y, stride=stride, padding=padding, groups=groups)
     got = gradient(y, w, form).compile()(y, w)
