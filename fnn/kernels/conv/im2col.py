@@ -44,7 +44,7 @@ from fnn.kernels.conv.views import by_itself, runs, taps
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 ENOUGH = 2 * 2**20  # bytes: with so many, a block that divides the examples is not too small
 LANES = 16
-FEW, NEAR = 3 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
+FEW, NEAR = 4 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
 
