@@ -121,6 +121,8 @@ KINDS = [
          dilation=(2, 64), layers=6),
     Kind("depthwise larger", ((9, 9), (13, 13), (15, 15), (19, 19)), ONE, ONE, side=(14, 64),
          groups=(16, 384), layers=8),
+    Kind("wide dilation", ((3, 3), (3, 3), (5, 5)), (64, 512), (64, 512), (1, 16), (12, 65),
+         dilation=(4, 36), layers=8),
 ]  # fmt: skip
 
 

@@ -30,8 +30,9 @@ from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
-from fnn.kernels.conv.taps import TAPS, elementwise
+from fnn.kernels.conv.taps import TAPS, UNROLLED, elementwise
 from fnn.kernels.conv.taps_window import APART
+from fnn.kernels.conv.views import share_met
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import Windows
 
@@ -47,6 +48,7 @@ SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
 RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
+MET = 0.6  # the share of taps that meet no padding
 SMALL_PLANE = 256  # places; padded for the transforms of a large window, they are many times more
 SIZES = {32: "small", 64: "middle", 128: "large", 256: "larger"}  # depthwise windows, in taps
 
@@ -95,9 +97,23 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
     places, each = n * math.prod(form.out), (c_in // form.groups, c_out // form.groups)
     few = places < max(each)  # the window is the larger array
-    filtered = _minimal_for_few(slot, form, places, *each) if few else _minimal(form, *each)
+    if few:
+        filtered = _minimal_for_few(slot, form, places, *each)
+    else:
+        filtered = _mostly_padding(form, *each) or _minimal(form, *each)
     kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
     return f"{slot} {kind}"
+
+
+def _mostly_padding(form: Form, c_in: int, c_out: int) -> str | None:
+    """The kind of a form of many channels whose taps meet much padding, as under a wide dilation.
+
+    Its products may be one for each tap, of the places that meet none.
+    """
+    taps, least = math.prod(form.windows.size), min(c_in, c_out)
+    if form.groups > 1 or least < DEEP or not 1 < taps <= UNROLLED:
+        return None
+    return "mostly padding" if share_met(form) <= MET else None
 
 
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:

@@ -3,8 +3,10 @@
 With one input channel per group (depthwise, or an image of one channel) a term is an elementwise
 product, and the compiler fuses all taps into one pass over the data. With few channels the terms
 are the products of every channel, one group after the other. Otherwise a term is a matrix product
-over the channels. Windows of more than `UNROLLED` taps loop over their first axis, so that the
-program does not grow with the window. The window gradient has a file of its own, `taps_window`.
+over the channels, of one group only at the places where its tap meets no padding: under a wide
+dilation, as in DeepLab, these may be half of all. Windows of more than `UNROLLED` taps loop over
+their first axis, so that the program does not grow with the window. The window gradient has a file
+of its own, `taps_window`.
 """
 
 import functools
@@ -33,7 +35,7 @@ from fnn.kernels.conv.form import (
 )
 from fnn.kernels.conv.loops import stacked
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
-from fnn.kernels.conv.views import by_itself, padded, shifted
+from fnn.kernels.conv.views import by_itself, met, padded, shifted
 
 UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
 FEW = 8  # the most channels of one of several groups whose products are elementwise
@@ -110,6 +112,8 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     w = w.reshape(*w.shape[:-1], groups, -1)  # (*window, c, g, o)
     if c > 1 and few:
         return by_device(_few_channels, OUTPUT)(x, w, form)
+    if groups == 1 < c and is_known(x) and math.prod(form.windows.size) <= UNROLLED:
+        return _matrix_products(x.astype(w.dtype), w[..., 0, :], form)
 
     def term(part: jax.Array, tap: Any) -> jax.Array:
         if c == 1:
@@ -119,6 +123,17 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         return jnp.einsum("...gc,cgo->...go", rows, w[tap]).reshape(*part.shape[:-1], -1)
 
     return _sum_over_taps(whole(x), form, term)
+
+
+def _matrix_products(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """``(n, *spatial, c)`` and ``(*window, c, o)`` to ``(n, *out, o)``, for many channels."""
+
+    def term(place: tuple[int, ...]) -> jax.Array:
+        inputs, outputs = met(form, place)
+        ends = [(at.start, size - at.stop) for at, size in zip(outputs, form.out, strict=True)]
+        return jnp.pad(jnp.dot(x[:, *inputs], w[place]), ((0, 0), *ends, (0, 0)))
+
+    return functools.reduce(jnp.add, map(term, product(*map(range, form.windows.size))))
 
 
 def _products(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:

@@ -21,7 +21,7 @@ from fnn.kernels.conv.examples import Examples
 from fnn.kernels.conv.form import Form, divisor, is_known
 from fnn.kernels.conv.loops import summed
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
-from fnn.kernels.conv.views import by_itself, padded, shifted, views
+from fnn.kernels.conv.views import by_itself, met, padded, shifted, views
 
 UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
 APART = 3  # the most inputs of a group that are taken one after the other
@@ -54,18 +54,24 @@ def by_examples(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 
     def block(step: jax.Array) -> jax.Array:
         one_x, one_y = (lax.dynamic_slice_in_dim(a, step, 1, 0) for a in (x, y))
-        one_y = one_y[0].astype(accumulator(y.dtype))
-        return _window_of_one(padded(one_x, form), one_y, form)
+        return _window_of_one(one_x, one_y[0].astype(accumulator(y.dtype)), form)
 
     sums = summed(block, x.shape[0], y, x)
     return sums.reshape(*sums.shape[:-2], -1)
 
 
 def _window_of_one(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """``(*window, c, g, o)`` of one example: ``(1, *padded, g c)`` and ``(*out, g o)``."""
-    if math.prod(form.windows.size) <= UNROLLED:
-        return _window_from(x, y, form, 0)
-    return _by_first(lambda x: _window_from(x, y, form, 1), x, form)
+    """``(*window, c, g, o)`` of one example: ``(1, *spatial, g c)`` and ``(*out, g o)``."""
+    size = form.windows.size
+    if math.prod(size) > UNROLLED:
+        return _by_first(lambda x: _window_from(x, y, form, 1), padded(x, form), form)
+    if not is_known(x):
+        return _window_from(padded(x, form), y, form, 0)
+    x, found = x[0].astype(y.dtype), []
+    for place in product(*map(range, size)):  # without the padding that a tap meets
+        inputs, outputs = met(form, place)
+        found.append(_product(x[inputs], y[outputs], form.groups))
+    return jnp.stack(found).reshape(*size, *found[0].shape)
 
 
 def _by_first(fn: Callable[[jax.Array], jax.Array], x: jax.Array, form: Form) -> jax.Array:

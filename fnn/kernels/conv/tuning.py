@@ -25,8 +25,9 @@ from fnn.checks import check_callable
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.axes import ROLES, merged, shaped
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, primitive
-from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, tuned
+from fnn.kernels.conv.rule import AUTO, KERNELS, MET, cache_file, key, tuned
 from fnn.kernels.conv.taps import FEW, elementwise
+from fnn.kernels.conv.views import share_met
 
 ROUNDS = 9
 HOPELESS = 4.0  # times the fastest: not worth more than one measurement
@@ -150,6 +151,8 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
         case "taps":
             if slot == WINDOW:
                 return each > (FEW if form.groups > 1 else 1) and taps > 16
+            if form.groups == 1 < taps and share_met(form) <= MET:
+                return False
             read, made = (c_out, c_in) if slot == INPUT else (c_in, c_out)
             return not elementwise(form, read // form.groups, made // form.groups)
         case "winograd" | "winograd2":

@@ -4,7 +4,9 @@ Stacked slices compile to a loop per slice, and take several times as long, to c
 What one tap sees alone is a slice (`shifted`).
 """
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import jax
@@ -82,3 +84,37 @@ def shifted(x: jax.Array, form: Form, axis: int, tap: Any) -> jax.Array:
         return lax.slice_in_dim(x, tap * d, tap * d + (o - 1) * s + 1, s, axis + 1)
     long = lax.dynamic_slice_in_dim(x, tap * d, (o - 1) * s + 1, axis + 1)
     return lax.slice_in_dim(long, 0, None, s, axis + 1)
+
+
+def met(form: Form, place: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The inputs that the tap at this place of the window meets, without padding; and the outputs.
+
+    >>> from fnn.windows import resolve
+    >>> form = Form((9,), resolve("", (9,), (3,), 2, "SAME", 3), 1)
+    >>> form.windows.padding, form.out
+    (((3, 3),), (5,))
+    >>> met(form, (0,)), met(form, (2,))
+    (((slice(1, 6, 2),), (slice(2, 5, None),)), ((slice(3, 8, 2),), (slice(0, 3, None),)))
+    """
+    win, inputs, outputs = form.windows, list[slice](), list[slice]()
+    axes = zip(form.spatial, form.out, win.stride, win.dilation, win.padding, place, strict=True)
+    for i, o, s, d, (lo, _), tap in axes:
+        start = tap * d - lo
+        first, stop = max(0, -(start // s)), min(o, -(-(i - start) // s))
+        if first >= stop:  # it meets nothing else
+            first, stop, start = 0, 0, s - 1
+        inputs.append(slice(start + first * s, start + (stop - 1) * s + 1, s))
+        outputs.append(slice(first, stop))
+    return tuple(inputs), tuple(outputs)
+
+
+def share_met(form: Form) -> float:
+    """The share of a window's taps, at all its stops, that are not on the padding.
+
+    >>> from fnn.windows import resolve
+    >>> share_met(Form((3, 1), resolve("", (3, 1), (3, 1), 1, "SAME", 1), 1))
+    0.7777777777777778
+    """
+    places = [met(form, place)[1] for place in product(*map(range, form.windows.size))]
+    taps: int = sum(math.prod(at.stop - at.start for at in place) for place in places)
+    return taps / (len(places) * math.prod(form.out))

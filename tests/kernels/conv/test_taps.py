@@ -1,0 +1,53 @@
+"""Shift and add of many channels multiplies what its taps meet, and no padding."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import fnn
+from tests.check import close
+from tests.layers.test_conv import normal
+from tests.oracles import conv as oracle
+
+# Sizes, window, configuration, and the share of the products that are none with padding.
+WIDE: list[tuple[Any, Any, dict[str, Any], float]] = [
+    ((9, 9), (3, 3), {"dilation": 4}, (19 / 27) ** 2),
+    ((9, 9), (3, 3), {"dilation": 7}, (13 / 27) ** 2),
+    ((2, 3), (3, 3), {}, (4 / 6) * (7 / 9)),
+]
+FURTHER: list[tuple[Any, Any, dict[str, Any]]] = [
+    ((9,), (3,), {"dilation": 3, "stride": 2}),
+    ((4, 5), (3, 2), {"padding": ((7, 0), (0, 9))}),  # many places meet nothing
+    ((3, 2, 4), (2, 2, 2), {"padding": 1}),
+    ((1, 6), (2, 2), {"padding": ((4, 4), (0, 0)), "stride": (3, 1)}),
+]
+
+
+@pytest.mark.parametrize(("sizes", "window", "config"), [*(case[:3] for case in WIDE), *FURTHER])
+def test_values_and_gradients(sizes: Any, window: Any, config: dict[str, Any]) -> None:
+    x, w = normal((2, *sizes, 40), (*window, 40, 6))
+    y, pull = jax.vjp(lambda x, w: fnn.conv_taps(x, w, **config), x, w)
+    (g,) = normal(y.shape, seed=1)
+    wide = [t.astype(np.float64) for t in (x, w, g)]
+    wants = [oracle.conv(*wide[:2], **config), *oracle.conv_gradients(*wide, **config)]
+    for got, want in zip([y, *pull(g)], wants, strict=True):
+        close(got, want, length=400)
+
+
+@pytest.mark.parametrize("wanted", ["y", "x", "w"])
+@pytest.mark.parametrize(("sizes", "window", "config", "share"), WIDE)
+def test_no_padding_is_multiplied(
+    sizes: Any, window: Any, config: dict[str, Any], share: float, wanted: str
+) -> None:
+    def result(x: Any, w: Any, g: Any) -> Any:
+        y, pull = jax.vjp(lambda x, w: fnn.conv_taps(x, w, **config), x, w)
+        return {"y": y, **dict(zip("xw", pull(g), strict=True))}[wanted]
+
+    # Of one example, as a loop over several would hide its products.
+    x, w = normal((1, *sizes, 64), (*window, 64, 64))
+    (g,) = normal(fnn.conv_taps(x, w, **config).shape)
+    cost = jax.jit(result).lower(x, w, g).compile().cost_analysis()
+    products = 2 * share * g.size * w.size / w.shape[-1]
+    assert products <= cost["flops"] < 1.1 * products
