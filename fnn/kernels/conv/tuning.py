@@ -149,10 +149,10 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
         case "lax":
             return form.groups > 1
         case "taps":
-            if slot == WINDOW:
-                return each > (FEW if form.groups > 1 else 1) and taps > 16
             if form.groups == 1 < taps and share_met(form) <= MET:
                 return False
+            if slot == WINDOW:
+                return each > (FEW if form.groups > 1 else 1) and taps > 16
             read, made = (c_out, c_in) if slot == INPUT else (c_in, c_out)
             return not elementwise(form, read // form.groups, made // form.groups)
         case "winograd" | "winograd2":
