@@ -149,7 +149,7 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
         case "lax":
             return form.groups > 1
         case "taps":
-            if form.groups == 1 < taps and share_met(form) <= MET:
+            if form.groups == 1 < taps and share_met(form) <= MET[slot]:
                 return False
             if slot == WINDOW:
                 return each > (FEW if form.groups > 1 else 1) and taps > 16

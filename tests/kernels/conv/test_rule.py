@@ -50,7 +50,7 @@ KINDS = {
     "plane, few places": ((3, 3), (3, 3), 64, 40, {}),
     "plane, small window, few places": ((8, 8), (3, 3), 256, 257, {}),
     "plane, dilated": ((9, 9), (3, 3), 31, 127, {"dilation": 2}),
-    "mostly padding": ((9, 9), (3, 3), 64, 65, {"dilation": 4}),
+    "mostly padding": ((9, 9), (3, 3), 64, 65, {"dilation": 5}),
     "plane, small window, dilated": ((16, 8), (3, 3), 32, 65, {"dilation": 2}),
     "plane, small window, dilated, ragged": ((9, 9), (3, 3), 32, 65, {"dilation": 2}),
     "plane, small window": ((8, 12), (3, 3), 63, 127, {}),
