@@ -123,6 +123,8 @@ KINDS = [
          groups=(16, 384), layers=8),
     Kind("wide dilation", ((3, 3), (3, 3), (5, 5)), (64, 512), (64, 512), (1, 16), (12, 65),
          dilation=(4, 36), layers=8),
+    Kind("wide dilation, large plane", ((3, 3),), (64, 512), (64, 512), (1, 4), (24, 65),
+         dilation=(8, 36), layers=8),
 ]  # fmt: skip
 
 
