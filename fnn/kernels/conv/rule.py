@@ -48,8 +48,9 @@ SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
 RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
-# The most taps of all that meet no padding, where one product for each may be the fastest.
-MET = {OUTPUT: 0.6, INPUT: 0.6, WINDOW: 0.4}
+# The share of taps that meet no padding, up to which one product for each is the fastest; of the
+# window gradient, over a plane of few places.
+MET, MET_OF_FEW, LARGE_PLANE = 0.6, 0.4, 512
 SMALL_PLANE = 256  # places; padded for the transforms of a large window, they are many times more
 SIZES = {32: "small", 64: "middle", 128: "large", 256: "larger"}  # depthwise windows, in taps
 
@@ -107,14 +108,16 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
 
 
 def _mostly_padding(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
-    """The kind of a form of many channels whose taps meet much padding, as under a wide dilation.
+    """The kind of a form of many channels whose taps meet much padding, None for all others."""
+    many = form.groups == 1 and min(c_in, c_out) >= DEEP
+    unrolled = 1 < math.prod(form.windows.size) <= UNROLLED
+    return "mostly padding" if many and unrolled and meets_little(slot, form) else None
 
-    Its products may be one for each tap, of the places that meet none.
-    """
-    taps, least = math.prod(form.windows.size), min(c_in, c_out)
-    if form.groups > 1 or least < DEEP or not 1 < taps <= UNROLLED:
-        return None
-    return "mostly padding" if share_met(form) <= MET[slot] else None
+
+def meets_little(slot: str, form: Form) -> bool:
+    """Whether taps meet so much padding, as under a wide dilation, that none is multiplied."""
+    few = slot == WINDOW and math.prod(form.out) < LARGE_PLANE
+    return share_met(form) <= (MET_OF_FEW if few else MET)
 
 
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:

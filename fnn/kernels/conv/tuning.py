@@ -25,9 +25,8 @@ from fnn.checks import check_callable
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.axes import ROLES, merged, shaped
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, primitive
-from fnn.kernels.conv.rule import AUTO, KERNELS, MET, cache_file, key, tuned
+from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, meets_little, tuned
 from fnn.kernels.conv.taps import FEW, elementwise
-from fnn.kernels.conv.views import share_met
 
 ROUNDS = 9
 HOPELESS = 4.0  # times the fastest: not worth more than one measurement
@@ -149,7 +148,7 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
         case "lax":
             return form.groups > 1
         case "taps":
-            if form.groups == 1 < taps and share_met(form) <= MET[slot]:
+            if form.groups == 1 < taps and meets_little(slot, form):
                 return False
             if slot == WINDOW:
                 return each > (FEW if form.groups > 1 else 1) and taps > 16
