@@ -57,16 +57,13 @@ def cell_of(row: Row, platform: str) -> str:
 
     from benchmarks.sweep import form_of
     from fnn.kernels.conv.axes import merged, shaped
-    from fnn.kernels.conv.form import OUTPUT
     from fnn.kernels.conv.rule import cell
 
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
     layer = Layer(**facts)
     whole, _ = form_of(layer, platform)
-    form, x = (
-        merged(whole, OUTPUT),
-        jax.ShapeDtypeStruct((layer.n, *layer.spatial, layer.inputs), "float32"),
-    )
+    form = merged(whole, row["measure"])
+    x = jax.ShapeDtypeStruct((layer.n, *layer.spatial, layer.inputs), "float32")
     n, *_, inputs = jax.eval_shape(functools.partial(shaped, "x", form=whole, new=form), x).shape
     return cell(row["measure"], form, n, inputs, layer.outputs)
 

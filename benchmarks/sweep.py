@@ -181,7 +181,7 @@ def measure(layer: Layer, kept: bool, session: Session) -> list[Row]:
     x, w, g = conv.arrays(layer, session.rng(layer.name))
     y, _, dw = conv.expected(layer, x, w, g)["gradient"]
     whole, met = form_of(layer, jax.default_backend())
-    form, rows = merged(whole, OUTPUT), list[Row]()  # that of the window as well
+    form, rows = merged(whole, OUTPUT), list[Row]()  # the same for the window
     x, w, g, y, dw = (
         shaped(role, a, whole, form)
         for role, a in zip("xwyyw", (x, w[met], g, y, dw[met]), strict=True)

@@ -4,11 +4,11 @@ A window of 1 x 3 x 3 takes every slice as an example of its own. One of 3 x 1 x
 that has all places of a slice at each step, where its taps lie a whole slice apart. So windows that
 are long in one direction only, as in Inception or R(2+1)D, are lines and planes to the kernels.
 
-Along an axis that a window covers it stops once, and its taps are further channels. So a window
-over three whole words of text goes along a line, and one over a whole plane, as in the layer behind
-the convolutions of VGG or the first of a DCGAN, is a matrix product. Where the taps must stay, as
-over the electrodes of an EEG, the input gradient at least takes them for a stride: otherwise it
-would be a convolution of a single place, with padding all around.
+A window that covers an axis stops there once, and its taps are further channels, if the axis is the
+last. So a window over three whole words of text goes along a line, and one over a whole plane, as
+in the layer behind the convolutions of VGG or the first of a DCGAN, is a matrix product. If another
+axis follows, as time does behind the electrodes of an EEG, the taps stay, and count as a stride for
+the input gradient: otherwise it would be a convolution of one place, with padding all around.
 Tests: `tests/kernels/conv/test_axes.py`.
 """
 
@@ -44,7 +44,7 @@ def merged(form: Form, slot: str) -> Form:
     if form.platform != "cpu":
         return form
     form = _uncovered(form)
-    if slot == INPUT or form.groups > 1:  # the others, of one group, have faster kernels without
+    if slot == INPUT or form.groups > 1:  # the other maps of one group are faster without a stride
         form = _stopped(form)
     size, stride, padding, dilation = form.windows
     axes = zip(size, stride, padding, strict=True)
@@ -67,7 +67,7 @@ def merged(form: Form, slot: str) -> Form:
 
 
 def _uncovered(form: Form) -> Form:
-    """The form without its last axes that the window covers; of all axes, one of one place is left.
+    """The form without its last axes that the window covers; if it covers all, one place is left.
 
     Several groups keep them: their channels would not stay side by side.
     """
@@ -92,7 +92,7 @@ def _stopped(form: Form) -> Form:
 
 
 def shaped(role: str, a: jax.Array, form: Form, new: Form) -> jax.Array:
-    """An input "x", a window "w" or an output "y" of a form, as one of the same with other axes."""
+    """An input "x", a window "w" or an output "y" of a form, with the axes of the new one."""
     taps, left = math.prod(form.windows.size), math.prod(new.windows.size)  # the rest are channels
     if role == "w":
         return a.reshape(*new.windows.size, a.shape[-2] * taps // left, a.shape[-1])

@@ -42,14 +42,14 @@ def turns(form: Form) -> tuple[int, ...]:
 def applies(form: Form, y: jax.Array, w: jax.Array) -> bool:
     """Whether there is a stride, or a single tap and a large window; and not too much to add."""
     win, most = form.windows, DEPTHWISE_TERMS if _is_depthwise(form, w) else TERMS
-    single = math.prod(win.size) == 1 and _read_once(y, w)
+    single = math.prod(win.size) == 1 and _is_small(y, w)
     strided = max(win.stride) > 1 == max(win.dilation)
     return (strided or single) and math.prod(turns(form)) <= most
 
 
-def _read_once(y: jax.Array, w: jax.Array) -> bool:
-    """Whether w is the larger array, which then is not copied, and read for one block only."""
-    return w.size > y.size
+def _is_small(y: jax.Array, w: jax.Array) -> bool:
+    """Whether y is smaller than w, so that to transpose w would take longer than their product."""
+    return y.size < w.size
 
 
 def col2im(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -65,8 +65,8 @@ def _of_group(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     examples, rows = blocks(y, w, form)
     parts, part = _stretches(y, form, rows)
     examples, matrix = examples._replace(n=len(parts)), w.reshape(-1, w.shape[-1])
-    if not _read_once(y, w):
-        matrix = kept_apart(matrix.T)[0].T  # once, and not again for every block
+    if not _is_small(y, w):
+        matrix = kept_apart(matrix.T)[0].T  # transposed once, and not again for every block
 
     def block(step: jax.Array) -> jax.Array:
         return _block(examples.of(parts, step), matrix, part)
@@ -81,8 +81,8 @@ def blocks(y: jax.Array, w: jax.Array, form: Form) -> tuple[Examples, int]:
     """How the examples are cut, and the rows of places in a block; where rows are cut, of one."""
     shares = math.prod((*form.out, *w.shape[:-1]))
     one, rows = shares * jnp.dtype(accumulator(y.dtype)).itemsize, _places(form)[0]
-    if _read_once(y, w) and shares <= math.prod(form.spatial) * w.shape[-2]:
-        return Examples(len(y), len(y)), rows  # they take no more memory than what they give
+    if _is_small(y, w) and shares <= math.prod(form.spatial) * w.shape[-2]:
+        return Examples(len(y), len(y)), rows  # w is read once, and shares are no larger than x
     if one <= WHOLE * BUDGET:
         return cut(len(y), BUDGET // one, -(-ENOUGH // one)), rows
     return Examples(len(y), 1), -(-rows // -(-one // BUDGET))
@@ -121,7 +121,7 @@ def _stretches(y: jax.Array, form: Form, rows: int) -> tuple[jax.Array, Form]:
 
 
 def _block(y: jax.Array, matrix: jax.Array, form: Form) -> jax.Array:
-    """The inputs that all outputs of y reach, by the matrix ``(taps c, o)``."""
+    """The input gradient of a block, by the matrix ``(taps c, o)``."""
     shares = jnp.dot(y, matrix.T, preferred_element_type=accumulator(y.dtype))
     shares = shares.reshape(*y.shape[:-1], *form.windows.size, -1)
     outer = (slice(None),) * (y.ndim - 1)

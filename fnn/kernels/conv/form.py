@@ -91,7 +91,8 @@ def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:
     for i, o, k, s, d, (lo, hi) in zip(
         form.spatial, form.out, win.size, win.stride, win.dilation, win.padding, strict=True
     ):
-        met = [t for t in range(k) if _reads(i, o, s, t * d - lo)] or [0]
+        reach = (stops_inside(i, o, s, t * d - lo) for t in range(k))
+        met = [t for t, (start, stop) in enumerate(reach) if start < stop] or [0]
         # Not more than the padding has room for: it cannot become negative.
         first, end = min(met[0], lo // d), max(met[-1] + 1, k - hi // d)
         rest.append(slice(first, end))
@@ -101,10 +102,13 @@ def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:
     return form._replace(windows=windows), tuple(rest)
 
 
-def _reads(size: int, stops: int, stride: int, start: int) -> bool:
-    """Whether a tap that starts at this place, in the padding or not, ever is inside of an axis."""
-    stop = max(0, -(start // stride))  # the first that is not before the axis
-    return stop < stops and start + stop * stride < size
+def stops_inside(size: int, stops: int, stride: int, start: int) -> tuple[int, int]:
+    """The first stop at which a tap is inside of an axis, and the first behind, or two zeros.
+
+    The tap starts at ``start``, in the padding or not.
+    """
+    first, last = max(0, -(start // stride)), min(stops, -(-(size - start) // stride))
+    return (first, last) if first < last else (0, 0)
 
 
 def _shape(a: Shape, b: Shape, slot: str, form: Form) -> Shape:

@@ -48,8 +48,8 @@ SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
 RAGGED, EVEN = {False: 1.5, True: 1.6}, 1.25
-# The share of taps that meet no padding, up to which one product for each is the fastest; of the
-# window gradient, over a plane of few places.
+# One product for each tap is the fastest up to this share of taps that meet no padding; up to less
+# of it for the window gradient, over a plane of fewer places than a large one has.
 MET, MET_OF_FEW, LARGE_PLANE = 0.6, 0.4, 512
 SMALL_PLANE = 256  # places; padded for the transforms of a large window, they are many times more
 SIZES = {32: "small", 64: "middle", 128: "large", 256: "larger"}  # depthwise windows, in taps
@@ -102,22 +102,21 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     if few:
         filtered = _minimal_for_few(slot, form, places, *each)
     else:
-        filtered = _mostly_padding(slot, form, *each) or _minimal(form, *each)
+        filtered = mostly_padding(slot, form, *each) or _minimal(form, *each)
     kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
     return f"{slot} {kind}"
 
 
-def _mostly_padding(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
-    """The kind of a form of many channels whose taps meet much padding, None for all others."""
+def mostly_padding(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
+    """The kind of a form of many channels whose taps meet much padding, None for all others.
+
+    So it is under a wide dilation. Of a product for each tap, the padding may be left out.
+    """
+    few = slot == WINDOW and math.prod(form.out) < LARGE_PLANE
     many = form.groups == 1 and min(c_in, c_out) >= DEEP
     unrolled = 1 < math.prod(form.windows.size) <= UNROLLED
-    return "mostly padding" if many and unrolled and meets_little(slot, form) else None
-
-
-def meets_little(slot: str, form: Form) -> bool:
-    """Whether taps meet so much padding, as under a wide dilation, that none is multiplied."""
-    few = slot == WINDOW and math.prod(form.out) < LARGE_PLANE
-    return share_met(form) <= (MET_OF_FEW if few else MET)
+    found = many and unrolled and share_met(form) <= (MET_OF_FEW if few else MET)
+    return "mostly padding" if found else None
 
 
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:

@@ -21,12 +21,13 @@ from fnn.kernels.conv.examples import Examples
 from fnn.kernels.conv.form import Form, divisor, is_known
 from fnn.kernels.conv.loops import summed
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
-from fnn.kernels.conv.views import by_itself, met, padded, shifted, views
+from fnn.kernels.conv.views import by_itself, met, padded, share_met, shifted, views
 
 UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
 APART = 3  # the most inputs of a group that are taken one after the other
 # The most places of the last axis in one sum: by whether inputs are taken one after the other.
 PLACES = {True: 8, False: 20}
+MET = 0.8  # the share of taps that meet no padding, up to which to leave it out takes less time
 BUDGET = 8 * 2**20  # bytes of all arrays of a block of groups of few channels
 
 
@@ -65,10 +66,10 @@ def _window_of_one(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     size = form.windows.size
     if math.prod(size) > UNROLLED:
         return _by_first(lambda x: _window_from(x, y, form, 1), padded(x, form), form)
-    if not is_known(x):
+    if not is_known(x) or share_met(form) > MET:
         return _window_from(padded(x, form), y, form, 0)
     x, found = x[0].astype(y.dtype), []
-    for place in product(*map(range, size)):  # without the padding that a tap meets
+    for place in product(*map(range, size)):
         inputs, outputs = met(form, place)
         found.append(_product(x[inputs], y[outputs], form.groups))
     return jnp.stack(found).reshape(*size, *found[0].shape)

@@ -24,8 +24,8 @@ from fnn import lazily
 from fnn.checks import check_callable
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.axes import ROLES, merged, shaped
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, primitive
-from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, meets_little, tuned
+from fnn.kernels.conv.form import INPUT, WINDOW, Form, Kernel, primitive
+from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, mostly_padding, tuned
 from fnn.kernels.conv.taps import FEW, elementwise
 
 ROUNDS = 9
@@ -117,22 +117,22 @@ def _tasks(jaxpr: "lazily.Jaxpr") -> Iterator[Task]:
 def _maps(equation: Any) -> Iterator[Task]:
     slot, form = equation.params["slot"], equation.params["form"]
     form = form._replace(platform=jax.default_backend())
-    a, b, c = (v.aval for v in (*equation.invars, *equation.outvars))
-    x, w, y = {OUTPUT: (a, b, c), INPUT: (c, b, a), WINDOW: (a, c, b)}[slot]
-    if 0 in (*x.shape, *w.shape, *y.shape) or not jnp.issubdtype(x.dtype, jnp.floating):
+    arrays = [v.aval for v in (*equation.invars, *equation.outvars)]
+    floating = jnp.issubdtype(arrays[0].dtype, jnp.floating)
+    if not floating or any(0 in a.shape for a in arrays):
         return
-    dtype = accumulator(x.dtype) if form.platform == "cpu" else x.dtype
-    arrays = {
-        role: jax.ShapeDtypeStruct(t.shape, dtype) for role, t in (("x", x), ("w", w), ("y", y))
+    dtype = accumulator(arrays[0].dtype) if form.platform == "cpu" else arrays[0].dtype
+    of = {
+        role: jax.ShapeDtypeStruct(a.shape, dtype)
+        for role, a in zip(ROLES[slot], arrays, strict=True)
     }
-    for one, (left, right, _) in ROLES.items():
+    for one, roles in ROLES.items():
         new = merged(form, one)
-        of = functools.partial(shaped, form=form, new=new)
-        yield (
-            one,
-            new,
-            *(jax.eval_shape(functools.partial(of, r), arrays[r]) for r in (left, right)),
+        a, b = (
+            jax.eval_shape(functools.partial(shaped, role, form=form, new=new), of[role])
+            for role in roles[:2]
         )
+        yield one, new, a, b
 
 
 def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
@@ -148,7 +148,7 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
         case "lax":
             return form.groups > 1
         case "taps":
-            if form.groups == 1 < taps and meets_little(slot, form):
+            if mostly_padding(slot, form, c_in, c_out):
                 return False
             if slot == WINDOW:
                 return each > (FEW if form.groups > 1 else 1) and taps > 16

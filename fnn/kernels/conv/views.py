@@ -4,9 +4,7 @@ Stacked slices compile to a loop per slice, and take several times as long, to c
 What one tap sees alone is a slice (`shifted`).
 """
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import product
 from typing import Any
 
 import jax
@@ -16,7 +14,7 @@ from jax import lax
 
 from fnn.compiler import by_itself as compiled_by_itself
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.form import Form, devices
+from fnn.kernels.conv.form import Form, devices, stops_inside
 
 
 def by_itself(fn: Callable[..., jax.Array], form: Form) -> Callable[..., jax.Array]:
@@ -100,11 +98,10 @@ def met(form: Form, place: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[sl
     axes = zip(form.spatial, form.out, win.stride, win.dilation, win.padding, place, strict=True)
     for i, o, s, d, (lo, _), tap in axes:
         start = tap * d - lo
-        first, stop = max(0, -(start // s)), min(o, -(-(i - start) // s))
-        if first >= stop:  # it meets nothing else
-            first, stop, start = 0, 0, s - 1
-        inputs.append(slice(start + first * s, start + (stop - 1) * s + 1, s))
+        first, stop = stops_inside(i, o, s, start)
         outputs.append(slice(first, stop))
+        seen = slice(start + first * s, start + (stop - 1) * s + 1, s)
+        inputs.append(seen if first < stop else slice(0, 0))
     return tuple(inputs), tuple(outputs)
 
 
@@ -115,6 +112,10 @@ def share_met(form: Form) -> float:
     >>> share_met(Form((3, 1), resolve("", (3, 1), (3, 1), 1, "SAME", 1), 1))
     0.7777777777777778
     """
-    places = [met(form, place)[1] for place in product(*map(range, form.windows.size))]
-    taps: int = sum(math.prod(at.stop - at.start for at in place) for place in places)
-    return taps / (len(places) * math.prod(form.out))
+    win, share = form.windows, 1.0
+    for i, o, k, s, d, (lo, _) in zip(
+        form.spatial, form.out, win.size, win.stride, win.dilation, win.padding, strict=True
+    ):
+        reach = (stops_inside(i, o, s, tap * d - lo) for tap in range(k))
+        share *= sum(stop - first for first, stop in reach) / (k * o)
+    return share

@@ -119,8 +119,9 @@ def test_the_program_has_them_merged(algorithm: Any, there: bool) -> None:
     [((9, 7), (9, 7), 1), ((5, 40), (3, 40), 1), ((40, 5), (40, 3), 1), ((40, 5), (40, 1), 8)],
 )
 def test_no_gradient_multiplies_padding(sizes: Any, window: Any, groups: int) -> None:
-    """A convolution of the one stop, padded all around, multiplied 9 to 63 times as often."""
+    """A convolution of the one stop, padded all around, multiplied 2 to 84 times as often."""
     x, w = normal((2, *sizes, 8), (*window, 8 // groups, 16))
     y, pull = jax.vjp(lambda x: fnn.conv(x, w, padding="VALID", groups=groups), x)
     cost = jax.jit(pull).lower(y).compile().cost_analysis()
-    assert cost["flops"] < 2 * 2 * y.size * w.size // w.shape[-1]
+    products = 2 * y.size * w.size / w.shape[-1]
+    assert cost["flops"] < 2 * products  # along a line, what lies between two rows is multiplied

@@ -271,13 +271,26 @@ def test_tune_looks_into_scans_and_adds_to_what_is_there(cache: Path) -> None:
 
 
 @pytest.mark.usefixtures("default_loses")
-def test_tune_remembers_what_conv_looks_up_where_axes_are_merged(cache: Path) -> None:
-    x, w = jnp.ones((2, 8, 5, 16)), jnp.ones((3, 1, 16, 16))
-    choices = fnn.tune(fnn.conv, x, w, say=None)
+@pytest.mark.parametrize(
+    ("window", "padding"), [((3, 1), "SAME"), ((8, 1), "VALID"), ((3, 5), "VALID")]
+)
+def test_tune_remembers_what_conv_looks_up_where_axes_are_merged(
+    cache: Path, window: tuple[int, ...], padding: str
+) -> None:
+    """Where one has a single stop, the input gradient has another form than the other maps."""
+    x, w = jnp.ones((2, 8, 5, 16)), jnp.ones((*window, 16, 16))
+    conv = functools.partial(fnn.conv, padding=padding)
+    choices = fnn.tune(conv, x, w, say=None)
     assert len(choices) == 3
     cache.write_text(json.dumps(dict.fromkeys(choices, "fft")))
     rules.tuned.cache_clear()
-    assert "stablehlo.fft" in jax.jit(lambda x, w: fnn.conv(x, w)).lower(x, w).as_text()
+    y = conv(x, w)
+    for one in (
+        lambda x, w, y: conv(x, w),
+        lambda x, w, y: jax.linear_transpose(lambda x: conv(x, w), x)(y),
+        lambda x, w, y: jax.linear_transpose(lambda w: conv(x, w), w)(y),
+    ):
+        assert "stablehlo.fft" in jax.jit(one).lower(x, w, y).as_text()
 
 
 def convolves_as_the_library() -> None:

@@ -33,7 +33,7 @@ def test_values_and_gradients(sizes: Any, window: Any, config: dict[str, Any]) -
     wide = [t.astype(np.float64) for t in (x, w, g)]
     wants = [oracle.conv(*wide[:2], **config), *oracle.conv_gradients(*wide, **config)]
     for got, want in zip([y, *pull(g)], wants, strict=True):
-        close(got, want, length=400)
+        close(got, want, length=360)
 
 
 @pytest.mark.parametrize("wanted", ["y", "x", "w"])
