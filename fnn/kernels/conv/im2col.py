@@ -17,9 +17,10 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   instead of it. With few channels that takes longer, and is not done.
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
-- Joined groups. Groups of few channels share one product of at least `LANES` channels, whose matrix
-  is zero between them: that wastes arithmetic, but a product of four columns wastes more. What is
-  not finite in one group is kept from the others: the groups may be models of a `jax.vmap`.
+- Joined groups. Groups of few inputs and few outputs share one product of at least `LANES` of
+  either, whose matrix is zero between them: that wastes arithmetic, but a product of four columns
+  wastes more. What is not finite in one group is kept from the others: the groups may be models of
+  a `jax.vmap`.
 """
 
 import functools
@@ -67,7 +68,7 @@ class Blocks(NamedTuple):
 def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) -> Blocks:
     """Cut so that what a block reads more than once stays within `BUDGET`."""
     win, last, taps = form.windows, form.windows.size[-1], math.prod(form.windows.size)
-    joined = divisor(form.groups, -(-LANES * form.groups // c_in))
+    joined = divisor(form.groups, -(-LANES * form.groups // max(c_in, c_out)))
     if taps == 1:
         # Patches are no larger than the input.
         return Blocks(Examples(n, n), form.out[0], joined, False)

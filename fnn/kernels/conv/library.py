@@ -39,14 +39,19 @@ def swap_channels(w: jax.Array, groups: int) -> jax.Array:
 
 
 def _roomy(x: jax.Array, pads: Pads, span: Sequence[int], form: Form) -> tuple[jax.Array, Pads]:
-    """The input and its padding; on the CPU padded already where the window would not fit in it."""
+    """The input and its padding; on the CPU some of it is there where the window would not fit.
+
+    No more than that: with all padding there, XLA takes up to 2.4 times as long.
+    """
     if form.platform != "cpu" or not is_known(x):
         return x, pads
     if all(e <= i for e, i in zip(span, x.shape[1:-1], strict=True)):
         return x, pads
-    edges = [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)]
+    room = [max(0, e - i) for e, i in zip(span, x.shape[1:-1], strict=True)]
+    added = [(min(lo, r), max(0, r - lo)) for (lo, _), r in zip(pads, room, strict=True)]
+    edges = [(0, 0, 0), *((lo, hi, 0) for lo, hi in added), (0, 0, 0)]
     (x,) = kept_apart(lax.pad(x, jnp.zeros((), x.dtype), edges))
-    return x, [(0, 0)] * len(pads)
+    return x, [(lo - a, hi - b) for (lo, hi), (a, b) in zip(pads, added, strict=True)]
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:

@@ -44,6 +44,9 @@ TERMS = 64  # elementwise products of a sum
 # Channels, and places, that pay for transforming a window for few places; of its gradient, more.
 DEEPER, PLACES = 256, {OUTPUT: 64, WINDOW: 128}
 PRODUCTS = 2500  # of a place and a tap of a line, with which minimal filtering may be faster
+LINE = 24  # taps of a line of one input channel, whose products are then elementwise
+# Turns of a strided window's last axes, with which its phases may be filtered minimally.
+TURNS = {1: 3, 2: 8}
 SMALL = 5  # the longest window that may be filtered minimally
 LARGE = 20  # outputs along each of the last two axes of a volume
 # The most places that tiles may cover for each of the output: by whether dilated; few channels.
@@ -202,10 +205,10 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     if rank == 3:
         return "volume"
     channels = "" if least >= WIDE else ", few channels"
+    if c_in == 1 and (rank == 2 or taps <= LINE):
+        return "one input channel"
     if rank == 1 and least < NARROW:
         return "line, narrow"
-    if rank == 2 and c_in == 1:
-        return "one input channel"
     if max(win.stride) > 1:
         return f"strided{channels}"
     if rank == 1:
@@ -300,7 +303,7 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 def _by_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
     """Whether the phases of a strided window are faster as the convolution that they are.
 
-    They are if three taps or more are filtered minimally, or if each group has few channels.
+    They are if enough taps are filtered minimally, or if each group has few channels.
     """
     taps, ones = turns(form), (1,) * len(form.spatial)
     before = tuple((t - 1, 0) for t in taps)
@@ -309,7 +312,7 @@ def _by_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
     rule = CHOICES[form.platform].get(cell(OUTPUT, plain, len(y), y.shape[-1], columns))
     if rule == TAPS.name:
         return y.shape[-1] > form.groups > 1
-    return rule == WINOGRAD4.name and max(taps[-2:]) >= 3
+    return rule == WINOGRAD4.name and math.prod(taps[-2:]) >= TURNS[len(taps[-2:])]
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:

@@ -39,6 +39,7 @@ from fnn.kernels.conv.views import by_itself, met, padded, shifted
 
 UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
 FEW = 8  # the most channels of one of several groups whose products are elementwise
+HELD = 6000  # the most entries of its window: of more, the first cache does not hold all
 SUMS = {8: 90, 24: 64, 256: 32}  # most products of a sum in one group, by the most outputs
 WHOLE, BLOCK = 8 * 2**20, 2 * 2**20  # bytes: more of such an input is taken in blocks of so many
 
@@ -96,7 +97,7 @@ def elementwise(form: Form, c: int, o: int) -> bool:
     all outputs are formed. Of fewer outputs there may be more.
     """
     if form.groups > 1:
-        return c <= FEW
+        return c <= FEW and c * o * math.prod(form.windows.size) <= HELD
     most = next((terms for outputs, terms in SUMS.items() if o <= outputs), 0)
     return c == 1 or c * math.prod(form.windows.size) <= most
 

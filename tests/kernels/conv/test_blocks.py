@@ -19,14 +19,12 @@ from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import resolve
 
 
-def agree(kernel: Kernel, form: Form, c: int, tolerance: float, n: int = 2) -> None:
-    """The three maps of n examples with c channels equal the library's."""
-    rng = np.random.default_rng(0)
-    shapes = (
-        (n, *form.spatial, c),
-        (*form.windows.size, c // form.groups, c),
-        (n, *form.out, c),
-    )
+def agree(
+    kernel: Kernel, form: Form, c: int, tolerance: float, n: int = 2, c_out: int | None = None
+) -> None:
+    """The three maps of n examples with c channels, to as many unless said, equal the library's."""
+    rng, o = np.random.default_rng(0), c if c_out is None else c_out
+    shapes = (n, *form.spatial, c), (*form.windows.size, c // form.groups, o), (n, *form.out, o)
     x, w, y = (rng.standard_normal(s).astype(np.float32) for s in shapes)
 
     @jax.jit
@@ -117,6 +115,14 @@ def test_the_output_is_a_product_of_whole_vectors(
     program = jax.jit(lambda x, w: IM2COL.output(x, w, form)).lower(*arrays).as_text()
     assert f"-> tensor<{product}xf32>" in program
     agree(IM2COL, form, c, 1e-5)
+
+
+@pytest.mark.parametrize(("c_out", "joined"), [(16, 16), (32, 8), (256, 1)])
+def test_groups_are_joined_until_inputs_or_outputs_fill_a_vector(c_out: int, joined: int) -> None:
+    form = Form((6, 7), resolve("test", (6, 7), (3, 3), 1, "SAME", 1), 16, "cpu")
+    for slot in (OUTPUT, WINDOW):
+        assert blocks(2, 16, c_out, form, 4, slot).joined == joined
+    agree(IM2COL, form, 16, 1e-5, c_out=c_out)
 
 
 @pytest.mark.parametrize("worth", [0, 2**30], ids=["two at once", "one by one"])

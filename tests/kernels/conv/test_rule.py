@@ -121,6 +121,8 @@ def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
         ((5, 5), 8, 4, False),  # sums of 100 products for 2 outputs
         ((5, 5), 8, 8, True),
         ((9, 8), 8, 8, False),  # more taps than are unrolled
+        ((3, 3), 8, 320, True),
+        ((3, 3), 8, 360, False),  # the window of a group has 6,480 entries
     ],
 )
 def test_groups_of_few_channels(window: tuple[int, ...], c_in: int, c_out: int, few: bool) -> None:
@@ -163,11 +165,30 @@ def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
         (5, 50, 49, "line"),  # fewer products
         (6, 50, 50, "line"),
         (3, 15, 200, "line, narrow"),
+        (24, 1, 33, "one input channel"),
+        (25, 1, 33, "line, narrow"),
     ],
 )
-def test_lines_of_many_products(k: int, c_in: int, c_out: int, kind: str) -> None:
+def test_lines(k: int, c_in: int, c_out: int, kind: str) -> None:
     form = Form((300,), resolve("test", (300,), (k,), 1, "SAME"), 1)
     assert rules.cell(OUTPUT, form, 2, c_in, c_out) == f"{OUTPUT} {kind}"
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "phases"),
+    [
+        ((5, 5), (2, 2), True),  # 3 x 3 turns
+        ((4, 4), (1, 2), True),
+        ((3, 3), (1, 2), False),  # 3 x 2
+    ],
+)
+def test_phases_of_enough_taps_are_filtered_minimally(
+    window: tuple[int, int], stride: tuple[int, int], phases: bool
+) -> None:
+    form = Form((32, 32), resolve("test", (32, 32), window, stride, "SAME"), 1, "cpu")
+    y, w = (8, *form.out, 128), (*window, 64, 128)
+    arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (y, w))
+    assert rules._by_phases(form, *arrays) == phases
 
 
 @pytest.mark.parametrize(
