@@ -125,6 +125,9 @@ KINDS = [
          dilation=(4, 36), layers=8),
     Kind("wide dilation, large plane", ((3, 3),), (64, 512), (64, 512), (1, 4), (24, 65),
          dilation=(8, 36), layers=8),
+    Kind("line of one channel", ((3,), (5,), (9,), (16,), (24,)), ONE, (4, 128),
+         side=(400, 8000), stride=(1, 4), layers=6),
+    Kind("many outputs", ((3, 3), (5, 5)), (2, 8), (32, 128), groups=(2, 16)),
 ]  # fmt: skip
 
 
