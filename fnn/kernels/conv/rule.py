@@ -44,7 +44,8 @@ TERMS = 64  # elementwise products of a sum
 # Channels, and places, that pay for transforming a window for few places; of its gradient, more.
 DEEPER, PLACES = 256, {OUTPUT: 64, WINDOW: 128}
 PRODUCTS = 2500  # of a place and a tap of a line, with which minimal filtering may be faster
-LINE = 24  # taps of a line of one input channel, whose products are then elementwise
+# Taps of a line of one input channel up to which its products are elementwise; of many outputs.
+LINE, LINE_OF_MANY = 32, 16
 # Turns of a strided window's last axes, with which its phases may be filtered minimally.
 TURNS = {1: 3, 2: 8}
 SMALL = 5  # the longest window that may be filtered minimally
@@ -205,7 +206,7 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     if rank == 3:
         return "volume"
     channels = "" if least >= WIDE else ", few channels"
-    if c_in == 1 and (rank == 2 or taps <= LINE):
+    if c_in == 1 and (rank == 2 or taps <= (LINE if c_out < WIDE else LINE_OF_MANY)):
         return "one input channel"
     if rank == 1 and least < NARROW:
         return "line, narrow"

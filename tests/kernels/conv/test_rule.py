@@ -165,8 +165,10 @@ def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
         (5, 50, 49, "line"),  # fewer products
         (6, 50, 50, "line"),
         (3, 15, 200, "line, narrow"),
-        (24, 1, 33, "one input channel"),
-        (25, 1, 33, "line, narrow"),
+        (32, 1, 31, "one input channel"),
+        (33, 1, 31, "line, narrow"),
+        (16, 1, 32, "one input channel"),
+        (17, 1, 32, "line, narrow"),
     ],
 )
 def test_lines(k: int, c_in: int, c_out: int, kind: str) -> None:
