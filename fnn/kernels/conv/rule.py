@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.dtypes import accumulator, widen
-from fnn.kernels.conv.adjoint import through_output
+from fnn.kernels.conv.adjoint import read, through_output
 from fnn.kernels.conv.axes import merging
 from fnn.kernels.conv.col2im import applies, turns
 from fnn.kernels.conv.fft import FFT
@@ -293,7 +293,8 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         kernel = IM2COL
     if not kernel:
         columns = w.shape[-2] * form.groups
-        rule = CHOICES[form.platform].get(cell(OUTPUT, form, len(y), y.shape[-1], columns))
+        plain = read(y, form)[1]
+        rule = CHOICES[form.platform].get(cell(OUTPUT, plain, len(y), y.shape[-1], columns))
         kernel = _named(rule, form, wide[0].dtype) if rule in MINIMAL else None
         if not kernel:  # minimal filtering need not flip the window
             return through_output(_output)(y, w, form)

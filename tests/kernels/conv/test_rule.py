@@ -193,6 +193,19 @@ def test_phases_of_enough_taps_are_filtered_minimally(
     assert rules._by_phases(form, *arrays) == phases
 
 
+def test_the_input_gradient_goes_by_the_places_that_it_has() -> None:
+    """5 x 15 outputs are whole tiles, and the 6 x 16 inputs are not."""
+    form = Form((6, 16), resolve("test", (6, 16), (2, 2), 1, "VALID"), 1, "cpu")
+    assert rules.cell(OUTPUT, form, 2, 60, 28) == "output plane, small window, few channels"
+    shapes = (2, 5, 15, 60), (2, 2, 28, 60)
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    auto, patches = (
+        jax.jit(lambda y, w, kernel=kernel: kernel.input(y, w, form)).lower(*arrays).as_text()
+        for kernel in (rules.AUTO, IM2COL)
+    )
+    assert auto == patches
+
+
 @pytest.mark.parametrize(
     ("k", "c_in", "c_out", "few"),
     [
