@@ -1,5 +1,6 @@
 """Figures of results: a roofline, bars of ratios, scaling lines; each readable without the text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,15 @@ TICKS = [m * 10.0**e for e in range(-3, 6) for m in (1, 2, 5)]
 plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 
 
-def stamp(figure: Any, record: Record) -> None:
-    """Write device, date and commit into the lower edge."""
-    text = f"{record['device']}, {record['date']}, commit {record['commit']}"
+def stamp(figure: Any, records: Sequence[Record]) -> None:
+    """Write the device, and the date and commit of every record, into the lower edge."""
+    each = dict.fromkeys(f"{record['date']}, commit {record['commit']}" for record in records)
+    text = "; ".join([records[0]["device"], *each])
     figure.text(0.995, -0.01, text, ha="right", va="top", fontsize=7, color="#666666")
 
 
-def save(figure: Any, path: Path, record: Record) -> Path:
-    stamp(figure, record)
+def save(figure: Any, path: Path, *records: Record) -> Path:
+    stamp(figure, records)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
     return path
@@ -82,18 +84,19 @@ def dot(axes: Any, x: float, y: float, contestant: str) -> None:
 
 def roofline(records: dict[str, Record], path: Path) -> Path:
     """Every kernel under the ceiling: convolution's arithmetic rate, the others' traffic."""
+    others = [records[name] for name in ("pooling", "optimizers") if name in records]
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(15, 6.5), layout="constrained", width_ratios=(3, 2)
     )
     arithmetic(left, records["conv"])
-    traffic(right, [records[name] for name in ("pooling", "optimizers") if name in records])
+    traffic(right, others)
     marks = {}
     for axes in (left, right):
         handles, names = axes.get_legend_handles_labels()
         marks |= dict(zip(names, handles, strict=True))
     names = [name for name in COLOURS if name in marks]
     figure.legend([marks[n] for n in names], names, loc="outside upper center", ncols=8)
-    return save(figure, path, records["conv"])
+    return save(figure, path, records["conv"], *others)
 
 
 def arithmetic(axes: Any, record: Record) -> None:
@@ -158,10 +161,9 @@ def bars(axes: Any, names: list[str], values: list[float | None], title: str) ->
 def ratios(records: dict[str, Record], path: Path) -> Path:
     """fnn's time over the library's and over PyTorch's, layer by layer."""
     lines: list[tuple[str, list[float | None]]] = []
-    for subject in ("conv", "pooling"):
-        if subject not in records:
-            continue
-        rows = [r for r in records[subject]["rows"] if r["measure"] == "gradient"]
+    shown = [records[subject] for subject in ("conv", "pooling") if subject in records]
+    for record in shown:
+        rows = [r for r in record["rows"] if r["measure"] == "gradient"]
         found, ours = Rows(rows), ("conv", "conv_transpose", "max_pool", "avg_pool")
         for case in found.cases:
             jit, scan = (found.best(case, ours, place=p) for p in ("jit", "scan"))
@@ -179,7 +181,7 @@ def ratios(records: dict[str, Record], path: Path) -> Path:
         bars(axes, [n for n, _ in lines], [v[i] for _, v in lines], f"fnn's time {title}")
     all_axes[0].invert_yaxis()  # shared
     figure.suptitle("Forward + backward; left of 1 (green): fnn is faster, right (red): slower")
-    return save(figure, path, next(iter(records.values())))
+    return save(figure, path, *shown)
 
 
 def training(records: dict[str, Record], path: Path) -> Path:

@@ -108,6 +108,11 @@ def commits(records: dict[str, Record]) -> str:
     return "; ".join(f"{commit} ({', '.join(names)})" for commit, names in subjects.items())
 
 
+def latest(records: dict[str, Record]) -> str:
+    """Return the date of the last measurement."""
+    return max(record["date"] for record in records.values())
+
+
 def facts(records: dict[str, Record]) -> str:
     """Return one line with device, commit, date, versions and the machine's ceiling."""
     first = next(iter(records.values()))
@@ -117,7 +122,7 @@ def facts(records: dict[str, Record]) -> str:
     settings = " ".join(f"{k}={v}" for k, v in first["environment"].items())
     threads = plural(first["threads"], "thread")
     return (
-        f"{first['device']}; {threads} for everybody; {first['date']}; commit "
+        f"{first['device']}; {threads} for everybody; {latest(records)}; commit "
         f"{commits(records)}; Python {first['python']}, {versions}. Ceiling measured before each "
         f"of {', '.join(records)}: {products} GFLOP/s of a large float32 matrix product and "
         f"{copies} GB/s of a copy. Settings of every process: `{settings}`."
@@ -165,7 +170,7 @@ def front(folder: Path) -> str:
     threads = plural(first["threads"], "thread")
     head = f"{first['device']}, {threads}, JAX {first['versions']['jax']}"
     narrow = re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", targets.text(records)))
-    return f"{head}, {first['date']}:\n\n{narrow}"
+    return f"{head}, {latest(records)}:\n\n{narrow}"
 
 
 def fill(page: Path, body: str) -> None:
