@@ -56,7 +56,7 @@ def read(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
         form.spatial, form.out, taps, win.stride, win.dilation, win.padding, strict=True
     ):
         pads.append(((t - 1) * d - lo // s, (i - 1 + lo) // s - (o - 1)))
-    y = _crop(y, pads)
+    y = crop(y, pads)
     around = tuple((max(0, a), max(0, b)) for a, b in pads)
     windows = Windows(taps, (1,) * rank, around, win.dilation)
     return y, form._replace(spatial=y.shape[1:-1], windows=windows)
@@ -80,7 +80,7 @@ def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
     return y, form._replace(windows=win._replace(stride=stride, padding=tuple(pads)))
 
 
-def _crop(y: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:
+def crop(y: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:
     """Cut off what negative padding takes away, at most everything."""
     ends = list(zip(y.shape[1:-1], pads, strict=True))
     starts = [min(o, max(0, -a)) for o, (a, _) in ends]

@@ -26,6 +26,7 @@ from jax import lax
 
 from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
+from fnn.kernels.conv.adjoint import crop
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map, devices, is_known
 
 Pads = Sequence[tuple[int, int]]
@@ -78,6 +79,12 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     ):
         before = e - 1 - lo
         pads.append((before, i - ((o - 1) * s + 1) - before + e - 1))
+    # With negative padding, XLA's CPU backend reads what lies beside the array: JAX 0.10.
+    plain = [s == 1 for s in form.windows.stride]
+    y = crop(y, [pad if one else (0, 0) for pad, one in zip(pads, plain, strict=True)])
+    pads = [
+        (max(0, a), max(0, b)) if one else (a, b) for (a, b), one in zip(pads, plain, strict=True)
+    ]
     last = (0, rank + 1, *range(1, rank + 1))
     return lax.conv_general_dilated(
         y,

@@ -257,7 +257,7 @@ def _choose(slot: str, form: Form, a: Any, b: Any) -> Kernel:
     return next((kernel for kernel in found if kernel), LIBRARY)
 
 
-def _read(
+def _prepared(
     kernel: Kernel, form: Form, a: jax.Array, b: jax.Array
 ) -> tuple[Kernel, jax.Array, jax.Array]:
     """The kernel and the operands as they are faster: on a CPU in float32, but for bfloat16.
@@ -280,7 +280,7 @@ def _wide(form: Form, *arrays: jax.Array) -> list[Any]:
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     kernel = _choose(OUTPUT, form, *_wide(form, x, w))
-    kernel, x, w = _read(kernel, form, x, w)
+    kernel, x, w = _prepared(kernel, form, x, w)
     return kernel.output(x, w, form)
 
 
@@ -292,14 +292,20 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     if not kernel and applies(form, y, w) and not _by_phases(form, y, w):
         kernel = IM2COL
     if not kernel:
-        columns = w.shape[-2] * form.groups
-        plain = read(y, form)[1]
-        rule = CHOICES[form.platform].get(cell(OUTPUT, plain, len(y), y.shape[-1], columns))
+        rule = _of_phases(form, y, w)
         kernel = _named(rule, form, wide[0].dtype) if rule in MINIMAL else None
         if not kernel:  # minimal filtering need not flip the window
             return through_output(_output)(y, w, form)
-    kernel, y, w = _read(kernel, form, y, w)
+    kernel, y, w = _prepared(kernel, form, y, w)
     return kernel.input(y, w, form)
+
+
+def _of_phases(form: Form, y: jax.Array, w: jax.Array) -> str | None:
+    """The rule's kernel for the convolution that all phases are, or the only one of no stride."""
+    columns = math.prod(form.windows.stride) * w.shape[-2] * form.groups
+    plain = read(y, form)[1]
+    name: str | None = CHOICES[form.platform].get(cell(OUTPUT, plain, len(y), y.shape[-1], columns))
+    return name
 
 
 def _by_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
@@ -307,19 +313,15 @@ def _by_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
 
     They are if enough taps are filtered minimally, or if each group has few channels.
     """
-    taps, ones = turns(form), (1,) * len(form.spatial)
-    before = tuple((t - 1, 0) for t in taps)
-    plain = form._replace(spatial=form.out, windows=Windows(taps, ones, before, ones))
-    columns = math.prod(form.windows.stride) * w.shape[-2] * form.groups
-    rule = CHOICES[form.platform].get(cell(OUTPUT, plain, len(y), y.shape[-1], columns))
+    last, rule = turns(form)[-2:], _of_phases(form, y, w)
     if rule == TAPS.name:
         return y.shape[-1] > form.groups > 1
-    return rule == WINOGRAD4.name and math.prod(taps[-2:]) >= TURNS[len(taps[-2:])]
+    return rule == WINOGRAD4.name and math.prod(last) >= TURNS[len(last)]
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     kernel = _choose(WINDOW, form, *_wide(form, x, y))
-    kernel, x, y = _read(kernel, form, x, y)
+    kernel, x, y = _prepared(kernel, form, x, y)
     return kernel.window(x, y, form)
 
 

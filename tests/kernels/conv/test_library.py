@@ -47,3 +47,19 @@ def test_a_window_larger_than_the_input_meets_one_that_has_room(
     seen = np.lib.stride_tricks.sliding_window_view(wide, y.shape[1:3], (1, 2))
     want = 2 * np.einsum("nabcij,nijo->abco", seen, y)
     close(gradient(*small), want, length=w[..., 0].size + y[..., 0].size)
+
+
+@pytest.mark.parametrize(("size", "k", "pad"), [(4, 2, (20, 0)), (2, 4, (6, 1)), (7, 2, (0, 3))])
+def test_the_input_gradient_pads_nothing_negatively(size: int, k: int, pad: Any) -> None:
+    """Of more padding than the window reaches into, XLA gave it NaN and 1e18, of other arrays."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, size, 28)), rng.standard_normal((k, 28, 24))
+    g = rng.standard_normal(oracle.conv(x, w, padding=(pad,)).shape)
+    arrays = [jnp.asarray(a, jnp.float32) for a in (x, w, g)]
+
+    def gradient(x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: fnn.conv_lax(x, w, padding=(pad,)), x)[1](g)[0]
+
+    assert "-" not in "".join(paddings(gradient, *arrays))
+    want, _ = oracle.conv_gradients(x, w, g, padding=(pad,))
+    close(jax.jit(gradient)(*arrays), want, length=k * 24)
