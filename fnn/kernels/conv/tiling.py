@@ -34,6 +34,7 @@ PART, COLUMNS = 10 * 2**20, 128  # the most bytes of a part, and the channels it
 ALL_CORES = 160  # channels of a part, with which XLA computes its products on all cores
 # Bytes of a window's points: with more, they are made in parts. By whether those use all cores.
 LARGE = {True: 8 * 2**20, False: 24 * 2**20}
+MANY = 4 * 2**20  # bytes of points of a gradient; without care those of two are in memory together
 TILES = 128  # of the window gradient; with fewer, to lay parts side by side takes what they save
 
 
@@ -72,6 +73,11 @@ class Filter(NamedTuple):
     def split(self) -> int:
         """The axes of an array that such an axis becomes: places of a phase, and phases if any."""
         return 2 if max(self.phases) > 1 else 1
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of an example."""
+        return math.prod((*self.counts, *self.phases, *self.form.out[:-AXES]))
 
 
 def filter_of(form: Form, points: int) -> Filter:
@@ -114,8 +120,7 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
     The rows of an example with more are cut into stretches, which begin with a tile.
     """
     rows, n, tiled = f.form.out[0], len(x), len(f.form.out) <= AXES
-    tiles = math.prod((*f.counts, *f.phases, *f.form.out[:-AXES]))
-    point = x.dtype.itemsize * len(f.a)
+    tiles, point = f.tiles, x.dtype.itemsize * len(f.a)
     c_in *= math.prod(f.form.windows.size[:-AXES])
     if parts := _parts(slot, tiles * n, point, c_in, c_out):
         return Blocks(f, Examples(n, n), 1, parts)
@@ -129,6 +134,20 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
         rows = min(rows, m * fitting(count, one, most))
     pieces = Pieces(examples, Stretches(f.form, rows))
     return Blocks(f._replace(cut=pieces.stretches), examples, min(at_once, pieces.steps), 1)
+
+
+def has_many(f: Filter, slot: str, c_out: int, x: jax.Array) -> bool:
+    """Whether a gradient has many points in memory at a time, of tiles more than of the window.
+
+    That to the input has not if there is a loop over its blocks.
+    """
+    c_in = x.shape[-1]
+    entries = len(x) * f.tiles * (c_in + c_out)
+    many = entries >= max(c_in * c_out, MANY // (x.dtype.itemsize * len(f.a)))
+    if slot == WINDOW or not many:
+        return many
+    cut = blocks(f, OUTPUT, c_in, c_out, x)
+    return cut.pieces.steps <= cut.at_once
 
 
 def _parts(slot: str, tiles: int, point: int, c_in: int, c_out: int) -> int | None:

@@ -54,7 +54,16 @@ from fnn.kernels.conv.form import (
     by_device,
 )
 from fnn.kernels.conv.loops import beside, by_group, summed
-from fnn.kernels.conv.tiling import AXES, NARROW, Blocks, Filter, blocks, filter_of, part_of
+from fnn.kernels.conv.tiling import (
+    AXES,
+    NARROW,
+    Blocks,
+    Filter,
+    blocks,
+    filter_of,
+    has_many,
+    part_of,
+)
 from fnn.kernels.conv.views import by_itself, views
 
 # The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
@@ -255,12 +264,21 @@ def _window(x: jax.Array, y: jax.Array, f: Filter) -> jax.Array:
     return _window_of(summed(block, cut.pieces.steps, y, x, at_once=cut.at_once), f)
 
 
-def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
-    """Make the map of all groups from that of one; sums are formed in float32 at least."""
+def _by_groups(one: Callable[..., jax.Array], points: int, slot: str) -> Map:
+    """Make the map of all groups from that of one; sums are formed in float32 at least.
+
+    XLA takes operations of two gradients by turns, if there is no loop, and both are in memory. So
+    one with many points is compiled by itself. What follows an output is still merged with it.
+    """
 
     def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
         a, b = (v.astype(accumulator(v.dtype)) for v in (a, b))
-        return by_group(functools.partial(one, f=filter_of(form, points)), form.groups, a, b)
+        f = filter_of(form, points)
+        group = functools.partial(one, f=f)
+        c_out = b.shape[-2 if slot == INPUT else -1]
+        if slot != OUTPUT and form.groups == 1 and has_many(f, slot, c_out, a):
+            return by_itself(group, form)(a, b)
+        return by_group(group, form.groups, a, b)
 
     return whole
 
@@ -268,7 +286,7 @@ def _by_groups(one: Callable[..., jax.Array], points: int) -> Map:
 def winograd(name: str, points: int) -> Kernel:
     """The kernel with this many points per axis, 4 or 6."""
     slots = {OUTPUT: _output, INPUT: _input, WINDOW: _window}
-    maps = (by_device(_by_groups(one, points), slot) for slot, one in slots.items())
+    maps = (by_device(_by_groups(one, points, slot), slot) for slot, one in slots.items())
     output, of_read, window = maps
 
     def of_input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:

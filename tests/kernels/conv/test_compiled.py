@@ -170,6 +170,22 @@ def test_deep_planes_use_memory_that_is_kept(n: int, side: int, c: int) -> None:
     assert program.memory_analysis().temp_size_in_bytes < 32 * 2**20
 
 
+@pytest.mark.parametrize("n", [8, 16])  # in one block; in two that the window gradient sums over
+def test_gradients_are_in_memory_one_after_the_other(n: int) -> None:
+    """XLA would take their operations by turns, and keep what both have in memory."""
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((n, 14, 14, 256), (3, 3, 256, 256)))
+
+    def temporary(*gradients: int) -> int:
+        def pulled(x: jax.Array, w: jax.Array, y: jax.Array) -> list[jax.Array]:
+            both = jax.vjp(fnn.conv_winograd, x, w)[1](y)
+            return [both[which] for which in gradients]
+
+        program = jax.jit(pulled).lower(x, w, x).compile()
+        return int(program.memory_analysis().temp_size_in_bytes)
+
+    assert temporary(0, 1) < 1.1 * max(temporary(0), temporary(1))
+
+
 @pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="its XLA keeps loops on all cores")
 @pytest.mark.parametrize(("window", "groups"), [(3, 16), (3, 64), (7, 64)])
 def test_no_loop_is_one_kernel(window: int, groups: int) -> None:
