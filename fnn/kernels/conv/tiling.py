@@ -139,15 +139,14 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
 def has_many(f: Filter, slot: str, c_out: int, x: jax.Array) -> bool:
     """Whether a gradient has many points in memory at a time, of tiles more than of the window.
 
-    That to the input has not if there is a loop over its blocks.
+    That to the input has not if it takes a loop, that to the window not if it makes two blocks at
+    once, which are small.
     """
-    c_in = x.shape[-1]
+    c_in, itemsize = x.shape[-1], x.dtype.itemsize
+    cut = blocks(f, WINDOW if slot == WINDOW else OUTPUT, c_in, c_out, x)
+    large = cut.at_once == 1 if slot == WINDOW else cut.pieces.steps < 2 * cut.at_once
     entries = len(x) * f.tiles * (c_in + c_out)
-    many = entries >= max(c_in * c_out, MANY // (x.dtype.itemsize * len(f.a)))
-    if slot == WINDOW or not many:
-        return many
-    cut = blocks(f, OUTPUT, c_in, c_out, x)
-    return cut.pieces.steps <= cut.at_once
+    return large and entries >= max(c_in * c_out, MANY // (itemsize * len(f.a)))
 
 
 def _parts(slot: str, tiles: int, point: int, c_in: int, c_out: int) -> int | None:

@@ -170,10 +170,13 @@ def test_deep_planes_use_memory_that_is_kept(n: int, side: int, c: int) -> None:
     assert program.memory_analysis().temp_size_in_bytes < 32 * 2**20
 
 
-@pytest.mark.parametrize("n", [8, 16])  # in one block; in two that the window gradient sums over
-def test_gradients_are_in_memory_one_after_the_other(n: int) -> None:
-    """XLA would take their operations by turns, and keep what both have in memory."""
-    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((n, 14, 14, 256), (3, 3, 256, 256)))
+@pytest.mark.parametrize(("n", "c"), [(8, 256), (16, 256), (15, 128)])
+def test_gradients_are_in_memory_one_after_the_other(n: int, c: int) -> None:
+    """In one block, in two that the window gradient sums over, in three for the input.
+
+    XLA would take their operations by turns, and keep what both have in memory.
+    """
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((n, 14, 14, c), (3, 3, c, c)))
 
     def temporary(*gradients: int) -> int:
         def pulled(x: jax.Array, w: jax.Array, y: jax.Array) -> list[jax.Array]:
