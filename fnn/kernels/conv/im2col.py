@@ -15,6 +15,8 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   where the sum is small and has few columns, ``y^T @ patches`` is the faster, and its transpose is
   ``dw``. So it is with a stride along the last axis: y is smaller than the input, and is transposed
   instead of it. With few channels that takes longer, and is not done.
+- All cores. XLA never shares out a sum, so one core forms a product of few rows and columns. Such a
+  ``dw`` with a long sum, as behind three colours, is written as a convolution instead.
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
 - Joined groups. Groups of few inputs and few outputs share one product of at least `LANES` of
@@ -33,11 +35,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.compiler import product_on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.col2im import applies, col2im
 from fnn.kernels.conv.examples import Examples, cut
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, devices, divisor
 from fnn.kernels.conv.loops import beside, stacked, summed
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
@@ -46,6 +49,7 @@ BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the th
 ENOUGH = 2 * 2**20  # bytes: with so many, a block that divides the examples is not too small
 LANES = 16
 FEW, NEAR = 4 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
+TASK, LONG = 64, 2**13  # most rows and columns of one task; a sum that is worth sharing out
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
 
@@ -350,12 +354,21 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
         y = jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
     y = y.reshape(walk.rows, -1)
     if not walk.turned:
-        return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
+        patches = _transposed_patches(x, step, walk)
+        if _is_one_task(patches, y, walk.form):
+            return product_on_all_cores(patches, y)
+        return jnp.dot(patches, y, preferred_element_type=total)
     patches = _patches(x, step, walk)
     if walk.copied:
         return jnp.dot(walk.by_itself(jnp.transpose)(y), patches, preferred_element_type=total)
     across = (((0,), (0,)), ((), ()))
     return lax.dot_general(y, patches, across, preferred_element_type=total)
+
+
+def _is_one_task(a: jax.Array, b: jax.Array, form: Form) -> bool:
+    """Whether one core would form all of a product with a long sum."""
+    few = max(len(a), b.shape[1]) <= TASK and len(b) >= LONG
+    return few and form.platform == "cpu" and a.dtype == jnp.float32 and devices(a) == 1
 
 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:

@@ -170,6 +170,21 @@ def test_deep_planes_use_memory_that_is_kept(n: int, side: int, c: int) -> None:
     assert program.memory_analysis().temp_size_in_bytes < 32 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("n", "c_out", "convolutions"),
+    [(32, 32, 1), (32, 64, 1), (32, 65, 0), (4, 64, 0)],  # rows: of 27 taps and inputs
+)
+def test_one_core_forms_no_long_sum(n: int, c_out: int, convolutions: int) -> None:
+    """A product of few rows and columns, as behind three colours, is one task."""
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((n, 32, 32, 3), (3, 3, 3, c_out)))
+
+    def gradient(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.grad(lambda w: fnn.conv(x, w).sum())(w)
+
+    text = jax.jit(gradient).lower(x, w).compile().as_text()
+    assert text.count(" convolution(") == convolutions
+
+
 @pytest.mark.parametrize(("n", "c"), [(8, 256), (16, 256), (15, 128)])
 def test_gradients_are_in_memory_one_after_the_other(n: int, c: int) -> None:
     """In one block, in two that the window gradient sums over, in three for the input.
