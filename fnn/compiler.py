@@ -85,19 +85,6 @@ def on_all_cores(turn: jax.Array) -> jax.Array:
     return lax.convert_element_type(turn, np.uint32)
 
 
-def product_on_all_cores(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return ``a @ b``, as a convolution whose window covers all of its input.
-
-    A product of few rows and columns is one task to XLA, which one core does, however long its sum
-    is. That of a convolution it shares out. Test: `tests/kernels/conv/test_compiled.py`.
-    """
-    layout = ("NWC", "WIO", "NWC")
-    y: jax.Array = lax.conv_general_dilated(
-        a[..., None], b[:, None], (1,), "VALID", dimension_numbers=layout
-    )
-    return y[:, 0]
-
-
 def by_itself(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Return fn as something that XLA merges with nothing before or after it.
 

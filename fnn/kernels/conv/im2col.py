@@ -12,11 +12,11 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   patches instead of nine, and the product is three times as wide.
 - Transposed patches. XLA's CPU product reaches half its speed on ``a^T @ b``, so for ``dw`` the
   block is transposed first and ``patches^T`` is built as such, out of long contiguous rows. Only
-  where the sum is small and has few columns, ``y^T @ patches`` is the faster, and its transpose is
-  ``dw``. So it is with a stride along the last axis: y is smaller than the input, and is transposed
-  instead of it. With few channels that takes longer, and is not done.
-- All cores. XLA never shares out a sum, so one core forms a product of few rows and columns. Such a
-  ``dw`` with a long sum, as behind three colours, is written as a convolution instead.
+  where ``dw`` fits the first cache, nothing is transposed: of ``a^T @ b`` XLA shares out the sum
+  among all cores, but one forms ``a @ b`` with few rows and columns. The right factor is the one
+  with more columns; with ``y`` on the left, the product is the transpose of ``dw``. So it is with a
+  stride along the last axis: y is smaller than the input, and is transposed instead of it. With few
+  channels that takes longer, and is not done.
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
 - Joined groups. Groups of few inputs and few outputs share one product of at least `LANES` of
@@ -35,12 +35,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.compiler import product_on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.col2im import applies, col2im
 from fnn.kernels.conv.examples import Examples, cut
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, devices, divisor
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor
 from fnn.kernels.conv.loops import beside, stacked, summed
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
@@ -48,8 +47,7 @@ from fnn.kernels.conv.views import by_itself, runs, taps
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 ENOUGH = 2 * 2**20  # bytes: with so many, a block that divides the examples is not too small
 LANES = 16
-FEW, NEAR = 4 * LANES, 2**13  # most columns, and most entries, of a sum that fits the first cache
-TASK, LONG = 64, 2**13  # most rows and columns of one task; a sum that is worth sharing out
+NEAR = 2**13  # entries of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
 
@@ -109,7 +107,7 @@ class _Walk(NamedTuple):
         chunks: products that each block takes, one per `joined` groups.
         joined, folded: as in `Blocks`.
         turned: whether the product of the window gradient has the cotangent on the left.
-        copied: whether the cotangent is then transposed before the product.
+        copied: whether what is on the left is transposed before the product.
     """
 
     pieces: Pieces
@@ -168,10 +166,12 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     last = form.windows.size[-1] if size.folded else 1
     channels, taps = x.shape[-1] // chunks, math.prod(form.windows.size) // last
     rows, columns = taps * channels, last * c_out // chunks
-    small = columns <= min(rows, FEW) and rows * columns <= NEAR
-    across = form.groups > 1 or small
-    copied = not across and form.windows.stride[-1] > 1 < taps and channels > LANES
-    return _Walk(pieces, chunks, size.joined, size.folded, across or copied, copied)
+    # Few rows of patches are cheap to transpose, and slow to multiply as they are.
+    few = 1 < taps and rows < min(LANES, columns)
+    across = form.groups > 1 or (rows * columns <= NEAR and not few)
+    fewer = not across and form.windows.stride[-1] > 1 < taps and channels > LANES
+    turned = fewer or (across and columns <= rows)
+    return _Walk(pieces, chunks, size.joined, size.folded, turned, not across)
 
 
 def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:
@@ -353,22 +353,14 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
     if walk.folded:
         y = jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
     y = y.reshape(walk.rows, -1)
-    if not walk.turned:
-        patches = _transposed_patches(x, step, walk)
-        if _is_one_task(patches, y, walk.form):
-            return product_on_all_cores(patches, y)
-        return jnp.dot(patches, y, preferred_element_type=total)
+    if walk.copied and not walk.turned:
+        return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
     patches = _patches(x, step, walk)
     if walk.copied:
         return jnp.dot(walk.by_itself(jnp.transpose)(y), patches, preferred_element_type=total)
+    left, right = (y, patches) if walk.turned else (patches, y)
     across = (((0,), (0,)), ((), ()))
-    return lax.dot_general(y, patches, across, preferred_element_type=total)
-
-
-def _is_one_task(a: jax.Array, b: jax.Array, form: Form) -> bool:
-    """Whether one core would form all of a product with a long sum."""
-    few = max(len(a), b.shape[1]) <= TASK and len(b) >= LONG
-    return few and form.platform == "cpu" and a.dtype == jnp.float32 and devices(a) == 1
+    return lax.dot_general(left, right, across, preferred_element_type=total)
 
 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:
