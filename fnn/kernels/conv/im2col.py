@@ -167,7 +167,7 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     channels, taps = x.shape[-1] // chunks, math.prod(form.windows.size) // last
     rows, columns = taps * channels, last * c_out // chunks
     # Few rows of patches are cheap to transpose, and slow to multiply as they are.
-    few = 1 < taps and rows < min(LANES, columns)
+    few = taps > 1 and rows < min(LANES, columns)
     across = form.groups > 1 or (rows * columns <= NEAR and not few)
     fewer = not across and form.windows.stride[-1] > 1 < taps and channels > LANES
     turned = fewer or (across and columns <= rows)
