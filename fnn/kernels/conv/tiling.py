@@ -137,10 +137,10 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
 
 
 def has_many(f: Filter, slot: str, c_out: int, x: jax.Array) -> bool:
-    """Whether a gradient has many points in memory at a time, of tiles more than of the window.
+    """Whether a gradient has many points in memory at a time, more of tiles than of the window.
 
-    That to the input has not if it takes a loop, that to the window not if it makes two blocks at
-    once, which are small.
+    A gradient to the input that takes a loop has few; so has one to the window that makes two
+    blocks at once.
     """
     c_in, itemsize = x.shape[-1], x.dtype.itemsize
     cut = blocks(f, WINDOW if slot == WINDOW else OUTPUT, c_in, c_out, x)

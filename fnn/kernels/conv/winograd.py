@@ -267,8 +267,9 @@ def _window(x: jax.Array, y: jax.Array, f: Filter) -> jax.Array:
 def _by_groups(one: Callable[..., jax.Array], points: int, slot: str) -> Map:
     """Make the map of all groups from that of one; sums are formed in float32 at least.
 
-    XLA takes operations of two gradients by turns, if there is no loop, and both are in memory. So
-    one with many points is compiled by itself. What follows an output is still merged with it.
+    Where two gradients have no loop, XLA takes operations of each by turns, and the points of both
+    are in memory. So one of many points is compiled by itself. An output is not, or what follows it
+    could not be merged with it. Test: `tests/kernels/conv/test_compiled.py`.
     """
 
     def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:

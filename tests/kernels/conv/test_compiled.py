@@ -115,17 +115,18 @@ def test_a_loop_begins_with_zeros_of_its_own(conv: Callable[..., jax.Array]) -> 
 
 
 @pytest.mark.parametrize(
-    ("c_in", "c_out", "shape"), [(16, 16, (16, 144)), (4, 96, (36, 96)), (16, 64, (144, 64))]
+    ("c_in", "c_out", "axis", "shape"),
+    [(16, 16, 0, (16, 144)), (4, 96, 0, (36, 96)), (1, 64, 1, (9, 64)), (16, 64, 1, (144, 64))],
 )
-def test_a_small_window_gradient_has_more_columns_than_rows(
-    c_in: int, c_out: int, shape: tuple[int, int]
+def test_no_factor_of_a_small_window_gradient_is_transposed(
+    c_in: int, c_out: int, axis: int, shape: tuple[int, int]
 ) -> None:
-    """A large one has the patches on the left, which are transposed."""
+    """Its sum goes over the first axis of both. In a large one, or of few rows, patches are."""
     x, w = jnp.zeros((2, 8, 8, c_in)), jnp.zeros((3, 3, c_in, c_out))
     gradient = jax.grad(lambda w: fnn.conv_im2col(x, w).sum())
     text = jax.jit(gradient).lower(w).as_text()
-    products = re.findall(r"dot_general.*-> tensor<(\d+)x(\d+)xf32>", text)
-    assert products == [tuple(map(str, shape))]
+    found = re.findall(r"contracting_dims = \[(\d)\] x .*-> tensor<(\d+)x(\d+)xf32>", text)
+    assert found == [tuple(map(str, (axis, *shape)))]
 
 
 @pytest.mark.parametrize(("c_in", "shape"), [(16, (144, 64)), (32, (64, 288))])
