@@ -12,11 +12,11 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   patches instead of nine, and the product is three times as wide.
 - Transposed patches. XLA's CPU product reaches half its speed on ``a^T @ b``, so for ``dw`` the
   block is transposed first and ``patches^T`` is built as such, out of long contiguous rows. Only
-  where ``dw`` fits the first cache, nothing is transposed: of ``a^T @ b`` XLA shares out the sum
-  among all cores, but one forms ``a @ b`` with few rows and columns. The right factor is the one
-  with more columns; with ``y`` on the left, the product is the transpose of ``dw``. So it is with a
-  stride along the last axis: y is smaller than the input, and is transposed instead of it. With few
-  channels that takes longer, and is not done.
+  where ``dw`` fits the first cache, nothing is transposed: XLA forms ``a^T @ b`` on all cores, but
+  ``a @ b`` of few rows and columns on one. The right factor is the one with more columns; with
+  ``y`` on the left, the product is the transpose of ``dw``. With a stride along the last axis, y is
+  smaller than the input, and is transposed instead of it; with few channels that takes longer, and
+  is not done.
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
 - Joined groups. Groups of few inputs and few outputs share one product of at least `LANES` of
@@ -169,8 +169,8 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     # Few rows of patches are cheap to transpose, and slow to multiply as they are.
     few = taps > 1 and rows < min(LANES, columns)
     across = form.groups > 1 or (rows * columns <= NEAR and not few)
-    fewer = not across and form.windows.stride[-1] > 1 < taps and channels > LANES
-    turned = fewer or (across and columns <= rows)
+    smaller = form.windows.stride[-1] > 1 < taps and channels > LANES  # y, than the input
+    turned = columns <= rows if across else smaller
     return _Walk(pieces, chunks, size.joined, size.folded, turned, not across)
 
 

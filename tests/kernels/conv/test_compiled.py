@@ -121,7 +121,7 @@ def test_a_loop_begins_with_zeros_of_its_own(conv: Callable[..., jax.Array]) -> 
 def test_no_factor_of_a_small_window_gradient_is_transposed(
     c_in: int, c_out: int, axis: int, shape: tuple[int, int]
 ) -> None:
-    """Its sum goes over the first axis of both. In a large one, or of few rows, patches are."""
+    """The patches of a large one are, and those of few rows."""
     x, w = jnp.zeros((2, 8, 8, c_in)), jnp.zeros((3, 3, c_in, c_out))
     gradient = jax.grad(lambda w: fnn.conv_im2col(x, w).sum())
     text = jax.jit(gradient).lower(w).as_text()
