@@ -6,6 +6,8 @@ the window is the correlation of x with y at the taps. With a stride, the dense 
 and most of it left out. Work per channel is ``N log N``, whatever the window, and the error
 ``eps log N`` of the largest output: one NaN or infinity fills the channel.
 
+Spectra that are too large for the cache are made for some examples at a time.
+
 XLA does not partition its Fourier transform: on several devices each would get all examples. There
 a transform is two matrix products per axis, which it does partition: of N = p q numbers at places
 ``q j + i``, transforms of length p over j, a turn of each by ``exp(-2 pi i k/N)``, and transforms
@@ -26,7 +28,12 @@ from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
-from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, devices, divisor
+from fnn.kernels.conv.examples import Examples, cut
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, devices, divisor, is_known
+from fnn.kernels.conv.loops import beside, summed
+
+# Bytes of the spectra of a block, and of all examples where they are one block.
+BLOCK, WHOLE = 2 << 20, 16 << 20
 
 
 def _smooth(n: int) -> int:
@@ -112,29 +119,49 @@ def _every(x: jax.Array, steps: tuple[int, ...], counts: tuple[int, ...]) -> jax
     return x
 
 
+def _examples(x: jax.Array, c_out: int, form: Form) -> Examples:
+    """How the examples are cut; not if their number is unknown, or they are on many devices."""
+    n = x.shape[0]
+    if devices(x) > 1 or not is_known(x):
+        return Examples(n, n)
+    places = math.prod(_lengths(form))
+    one = places * (x.shape[-1] + c_out) * accumulator(x.dtype).itemsize
+    most = BLOCK // one if n * one > WHOLE else n
+    return cut(n, most, most)
+
+
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     lengths, win, products = _lengths(form), form.windows, devices(x) > 1
+    examples = _examples(x, w.shape[-1], form)
     w = w.reshape(*w.shape[:-1], form.groups, -1)  # (*window, c, g, o)
     w = jnp.moveaxis(w, (-2, -3, -1), (0, 1, 2))  # (g, c, o, *window)
-    xs = _spectrum(_padded(x, form), lengths, products)
     ws = jnp.conj(_spectrum(_spread(w, win.dilation), lengths, products))
-    if w.shape[1] == 1:  # depthwise
-        ys = xs[:, :, 0, None] * ws[None, :, 0]
-    else:
-        ys = jnp.einsum("ngc...,gco...->ngo...", xs, ws)
-    y = _every(_inverse(ys, lengths, products), win.stride, form.out)
-    return jnp.moveaxis(y.reshape(y.shape[0], -1, *form.out), 1, -1)
+
+    def block(step: jax.Array) -> jax.Array:
+        xs = _spectrum(_padded(examples.of(x, step), form), lengths, products)
+        if w.shape[1] == 1:  # depthwise
+            ys = xs[:, :, 0, None] * ws[None, :, 0]
+        else:
+            ys = jnp.einsum("ngc...,gco...->ngo...", xs, ws)
+        y = _every(_inverse(ys, lengths, products), win.stride, form.out)
+        return jnp.moveaxis(y.reshape(y.shape[0], -1, *form.out), 1, -1)
+
+    return beside(block, examples.blocks, 0, x, w, total=x.shape[0])
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     lengths, win, products = _lengths(form), form.windows, devices(x) > 1
-    xs = _spectrum(_padded(x, form), lengths, products)
-    gaps = _spread(_by_group(y, form.groups), win.stride)
-    ys = jnp.conj(_spectrum(gaps, lengths, products))
-    if xs.shape[2] == 1:  # depthwise
-        ws = (xs * ys).sum(0)[:, None]
-    else:
-        ws = jnp.einsum("ngc...,ngo...->gco...", xs, ys)
+    examples = _examples(x, y.shape[-1], form)
+
+    def block(step: jax.Array) -> jax.Array:
+        xs = _spectrum(_padded(examples.of(x, step), form), lengths, products)
+        gaps = _spread(_by_group(examples.new(y, step), form.groups), win.stride)
+        ys = jnp.conj(_spectrum(gaps, lengths, products))
+        if xs.shape[2] == 1:  # depthwise
+            return (xs * ys).sum(0)[:, None]
+        return jnp.einsum("ngc...,ngo...->gco...", xs, ys)
+
+    ws = summed(block, examples.blocks, y, x)
     w = _every(_inverse(ws, lengths, products), win.dilation, win.size)
     w = jnp.moveaxis(w, (0, 1, 2), (-2, -3, -1))
     return w.reshape(*win.size, w.shape[-3], -1)

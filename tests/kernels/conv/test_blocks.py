@@ -1,6 +1,7 @@
 """Kernels that go block by block: bounded memory, and the same numbers however they are cut."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.kernels.conv import im2col, taps, taps_window, tiling
+from fnn.kernels.conv import fft, im2col, taps, taps_window, tiling
+from fnn.kernels.conv.examples import Examples
+from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
 from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
@@ -237,6 +240,32 @@ def test_winograd_memory_of_groups_is_that_of_one() -> None:
         fn = jax.jit(functools.partial(apply, slot=slot, form=form, kernel=WINOGRAD4))
         memory = fn.lower(x, b).compile().memory_analysis()
         assert memory.temp_size_in_bytes <= 4e6 < 4 * 36 * 49 * 4 * 2 * 256
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_spectra_in_blocks_give_the_same(
+    groups: int, stride: int, dilation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of seven examples, three at a time: the last block begins early."""
+    form = Form((6, 5), resolve("test", (6, 5), (3, 4), stride, "SAME", dilation), groups)
+    places = math.prod(fft._lengths(form))
+    monkeypatch.setattr(fft, "WHOLE", 0)
+    monkeypatch.setattr(fft, "BLOCK", 3 * 4 * 8 * places)
+    x = jax.ShapeDtypeStruct((7, 6, 5, 4), jnp.float32)
+    assert fft._examples(x, 4, form) == Examples(7, 3)
+    agree(FFT, form, 4, 1e-5, n=7)
+
+
+def test_memory_of_spectra_is_bounded() -> None:
+    """Those of all examples, of input and output, would take 29 MB."""
+    form = Form((56, 56), resolve("test", (56, 56), (31, 31), 1, "SAME", 1), 32)
+    x = jax.ShapeDtypeStruct((16, 56, 56, 32), jnp.float32)
+    w = jax.ShapeDtypeStruct((31, 31, 1, 32), jnp.float32)
+    for slot, b in ((OUTPUT, w), (INPUT, w), (WINDOW, x)):
+        fn = jax.jit(functools.partial(apply, slot=slot, form=form, kernel=FFT))
+        memory = fn.lower(x, b).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= 5 * fft.BLOCK < 4 * 90 * 90 * 16 * 32
 
 
 @pytest.mark.parametrize(
