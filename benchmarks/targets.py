@@ -144,9 +144,10 @@ def training(record: Record) -> Iterator[Target]:
         yield worst(f"training the {case}, against PyTorch", torch, [pair])
         pair = found.get(case, "fnn.make_step"), found.best(case, JAX_PEERS)
         yield worst(f"training the {case} with make_step, against the best JAX peer", jax, [pair])
-    rows = [found.get("ResNet-18 at 32x32", n) for n in ("fnn.make_step", "plain JAX + optax")]
-    what = "ResNet-18 at 32x32, compiling and the first step against plain JAX"
-    yield compiling(what, 1.5, *rows)
+    for case in ("ResNet-18 at 32x32", "ResNet-50 at 32x32"):
+        rows = [found.get(case, name) for name in ("fnn.make_step", "plain JAX + optax")]
+        what = f"{case}, compiling and the first step against plain JAX"
+        yield compiling(what, 1.5, *rows)
 
 
 def startup(record: Record) -> Iterator[Target]:

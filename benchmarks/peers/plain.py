@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks.peers.trainer import Trainer, softmax_loss, with_optax
-from benchmarks.shapes import STAGES, Params
+from benchmarks.shapes import DEEP_STAGES, STAGES, Params
 
 
 def conv(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
@@ -47,7 +47,17 @@ def resnet(params: Params, x: jax.Array) -> jax.Array:
     return x.mean((1, 2)) @ params["head"]["w"] + params["head"]["b"]
 
 
-MODELS = {"mlp": mlp, "cnn": cnn, "resnet": resnet}
+def resnet50(params: Params, x: jax.Array) -> jax.Array:
+    x = jax.nn.relu(normed(x, params["stem"]))
+    for i, (_, stride) in enumerate(DEEP_STAGES):
+        block = params[f"block{i}"]
+        y = jax.nn.relu(normed(jax.nn.relu(normed(x, block["one"])), block["two"], stride))
+        short = normed(x, block["short"], stride) if "short" in block else x
+        x = jax.nn.relu(normed(y, block["three"]) + short)
+    return x.mean((1, 2)) @ params["head"]["w"] + params["head"]["b"]
+
+
+MODELS = {"mlp": mlp, "cnn": cnn, "resnet": resnet, "resnet50": resnet50}
 
 
 def loss(task: str) -> Any:

@@ -6,7 +6,7 @@ the window is the correlation of x with y at the taps. With a stride, the dense 
 and most of it left out. Work per channel is ``N log N``, whatever the window, and the error
 ``eps log N`` of the largest output: one NaN or infinity fills the channel.
 
-Spectra that are too large for the cache are made for some examples at a time.
+On a CPU, spectra that are too large for the cache are made for some examples at a time.
 
 XLA does not partition its Fourier transform: on several devices each would get all examples. There
 a transform is two matrix products per axis, which it does partition: of N = p q numbers at places
@@ -120,9 +120,9 @@ def _every(x: jax.Array, steps: tuple[int, ...], counts: tuple[int, ...]) -> jax
 
 
 def _examples(x: jax.Array, c_out: int, form: Form) -> Examples:
-    """How the examples are cut; not if their number is unknown, or they are on many devices."""
+    """How the examples are cut; not on many devices, nor where their number is not known."""
     n = x.shape[0]
-    if devices(x) > 1 or not is_known(x):
+    if form.platform != "cpu" or devices(x) > 1 or not is_known(x):
         return Examples(n, n)
     places = math.prod(_lengths(form))
     one = places * (x.shape[-1] + c_out) * accumulator(x.dtype).itemsize

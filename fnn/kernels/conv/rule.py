@@ -44,6 +44,7 @@ TERMS = 64  # elementwise products of a sum
 # Channels, and places, that pay for transforming a window for few places; of its gradient, more.
 DEEPER, PLACES = 256, {OUTPUT: 64, WINDOW: 128}
 PRODUCTS = 2500  # of a place and a tap of a line, with which minimal filtering may be faster
+LONG = 9  # taps of a line; the library multiplies its patches without storing them
 # The most taps of a line of one input channel whose products are elementwise; into many outputs.
 LINE, LINE_OF_MANY = 32, 16
 # Turns of a strided window's last axes, with which its phases may be filtered minimally.
@@ -213,7 +214,7 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
     if max(win.stride) > 1:
         return f"strided{channels}"
     if rank == 1:
-        return f"line{channels}"
+        return "line" if taps >= LONG else f"line{channels}"
     return _plane(win, few, c_in, c_out)
 
 

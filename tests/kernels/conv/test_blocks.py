@@ -248,7 +248,7 @@ def test_spectra_in_blocks_give_the_same(
     groups: int, stride: int, dilation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of seven examples, three at a time: the last block begins early."""
-    form = Form((6, 5), resolve("test", (6, 5), (3, 4), stride, "SAME", dilation), groups)
+    form = Form((6, 5), resolve("test", (6, 5), (3, 4), stride, "SAME", dilation), groups, "cpu")
     places = math.prod(fft._lengths(form))
     monkeypatch.setattr(fft, "WHOLE", 0)
     monkeypatch.setattr(fft, "BLOCK", 3 * 4 * 8 * places)
@@ -259,7 +259,7 @@ def test_spectra_in_blocks_give_the_same(
 
 def test_memory_of_spectra_is_bounded() -> None:
     """Those of all examples, of input and output, would take 29 MB."""
-    form = Form((56, 56), resolve("test", (56, 56), (31, 31), 1, "SAME", 1), 32)
+    form = Form((56, 56), resolve("test", (56, 56), (31, 31), 1, "SAME", 1), 32, "cpu")
     x = jax.ShapeDtypeStruct((16, 56, 56, 32), jnp.float32)
     w = jax.ShapeDtypeStruct((31, 31, 1, 32), jnp.float32)
     for slot, b in ((OUTPUT, w), (INPUT, w), (WINDOW, x)):

@@ -164,6 +164,8 @@ def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
         (5, 50, 50, "line, small window"),
         (5, 50, 49, "line"),  # fewer products
         (6, 50, 50, "line"),
+        (8, 16, 31, "line, few channels"),
+        (9, 16, 31, "line"),  # its patches are long
         (3, 15, 200, "line, narrow"),
         (32, 1, 31, "one input channel"),
         (33, 1, 31, "line, narrow"),
