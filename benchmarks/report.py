@@ -51,7 +51,7 @@ def bodies(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
             tables.by_contestant(*args, tables.cost, names),
         )
     if record := records.get("judge"):
-        yield "Layers kept from the rule, forward + backward", tables.convolution(record, False)
+        yield "Layers kept from the rule, forward + backward", tables.by_kind(record)
     if record := records.get("half"):
         yield "Convolution in bfloat16, forward + backward", tables.convolution(record, False)
     if record := records.get("pooling"):

@@ -113,6 +113,32 @@ def convolution(record: Record, targets: bool) -> str:
     return table(head, lines)
 
 
+def by_kind(record: Record) -> str:
+    """Geometric mean and worst ratio of every kind of layer: forward + backward in jit.
+
+    The last column is the layer that loses most to PyTorch.
+    """
+    found = Rows([r for r in record["rows"] if r["measure"] == "gradient"])
+    kinds: dict[str, list[tuple[str, list[tuple[float, float] | None]]]] = {}
+    for case in found.cases:
+        kind, _, layer = case.partition(": ")
+        ours, scan = (found.get(case, "conv", place=place) for place in ("jit", "scan"))
+        pairs = (ours, found.get(case, "lax")), (scan, ours), (ours, found.best(case, PYTORCH))
+        kinds.setdefault(kind, []).append((layer, [ratio(a, b) for a, b in pairs]))
+    everything = [layer for layers in kinds.values() for layer in layers]
+    lines = []
+    for kind, layers in [*sorted(kinds.items()), ("all", everything)]:
+        cells = []
+        for i, most in enumerate((1.0, 1.2, 1.25)):
+            column = [ratios[i] for _, ratios in layers]
+            worst = max((r[0] for r in column if r), default=0.0)
+            cells += [mean_of(column), f"{worst:.2f}" + LOSES * (worst > most) if worst else NONE]
+        slowest, _ = max(layers, key=lambda layer: layer[1][2] or (0.0, 0.0), default=("", []))
+        lines.append([kind, str(len(layers)), *cells, slowest])
+    head = ["kind", "layers", "fnn/lax", "worst", "scan/jit", "worst", "fnn/PyTorch", "worst", "of"]
+    return table(head, lines if everything else [])
+
+
 def by_contestant(
     record: Record, measure: str, place: str, cell: Callable[[Row], str], names: Sequence[str] = ()
 ) -> str:

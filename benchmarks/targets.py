@@ -7,6 +7,7 @@ from typing import NamedTuple
 from benchmarks import conv
 from benchmarks.recurrence import CASES
 from benchmarks.shapes import POOLS, TARGETS
+from benchmarks.sweep import drawn
 from benchmarks.tables import JAX_LAYERS, NONE, PYTORCH, Record, Rows, table
 from benchmarks.timing import Row, geometric_mean, ratio
 
@@ -82,6 +83,24 @@ def convolution(record: Record) -> Iterator[Target]:
     pairs = [(ours(c, "jit"), found.best(c, PYTORCH)) for c in layers]
     yield worst("convolution, slowest row against PyTorch", 1.25, pairs)
     yield mean("convolution, geometric mean against PyTorch", 1.0, pairs)
+
+
+def kept(record: Record) -> Iterator[Target]:
+    found = Rows(record["rows"])
+    layers = cases(record, found, (layer.name for layer, is_kept in drawn() if is_kept))
+    ours = [(c, found.get(c, "conv", place="jit")) for c in layers]
+    by_lax = [(row, found.get(c, "lax")) for c, row in ours]
+    yield worst("layers kept from the rule, slowest against lax", 1 / 0.95, by_lax)
+    by_jit = [(found.get(c, "conv", place="scan"), row) for c, row in ours]
+    yield worst("layers kept from the rule, slowest inside scan against outside", 1 / 0.9, by_jit)
+    by_torch = [(row, found.best(c, PYTORCH)) for c, row in ours]
+    yield mean("layers kept from the rule, geometric mean against PyTorch", 1.0, by_torch)
+
+
+def half(record: Record) -> Iterator[Target]:
+    found = Rows(record["rows"])
+    pairs = [(found.get(c, "conv", place="jit"), found.best(c, PYTORCH)) for c in found.cases]
+    yield worst("convolution in bfloat16, slowest row against PyTorch", 1.25, pairs)
 
 
 def pooling(record: Record) -> Iterator[Target]:
@@ -163,6 +182,8 @@ def startup(record: Record) -> Iterator[Target]:
 CHECKS = {
     "training": training,
     "conv": convolution,
+    "judge": kept,
+    "half": half,
     "pooling": pooling,
     "recurrence": recurrence,
     "optimizers": optimizers,

@@ -22,6 +22,7 @@ from benchmarks import (
     reference,
     report,
     session,
+    tables,
     targets,
     training,
 )
@@ -433,6 +434,21 @@ def test_a_target_is_not_met_by_the_rows_that_are_left() -> None:
     flat, plain = row("fnn.flat(fnn.adam)"), row("optax.adam", 1.0)
     many = [r | {"case": "2,000 leaves of 100"} for r in (flat, plain)]
     assert next(targets.optimizers(record(many))).met == "NOT ALL TIMED"
+
+
+def test_kept_layers_are_told_by_kind_and_must_all_be_timed() -> None:
+    rows = []
+    for case, ours in (("line: short", 1.0), ("line: long", 4.0), ("plane: wide", 3.0)):
+        rows += [row("conv", ours, case=case), row("conv", ours, case=case, place="scan")]
+        rows += [row("lax", 2.0, case=case), row("PyTorch", 2.0, case=case, place="eager")]
+    lines = tables.by_kind(record(rows)).splitlines()[2:]
+    line, _, everything = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    assert line == ["line", "2", "1.00", "2.00 ◄", "1.00", "1.00", "1.00", "2.00 ◄", "long"]
+    assert everything[:4] == ["all", "3", "1.14", "2.00 ◄"]
+    assert tables.by_kind(record([])) == ""
+    lax, scan, torch = targets.kept(record(rows))
+    assert (lax.met, scan.met, torch.met) == ("MISSED", "met", "MISSED")
+    assert [t.met for t in targets.kept(record(rows, quick=False))][1] == "NOT ALL TIMED"
 
 
 def test_a_step_a_call_is_compared_with_a_step_a_call() -> None:
