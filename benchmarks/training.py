@@ -25,7 +25,7 @@ from benchmarks.timing import Contestant, Program, Row, race
 
 CHECKED = {"mlp": 8, "cnn": 4, "resnet": 2, "resnet50": 3}  # steps whose losses are compared
 EPOCH = {"mlp": 64, "cnn": 8, "resnet": 2, "resnet50": 3}  # batches of an epoch of fnn.train
-# Of each contestant's turns.
+# How long each contestant has its turns.
 SECONDS = {"mlp": 1.0, "cnn": 4.0, "resnet": 30.0, "resnet50": 15.0}
 QUICK = ("mlp", "cnn")
 WITHOUT_PEERS = ("resnet50",)  # but for plain JAX: it asks how compiling grows with depth

@@ -120,7 +120,7 @@ def _every(x: jax.Array, steps: tuple[int, ...], counts: tuple[int, ...]) -> jax
 
 
 def _examples(x: jax.Array, c_out: int, form: Form) -> Examples:
-    """How the examples are cut; not on many devices, nor where their number is not known."""
+    """How the examples are cut: on a CPU, if they are on one device and their number is known."""
     n = x.shape[0]
     if form.platform != "cpu" or devices(x) > 1 or not is_known(x):
         return Examples(n, n)

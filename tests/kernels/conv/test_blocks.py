@@ -258,7 +258,7 @@ def test_spectra_in_blocks_give_the_same(
 
 
 def test_memory_of_spectra_is_bounded() -> None:
-    """Those of all examples, of input and output, would take 29 MB."""
+    """Those of all examples, of input and output, would take 33 MB."""
     form = Form((56, 56), resolve("test", (56, 56), (31, 31), 1, "SAME", 1), 32, "cpu")
     x = jax.ShapeDtypeStruct((16, 56, 56, 32), jnp.float32)
     w = jax.ShapeDtypeStruct((31, 31, 1, 32), jnp.float32)
