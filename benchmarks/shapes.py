@@ -1,13 +1,15 @@
 """The shapes of the measured layers and models, those of known networks; free of fnn."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 Params = dict[str, Any]  # of the models that are trained, nested by layer
+Stages = tuple[tuple[int, int], ...]  # channels and stride of every block of a ResNet
+Inner = Callable[[Any, Params, int], Any]  # what a block adds, of its input, itself and its stride
 RATE = 1e-3  # at which they are trained
 INPUTS = {"mlp": (784,), "cnn": (28, 28, 1), "resnet": (32, 32, 3)}  # of one example
-# Channels and stride of every block; those of ResNet-50 end in four times as many channels.
 STAGES = ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1))  # ResNet-18
-DEEP_STAGES = tuple(
+DEEP_STAGES = tuple(  # ResNet-50, whose blocks end in four times as many channels
     (c, 2 if first and c > 64 else 1)
     for c, blocks in ((64, 3), (128, 4), (256, 6), (512, 3))
     for first in (True, *(False,) * (blocks - 1))

@@ -1,5 +1,6 @@
 """The same models in plain JAX: `lax` and `jax.numpy` only. In float64 they are the reference."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks.peers.trainer import Trainer, softmax_loss, with_optax
-from benchmarks.shapes import DEEP_STAGES, STAGES, Params
+from benchmarks.shapes import DEEP_STAGES, STAGES, Inner, Params, Stages
 
 
 def conv(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
@@ -38,25 +39,26 @@ def cnn(params: Params, x: jax.Array) -> jax.Array:
     return mlp(params, x.reshape(x.shape[0], -1))
 
 
-def resnet(params: Params, x: jax.Array) -> jax.Array:
+def basic(x: jax.Array, block: Params, stride: int) -> jax.Array:
+    return normed(jax.nn.relu(normed(x, block["one"], stride)), block["two"])
+
+
+def bottleneck(x: jax.Array, block: Params, stride: int) -> jax.Array:
+    x = jax.nn.relu(normed(jax.nn.relu(normed(x, block["one"])), block["two"], stride))
+    return normed(x, block["three"])
+
+
+def residual(params: Params, x: jax.Array, *, stages: Stages, inner: Inner) -> jax.Array:
     x = jax.nn.relu(normed(x, params["stem"]))
-    for i, (_, stride) in enumerate(STAGES):
+    for i, (_, stride) in enumerate(stages):
         block = params[f"block{i}"]
-        y = normed(jax.nn.relu(normed(x, block["one"], stride)), block["two"])
+        y = inner(x, block, stride)
         x = jax.nn.relu(y + (normed(x, block["short"], stride) if "short" in block else x))
     return x.mean((1, 2)) @ params["head"]["w"] + params["head"]["b"]
 
 
-def resnet50(params: Params, x: jax.Array) -> jax.Array:
-    x = jax.nn.relu(normed(x, params["stem"]))
-    for i, (_, stride) in enumerate(DEEP_STAGES):
-        block = params[f"block{i}"]
-        y = jax.nn.relu(normed(jax.nn.relu(normed(x, block["one"])), block["two"], stride))
-        short = normed(x, block["short"], stride) if "short" in block else x
-        x = jax.nn.relu(normed(y, block["three"]) + short)
-    return x.mean((1, 2)) @ params["head"]["w"] + params["head"]["b"]
-
-
+resnet = functools.partial(residual, stages=STAGES, inner=basic)
+resnet50 = functools.partial(residual, stages=DEEP_STAGES, inner=bottleneck)
 MODELS = {"mlp": mlp, "cnn": cnn, "resnet": resnet, "resnet50": resnet50}
 
 

@@ -6,7 +6,7 @@ the window is the correlation of x with y at the taps. With a stride, the dense 
 and most of it left out. Work per channel is ``N log N``, whatever the window, and the error
 ``eps log N`` of the largest output: one NaN or infinity fills the channel.
 
-On a CPU, spectra that are too large for the cache are made for some examples at a time.
+On a CPU, the spectra of a large layer are made for some examples at a time.
 
 XLA does not partition its Fourier transform: on several devices each would get all examples. There
 a transform is two matrix products per axis, which it does partition: of N = p q numbers at places

@@ -44,7 +44,7 @@ TERMS = 64  # elementwise products of a sum
 # Channels, and places, that pay for transforming a window for few places; of its gradient, more.
 DEEPER, PLACES = 256, {OUTPUT: 64, WINDOW: 128}
 PRODUCTS = 2500  # of a place and a tap of a line, with which minimal filtering may be faster
-LONG = 9  # taps of a line; the library multiplies its patches without storing them
+LONG = 9  # taps of a line; its patches are large, and the library stores none
 # The most taps of a line of one input channel whose products are elementwise; into many outputs.
 LINE, LINE_OF_MANY = 32, 16
 # Turns of a strided window's last axes, with which its phases may be filtered minimally.
