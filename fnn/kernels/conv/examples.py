@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.kernels.conv.form import divisor
+from fnn.kernels.conv.form import Form, devices, divisor, is_known
+
+BLOCK = 2 << 20  # bytes
 
 
 class Examples(NamedTuple):
@@ -65,3 +67,15 @@ def cut(n: int, most: int, enough: int, at_once: int = 1) -> Examples:
     even = divisor(n // at_once if n % at_once == 0 else n, most)
     count = at_once * -(-n // (at_once * most))
     return Examples(n, even if even >= min(enough, most / 2) else -(-n // count))
+
+
+def in_cache(x: jax.Array, form: Form, one: int, whole: int) -> Examples:
+    """How the examples of x are cut, each of ``one`` bytes, so that a block stays in the cache.
+
+    So it is on a CPU, if all are on one device and their number is known, and are more than
+    ``whole`` bytes.
+    """
+    n = x.shape[0]
+    if form.platform != "cpu" or devices(x) > 1 or not is_known(x) or n * one <= whole:
+        return Examples(n, n)
+    return cut(n, BLOCK // one, BLOCK // one)

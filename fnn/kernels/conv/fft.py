@@ -28,12 +28,11 @@ from jax import lax
 
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
-from fnn.kernels.conv.examples import Examples, cut
-from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, devices, divisor, is_known
+from fnn.kernels.conv.examples import Examples, in_cache
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, devices, divisor
 from fnn.kernels.conv.loops import beside, summed
 
-# Bytes of the spectra of a block, and of all examples where they are one block.
-BLOCK, WHOLE = 2 << 20, 16 << 20
+WHOLE = 16 << 20  # bytes of spectra; more are made for some examples at a time
 
 
 def _smooth(n: int) -> int:
@@ -120,14 +119,8 @@ def _every(x: jax.Array, steps: tuple[int, ...], counts: tuple[int, ...]) -> jax
 
 
 def _examples(x: jax.Array, c_out: int, form: Form) -> Examples:
-    """How the examples are cut: on a CPU, if they are on one device and their number is known."""
-    n = x.shape[0]
-    if form.platform != "cpu" or devices(x) > 1 or not is_known(x):
-        return Examples(n, n)
-    places = math.prod(_lengths(form))
-    one = places * (x.shape[-1] + c_out) * accumulator(x.dtype).itemsize
-    most = BLOCK // one if n * one > WHOLE else n
-    return cut(n, most, most)
+    one = math.prod(_lengths(form)) * (x.shape[-1] + c_out) * accumulator(x.dtype).itemsize
+    return in_cache(x, form, one, WHOLE)
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:

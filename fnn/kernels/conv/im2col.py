@@ -23,6 +23,10 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   either, whose matrix is zero between them: that wastes arithmetic, but a product of four columns
   wastes more. What is not finite in one group is kept from the others: the groups may be models of
   a `jax.vmap`.
+- Groups at once. XLA forms a small product on one core, and gives the other one half of what is
+  ready only if that is more than eight operations. So eight groups are taken together, if there are
+  more, unless their products are tiny, or too large for the cache together. Each keeps its memory
+  to itself, or one group would wait for another.
 """
 
 import functools
@@ -35,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.compiler import kept_until
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.col2im import applies, col2im
@@ -47,6 +52,7 @@ from fnn.kernels.conv.views import by_itself, runs, taps
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
 ENOUGH = 2 * 2**20  # bytes: with so many, a block that divides the examples is not too small
 LANES = 16
+TOGETHER = 8  # products of groups; of fewer, XLA computes all on one core
 NEAR = 2**13  # entries of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -59,30 +65,34 @@ class Blocks(NamedTuple):
         rows: of output in a block.
         joined: groups in one product.
         folded: whether the last axis' taps are columns of the product, not patches.
+        at_once: products of groups in one turn of the loop over them.
     """
 
     examples: Examples
     rows: int
     joined: int
     folded: bool
+    at_once: int = 1
 
 
 def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) -> Blocks:
     """Cut so that what a block reads more than once stays within `BUDGET`."""
     win, last, taps = form.windows, form.windows.size[-1], math.prod(form.windows.size)
     joined = divisor(form.groups, -(-LANES * form.groups // max(c_in, c_out)))
-    if taps == 1:
-        # Patches are no larger than the input.
-        return Blocks(Examples(n, n), form.out[0], joined, False)
     inputs, outputs = (c // form.groups * joined for c in (c_in, c_out))
     plain, folded = taps * inputs + outputs, taps // last * inputs + last * outputs  # columns
-    if win.stride[-1] == 1 < last and folded <= FOLD[slot] * plain:
-        size = Blocks(*_fit(n, itemsize * folded, form, True), joined, True)
-        # On one axis only, short stretches would compute what lies between them repeatedly.
-        if len(win.size) > 1 or size.rows == form.out[0] or size.rows >= 4 * win.span[0]:
-            return size
     columns = plain if slot == WINDOW else taps * inputs
-    return Blocks(*_fit(n, itemsize * columns, form, False), joined, False)
+    # Patches of one tap are no larger than the input.
+    cuts = _fit(n, itemsize * columns, form, False) if taps > 1 else (Examples(n, n), form.out[0])
+    size = Blocks(*cuts, joined, False)
+    if win.stride[-1] == 1 < last and folded <= FOLD[slot] * plain:
+        other = Blocks(*_fit(n, itemsize * folded, form, True), joined, True)
+        # On one axis only, short stretches would compute what lies between them repeatedly.
+        if len(win.size) > 1 or other.rows == form.out[0] or other.rows >= 4 * win.span[0]:
+            size, columns = other, folded
+    nbytes = TOGETHER * n * math.prod(_places(form, size.folded)) * columns * itemsize
+    several = form.groups > TOGETHER * joined and ENOUGH <= nbytes <= BUDGET
+    return size._replace(at_once=TOGETHER) if several else size
 
 
 def _fit(n: int, width: int, form: Form, folded: bool) -> tuple[Examples, int]:
@@ -105,7 +115,7 @@ class _Walk(NamedTuple):
     Attributes:
         pieces: the blocks of one chunk.
         chunks: products that each block takes, one per `joined` groups.
-        joined, folded: as in `Blocks`.
+        joined, folded, at_once: as in `Blocks`.
         turned: whether the product of the window gradient has the cotangent on the left.
         copied: whether what is on the left is transposed before the product.
     """
@@ -116,6 +126,7 @@ class _Walk(NamedTuple):
     folded: bool
     turned: bool
     copied: bool
+    at_once: int
 
     @property
     def form(self) -> Form:
@@ -150,6 +161,14 @@ class _Walk(NamedTuple):
         """Block ``step`` of the cotangent."""
         return self.pieces.outputs(*self._of_chunk(y, step))
 
+    def alone(self, fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        """Let every chunk begin with its number alone: XLA halves what is ready among the cores."""
+        return by_itself(fn, self.form) if self.at_once > 1 else fn
+
+    def kept(self, y: jax.Array, *arrays: jax.Array) -> jax.Array:
+        """Keep what y is made of until it is there, so that no chunk waits for another's memory."""
+        return kept_until(y, *arrays) if self.at_once > 1 else y
+
     def _of_chunk(self, a: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The channels of the chunk that a step belongs to, and the step among those of it."""
         if self.chunks == 1:
@@ -171,7 +190,7 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     across = form.groups > 1 or (rows * columns <= NEAR and not few)
     smaller = form.windows.stride[-1] > 1 < taps and channels > LANES  # y, than the input
     turned = columns <= rows if across else smaller
-    return _Walk(pieces, chunks, size.joined, size.folded, turned, not across)
+    return _Walk(pieces, chunks, size.joined, size.folded, turned, not across, size.at_once)
 
 
 def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:
@@ -285,30 +304,35 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, wide - columns)))
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
-        matrix = lax.dynamic_index_in_dim(matrices, chunk, keepdims=False)
+        index = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
+        matrix = walk.alone(index)(matrices, chunk)
 
         def product(patches: jax.Array) -> jax.Array:
             return jnp.dot(patches, matrix, preferred_element_type=total)[:, :columns]
 
         def block(step: jax.Array) -> jax.Array:
-            y = _apart(product, _padded(x, step + chunk * np.uint32(steps), walk), walk)
-            y = _unfolded(y, walk) if walk.folded else y
+            part = _padded(x, step + chunk * np.uint32(steps), walk)
+            patches = _seen(part, walk)
+            whole = _apart(product, part, patches, walk)
+            y = _unfolded(whole, walk) if walk.folded else whole
+            y = walk.kept(y, part, matrix, patches, whole)
             return y.astype(x.dtype).reshape(-1, *walk.form.out, w.shape[-1] // walk.chunks)
 
         return beside(block, steps, 0, x, w, total=len(x) * stretches.parts)
 
-    y = jnp.moveaxis(stacked(of_chunk, walk.chunks, x, w), 0, -2)
-    return stretches.joined(y.reshape(-1, *walk.form.out, w.shape[-1]))
+    y = stacked(of_chunk, walk.chunks, x, w, at_once=walk.at_once)
+    return stretches.joined(jnp.moveaxis(y, 0, -2).reshape(-1, *walk.form.out, w.shape[-1]))
 
 
-def _apart(product: Callable[[jax.Array], jax.Array], x: jax.Array, walk: _Walk) -> jax.Array:
+def _apart(
+    product: Callable[[jax.Array], jax.Array], x: jax.Array, patches: jax.Array, walk: _Walk
+) -> jax.Array:
     """The product of the patches of x, in which no group's NaN or infinity reaches another group.
 
     The matrix is zero between joined groups, but zero times NaN is NaN. So if x has such numbers,
     which zeros times it tell, each group takes the product with zeros for the others.
     """
-    patches, joined = _seen(x, walk), walk.joined
-    y = product(patches)
+    y, joined = product(patches), walk.joined
     if joined == 1:
         return y
     outputs = y.shape[-1] // (joined * (len(walk.moves) if walk.folded else 1))
@@ -340,11 +364,11 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     def of_chunk(chunk: jax.Array) -> jax.Array:
         def block(step: jax.Array) -> jax.Array:
             step += chunk * np.uint32(walk.pieces.steps)
-            return _block_product(x, walk.outputs(y, step), step, walk)
+            return _block_product(x, walk.alone(walk.outputs)(y, step), step, walk)
 
         return summed(block, walk.pieces.steps, y, x)
 
-    return _window_of(stacked(of_chunk, walk.chunks, y, x), walk)
+    return _window_of(stacked(of_chunk, walk.chunks, y, x, at_once=walk.at_once), walk)
 
 
 def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
@@ -360,7 +384,8 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
         return jnp.dot(walk.by_itself(jnp.transpose)(y), patches, preferred_element_type=total)
     left, right = (y, patches) if walk.turned else (patches, y)
     across = (((0,), (0,)), ((), ()))
-    return lax.dot_general(left, right, across, preferred_element_type=total)
+    sums = lax.dot_general(left, right, across, preferred_element_type=total)
+    return walk.kept(sums, y, patches)
 
 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:

@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnn.dtypes import accumulator, widen
 from fnn.kernels.conv.adjoint import read, through_output
@@ -28,7 +29,7 @@ from fnn.kernels.conv.axes import merging
 from fnn.kernels.conv.col2im import applies, turns
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
-from fnn.kernels.conv.im2col import IM2COL
+from fnn.kernels.conv.im2col import IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import TAPS, UNROLLED, elementwise
 from fnn.kernels.conv.taps_window import APART
@@ -106,6 +107,8 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     few = places < max(each)  # the window is the larger array
     if few:
         filtered = _minimal_for_few(slot, form, places, *each)
+    elif _at_once(slot, form, n, c_in, c_out):
+        filtered = None
     else:
         filtered = mostly_padding(slot, form, *each) or _minimal(form, *each)
     kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
@@ -162,6 +165,15 @@ def _minimal_for_few(slot: str, form: Form, places: int, c_in: int, c_out: int) 
     grows_least = plain and all(1 < k <= 3 for k in win.size)
     many = min(c_in, c_out) >= DEEPER and places >= PLACES[slot]
     return "plane, small window, few places" if grows_least and many else None
+
+
+def _at_once(slot: str, form: Form, n: int, c_in: int, c_out: int) -> bool:
+    """Whether both cores form products of groups, which then is faster than to filter minimally.
+
+    Filtering forms them on one, group by group, unless its tiles cover much more than the output.
+    """
+    size = blocks(n, c_in, c_out, form, np.dtype(np.float32).itemsize, slot)
+    return size.at_once > 1 and _covered(form) > EVEN
 
 
 def _covered(form: Form) -> float:

@@ -17,31 +17,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
+from fnn.kernels.conv.examples import in_cache
 from fnn.kernels.conv.form import (
-    OUTPUT,
     WINDOW,
     Form,
     Kernel,
     by_device,
-    divisor,
     is_known,
     varying,
 )
-from fnn.kernels.conv.loops import stacked
+from fnn.kernels.conv.loops import beside
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
 from fnn.kernels.conv.views import by_itself, met, padded, shifted
 
 UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
 FEW = 8  # the most channels of one of several groups whose products are elementwise
 HELD = 6000  # the most entries of its window: of more, the first cache does not hold all
+# Bytes of the input; a larger one is read in blocks. By whether a group has one channel.
+WHOLE = {True: 16 << 20, False: 8 << 20}
 SUMS = {8: 90, 24: 64, 256: 32}  # most products of a sum in one group, by the most outputs
-WHOLE, BLOCK = 8 * 2**20, 2 * 2**20  # bytes: more of such an input is taken in blocks of so many
 
 Term = Callable[[jax.Array, Any], jax.Array]  # of the shifted input and the tap's index
 
@@ -106,24 +105,55 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     w = w.astype(accumulator(w.dtype))
     c, groups = w.shape[-2], form.groups
     few = elementwise(form, c, w.shape[-1] // groups)
-    # Kept apart: otherwise the tap that meets no padding reads x, and all others the padded copy.
-    whole = by_itself(functools.partial(padded, form=form), form)
     if groups == 1 < c and few:
-        return by_itself(functools.partial(_products, form=form), form)(whole(x), w)
+        return by_itself(functools.partial(_products, form=form), form)(_whole(x, form), w)
     w = w.reshape(*w.shape[:-1], groups, -1)  # (*window, c, g, o)
-    if c > 1 and few:
-        return by_device(_few_channels, OUTPUT)(x, w, form)
-    if groups == 1 < c and is_known(x) and math.prod(form.windows.size) <= UNROLLED:
+    if groups == c == 1:
+        return _of_one_channel(_whole(x, form), w, form)
+    if c == 1:
+        return _in_blocks(x, w, form, padded, _of_one_channel)
+    if few:
+        return _few_channels(x, w, form)
+    if groups == 1 and is_known(x) and math.prod(form.windows.size) <= UNROLLED:
         return _matrix_products(x.astype(w.dtype), w[..., 0, :], form)
 
     def term(part: jax.Array, tap: Any) -> jax.Array:
-        if c == 1:
-            y = part[..., None] * w[tap][0].reshape((1,) * (part.ndim - 1) + w.shape[-2:])
-            return y.reshape(*part.shape[:-1], -1)
         rows = part.reshape(*part.shape[:-1], groups, c)
         return jnp.einsum("...gc,cgo->...go", rows, w[tap]).reshape(*part.shape[:-1], -1)
 
-    return _sum_over_taps(whole(x), form, term)
+    return _sum_over_taps(_whole(x, form), form, term)
+
+
+def _whole(x: jax.Array, form: Form) -> jax.Array:
+    """Padded x, kept apart: else the tap that meets no padding reads x, and all others a copy."""
+    return by_itself(functools.partial(padded, form=form), form)(x)
+
+
+def _in_blocks(
+    x: jax.Array,
+    w: jax.Array,
+    form: Form,
+    read: Callable[[jax.Array, Form], jax.Array],
+    sums: Callable[[jax.Array, jax.Array, Form], jax.Array],
+) -> jax.Array:
+    """``sums(read(x), w)``, where to read is to copy: of a large input, some examples at a time."""
+    one = math.prod(x.shape[1:]) * w.dtype.itemsize
+    examples = in_cache(x, form, one, WHOLE[x.shape[-1] == form.groups])
+    if examples.blocks == 1:
+        return sums(by_itself(lambda x: read(x, form), form)(x), w, form)
+    part = by_itself(lambda x, step: read(examples.of(x, step), form), form)
+    apart = by_itself(lambda x, w: sums(x, w, form), form)
+    return beside(lambda step: apart(part(x, step), w), examples.blocks, 0, x, w, total=len(x))
+
+
+def _of_one_channel(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """``(n, *padded, g)`` and ``(*window, 1, g, o)`` to ``(n, *out, g o)``."""
+
+    def term(part: jax.Array, tap: Any) -> jax.Array:
+        y = part[..., None] * w[tap][0].reshape((1,) * (part.ndim - 1) + w.shape[-2:])
+        return y.reshape(*part.shape[:-1], -1)
+
+    return _sum_over_taps(x, form, term)
 
 
 def _matrix_products(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -157,28 +187,17 @@ def _few_channels(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     # Flat, or the compiler leaves the taps outermost.
     flat = by_itself(lambda w: jnp.moveaxis(w, -2, 0).reshape(form.groups, -1), form)(w)
     w = flat.reshape(form.groups, *w.shape[:-2], -1)
-    nbytes = x.size * w.dtype.itemsize if is_known(x) else 0
-    if nbytes <= WHOLE:
-        return _few_of_block(x, w, form)
-    n = len(x)
-    examples = divisor(n, BLOCK * n // nbytes)
+    return _in_blocks(x, w, form, _groups_first, _few_of_block)
 
-    def block(step: jax.Array) -> jax.Array:
-        part = lax.dynamic_slice_in_dim(x, step * np.uint32(examples), examples, 0)
-        return _few_of_block(part, w, form)
 
-    return stacked(block, n // examples, x, w).reshape(n, *form.out, -1)
+def _groups_first(x: jax.Array, form: Form) -> jax.Array:
+    x = padded(x, form)
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], form.groups, -1), -2, 0)
 
 
 def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    """The same of some examples, with ``(g, *window, c, o)``."""
-
-    def groups_first(x: jax.Array) -> jax.Array:
-        x = padded(x, form)
-        return jnp.moveaxis(x.reshape(*x.shape[:-1], form.groups, -1), -2, 0)
-
-    products = jax.vmap(functools.partial(_products, form=form))
-    y = products(by_itself(groups_first, form)(x), w)
+    """``(g, n, *padded, c)`` and ``(g, *window, c, o)`` to ``(n, *out, g o)``."""
+    y = jax.vmap(functools.partial(_products, form=form))(x, w)
     y = by_itself(lambda y: jnp.moveaxis(y, 0, -2), form)(y)
     return y.reshape(*y.shape[:-2], -1)
 

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.kernels.conv import im2col, taps, taps_window, tiling
+from fnn.kernels.conv import im2col, taps_window, tiling
 from tests.devices import collectives, error, strict
 
 X, W = (16, 12, 4), (3, 4, 4)
@@ -37,7 +37,7 @@ def run(fn: Any, x: Any, w: Any) -> Any:
 def main() -> None:
     im2col.BUDGET = taps_window.BUDGET = tiling.SHARE = 2**9
     tiling.BLOCK = dict.fromkeys(tiling.BLOCK, 2**9)
-    tiling.WORTH = taps.WHOLE = taps.BLOCK = 0
+    tiling.WORTH = 0
     rng = np.random.default_rng(0)
     mesh = jax.make_mesh((2, 4), ("model", "data"), axis_types=(AxisType.Auto,) * 2)
     for place, (name, (fn, config, window)) in enumerate(CASES.items()):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.kernels.conv import fft, im2col, taps, taps_window, tiling
-from fnn.kernels.conv.examples import Examples
+from fnn.kernels.conv import examples, fft, im2col, taps, taps_window, tiling
+from fnn.kernels.conv.examples import BLOCK, Examples
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
-from fnn.kernels.conv.im2col import BUDGET, IM2COL, blocks
+from fnn.kernels.conv.im2col import BUDGET, IM2COL, TOGETHER, blocks
 from fnn.kernels.conv.library import LIBRARY
-from fnn.kernels.conv.taps import BLOCK, TAPS, WHOLE
+from fnn.kernels.conv.taps import TAPS, WHOLE
 from fnn.kernels.conv.tiling import SHARE
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
 from fnn.windows import resolve
@@ -126,6 +126,32 @@ def test_groups_are_joined_until_inputs_or_outputs_fill_a_vector(c_out: int, joi
     for slot in (OUTPUT, WINDOW):
         assert blocks(2, 16, c_out, form, 4, slot).joined == joined
     agree(IM2COL, form, 16, 1e-5, c_out=c_out)
+
+
+@pytest.mark.parametrize(
+    ("each", "outputs", "size", "stride"),
+    [(16, 16, (3, 3), 1), (8, 8, (3, 3), 1), (16, 8, (2, 3), 2), (16, 24, (1, 1), 1)],
+)
+def test_products_of_several_groups_at_once_give_the_same(
+    each: int, outputs: int, size: tuple[int, ...], stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 18 groups, or of nine times two that share a product: one goes before the others."""
+    monkeypatch.setattr(im2col, "ENOUGH", 0)
+    form = Form((6, 7), resolve("test", (6, 7), size, stride, "SAME", 1), 18, "cpu")
+    for slot in (OUTPUT, WINDOW):
+        assert blocks(2, 18 * each, 18 * outputs, form, 4, slot).at_once == TOGETHER
+    agree(IM2COL, form, 18 * each, 1e-5, c_out=18 * outputs)
+
+
+@pytest.mark.parametrize(
+    ("n", "groups", "at_once"),
+    [(8, 9, TOGETHER), (8, 8, 1), (1, 9, 1), (16, 9, 1)],
+    ids=["", "few groups", "small products", "large products"],
+)
+def test_groups_are_taken_together_where_it_pays(n: int, groups: int, at_once: int) -> None:
+    form = Form((14, 14), resolve("test", (14, 14), (3, 3), 1, "SAME", 1), groups, "cpu")
+    for slot in (OUTPUT, WINDOW):
+        assert blocks(n, 16 * groups, 16 * groups, form, 4, slot).at_once == at_once
 
 
 @pytest.mark.parametrize("worth", [0, 2**30], ids=["two at once", "one by one"])
@@ -251,7 +277,7 @@ def test_spectra_in_blocks_give_the_same(
     form = Form((6, 5), resolve("test", (6, 5), (3, 4), stride, "SAME", dilation), groups, "cpu")
     places = math.prod(fft._lengths(form))
     monkeypatch.setattr(fft, "WHOLE", 0)
-    monkeypatch.setattr(fft, "BLOCK", 3 * 4 * 8 * places)
+    monkeypatch.setattr(examples, "BLOCK", 3 * 4 * 8 * places)
     x = jax.ShapeDtypeStruct((7, 6, 5, 4), jnp.float32)
     assert fft._examples(x, 4, form) == Examples(7, 3)
     agree(FFT, form, 4, 1e-5, n=7)
@@ -265,12 +291,15 @@ def test_memory_of_spectra_is_bounded() -> None:
     for slot, b in ((OUTPUT, w), (INPUT, w), (WINDOW, x)):
         fn = jax.jit(functools.partial(apply, slot=slot, form=form, kernel=FFT))
         memory = fn.lower(x, b).compile().memory_analysis()
-        assert memory.temp_size_in_bytes <= 5 * fft.BLOCK < 4 * 90 * 90 * 16 * 32
+        assert memory.temp_size_in_bytes <= 5 * BLOCK < 4 * 90 * 90 * 16 * 32
 
 
 @pytest.mark.parametrize(
     ("whole", "block", "budget", "places"),
-    [(WHOLE, BLOCK, taps_window.BUDGET, taps_window.PLACES), (0, 1, 1, {True: 2, False: 2})],
+    [
+        (WHOLE, BLOCK, taps_window.BUDGET, taps_window.PLACES),
+        ({True: 0, False: 0}, 1, 1, {True: 2, False: 2}),
+    ],
 )
 @pytest.mark.parametrize(
     ("spatial", "window", "stride", "dilation", "groups", "c"),
@@ -296,7 +325,7 @@ def test_groups_of_few_channels_give_the_same(
     dilation: int | tuple[int, ...],
     groups: int,
     c: int,
-    whole: int,
+    whole: dict[bool, int],
     block: int,
     budget: int,
     places: dict[bool, int],
@@ -304,7 +333,7 @@ def test_groups_of_few_channels_give_the_same(
 ) -> None:
     """All examples together; one at a time, by single rows and few places; in all three maps."""
     monkeypatch.setattr(taps, "WHOLE", whole)
-    monkeypatch.setattr(taps, "BLOCK", block)
+    monkeypatch.setattr(examples, "BLOCK", block)
     monkeypatch.setattr(taps_window, "BUDGET", budget)
     monkeypatch.setattr(taps_window, "PLACES", places)
     form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), groups, "cpu")
@@ -318,6 +347,21 @@ def test_blocks_of_several_examples_of_few_channels(monkeypatch: pytest.MonkeyPa
     x = jax.ShapeDtypeStruct((6, 6, 5, 8), jnp.float32)
     assert taps_window._cut(x, x, form) == (2, 6)
     agree(TAPS, form, 8, 1e-5, n=6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_memory_of_a_large_depthwise_layer_is_bounded(stride: int) -> None:
+    """A block of examples is padded, of the output's map and of the input's without a stride."""
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((32, 28, 28, 192), (3, 3, 1, 192)))
+    conv = functools.partial(fnn.conv_taps, stride=stride, groups=192)
+    y = jax.eval_shape(conv, x, w)
+
+    def gradient(x: jax.Array, w: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: conv(x, w), x)[1](y)[0]
+
+    for program in (jax.jit(conv).lower(x, w), jax.jit(gradient).lower(x, w, y)):
+        temporary = program.compile().memory_analysis().temp_size_in_bytes
+        assert temporary <= 3 * BLOCK < 4 * x.size
 
 
 @pytest.mark.parametrize(("n", "size"), [(32, 28), (2, 112)])

@@ -102,6 +102,14 @@ def test_blocks_that_are_made_at_once_share_no_memory(outputs: int) -> None:
     assert program.memory_analysis().temp_size_in_bytes > of_window + 2 * of_block
 
 
+def test_groups_that_are_taken_together_share_no_memory() -> None:
+    """Padded copies, patches and products of eight, beside the result before it is transposed."""
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((8, 14, 14, 512), (3, 3, 16, 512)))
+    program = jax.jit(functools.partial(fnn.conv_im2col, groups=32)).lower(x, w).compile()
+    of_group = 4 * 8 * 14 * (16 * 16 + 14 * 3 * 16 + 14 * 3 * 16)
+    assert program.memory_analysis().temp_size_in_bytes > 4 * x.size + 8 * of_group
+
+
 @pytest.mark.parametrize("conv", [fnn.conv_im2col, fnn.conv_winograd])
 def test_a_loop_begins_with_zeros_of_its_own(conv: Callable[..., jax.Array]) -> None:
     """Not with copies of those of all layers, made at the start and in memory together."""

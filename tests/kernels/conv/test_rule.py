@@ -151,6 +151,23 @@ def test_groups_of_many_channels_go_as_one_does(
         assert rules.cell(slot, form, 2, c_in, c_out) == f"{slot} {kind}"
 
 
+@pytest.mark.parametrize(
+    ("side", "groups", "kind"),
+    [
+        (7, 9, "grouped"),
+        (7, 8, "plane, small window"),  # too few for both cores
+        (8, 9, "plane, small window"),  # tiles cover no more than the output
+        (15, 9, "plane, small window"),  # the products are too large to be taken together
+    ],
+)
+def test_products_of_many_groups_are_not_filtered_minimally(
+    side: int, groups: int, kind: str
+) -> None:
+    form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME"), groups)
+    for slot in (OUTPUT, WINDOW):
+        assert rules.cell(slot, form, 8, 32 * groups, 32 * groups) == f"{slot} {kind}"
+
+
 def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
     """128 and not 64, to be filtered minimally; here there are 98."""
     form = Form((7, 7), resolve("test", (7, 7), (3, 3), 1, "SAME"), 1)
