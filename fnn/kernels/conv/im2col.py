@@ -24,9 +24,9 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   wastes more. What is not finite in one group is kept from the others: the groups may be models of
   a `jax.vmap`.
 - Groups at once. XLA forms a small product on one core, and gives the other one half of what is
-  ready only if that is more than eight operations. So eight groups are taken together, if there are
-  more, unless their products are tiny, or too large for the cache together. Each keeps its memory
-  to itself, or one group would wait for another.
+  ready only if that is more than eight operations. So a turn of the loop over 16 groups or more
+  takes eight, unless their products are tiny, or too large for the cache together. Each keeps its
+  memory to itself, or one group would wait for another.
 """
 
 import functools
@@ -53,6 +53,7 @@ BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the th
 ENOUGH = 2 * 2**20  # bytes: with so many, a block that divides the examples is not too small
 LANES = 16
 TOGETHER = 8  # products of groups; of fewer, XLA computes all on one core
+ROOM = 12 * 2**20  # bytes of their factors; more are slower together
 NEAR = 2**13  # entries of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -91,7 +92,7 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
         if len(win.size) > 1 or other.rows == form.out[0] or other.rows >= 4 * win.span[0]:
             size, columns = other, folded
     nbytes = TOGETHER * n * math.prod(_places(form, size.folded)) * columns * itemsize
-    several = form.groups > TOGETHER * joined and ENOUGH <= nbytes <= BUDGET
+    several = form.groups >= 2 * TOGETHER * joined and ENOUGH <= nbytes <= ROOM
     return size._replace(at_once=TOGETHER) if several else size
 
 

@@ -168,9 +168,9 @@ def _minimal_for_few(slot: str, form: Form, places: int, c_in: int, c_out: int) 
 
 
 def _at_once(slot: str, form: Form, n: int, c_in: int, c_out: int) -> bool:
-    """Whether both cores form products of groups, which then is faster than to filter minimally.
+    """Whether products of groups, on both cores, are faster than minimal filtering, on one.
 
-    Filtering forms them on one, group by group, unless its tiles cover much more than the output.
+    They are, unless its tiles cover little more than the output.
     """
     size = blocks(n, c_in, c_out, form, np.dtype(np.float32).itemsize, slot)
     return size.at_once > 1 and _covered(form) > EVEN

@@ -135,17 +135,19 @@ def test_groups_are_joined_until_inputs_or_outputs_fill_a_vector(c_out: int, joi
 def test_products_of_several_groups_at_once_give_the_same(
     each: int, outputs: int, size: tuple[int, ...], stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 18 groups, or of nine times two that share a product: one goes before the others."""
+    """Of 17 groups, or of 17 times two that share a product: one goes before the others."""
     monkeypatch.setattr(im2col, "ENOUGH", 0)
-    form = Form((6, 7), resolve("test", (6, 7), size, stride, "SAME", 1), 18, "cpu")
+    groups = 17 * (16 // max(each, outputs) or 1)
+    form = Form((6, 7), resolve("test", (6, 7), size, stride, "SAME", 1), groups, "cpu")
     for slot in (OUTPUT, WINDOW):
-        assert blocks(2, 18 * each, 18 * outputs, form, 4, slot).at_once == TOGETHER
-    agree(IM2COL, form, 18 * each, 1e-5, c_out=18 * outputs)
+        cut = blocks(2, groups * each, groups * outputs, form, 4, slot)
+        assert (groups // cut.joined, cut.at_once) == (17, TOGETHER)
+    agree(IM2COL, form, groups * each, 1e-5, c_out=groups * outputs)
 
 
 @pytest.mark.parametrize(
     ("n", "groups", "at_once"),
-    [(8, 9, TOGETHER), (8, 8, 1), (1, 9, 1), (16, 9, 1)],
+    [(8, 16, TOGETHER), (8, 15, 1), (1, 16, 1), (32, 16, 1)],
     ids=["", "few groups", "small products", "large products"],
 )
 def test_groups_are_taken_together_where_it_pays(n: int, groups: int, at_once: int) -> None:

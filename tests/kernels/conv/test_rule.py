@@ -154,10 +154,10 @@ def test_groups_of_many_channels_go_as_one_does(
 @pytest.mark.parametrize(
     ("side", "groups", "kind"),
     [
-        (7, 9, "grouped"),
-        (7, 8, "plane, small window"),  # too few for both cores
-        (8, 9, "plane, small window"),  # tiles cover no more than the output
-        (15, 9, "plane, small window"),  # the products are too large to be taken together
+        (7, 16, "grouped"),
+        (7, 15, "plane, small window"),  # too few for both cores
+        (8, 16, "plane, small window"),  # tiles cover no more than the output
+        (17, 16, "plane, small window"),  # the products are too large to be taken together
     ],
 )
 def test_products_of_many_groups_are_not_filtered_minimally(
