@@ -96,6 +96,8 @@ OTHERS = [
     Layer("3x3 last", VGG, 2, (14, 14), 512, 512, (3, 3)),
     Layer("depthwise 3x3 stride 2", MOBILE, 2, (112, 112), 64, 64, (3, 3), stride=2, groups=64),
     Layer("depthwise 3x3 deep", MOBILE, 4, (14, 14), 512, 512, (3, 3), groups=512),
+    Layer("depthwise 3x3 large", MOBILE, 8, (112, 112), 96, 96, (3, 3), stride=2, groups=96),
+    Layer("grouped (32) 3x3 deep", "ResNeXt-50", 8, (14, 14), 512, 512, (3, 3), groups=32),
     Layer("1x1 pointwise", MOBILE, 8, (14, 14), 512, 512, (1, 1), padding=(0, 0)),
     Layer("4x4 stride 4", NEXT, 4, (224, 224), 3, 96, (4, 4), stride=4, padding=(0, 0)),
     Layer("depthwise 7x7", NEXT, 2, (28, 28), 192, 192, (7, 7), padding=(3, 3), groups=192),

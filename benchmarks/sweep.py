@@ -128,6 +128,8 @@ KINDS = [
     Kind("line of one channel", ((3,), (5,), (9,), (16,), (24,)), ONE, (4, 128),
          side=(400, 8000), stride=(1, 4), layers=6),
     Kind("many outputs", ((3, 3), (5, 5)), (2, 8), (32, 128), groups=(2, 16)),
+    Kind("many groups", ((3, 3), (3, 3), (5, 5)), (12, 64), (12, 64), (2, 16), (7, 28),
+         stride=(1, 2), groups=(16, 40), layers=8),
 ]  # fmt: skip
 
 
