@@ -1,6 +1,7 @@
 """The benchmark's clock, comparison and reports, on contestants and times made up for this."""
 
 import gc
+import itertools
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ import pytest
 from benchmarks import (
     __main__,
     compare,
+    conv,
     derive,
     machine,
     placement,
@@ -406,7 +408,8 @@ def test_a_row_where_fnn_loses_is_marked_and_a_wrong_one_listed(tmp_path: Path) 
     assert "conv_fft, gradient in jit: wrong (error 0.5)" in text
     found = {t.what: t for t in targets.convolution(record(rows))}
     assert found["convolution in jit, slowest row against lax"].met == "MISSED"
-    assert found["convolution, slowest row against PyTorch"].met == "met"
+    assert found["convolution, slowest row not grouped against PyTorch"].met == "met"
+    assert found["convolution, slowest row grouped against PyTorch"].met == "not measured"
     assert found["convolution in scan, slowest row against lax"].met == "not measured"
 
 
@@ -416,6 +419,16 @@ def test_a_ratio_above_its_target_is_missed_and_marked_whatever_its_spread(tmp_p
     assert (first.value, first.met) == (pytest.approx(1.11, abs=0.01), "MISSED")
     session.write(tmp_path / "conv.json", record(rows))
     assert "1.11 ◄" in report.text(tmp_path)
+
+
+def test_grouped_rows_have_a_target_of_their_own() -> None:
+    rows = []
+    for layer, ours in zip(TARGETS, itertools.count(), strict=False):
+        times = {"conv": 1.0 + ours, "PyTorch": 1.0}
+        rows += [row(name, seconds, case=conv.name(layer)) for name, seconds in times.items()]
+    found = {t.what: t.value for t in targets.convolution(record(rows, quick=False))}
+    assert found["convolution, slowest row grouped against PyTorch"] == 5
+    assert found["convolution, slowest row not grouped against PyTorch"] == len(TARGETS)
 
 
 def test_a_target_is_not_met_by_the_rows_that_are_left() -> None:

@@ -107,10 +107,10 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     few = places < max(each)  # the window is the larger array
     if few:
         filtered = _minimal_for_few(slot, form, places, *each)
-    elif _at_once(slot, form, n, c_in, c_out):
-        filtered = None
     else:
         filtered = mostly_padding(slot, form, *each) or _minimal(form, *each)
+        if filtered and _at_once(slot, form, n, c_in, c_out):
+            filtered = None
     kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
     return f"{slot} {kind}"
 

@@ -152,18 +152,19 @@ def test_groups_of_many_channels_go_as_one_does(
 
 
 @pytest.mark.parametrize(
-    ("side", "groups", "kind"),
+    ("side", "size", "groups", "kind"),
     [
-        (7, 16, "grouped"),
-        (7, 15, "plane, small window"),  # too few for both cores
-        (8, 16, "plane, small window"),  # tiles cover no more than the output
-        (17, 16, "plane, small window"),  # the products are too large to be taken together
+        (7, 3, 16, "grouped"),
+        (7, 3, 15, "plane, small window"),  # too few for both cores
+        (8, 3, 16, "plane, small window"),  # tiles cover no more than the output
+        (17, 3, 16, "plane, small window"),  # the products are too large to be taken together
+        (7, 7, 16, "grouped"),  # which no tile covers
     ],
 )
 def test_products_of_many_groups_are_not_filtered_minimally(
-    side: int, groups: int, kind: str
+    side: int, size: int, groups: int, kind: str
 ) -> None:
-    form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME"), groups)
+    form = Form((side, side), resolve("test", (side, side), (size, size), 1, "SAME"), groups)
     for slot in (OUTPUT, WINDOW):
         assert rules.cell(slot, form, 8, 32 * groups, 32 * groups) == f"{slot} {kind}"
 
