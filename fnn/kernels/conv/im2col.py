@@ -163,7 +163,7 @@ class _Walk(NamedTuple):
         return self.pieces.outputs(*self._of_chunk(y, step))
 
     def alone(self, fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """Keep fn apart: if every chunk begins with one operation, half of those is half the work."""
+        """Keep fn apart: if a chunk begins with one operation, half of these is half the work."""
         return by_itself(fn, self.form) if self.at_once > 1 else fn
 
     def kept(self, y: jax.Array, *arrays: jax.Array) -> jax.Array:
