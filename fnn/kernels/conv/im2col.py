@@ -50,10 +50,10 @@ from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
-ENOUGH = 2 * 2**20  # bytes: with so many, a block that divides the examples is not too small
+ENOUGH = 2 * 2**20  # bytes; a block that divides the examples, or eight groups, may be so small
 LANES = 16
 TOGETHER = 8  # products of groups; of fewer, XLA computes all on one core
-ROOM = 12 * 2**20  # bytes of their factors; more are slower together
+ROOM = 12 * 2**20  # bytes that they read; with more it is faster to form one after the other
 NEAR = 2**13  # entries of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -66,7 +66,7 @@ class Blocks(NamedTuple):
         rows: of output in a block.
         joined: groups in one product.
         folded: whether the last axis' taps are columns of the product, not patches.
-        at_once: products of groups in one turn of the loop over them.
+        at_once: products in one turn of the loop over groups.
     """
 
     examples: Examples

@@ -23,14 +23,7 @@ from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.examples import in_cache
-from fnn.kernels.conv.form import (
-    WINDOW,
-    Form,
-    Kernel,
-    by_device,
-    is_known,
-    varying,
-)
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, is_known, varying
 from fnn.kernels.conv.loops import beside
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
 from fnn.kernels.conv.views import by_itself, met, padded, shifted
@@ -136,7 +129,7 @@ def _in_blocks(
     read: Callable[[jax.Array, Form], jax.Array],
     sums: Callable[[jax.Array, jax.Array, Form], jax.Array],
 ) -> jax.Array:
-    """``sums(read(x), w)``, where to read is to copy: of a large input, some examples at a time."""
+    """``sums(read(x), w)``. To read is to copy: of a large input, some examples at a time."""
     one = math.prod(x.shape[1:]) * w.dtype.itemsize
     examples = in_cache(x, form, one, WHOLE[x.shape[-1] == form.groups])
     if examples.blocks == 1:
@@ -191,6 +184,7 @@ def _few_channels(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def _groups_first(x: jax.Array, form: Form) -> jax.Array:
+    """``(n, *spatial, g c)`` to ``(g, n, *padded, c)``."""
     x = padded(x, form)
     return jnp.moveaxis(x.reshape(*x.shape[:-1], form.groups, -1), -2, 0)
 

@@ -148,7 +148,7 @@ def test_products_of_several_groups_at_once_give_the_same(
 @pytest.mark.parametrize(
     ("n", "groups", "at_once"),
     [(8, 16, TOGETHER), (8, 15, 1), (1, 16, 1), (32, 16, 1)],
-    ids=["", "few groups", "small products", "large products"],
+    ids=["together", "few groups", "small products", "large products"],
 )
 def test_groups_are_taken_together_where_it_pays(n: int, groups: int, at_once: int) -> None:
     form = Form((14, 14), resolve("test", (14, 14), (3, 3), 1, "SAME", 1), groups, "cpu")
