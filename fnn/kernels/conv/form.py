@@ -12,6 +12,7 @@ Arrays: ``x (n, *spatial, c_in)``, ``w (*window, c_in // groups, c_out)``, ``y (
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -167,6 +168,11 @@ def devices(x: jax.Array) -> int:
     """How many devices the compiler may spread x over: those of its mesh's automatic axes."""
     mesh = jax.typeof(x).sharding.mesh
     return math.prod(mesh.shape[axis] for axis in mesh.auto_axes)
+
+
+def cores() -> int:
+    """How many cores this process may use: XLA on a CPU computes on all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def by_device(one: Map, slot: str) -> Map:

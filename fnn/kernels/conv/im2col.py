@@ -26,7 +26,8 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
 - Groups at once. XLA forms a small product on one core, and gives the other one half of what is
   ready only if that is more than eight operations. So a turn of the loop over 16 groups or more
   takes eight, unless their products are tiny, or too large for the cache together. Each keeps its
-  memory to itself, or one group would wait for another.
+  memory to itself, or one group would wait for another. Where there is one core, groups go one by
+  one, and share their memory.
 """
 
 import functools
@@ -44,7 +45,7 @@ from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.col2im import applies, col2im
 from fnn.kernels.conv.examples import Examples, cut
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, divisor
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, cores, divisor
 from fnn.kernels.conv.loops import beside, stacked, summed
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.views import by_itself, runs, taps
@@ -66,7 +67,7 @@ class Blocks(NamedTuple):
         rows: of output in a block.
         joined: groups in one product.
         folded: whether the last axis' taps are columns of the product, not patches.
-        at_once: products in one turn of the loop over groups.
+        at_once: products in one turn of the loop over groups, where there are several cores.
     """
 
     examples: Examples
@@ -116,9 +117,10 @@ class _Walk(NamedTuple):
     Attributes:
         pieces: the blocks of one chunk.
         chunks: products that each block takes, one per `joined` groups.
-        joined, folded, at_once: as in `Blocks`.
+        joined, folded: as in `Blocks`.
         turned: whether the product of the window gradient has the cotangent on the left.
         copied: whether what is on the left is transposed before the product.
+        at_once: products in one turn of the loop over groups.
     """
 
     pieces: Pieces
@@ -191,7 +193,8 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     across = form.groups > 1 or (rows * columns <= NEAR and not few)
     smaller = form.windows.stride[-1] > 1 < taps and channels > LANES  # y, than the input
     turned = columns <= rows if across else smaller
-    return _Walk(pieces, chunks, size.joined, size.folded, turned, not across, size.at_once)
+    at_once = size.at_once if cores() > 1 else 1
+    return _Walk(pieces, chunks, size.joined, size.folded, turned, not across, at_once)
 
 
 def _pad(x: jax.Array, padding: tuple[tuple[int, int], ...], first: int = 1) -> jax.Array:

@@ -137,6 +137,7 @@ def test_products_of_several_groups_at_once_give_the_same(
 ) -> None:
     """Of 17 groups, or of 17 times two that share a product: one goes before the others."""
     monkeypatch.setattr(im2col, "ENOUGH", 0)
+    monkeypatch.setattr(im2col, "cores", lambda: 2)
     groups = 17 * (16 // max(each, outputs) or 1)
     form = Form((6, 7), resolve("test", (6, 7), size, stride, "SAME", 1), groups, "cpu")
     for slot in (OUTPUT, WINDOW):
