@@ -1,6 +1,6 @@
 """Figures of results: a roofline, bars of ratios, scaling lines; each readable without the text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,30 +158,67 @@ def bars(axes: Any, names: list[str], values: list[float | None], title: str) ->
     axes.set_title(title, fontsize=10)
 
 
+def over_others(record: Record) -> Iterator[tuple[str, list[float | None]]]:
+    """Yield each layer, and fnn's time over lax's in jit and in scan, and over PyTorch's."""
+    found = Rows([r for r in record["rows"] if r["measure"] == "gradient"])
+    for case in found.cases:
+        ours = [
+            found.best(case, ("conv", "conv_transpose", "max_pool", "avg_pool"), place=place)
+            for place in ("jit", "scan")
+        ]
+        lax = [
+            found.get(case, "conv_lax", place=place) or found.get(case, "lax", place=place)
+            for place in ("jit", "scan")
+        ]
+        pairs = *zip(ours, lax, strict=True), (ours[0], found.best(case, PYTORCH))
+        yield case, [r[0] if (r := ratio(a, b)) else None for a, b in pairs]
+
+
+TITLES = ("over the library's, in jit", "over the library's, inside scan", "over PyTorch's")
+SIDES = "Forward + backward; left of 1: fnn is faster, right: slower"
+
+
 def ratios(records: dict[str, Record], path: Path) -> Path:
     """fnn's time over the library's and over PyTorch's, layer by layer."""
-    lines: list[tuple[str, list[float | None]]] = []
     shown = [records[subject] for subject in ("conv", "pooling") if subject in records]
-    for record in shown:
-        rows = [r for r in record["rows"] if r["measure"] == "gradient"]
-        found, ours = Rows(rows), ("conv", "conv_transpose", "max_pool", "avg_pool")
-        for case in found.cases:
-            jit, scan = (found.best(case, ours, place=p) for p in ("jit", "scan"))
-            lax, lax_scan = (
-                found.get(case, "conv_lax", place=p) or found.get(case, "lax", place=p)
-                for p in ("jit", "scan")
-            )
-            pairs = [(jit, lax), (scan, lax_scan), (jit, found.best(case, PYTORCH))]
-            lines.append((case, [r[0] if (r := ratio(a, b)) else None for a, b in pairs]))
+    lines = [line for record in shown for line in over_others(record)]
     figure, all_axes = plt.subplots(
         1, 3, figsize=(14, 1.5 + 0.27 * len(lines)), sharey=True, layout="constrained"
     )
-    titles = ("over the library's, in jit", "over the library's, inside scan", "over PyTorch's")
-    for i, (axes, title) in enumerate(zip(all_axes, titles, strict=True)):
+    for i, (axes, title) in enumerate(zip(all_axes, TITLES, strict=True)):
         bars(axes, [n for n, _ in lines], [v[i] for _, v in lines], f"fnn's time {title}")
     all_axes[0].invert_yaxis()  # shared
-    figure.suptitle("Forward + backward; left of 1 (green): fnn is faster, right (red): slower")
+    figure.suptitle(SIDES)
     return save(figure, path, *shown)
+
+
+def machines(records: dict[str, Record], path: Path) -> Path:
+    """The same of convolution, with a dot for every machine, by the names of its marks."""
+    layers = {name: dict(over_others(record)) for name, record in records.items()}
+    cases = [*dict.fromkeys(case for found in layers.values() for case in found)]
+    figure, all_axes = plt.subplots(
+        1, 3, figsize=(14, 1.5 + 0.27 * len(cases)), sharey=True, layout="constrained"
+    )
+    for name, found in layers.items():
+        for i, axes in enumerate(all_axes):
+            axes.plot(
+                [values[i] for values in found.values()],
+                [*map(cases.index, found)],
+                "o",
+                label=name,
+            )
+    for axes, title in zip(all_axes, TITLES, strict=True):
+        axes.axvline(1, color="black", lw=1)
+        axes.set(xscale="log", title=f"fnn's time {title}")
+        plain_ticks(axes.xaxis, [0.001, 0.01, 0.1, 0.5, 1, 2])
+        axes.grid(axis="y", lw=0.3)
+    all_axes[0].set_yticks(range(len(cases)), cases)
+    all_axes[0].invert_yaxis()
+    figure.suptitle(SIDES)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return path
 
 
 def training(records: dict[str, Record], path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import machine, tables, targets
@@ -163,14 +163,12 @@ def markdown(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def front(folder: Path) -> str:
-    """Return the part of a results folder that the project's README shows: every target."""
-    records = read(folder)
-    first = next(iter(records.values()))
-    threads = plural(first["threads"], "thread")
-    head = f"{first['device']}, {threads}, JAX {first['versions']['jax']}"
-    narrow = re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", targets.text(records)))
-    return f"{head}, {latest(records)}:\n\n{narrow}"
+def front(folders: Sequence[Path]) -> str:
+    """Return the part of the results that the project's README shows: every target by machine."""
+    machines = {name(folder, records := read(folder)): records for folder in folders}
+    narrow = re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", targets.beside(machines)))
+    dates = "; ".join(f"{machine}: {latest(records)}" for machine, records in machines.items())
+    return f"{narrow}\n\n{dates}."
 
 
 def fill(page: Path, body: str) -> None:
@@ -192,8 +190,12 @@ def write(folder: Path) -> str:
         every = (f for f in sorted(RESULTS.iterdir()) if f != QUICK)
         found = [f for f in every if any(sections(read(f)))]  # a sweep alone has no table
         folders = sorted(found, key=lambda f: (kept(f), "training" not in read(f)))
-        fill(README, "\n\n".join(markdown(f) for f in folders))
+        both = {name(f, r): r["conv"] for f in folders if "conv" in (r := read(f)) and not kept(f)}
+        drawn.append(figures.machines(both, RESULTS / "machines.png"))
+        shown = f"![machines](results/{drawn[-1].name})"
+        fill(README, "\n\n".join([shown, *map(markdown, folders)]))
         whole = [f for f in folders if not kept(f) and "training" in read(f)]
-        fill(FRONT, "\n\n".join(map(front, whole)))
+        if whole:
+            fill(FRONT, front(whole))
         drawn = [*drawn, README, FRONT]
     return "\n".join(str(path) for path in drawn)

@@ -20,16 +20,18 @@ from fnn.kernels.pool.form import PoolKernel, maximum, mean
 from fnn.kernels.pool.rule import KERNELS
 
 WINDOWS = [(2, 2), (3, 3), (4, 4), (5, 5), (4,), (9,), (16,), (25,), (40,), (2, 2, 2), (3, 3, 3)]
-SIDES = {1: 4096, 2: 56, 3: 16}  # of the input, by rank
+# Sides of the input by rank, and channels: large arrays, and ones that stay in the cache.
+INPUTS = (({1: 4096, 2: 56, 3: 16}, 32), ({1: 256, 2: 14, 3: 6}, 128))
 
 
 def grid() -> Iterator[Pool]:
     """Yield every kind and window, overlapping and side by side."""
-    for kind, window in itertools.product(("max", "avg"), WINDOWS):
+    for kind, window, (sides, channels) in itertools.product(("max", "avg"), WINDOWS, INPUTS):
         for stride in (1, window[0]):
-            spatial = (SIDES[len(window)],) * len(window)
-            name = f"{kind} {'x'.join(map(str, window))} stride {stride}"
-            yield Pool(name, kind, 16, spatial, 32, window, stride, "SAME")
+            spatial = (sides[len(window)],) * len(window)
+            sizes, window_sizes = ("x".join(map(str, s)) for s in (spatial, window))
+            name = f"{kind} {window_sizes} stride {stride}, {sizes} x {channels}"
+            yield Pool(name, kind, 16, spatial, channels, window, stride, "SAME")
 
 
 def measure(pool: Pool, session: Session) -> list[Row]:

@@ -1,7 +1,7 @@
 """What the results must show, and what they show: one line per target."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from benchmarks import conv
@@ -30,6 +30,15 @@ class Target(NamedTuple):
         if not self.whole:
             return "NOT ALL TIMED"
         return "not measured" if self.value is None else "met"
+
+    @property
+    def measured(self) -> str:
+        return NONE if self.value is None else f"{self.value:.2f}"
+
+    @property
+    def cell(self) -> str:
+        """What was measured, with what is not met said behind it."""
+        return self.measured if self.met == "met" else f"{self.measured} {self.met}"
 
 
 def ratios(pairs: list[tuple[Row, Row]]) -> tuple[list[float], bool]:
@@ -194,11 +203,23 @@ CHECKS = {
 }
 
 
+def found(records: dict[str, Record]) -> list[Target]:
+    """Return the targets of the subjects that were measured."""
+    return [t for name, check in CHECKS.items() if name in records for t in check(records[name])]
+
+
 def text(records: dict[str, Record]) -> str:
-    """Return the table of all targets of the subjects that were measured."""
-    found = [t for name, check in CHECKS.items() if name in records for t in check(records[name])]
-    lines = [
-        [t.what, f"{t.most:.2f}", NONE if t.value is None else f"{t.value:.2f}", t.met]
-        for t in found
-    ]
+    """Return the table of the targets of one results folder."""
+    lines = [[t.what, f"{t.most:.2f}", t.measured, t.met] for t in found(records)]
     return table(["fnn's time over the other's", "at most", "measured", ""], lines)
+
+
+def beside(machines: Mapping[str, dict[str, Record]]) -> str:
+    """Return the table of the targets of several results folders, by the names of their columns."""
+    columns = [{t.what: t for t in found(records)} for records in machines.values()]
+    every = {t.what: t for column in columns for t in column.values()}
+    lines = [
+        [what, f"{t.most:.2f}", *(c[what].cell if what in c else NONE for c in columns)]
+        for what, t in every.items()
+    ]
+    return table(["fnn's time over the other's", "at most", *machines], lines)

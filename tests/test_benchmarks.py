@@ -493,6 +493,7 @@ def test_a_report_by_a_relative_path_fills_both_pages(
     monkeypatch.setattr(report, "README", tmp_path / "README.md")
     monkeypatch.setattr(report, "FRONT", tmp_path / "FRONT.md")
     monkeypatch.setattr("benchmarks.figures.draw", lambda records, folder: [])
+    monkeypatch.setattr("benchmarks.figures.machines", lambda records, path: path)
     monkeypatch.chdir(tmp_path / "results")
     assert "README.md" in report.write(Path("c"))
     text = (tmp_path / "README.md").read_text()
@@ -503,6 +504,32 @@ def test_a_report_by_a_relative_path_fills_both_pages(
     assert "conv: 1 case not started" in text
     assert "further layers" not in text  # none was measured
     assert "cpu; 1 thread for everybody" in report.text(tmp_path / "results" / "c")
+
+
+def test_the_targets_of_machines_stand_side_by_side() -> None:
+    def importing(seconds: float) -> dict[str, Any]:
+        rows = [row("fnn", 0.1 + seconds, case="import"), row("jax", 0.1, case="import")]
+        return {"startup": record(rows)}
+
+    text = targets.beside({"one": importing(0.2), "two": importing(0.05), "three": {}})
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert cells[0] == ["fnn's time over the other's", "at most", "one", "two", "three"]
+    assert cells[2][1:] == ["0.10", "0.20 MISSED", "0.05", "-"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ("model name\t: AMD EPYC\ncpu family\t: 26\n", "AMD EPYC family 26"),
+        ("cpu family\t: 6\nmodel name\t: Xeon 8481C\n", "Xeon 8481C"),
+        ("model name\t: AMD EPYC\n", "AMD EPYC"),
+    ],
+)
+def test_a_processor_without_a_number_is_named_by_its_family(
+    facts: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: facts)
+    assert machine.processor() == name
 
 
 def test_a_session_has_the_settings_from_its_start(
