@@ -44,6 +44,7 @@ VECTOR = 4  # outputs of a group; fewer make the sum of many elementwise product
 TERMS = 64  # elementwise products of a sum
 # Channels, and places, that pay for transforming a window for few places; of its gradient, more.
 DEEPER, PLACES = 256, {OUTPUT: 64, WINDOW: 128}
+FEW = 96  # places; as rows of a product they are few for the large window that it reads
 PRODUCTS = 2500  # of a place and a tap of a line, with which minimal filtering may be faster
 LONG = 9  # taps of a line; its patches are large, and the library stores none
 # The most taps of a line of one input channel whose products are elementwise; into many outputs.
@@ -111,7 +112,8 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
         filtered = mostly_padding(slot, form, *each) or _minimal(form, *each)
         if filtered and _at_once(slot, form, n, c_in, c_out):
             filtered = None
-    kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, few, c_in, c_out)
+    least = few and places < FEW
+    kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, least, c_in, c_out)
     return f"{slot} {kind}"
 
 
@@ -212,8 +214,7 @@ def _kind(form: Form, few: bool, c_in: int, c_out: int) -> str:
         size = next((word for most, word in SIZES.items() if taps <= most), "huge")
         if size in ("larger", "huge") and math.prod(form.out) <= SMALL_PLANE:
             return "depthwise, small plane"
-        narrow = size in ("large", "larger") and least < WIDE
-        return f"depthwise, {size} window{', few channels' if narrow else ''}"
+        return f"depthwise, {size} window"
     if taps == 1:
         return "pointwise, narrowing" if c_in >= 4 * c_out else "pointwise"
     if rank == 3:

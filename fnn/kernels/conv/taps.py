@@ -23,12 +23,13 @@ from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.examples import in_cache
-from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, is_known, varying
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, Map, by_device, is_known, varying
 from fnn.kernels.conv.loops import beside
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
 from fnn.kernels.conv.views import by_itself, met, padded, shifted
 
 UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
+VECTOR = 8  # channels
 FEW = 8  # the most channels of one of several groups whose products are elementwise
 HELD = 6000  # the most entries of its window: of more, the first cache does not hold all
 # Bytes of the input; a larger one is read in blocks. By whether a group has one channel.
@@ -94,6 +95,26 @@ def elementwise(form: Form, c: int, o: int) -> bool:
     return c == 1 or c * math.prod(form.windows.size) <= most
 
 
+def _in_whole_vectors(one: Map) -> Map:
+    """Make a map of a large depthwise window compute whole vectors of channels, some of zeros.
+
+    A loop takes the channels that fill no vector one by one. With 29 channels that takes longer
+    than all vectors, and a copy is nothing beside so many taps.
+    """
+
+    def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
+        size, channels = form.windows.size, form.groups
+        more = -channels % VECTOR
+        depthwise = a.shape[-1] == b.shape[-1] == channels > VECTOR
+        if not (more and depthwise and len(size) > 1 and math.prod(size) > UNROLLED):
+            return one(a, b, form)
+        a, b = (jnp.pad(t, [(0, 0)] * (t.ndim - 1) + [(0, more)]) for t in (a, b))
+        return one(a, b, form._replace(groups=channels + more))[..., :channels]
+
+    return whole
+
+
+@_in_whole_vectors
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     w = w.astype(accumulator(w.dtype))
     c, groups = w.shape[-2], form.groups
@@ -196,6 +217,7 @@ def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     return y.reshape(*y.shape[:-2], -1)
 
 
+@_in_whole_vectors
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     c = x.shape[-1] // form.groups
     few = c == 1 or (form.groups > 1 and c <= FEW)

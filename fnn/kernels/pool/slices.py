@@ -1,7 +1,8 @@
 """Pooling by shifted slices: every tap of the window is one strided slice of the input.
 
 Values are a chain of maxima or sums over the taps, which XLA fuses into one loop. The gradient is
-one loop as well, without the scatter of `lax.reduce_window`'s gradient (`_tangent`).
+one loop as well, without the scatter of `lax.reduce_window`'s gradient (`_max_tangent`); that of a
+maximum over large planes with stride 1 is one for every block of examples.
 
 A window of many taps is pooled axis by axis, last axis first: sums of sums, norms of norms, and
 maxima of maxima, whose first maximum is the first of its row in the first such row.

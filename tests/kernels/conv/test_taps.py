@@ -1,5 +1,7 @@
-"""Shift and add of many channels multiplies what its taps meet, and no padding."""
+"""Shift and add: what its taps multiply, and in which vectors."""
 
+import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -51,3 +53,27 @@ def test_no_padding_is_multiplied(
     cost = jax.jit(result).lower(x, w, g).compile().cost_analysis()
     products = 2 * share * g.size * w.size / w.shape[-1]
     assert products <= cost["flops"] < 1.1 * products
+
+
+@pytest.mark.parametrize(
+    ("window", "c", "computed"),
+    [((7, 7), 13, 16), ((7, 7), 16, 16), ((7, 7), 5, 5), ((5, 5), 13, 13)],
+)
+def test_a_large_depthwise_window_computes_whole_vectors(
+    window: tuple[int, int], c: int, computed: int
+) -> None:
+    """In all three maps, and nothing of the zeros that fill the last one reaches a result."""
+
+    def every(x: Any, w: Any, g: Any) -> Any:
+        y, pull = jax.vjp(partial(fnn.conv_taps, padding="SAME", groups=c), x, w)
+        return y, *pull(g)
+
+    x, w, g = normal((2, 9, 8, c), (*window, 1, c), (2, 9, 8, c))
+    text = jax.jit(every).lower(x, w, g).as_text()
+    widths = {int(width) for width in re.findall(r"tensor<2x9x8x(\d+)xf32>", text)}
+    assert max(widths) == computed
+    wide = [t.astype(np.float64) for t in (x, w, g)]
+    config = {"padding": tuple((k // 2, k // 2) for k in window), "groups": c}
+    wants = [oracle.conv(*wide[:2], **config), *oracle.conv_gradients(*wide, **config)]
+    for got, want in zip(every(x, w, g), wants, strict=True):
+        close(got, want, length=144)
