@@ -23,13 +23,12 @@ from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.examples import in_cache
-from fnn.kernels.conv.form import WINDOW, Form, Kernel, Map, by_device, is_known, varying
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, is_known, varying
 from fnn.kernels.conv.loops import beside
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
-from fnn.kernels.conv.views import by_itself, met, padded, shifted
+from fnn.kernels.conv.views import by_itself, filled, filling, met, padded, shifted
 
 UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
-VECTOR = 8  # channels
 FEW = 8  # the most channels of one of several groups whose products are elementwise
 HELD = 6000  # the most entries of its window: of more, the first cache does not hold all
 # Bytes of the input; a larger one is read in blocks. By whether a group has one channel.
@@ -95,26 +94,6 @@ def elementwise(form: Form, c: int, o: int) -> bool:
     return c == 1 or c * math.prod(form.windows.size) <= most
 
 
-def _in_whole_vectors(one: Map) -> Map:
-    """Make a map of a large depthwise window compute whole vectors of channels, some of zeros.
-
-    A loop takes the channels that fill no vector one by one. With 29 channels that takes longer
-    than all vectors, and a copy is nothing beside so many taps.
-    """
-
-    def whole(a: jax.Array, b: jax.Array, form: Form) -> jax.Array:
-        size, channels = form.windows.size, form.groups
-        more = -channels % VECTOR
-        depthwise = a.shape[-1] == b.shape[-1] == channels > VECTOR
-        if not (more and depthwise and len(size) > 1 and math.prod(size) > UNROLLED):
-            return one(a, b, form)
-        a, b = (jnp.pad(t, [(0, 0)] * (t.ndim - 1) + [(0, more)]) for t in (a, b))
-        return one(a, b, form._replace(groups=channels + more))[..., :channels]
-
-    return whole
-
-
-@_in_whole_vectors
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     w = w.astype(accumulator(w.dtype))
     c, groups = w.shape[-2], form.groups
@@ -125,7 +104,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     if groups == c == 1:
         return _of_one_channel(_whole(x, form), w, form)
     if c == 1:
-        return _in_blocks(x, w, form, padded, _of_one_channel)
+        return _depthwise(x, w, form)
     if few:
         return _few_channels(x, w, form)
     if groups == 1 and is_known(x) and math.prod(form.windows.size) <= UNROLLED:
@@ -158,6 +137,19 @@ def _in_blocks(
     part = by_itself(lambda x, step: read(examples.of(x, step), form), form)
     apart = by_itself(lambda x, w: sums(x, w, form), form)
     return beside(lambda step: apart(part(x, step), w), examples.blocks, 0, x, w, total=len(x))
+
+
+def _depthwise(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+    """``(n, *spatial, g)`` and ``(*window, 1, g, o)`` to ``(n, *out, g o)``."""
+    channels = filling(form, w.shape[-1])
+
+    def read(x: jax.Array, form: Form) -> jax.Array:
+        return filled(padded(x, form), channels)
+
+    def sums(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+        return _of_one_channel(x, filled(w, channels, -2), form)[..., : form.groups * w.shape[-1]]
+
+    return _in_blocks(x, w, form, read, sums)
 
 
 def _of_one_channel(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
@@ -217,7 +209,6 @@ def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     return y.reshape(*y.shape[:-2], -1)
 
 
-@_in_whole_vectors
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     c = x.shape[-1] // form.groups
     few = c == 1 or (form.groups > 1 and c <= FEW)

@@ -21,7 +21,16 @@ from fnn.kernels.conv.examples import Examples
 from fnn.kernels.conv.form import Form, divisor, is_known
 from fnn.kernels.conv.loops import summed
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
-from fnn.kernels.conv.views import by_itself, met, padded, share_met, shifted, views
+from fnn.kernels.conv.views import (
+    by_itself,
+    filled,
+    filling,
+    met,
+    padded,
+    share_met,
+    shifted,
+    views,
+)
 
 UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
 APART = 3  # the most inputs of a group that are taken one after the other
@@ -137,12 +146,14 @@ def _of_block(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     count, places = _even(form.out[-1], PLACES[c <= APART])
     more = count * places - form.out[-1]  # zeros fill the last part
     form = _longer(form, more)
-    y = jnp.pad(y.astype(accumulator(y.dtype)), (*((0, 0),) * (y.ndim - 2), (0, more), (0, 0)))
+    size, channels = y.shape[-1], filling(form, o) if c == 1 else 0
+    ends = (*((0, 0),) * (y.ndim - 2), (0, more), (0, channels))
+    y = jnp.pad(y.astype(accumulator(y.dtype)), ends)
     y = y.reshape(*y.shape[:-2], count, places, -1)
-    x = by_itself(functools.partial(padded, form=form), form)(x)
+    x = by_itself(lambda x: filled(padded(x, form), channels), form)(x)
     if c <= APART:
         found = jnp.stack([_by_channel(_repeated(x, i, c, o, form), y, form) for i in range(c)])
-        return jnp.moveaxis(found.reshape(c, *form.windows.size, -1), 0, -2)
+        return jnp.moveaxis(found.reshape(c, *form.windows.size, -1)[..., :size], 0, -2)
     x = x.reshape(*x.shape[:-1], form.groups, c)
     found = _by_group(x, y.reshape(*y.shape[:-1], form.groups, o), form)
     found = found.reshape(*form.windows.size, form.groups, c, o)

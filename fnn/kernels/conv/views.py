@@ -4,6 +4,7 @@ Stacked slices compile to a loop per slice, and take several times as long, to c
 What one tap sees alone is a slice (`shifted`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from jax import lax
 from fnn.compiler import by_itself as compiled_by_itself
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, devices, stops_inside
+
+VECTOR, MANY = 8, 40  # channels; taps
 
 
 def by_itself(fn: Callable[..., jax.Array], form: Form) -> Callable[..., jax.Array]:
@@ -73,6 +76,24 @@ def padded(x: jax.Array, form: Form) -> jax.Array:
     """x with its padding, in the dtype in which half precision is summed."""
     x = x.astype(accumulator(x.dtype))
     return jnp.pad(x, ((0, 0), *form.windows.padding, (0, 0)))
+
+
+def filling(form: Form, each: int) -> int:
+    """How many channels of zeros a large depthwise window reads more, so that vectors are whole.
+
+    A loop takes channels that fill no vector one by one: 29 take longer than 32. Beside so many
+    taps it is nothing to copy them. ``each`` is the number of outputs of a group.
+    """
+    size, channels = form.windows.size, form.groups
+    large = len(size) > 1 and math.prod(size) > MANY
+    return -channels % VECTOR if large and each == 1 and channels > VECTOR else 0
+
+
+def filled(x: jax.Array, more: int, axis: int = -1) -> jax.Array:
+    """x with so many channels of zeros more."""
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (0, more)
+    return jnp.pad(x, pads) if more else x
 
 
 def shifted(x: jax.Array, form: Form, axis: int, tap: Any) -> jax.Array:
