@@ -112,9 +112,8 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
         filtered = mostly_padding(slot, form, *each) or _minimal(form, *each)
         if filtered and _at_once(slot, form, n, c_in, c_out):
             filtered = None
-    least = few and places < FEW
-    kind = filtered or _products(slot, form, c_in, c_out) or _kind(form, least, c_in, c_out)
-    return f"{slot} {kind}"
+    kind = filtered or _products(slot, form, c_in, c_out)
+    return f"{slot} {kind or _kind(form, few and places < FEW, c_in, c_out)}"
 
 
 def mostly_padding(slot: str, form: Form, c_in: int, c_out: int) -> str | None:

@@ -17,7 +17,8 @@ from fnn.compiler import by_itself as compiled_by_itself
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, devices, stops_inside
 
-VECTOR, MANY = 8, 40  # channels; taps
+VECTOR = 8  # channels
+MANY = 40  # taps, beside which a copy is nothing
 
 
 def by_itself(fn: Callable[..., jax.Array], form: Form) -> Callable[..., jax.Array]:
@@ -81,11 +82,11 @@ def padded(x: jax.Array, form: Form) -> jax.Array:
 def filling(form: Form, each: int) -> int:
     """How many channels of zeros a large depthwise window reads more, so that vectors are whole.
 
-    A loop takes channels that fill no vector one by one: 29 take longer than 32. Beside so many
-    taps it is nothing to copy them. ``each`` is the number of outputs of a group.
+    A loop on a CPU takes channels that fill no vector one by one: 29 take longer than 32.
+    ``each`` is the number of outputs of a group.
     """
     size, channels = form.windows.size, form.groups
-    large = len(size) > 1 and math.prod(size) > MANY
+    large = form.platform == "cpu" and len(size) > 1 and math.prod(size) > MANY
     return -channels % VECTOR if large and each == 1 and channels > VECTOR else 0
 
 

@@ -16,7 +16,7 @@ WHOLE = 4 << 20  # bytes; more are cut into blocks
 Linear = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def by_examples(linear: Linear, x: jax.Array, t: jax.Array) -> jax.Array:
+def in_blocks(linear: Linear, x: jax.Array, t: jax.Array) -> jax.Array:
     """``linear(x, t)``, linear in t, in blocks if x is large: what lies between stays in the cache.
 
     Nothing is stored for the transpose, which computes what it needs of x again.
@@ -26,7 +26,7 @@ def by_examples(linear: Linear, x: jax.Array, t: jax.Array) -> jax.Array:
         return linear(x, t)
     xs, ts = (a.reshape(-1, each, *a.shape[1:]) for a in (x, t))
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)  # nothing is common to two loops
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # the transpose is a loop of its own
     def block(turn: jax.Array, t: jax.Array) -> jax.Array:
         return linear(lax.dynamic_index_in_dim(xs, on_all_cores(turn), keepdims=False), t)
 

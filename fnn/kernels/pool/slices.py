@@ -21,7 +21,7 @@ from jax import lax
 
 from fnn.compiler import kept_apart, root_computed_once
 from fnn.dtypes import computed_wide, is_floating, widen
-from fnn.kernels.pool.blocks import by_examples
+from fnn.kernels.pool.blocks import in_blocks
 from fnn.kernels.pool.form import Axis, PoolKernel, along, axes, comparable, least
 from fnn.kernels.pool.norm import p_norm, slope
 from fnn.windows import Windows
@@ -231,7 +231,7 @@ def _max_tangent(
 
     x_wide, t_wide = lax.stop_gradient(widen(x)), widen(t)
     blocked = x.ndim == 4 and max(windows.stride) == 1  # else blocks are no faster
-    tangent = by_examples(taken, x_wide, t_wide) if blocked else taken(x_wide, t_wide)
+    tangent = in_blocks(taken, x_wide, t_wide) if blocked else taken(x_wide, t_wide)
     return _max(x, windows), tangent.astype(t.dtype)
 
 
