@@ -193,7 +193,7 @@ def ratios(records: dict[str, Record], path: Path) -> Path:
 
 
 def machines(records: dict[str, Record], path: Path) -> Path:
-    """The same of convolution, with a dot for every machine, by the names of its marks."""
+    """The same of convolution, with a dot for every machine; ``records`` by the machine's name."""
     layers = {name: dict(over_others(record)) for name, record in records.items()}
     cases = [*dict.fromkeys(case for found in layers.values() for case in found)]
     figure, all_axes = plt.subplots(
@@ -201,12 +201,8 @@ def machines(records: dict[str, Record], path: Path) -> Path:
     )
     for name, found in layers.items():
         for i, axes in enumerate(all_axes):
-            axes.plot(
-                [values[i] for values in found.values()],
-                [*map(cases.index, found)],
-                "o",
-                label=name,
-            )
+            times = [values[i] for values in found.values()]
+            axes.plot(times, [*map(cases.index, found)], "o", label=name)
     for axes, title in zip(all_axes, TITLES, strict=True):
         axes.axvline(1, color="black", lw=1)
         axes.set(xscale="log", title=f"fnn's time {title}")

@@ -37,9 +37,9 @@ def in_blocks(linear: Linear, x: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def _each(x: jax.Array) -> int:
-    """The examples of a block: all, unless they are many of a known number on one device of a CPU.
+    """How many examples a block has: all, unless they are many of a known number on one CPU.
 
-    All blocks have one size.
+    Blocks have one size, as `lax.scan` needs: where none divides the examples, all are one.
     """
     (n, *rest), known = x.shape, all(isinstance(size, int) for size in x.shape)
     alone = jax.typeof(x).sharding.mesh.empty

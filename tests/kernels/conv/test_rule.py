@@ -168,7 +168,7 @@ def test_products_of_many_groups_are_not_filtered_minimally(
 
 
 def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
-    """128 and not 64, to be filtered minimally; here there are 98, not few beside a product."""
+    """Minimal filtering needs 128 there, not 64. Here are 98: too few for it, many for patches."""
     form = Form((7, 7), resolve("test", (7, 7), (3, 3), 1, "SAME"), 1)
     assert rules.cell(OUTPUT, form, 2, 256, 257) == "output plane, small window, few places"
     assert rules.cell(WINDOW, form, 2, 256, 257) == "window plane"
