@@ -42,6 +42,23 @@ def through_output(output: Map) -> Map:
     return input_map
 
 
+def through_window(window: Map) -> Map:
+    """Make the map ``x y -> w`` of the one that reads patches of x: it reads those of y instead.
+
+    The input gradient without a stride is y convolved with the flipped window, its channels
+    exchanged. So is the window's gradient that of this convolution, whose output is x.
+    """
+
+    def window_map(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+        size, rank = form.windows.size, len(form.spatial)
+        y, plain = read(y, form)
+        if 0 in y.shape:
+            return jnp.zeros((*size, x.shape[-1] // form.groups, y.shape[-1]), x.dtype)
+        return jnp.swapaxes(jnp.flip(window(y, x, plain), range(rank)), -1, -2)
+
+    return window_map
+
+
 def nothing(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     """The input gradient where y is read nowhere: all that the window meets is padding."""
     return jnp.zeros((y.shape[0], *form.spatial, w.shape[-2] * form.groups), y.dtype)

@@ -17,6 +17,8 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   ``y`` on the left, the product is the transpose of ``dw``. With a stride along the last axis, y is
   smaller than the input, and is transposed instead of it; with few channels that takes longer, and
   is not done.
+- Patches of the narrower one. ``dw`` is as well a sum over patches of y, whose product is with x:
+  where y has far fewer channels, these are copied instead.
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
 - Joined groups. Groups of few inputs and few outputs share one product of at least `LANES` of
@@ -42,7 +44,7 @@ from jax import lax
 
 from fnn.compiler import kept_until
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.adjoint import through_output
+from fnn.kernels.conv.adjoint import through_output, through_window
 from fnn.kernels.conv.col2im import applies, col2im
 from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, cores, divisor
@@ -55,6 +57,7 @@ ENOUGH = 2 * 2**20  # bytes; a block that divides the examples, or eight groups,
 LANES = 16
 TOGETHER = 8  # products of groups; of fewer, XLA computes all on one core
 ROOM = 12 * 2**20  # bytes that they read; with more it is faster to form one after the other
+NARROW = 4  # times as many inputs as outputs; their patches take longer to copy than the outputs'
 NEAR = 2**13  # entries of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -363,6 +366,13 @@ def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    win = form.windows
+    plain = form.groups == max(win.stride) == 1 < math.prod(win.size)
+    narrow = plain and x.shape[-1] >= NARROW * y.shape[-1]
+    return (_through_y if narrow else _of_patches)(x, y, form)
+
+
+def _of_patches(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     walk = _walk(x, y.shape[-1], form, WINDOW)
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
@@ -405,6 +415,7 @@ def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:
 
 
 _outputs = by_device(_output, OUTPUT)
+_through_y = through_window(_of_patches)
 _collected = by_device(col2im, INPUT)
 _through = through_output(_outputs)
 

@@ -32,6 +32,7 @@ from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
 from fnn.kernels.conv.im2col import IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import TAPS, UNROLLED, elementwise
+from fnn.kernels.conv.taps_planes import few_outputs
 from fnn.kernels.conv.taps_window import APART
 from fnn.kernels.conv.views import share_met
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
@@ -106,6 +107,8 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
     places, each = n * math.prod(form.out), (c_in // form.groups, c_out // form.groups)
     few = places < max(each)  # the window is the larger array
+    if _into_few(slot, form, *each) and not mostly_padding(slot, form, *each):
+        return f"{slot} few outputs"
     if few:
         filtered = _minimal_for_few(slot, form, places, *each)
     else:
@@ -126,6 +129,17 @@ def mostly_padding(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
     unrolled = 1 < math.prod(form.windows.size) <= UNROLLED
     found = many and unrolled and share_met(form) <= (MET_OF_FEW if few else MET)
     return "mostly padding" if found else None
+
+
+def _into_few(slot: str, form: Form, c_in: int, c_out: int) -> bool:
+    """Whether a form leads from many channels into few.
+
+    For its output, shares are then fewer than patches; but not on one axis, which has no patches,
+    or for so many outputs that minimal filtering is faster. For the window gradient, patches of the
+    cotangent are fewer than those of the input.
+    """
+    fast = slot == WINDOW or (len(form.spatial) > 1 and c_out < MIDDLE)
+    return fast and few_outputs(form, c_in, c_out)
 
 
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:

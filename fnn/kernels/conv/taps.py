@@ -4,9 +4,10 @@ With one input channel per group (depthwise, or an image of one channel) a term 
 product, and the compiler fuses all taps into one pass over the data. With few channels the terms
 are the products of every channel, one group after the other. Otherwise a term is a matrix product
 over the channels, of one group only at the places where its tap meets no padding: under a wide
-dilation, as in DeepLab, these may be half of all. Windows of more than `UNROLLED` taps loop over
-their first axis, so that the program does not grow with the window. The window gradient has a file
-of its own, `taps_window`.
+dilation, as in DeepLab, these may be half of all. With few outputs one product gives the terms of
+all taps, and has a file of its own, `taps_planes`, as the window gradient has, `taps_window`.
+Windows of more than `UNROLLED` taps loop over their first axis, so that the program does not grow
+with the window.
 """
 
 import functools
@@ -25,6 +26,7 @@ from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.examples import in_cache
 from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, is_known, varying
 from fnn.kernels.conv.loops import beside
+from fnn.kernels.conv.taps_planes import few_outputs, planes
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
 from fnn.kernels.conv.views import by_itself, filled, filling, met, padded, shifted
 
@@ -97,6 +99,8 @@ def elementwise(form: Form, c: int, o: int) -> bool:
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     w = w.astype(accumulator(w.dtype))
     c, groups = w.shape[-2], form.groups
+    if few_outputs(form, c, w.shape[-1]) and is_known(x):
+        return planes(x.astype(w.dtype), w, form)
     few = elementwise(form, c, w.shape[-1] // groups)
     if groups == 1 < c and few:
         return by_itself(functools.partial(_products, form=form), form)(_whole(x, form), w)

@@ -27,6 +27,7 @@ from fnn.kernels.conv.axes import ROLES, merged, shaped
 from fnn.kernels.conv.form import INPUT, WINDOW, Form, Kernel, primitive
 from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, mostly_padding, tuned
 from fnn.kernels.conv.taps import FEW, elementwise
+from fnn.kernels.conv.taps_planes import few_outputs
 
 ROUNDS = 9
 HOPELESS = 4.0  # times the fastest: not worth more than one measurement
@@ -153,7 +154,8 @@ def hopeless(name: str, slot: str, form: Form, c_in: int, c_out: int) -> bool:
             if slot == WINDOW:
                 return each > (FEW if form.groups > 1 else 1) and taps > 16
             read, made = (c_out, c_in) if slot == INPUT else (c_in, c_out)
-            return not elementwise(form, read // form.groups, made // form.groups)
+            ends = read // form.groups, made // form.groups
+            return not (elementwise(form, *ends) or few_outputs(form, *ends))
         case "winograd" | "winograd2":
             return taps == 1 or min(each, c_out // form.groups) < (8 if name == "winograd" else 128)
         case "fft":
