@@ -17,8 +17,8 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   ``y`` on the left, the product is the transpose of ``dw``. With a stride along the last axis, y is
   smaller than the input, and is transposed instead of it; with few channels that takes longer, and
   is not done.
-- Patches of the narrower one. ``dw`` is as well a sum over patches of y, whose product is with x:
-  where y has far fewer channels, these are copied instead.
+- Patches of the narrower one. ``dw`` is as well the product of x with patches of y: where y has far
+  fewer channels, these are copied instead, or, if the window has one tap, y is transposed.
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
 - Joined groups. Groups of few inputs and few outputs share one product of at least `LANES` of
@@ -366,10 +366,14 @@ def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    win = form.windows
-    plain = form.groups == max(win.stride) == 1 < math.prod(win.size)
-    narrow = plain and x.shape[-1] >= NARROW * y.shape[-1]
-    return (_through_y if narrow else _of_patches)(x, y, form)
+    return (_through_y if _is_narrow(x, y, form) else _of_patches)(x, y, form)
+
+
+def _is_narrow(x: jax.Array, y: jax.Array, form: Form) -> bool:
+    """Whether y has far fewer channels, no stride, and dw, transposed afterwards, not more than x."""
+    win, (*places, c), o = form.windows, x.shape, y.shape[-1]
+    small = math.prod(win.size) * o <= math.prod(places)
+    return small and form.groups == max(win.stride) == 1 and c >= NARROW * o
 
 
 def _of_patches(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:

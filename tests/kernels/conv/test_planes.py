@@ -99,11 +99,21 @@ def test_memory_is_bounded(n: int) -> None:
     assert memory.memory_analysis().temp_size_in_bytes < 2.5 * BUDGET
 
 
-@pytest.mark.parametrize(("o", "patches"), [(6, "54"), (7, "72")])
-def test_the_window_gradient_copies_patches_of_the_narrower_array(o: int, patches: str) -> None:
-    """Of six outputs, or of 24 inputs, whose patches leave out the last axis."""
-    form = form_of({})
-    arrays = (jax.ShapeDtypeStruct((2, 12, 12, c), jnp.float32) for c in (24, o))
+@pytest.mark.parametrize(
+    ("c", "o", "n", "window", "factors"),
+    [
+        (24, 6, 2, (3, 3), {"288x24", "288x54"}),
+        (24, 7, 2, (3, 3), {"288x72", "288x21"}),  # of the inputs, without the last axis' taps
+        (24, 6, 1, (7, 7), {"144x168", "144x42"}),  # so too where dw is larger than the inputs
+        (256, 64, 2, (1, 1), {"64x288", "288x256"}),  # transposed
+        (256, 65, 2, (1, 1), {"256x288", "288x65"}),
+    ],
+)
+def test_the_window_gradient_copies_patches_of_the_narrower_array(
+    c: int, o: int, n: int, window: tuple[int, int], factors: set[str]
+) -> None:
+    form = form_of({"window": window})
+    arrays = (jax.ShapeDtypeStruct((n, 12, 12, size), jnp.float32) for size in (c, o))
     text = jax.jit(lambda x, y: IM2COL.window(x, y, form)).lower(*arrays).as_text()
-    factors = re.findall(r"dot_general.*\(tensor<(\w+)xf32>, tensor<(\w+)xf32>\)", text)
-    assert any(patches in shape.split("x") for pair in factors for shape in pair)
+    found = re.findall(r"dot_general.*\(tensor<(\w+)xf32>, tensor<(\w+)xf32>\)", text)
+    assert [set(pair) for pair in found] == [factors]
