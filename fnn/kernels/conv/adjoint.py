@@ -11,6 +11,8 @@
 - An axis with a stride and a dilation spreads y with zeros, and then has no stride.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -42,19 +44,23 @@ def through_output(output: Map) -> Map:
     return input_map
 
 
-def through_window(window: Map) -> Map:
-    """Make the map ``x y -> w`` of the one that reads patches of x: it reads those of y instead.
+def of_narrower(window: Map, times: int) -> Map:
+    """Let the map ``x y -> w`` exchange x and y, where y has so many times fewer channels.
 
-    The input gradient without a stride is y convolved with the flipped window, its channels
-    exchanged. So is the window's gradient that of this convolution, whose output is x.
+    Such a map copies x, or grows it, before it meets y. Without a stride the input gradient is y
+    convolved with the flipped window, its channels exchanged, and the window's gradient that of
+    this convolution, whose output is x. It is flipped back, so it may not be larger than x.
     """
 
     def window_map(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-        size, rank = form.windows.size, len(form.spatial)
+        win, (*places, c), o = form.windows, x.shape, y.shape[-1]
+        small = math.prod(win.size) * o <= math.prod(places)
+        if not small or c < times * o or form.groups > 1 or max(win.stride) > 1:
+            return window(x, y, form)
         y, plain = read(y, form)
         if 0 in y.shape:
-            return jnp.zeros((*size, x.shape[-1] // form.groups, y.shape[-1]), x.dtype)
-        return jnp.swapaxes(jnp.flip(window(y, x, plain), range(rank)), -1, -2)
+            return jnp.zeros((*win.size, c, o), x.dtype)
+        return jnp.swapaxes(jnp.flip(window(y, x, plain), range(len(win.size))), -1, -2)
 
     return window_map
 

@@ -44,7 +44,7 @@ from jax import lax
 
 from fnn.compiler import kept_until
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.adjoint import through_output, through_window
+from fnn.kernels.conv.adjoint import of_narrower, through_output
 from fnn.kernels.conv.col2im import applies, col2im
 from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, cores, divisor
@@ -57,7 +57,7 @@ ENOUGH = 2 * 2**20  # bytes; a block that divides the examples, or eight groups,
 LANES = 16
 TOGETHER = 8  # products of groups; of fewer, XLA computes all on one core
 ROOM = 12 * 2**20  # bytes that they read; with more it is faster to form one after the other
-NARROW = 4  # times as many inputs as outputs; their patches take longer to copy than the outputs'
+TIMES = 4  # as many channels of x as of y, from which on patches are of y
 NEAR = 2**13  # entries of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -366,17 +366,6 @@ def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    return (_through_y if _is_narrow(x, y, form) else _of_patches)(x, y, form)
-
-
-def _is_narrow(x: jax.Array, y: jax.Array, form: Form) -> bool:
-    """Whether y has far fewer channels, no stride, and dw, transposed afterwards, not more than x."""
-    win, (*places, c), o = form.windows, x.shape, y.shape[-1]
-    small = math.prod(win.size) * o <= math.prod(places)
-    return small and form.groups == max(win.stride) == 1 and c >= NARROW * o
-
-
-def _of_patches(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     walk = _walk(x, y.shape[-1], form, WINDOW)
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
@@ -419,7 +408,6 @@ def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:
 
 
 _outputs = by_device(_output, OUTPUT)
-_through_y = through_window(_of_patches)
 _collected = by_device(col2im, INPUT)
 _through = through_output(_outputs)
 
@@ -428,4 +416,4 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     return (_collected if applies(form, y, w) else _through)(y, w, form)
 
 
-IM2COL = Kernel("im2col", _outputs, _input, by_device(_window, WINDOW))
+IM2COL = Kernel("im2col", _outputs, _input, by_device(of_narrower(_window, TIMES), WINDOW))

@@ -107,7 +107,7 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
     """The cell of a map over n examples: its slot, and a word for the kind of its form."""
     places, each = n * math.prod(form.out), (c_in // form.groups, c_out // form.groups)
     few = places < max(each)  # the window is the larger array
-    if _into_few(slot, form, *each) and not mostly_padding(slot, form, *each):
+    if _into_few(slot, form, *each):
         return f"{slot} few outputs"
     if few:
         filtered = _minimal_for_few(slot, form, places, *each)
@@ -132,13 +132,11 @@ def mostly_padding(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
 
 
 def _into_few(slot: str, form: Form, c_in: int, c_out: int) -> bool:
-    """Whether a form leads from many channels into few.
+    """Whether shares are fewer than patches for the output of a form that leads into few channels.
 
-    For its output, shares are then fewer than patches; but not on one axis, which has no patches,
-    or for so many outputs that minimal filtering is faster. For the window gradient, patches of the
-    cotangent are fewer than those of the input.
+    Not on one axis, which has no patches, nor for so many outputs that minimal filtering is faster.
     """
-    fast = slot == WINDOW or (len(form.spatial) > 1 and c_out < MIDDLE)
+    fast = slot == OUTPUT and len(form.spatial) > 1 and c_out < MIDDLE
     return fast and few_outputs(form, c_in, c_out)
 
 

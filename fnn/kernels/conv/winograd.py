@@ -42,7 +42,7 @@ import numpy as np
 
 from fnn.compiler import only_after
 from fnn.dtypes import accumulator
-from fnn.kernels.conv.adjoint import nothing, read
+from fnn.kernels.conv.adjoint import nothing, of_narrower, read
 from fnn.kernels.conv.axes import merging
 from fnn.kernels.conv.form import (
     INPUT,
@@ -68,8 +68,9 @@ from fnn.kernels.conv.views import by_itself, views
 
 # The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
 # must be transposed, so the output's points then come as rows, at the price of a slower copy. JAX
-# 0.10 does not, and gains nothing.
-BY_ROWS = jax.__version_info__ >= (0, 12)
+# 0.10 does not, and gains nothing; there the product transposes the input's points, so input and
+# cotangent are exchanged where the input has so many times more channels.
+BY_ROWS, TIMES = jax.__version_info__ >= (0, 12), 2
 
 
 def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:
@@ -287,8 +288,10 @@ def _by_groups(one: Callable[..., jax.Array], points: int, slot: str) -> Map:
 def winograd(name: str, points: int) -> Kernel:
     """The kernel with this many points per axis, 4 or 6."""
     slots = {OUTPUT: _output, INPUT: _input, WINDOW: _window}
-    maps = (by_device(_by_groups(one, points, slot), slot) for slot, one in slots.items())
-    output, of_read, window = maps
+    maps = {slot: _by_groups(one, points, slot) for slot, one in slots.items()}
+    if not BY_ROWS:
+        maps[WINDOW] = of_narrower(maps[WINDOW], TIMES)
+    output, of_read, window = (by_device(one, slot) for slot, one in maps.items())
 
     def of_input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         y, plain = read(y, form)

@@ -1,4 +1,4 @@
-"""From many channels into few: planes of shares, and patches of the outputs for the window."""
+"""From many channels into few: planes of shares, and a window gradient that exchanges the ends."""
 
 import re
 from functools import partial
@@ -11,13 +11,15 @@ import pytest
 
 import fnn
 from fnn.kernels.conv import taps_planes
-from fnn.kernels.conv.form import OUTPUT, WINDOW, Form
+from fnn.kernels.conv.form import OUTPUT, Form
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.rule import cell
 from fnn.kernels.conv.taps import TAPS
 from fnn.kernels.conv.taps_planes import BUDGET, few_outputs
+from fnn.kernels.conv.winograd import BY_ROWS, WINOGRAD4
 from fnn.windows import resolve
 from tests.check import close
+from tests.kernels.conv.test_blocks import agree
 from tests.layers.test_conv import normal
 from tests.oracles import conv as oracle
 
@@ -71,15 +73,13 @@ def test_outputs_are_few_against_the_patches_that_are_copied(
 ) -> None:
     form = form_of(config, config.get("groups", 1))
     assert few_outputs(form, c, o) == few
-    for slot in (OUTPUT, WINDOW):
-        assert (cell(slot, form, 2, c, o) == f"{slot} few outputs") == few
+    assert (cell(OUTPUT, form, 2, c, o) == "output few outputs") == few
 
 
 def test_minimal_filtering_is_faster_into_more_outputs() -> None:
     form = form_of({})
     assert cell(OUTPUT, form, 2, 23 * 6, 23) == "output few outputs"
     assert cell(OUTPUT, form, 2, 24 * 6, 24) == "output plane, small window, few channels"
-    assert cell(WINDOW, form, 2, 24 * 6, 24) == "window few outputs"
 
 
 def test_one_product_gives_the_shares_of_all_taps() -> None:
@@ -117,3 +117,16 @@ def test_the_window_gradient_copies_patches_of_the_narrower_array(
     text = jax.jit(lambda x, y: IM2COL.window(x, y, form)).lower(*arrays).as_text()
     found = re.findall(r"dot_general.*\(tensor<(\w+)xf32>, tensor<(\w+)xf32>\)", text)
     assert [set(pair) for pair in found] == [factors]
+
+
+@pytest.mark.skipif(
+    BY_ROWS, reason="nothing is exchanged: no product transposes the input's points"
+)
+@pytest.mark.parametrize(("o", "factors"), [(8, ("8", "16")), (9, ("16", "9"))])
+def test_minimal_filtering_transposes_the_narrower_array(o: int, factors: tuple[str, str]) -> None:
+    """The left factor, of 18 tiles."""
+    form = form_of({})
+    arrays = (jax.ShapeDtypeStruct((2, 12, 12, size), jnp.float32) for size in (16, o))
+    text = jax.jit(lambda x, y: WINOGRAD4.window(x, y, form)).lower(*arrays).as_text()
+    assert re.findall(r"\(tensor<36x18x(\d+)xf32>, tensor<36x18x(\d+)xf32>\)", text) == [factors]
+    agree(WINOGRAD4, form, 16, 1e-4, c_out=o)
