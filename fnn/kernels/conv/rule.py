@@ -132,7 +132,7 @@ def mostly_padding(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
 
 
 def _into_few(slot: str, form: Form, c_in: int, c_out: int) -> bool:
-    """Whether shares are fewer than patches for the output of a form that leads into few channels.
+    """Whether the output is of few channels, so that the terms of all taps come from one product.
 
     Not on one axis, which has no patches, nor for so many outputs that minimal filtering is faster.
     """

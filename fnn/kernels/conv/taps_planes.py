@@ -1,9 +1,10 @@
 """Shift and add with few outputs: one product gives the terms of all taps, as planes.
 
-``shares = w^T x^T`` has a row for every tap and output, and a column for every place of the input.
-So the input is read once, and no patch of it is copied. The rows are then summed axis by axis, the
-last one first: what moves by a tap is long and contiguous, however few the outputs are. Shares
-exist for a block at a time, which is some examples, or a stretch of the rows of one.
+``terms = w^T x^T`` has a row for every tap and output, and a column for every place of the input.
+So the input is read once, and no patch of it is copied. The rows are then summed over the taps of
+one axis after the other, the last one first: what moves by a tap is long and contiguous, however
+few the outputs are. Terms exist for a block at a time, which is some examples, or a stretch of the
+rows of one.
 """
 
 import functools
@@ -19,13 +20,13 @@ from fnn.kernels.conv.loops import beside
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.views import by_itself
 
-BUDGET = 4 << 20  # bytes of shares
+BUDGET = 4 << 20  # bytes of terms
 
 
 def few_outputs(form: Form, c: int, o: int) -> bool:
-    """Whether the shares of c inputs in o outputs are fewer than patches would be, by far.
+    """Whether the terms of o outputs take half the memory that patches of c inputs would, or less.
 
-    Patches without those of the last axis, which im2col does not copy; there may be no stride.
+    Patches without the taps of the last axis, as im2col copies them. There may be no stride.
     """
     win = form.windows
     plain = form.groups == max(win.stride) == 1 < math.prod(win.size)
@@ -56,21 +57,21 @@ def _pieces(x: jax.Array, w: jax.Array, form: Form) -> Pieces:
 def _of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     win, (n, *places, c) = form.windows, x.shape
     rows = jnp.swapaxes(w, -1, -2).reshape(-1, c)
-    shares = lax.dot_general(rows, x.reshape(-1, c), (((1,), (1,)), ((), ())))
-    shares = shares.reshape(*win.size, -1, n, *places)
+    terms = lax.dot_general(rows, x.reshape(-1, c), (((1,), (1,)), ((), ())))
+    terms = terms.reshape(*win.size, -1, n, *places)
     for axis in reversed(range(len(places))):
-        shares = by_itself(functools.partial(_sum, axis=axis, form=form), form)(shares)
-    return by_itself(lambda y: jnp.moveaxis(y, 0, -1), form)(shares)
+        terms = by_itself(functools.partial(_sum, axis=axis, form=form), form)(terms)
+    return by_itself(lambda y: jnp.moveaxis(y, 0, -1), form)(terms)
 
 
-def _sum(shares: jax.Array, axis: int, form: Form) -> jax.Array:
+def _sum(terms: jax.Array, axis: int, form: Form) -> jax.Array:
     """Sum over the taps of an axis: ``(.., taps, o, n, .., places, ..)`` to ``(.., out, ..)``."""
     (low, _), step = form.windows.padding[axis], form.windows.dilation[axis]
-    place = shares.ndim - len(form.spatial) + axis
-    zero = jnp.zeros((), shares.dtype)
+    place = terms.ndim - len(form.spatial) + axis
+    zero = jnp.zeros((), terms.dtype)
 
     def term(tap: int) -> jax.Array:
-        part = lax.index_in_dim(shares, tap, axis, keepdims=False)
+        part = lax.index_in_dim(terms, tap, axis, keepdims=False)
         up = low - tap * step
         edges = [(0, 0, 0)] * part.ndim
         edges[place - 1] = (up, form.out[axis] - part.shape[place - 1] - up, 0)

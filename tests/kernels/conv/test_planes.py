@@ -1,4 +1,4 @@
-"""From many channels into few: planes of shares, and a window gradient that exchanges the ends."""
+"""From many channels into few: planes of terms, and a window gradient that exchanges the ends."""
 
 import re
 from functools import partial
@@ -82,7 +82,7 @@ def test_minimal_filtering_is_faster_into_more_outputs() -> None:
     assert cell(OUTPUT, form, 2, 24 * 6, 24) == "output plane, small window, few channels"
 
 
-def test_one_product_gives_the_shares_of_all_taps() -> None:
+def test_one_product_gives_the_terms_of_all_taps() -> None:
     x, w = normal((2, 9, 8, 24), (3, 3, 24, 3))
     text = jax.jit(fnn.conv_taps).lower(x, w).as_text()
     assert re.findall(r"dot_general.*-> tensor<(\w+)xf32>", text) == [f"{3 * 3 * 3}x{2 * 9 * 8}"]
@@ -90,7 +90,7 @@ def test_one_product_gives_the_shares_of_all_taps() -> None:
 
 @pytest.mark.parametrize("n", [64, 1])
 def test_memory_is_bounded(n: int) -> None:
-    """The shares of all places would take as much as the input, 13 MB and more."""
+    """The terms of all places would take as much as the input, 13 MB and more."""
     side = 512 if n == 1 else 64
     form = Form((side, side), resolve("", (side, side), (3, 3), 1, "SAME", 1), 1, "cpu")
     shapes = (n, side, side, 18), (3, 3, 18, 3)
