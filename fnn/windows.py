@@ -39,6 +39,11 @@ class Windows(NamedTuple):
         )
 
 
+def is_known(*arrays: Any) -> bool:
+    """Whether all sizes are numbers, none a symbol that stands for any number."""
+    return all(isinstance(size, int) for a in arrays for size in a.shape)
+
+
 def per_axis(function: str, argument: str, value: Any, rank: int, least: int) -> tuple[int, ...]:
     """Read an int, which stands for every axis, or one int per axis; each at least ``least``."""
     value = frozen(value)

@@ -17,13 +17,22 @@ from fnn.checks import check_int, check_one_of, describe, wrong
 from fnn.dtypes import add_bias
 from fnn.functions import jitted, variant
 from fnn.kernels.conv.fft import FFT
-from fnn.kernels.conv.form import INPUT, OUTPUT, Form, Kernel, apply, is_known, trimmed
+from fnn.kernels.conv.form import INPUT, OUTPUT, Form, Kernel, apply, trimmed
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.rule import AUTO
 from fnn.kernels.conv.taps import TAPS
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
-from fnn.windows import Ints, Padding, Pads, Windows, per_axis, resolve, resolve_transposed
+from fnn.windows import (
+    Ints,
+    Padding,
+    Pads,
+    Windows,
+    is_known,
+    per_axis,
+    resolve,
+    resolve_transposed,
+)
 
 MODES = {"zeros": "constant", "circular": "wrap", "reflect": "reflect", "replicate": "edge"}
 STATIC = ("stride", "padding", "padding_mode", "dilation", "groups")

@@ -16,8 +16,8 @@ import math
 
 import jax
 
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map, is_known
-from fnn.windows import Windows
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map
+from fnn.windows import Windows, is_known
 
 # Of the operands and the result: input "x", window "w", output "y".
 ROLES = {OUTPUT: ("x", "w", "y"), INPUT: ("y", "w", "x"), WINDOW: ("x", "y", "w")}

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.kernels.conv.form import Form, devices, divisor, is_known
+from fnn.kernels.conv.form import Form, devices, divisor
+from fnn.windows import is_known
 
 BLOCK = 2 << 20  # bytes
 

@@ -22,7 +22,7 @@ from jax import lax
 from jax.interpreters import ad, batching, mlir
 
 from fnn import lazily
-from fnn.windows import Windows
+from fnn.windows import Windows, is_known
 
 OUTPUT, INPUT, WINDOW = "output", "input", "window"
 
@@ -70,11 +70,6 @@ class Kernel(NamedTuple):
     window: Map
     refuses: Callable[[Form, Any], str | None] = lambda form, dtype: None
     symbolic: bool = False
-
-
-def is_known(*arrays: Any) -> bool:
-    """Whether all sizes are numbers, none a symbol that stands for any number."""
-    return all(isinstance(size, int) for a in arrays for size in a.shape)
 
 
 def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:

@@ -27,7 +27,8 @@ from jax import lax
 from fnn.compiler import kept_apart
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import crop
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map, devices, is_known
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map, devices
+from fnn.windows import is_known
 
 Pads = Sequence[tuple[int, int]]
 

@@ -28,7 +28,7 @@ from fnn.kernels.conv.adjoint import read, through_output
 from fnn.kernels.conv.axes import merging
 from fnn.kernels.conv.col2im import applies, turns
 from fnn.kernels.conv.fft import FFT
-from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, is_known
+from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel
 from fnn.kernels.conv.im2col import IM2COL, blocks
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import TAPS, UNROLLED, elementwise
@@ -36,7 +36,7 @@ from fnn.kernels.conv.taps_planes import few_outputs
 from fnn.kernels.conv.taps_window import APART
 from fnn.kernels.conv.views import share_met
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
-from fnn.windows import Windows
+from fnn.windows import Windows, is_known
 
 MINIMAL = {kernel.name: kernel for kernel in (WINOGRAD2, WINOGRAD4)}
 KERNELS = {kernel.name: kernel for kernel in (LIBRARY, IM2COL, TAPS, FFT)} | MINIMAL

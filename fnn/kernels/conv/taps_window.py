@@ -18,7 +18,7 @@ from jax import lax
 from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.examples import Examples
-from fnn.kernels.conv.form import Form, divisor, is_known
+from fnn.kernels.conv.form import Form, divisor
 from fnn.kernels.conv.loops import summed
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.views import (
@@ -31,6 +31,7 @@ from fnn.kernels.conv.views import (
     shifted,
     views,
 )
+from fnn.windows import is_known
 
 UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
 APART = 3  # the most inputs of a group that are taken one after the other

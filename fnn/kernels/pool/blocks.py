@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.compiler import on_all_cores
+from fnn.windows import is_known
 
 BLOCK = 2 << 20  # bytes of x
 WHOLE = 4 << 20  # bytes; more are cut into blocks
@@ -41,9 +42,9 @@ def _each(x: jax.Array) -> int:
 
     Blocks have one size, as `lax.scan` needs: where none divides the examples, all are one.
     """
-    (n, *rest), known = x.shape, all(isinstance(size, int) for size in x.shape)
+    n, *rest = x.shape
     alone = jax.typeof(x).sharding.mesh.empty
-    if jax.default_backend() != "cpu" or not known or not alone or x.nbytes <= WHOLE:
+    if jax.default_backend() != "cpu" or not is_known(x) or not alone or x.nbytes <= WHOLE:
         return n
     most = BLOCK // (x.dtype.itemsize * math.prod(rest))
     fitting = range(min(n, most), max(1, most // 2), -1)  # blocks of one example gain nothing
