@@ -13,17 +13,20 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.kernels.conv import im2col, taps_window, tiling
+from fnn.kernels.conv import im2col, taps_planes, taps_window, tiling
 from tests.devices import collectives, error, strict
 
 X, W = (16, 12, 4), (3, 4, 4)
 CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
     "conv_lax": (fnn.conv_lax, {"groups": 2}, (3, 2, 4)),
     "conv_taps": (fnn.conv_taps, {}, W),
+    "conv_taps, few outputs": (fnn.conv_taps, {}, (2, 4, 1)),
     "conv_taps, groups": (fnn.conv_taps, {"groups": 2}, (3, 2, 4)),
     "conv_im2col, folded": (fnn.conv_im2col, {}, W),
     "conv_im2col, strided": (fnn.conv_im2col, {"stride": 2, "groups": 2}, (3, 2, 4)),
+    "conv_im2col, few outputs": (fnn.conv_im2col, {}, (2, 4, 1)),
     "conv_winograd": (fnn.conv_winograd, {}, W),
+    "conv_winograd, few outputs": (fnn.conv_winograd, {}, (2, 4, 1)),
     "conv_winograd2, groups": (fnn.conv_winograd2, {"groups": 2}, (3, 2, 4)),
     "conv_fft": (fnn.conv_fft, {"stride": 2}, W),
 }
@@ -35,7 +38,7 @@ def run(fn: Any, x: Any, w: Any) -> Any:
 
 
 def main() -> None:
-    im2col.BUDGET = taps_window.BUDGET = tiling.SHARE = 2**9
+    im2col.BUDGET = taps_planes.BUDGET = taps_window.BUDGET = tiling.SHARE = 2**9
     tiling.BLOCK = dict.fromkeys(tiling.BLOCK, 2**9)
     tiling.WORTH = 0
     rng = np.random.default_rng(0)
