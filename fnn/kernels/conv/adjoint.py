@@ -45,11 +45,12 @@ def through_output(output: Map) -> Map:
 
 
 def of_narrower(window: Map, times: int) -> Map:
-    """Let the map ``x y -> w`` exchange x and y, where y has so many times fewer channels.
+    """Make the map ``x y -> w`` exchange x and y where x has so many times more channels.
 
-    Such a map copies x, or grows it, before it meets y. Without a stride the input gradient is y
-    convolved with the flipped window, its channels exchanged, and the window's gradient that of
-    this convolution, whose output is x. It is flipped back, so it may not be larger than x.
+    It is for maps that copy or transform their first operand. Without a stride the input gradient
+    convolves y with the flipped window, so the window's gradient is also that of this convolution,
+    with y for the input and x for the output. The result is then flipped back, which costs more
+    than it saves where the result is larger than x.
     """
 
     def window_map(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:

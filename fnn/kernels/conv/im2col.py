@@ -46,10 +46,10 @@ from fnn.compiler import kept_until
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import of_narrower, through_output
 from fnn.kernels.conv.col2im import applies, col2im
-from fnn.kernels.conv.examples import Examples, cut
+from fnn.kernels.conv.examples import Examples
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device, cores, divisor
 from fnn.kernels.conv.loops import beside, stacked, summed
-from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
+from fnn.kernels.conv.stretches import Pieces, Stretches, examples_and_rows
 from fnn.kernels.conv.views import by_itself, runs, taps
 
 BUDGET = 8 * 2**20  # bytes; between the second-level cache of a core and the third-level's share
@@ -57,7 +57,7 @@ ENOUGH = 2 * 2**20  # bytes; a block that divides the examples, or eight groups,
 LANES = 16
 TOGETHER = 8  # products of groups; of fewer, XLA computes all on one core
 ROOM = 12 * 2**20  # bytes that they read; with more it is faster to form one after the other
-TIMES = 4  # as many channels of x as of y, from which on patches are of y
+TIMES = 4  # with so many times more channels in x than in y, patches are of y
 NEAR = 2**13  # entries of a sum that fits the first cache
 FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
 
@@ -103,10 +103,8 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
 def _fit(n: int, width: int, form: Form, folded: bool) -> tuple[Examples, int]:
     """Examples and rows in a block; its products have rows of ``width`` bytes."""
     rows, *inner = _places(form, folded)
-    row = width * math.prod(inner)
-    if row * rows <= BUDGET:
-        return cut(n, BUDGET // (row * rows), -(-ENOUGH // (row * rows))), form.out[0]
-    return Examples(n, 1), fitting(form.out[0], row * rows, BUDGET)
+    one = width * rows * math.prod(inner)
+    return examples_and_rows(n, one, form.out[0], BUDGET, ENOUGH, BUDGET)
 
 
 def _places(form: Form, folded: bool) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.kernels.conv.examples import Examples
+from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import Form, divisor
 
 
@@ -29,6 +29,23 @@ def fitting(rows: int, nbytes: int, budget: int) -> int:
     most = -(-rows // -(-rows // most))
     even = divisor(rows, most)
     return even if 2 * even >= most else most
+
+
+def examples_and_rows(
+    n: int, one: int, rows: int, budget: int, enough: int, whole: int
+) -> tuple[Examples, int]:
+    """How n examples of ``one`` bytes are cut within a budget, and the rows of outputs in a block.
+
+    A block is of some whole examples, as many as `cut` says, or a stretch of the rows of one that
+    takes more than ``whole`` bytes.
+
+    >>> from fnn.kernels.conv.stretches import examples_and_rows
+    >>> examples_and_rows(12, 10, 9, 40, 20, 40), examples_and_rows(12, 100, 9, 40, 20, 40)
+    ((Examples(n=12, each=4), 9), (Examples(n=12, each=1), 3))
+    """
+    if one <= whole:
+        return cut(n, budget // one, -(-enough // one)), rows
+    return Examples(n, 1), fitting(rows, one, budget)
 
 
 class Stretches(NamedTuple):

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.kernels.conv.examples import Examples, cut
+from fnn.kernels.conv.examples import Examples
 from fnn.kernels.conv.form import Form, devices
 from fnn.kernels.conv.loops import beside
-from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
+from fnn.kernels.conv.stretches import Pieces, Stretches, examples_and_rows
 from fnn.kernels.conv.views import by_itself
 
 BUDGET = 4 << 20  # bytes of terms
@@ -49,9 +49,9 @@ def _pieces(x: jax.Array, w: jax.Array, form: Form) -> Pieces:
     one = math.prod((*form.spatial, *form.windows.size, w.shape[-1])) * w.dtype.itemsize
     if form.platform != "cpu" or devices(x) > 1:
         return Pieces(Examples(len(x), len(x)), Stretches(form, form.out[0]))
-    if one <= 2 * BUDGET:
-        return Pieces(cut(len(x), BUDGET // one, BUDGET // one), Stretches(form, form.out[0]))
-    return Pieces(Examples(len(x), 1), Stretches(form, fitting(form.out[0], one, BUDGET)))
+    enough, whole = BUDGET // 2, 2 * BUDGET
+    examples, rows = examples_and_rows(len(x), one, form.out[0], BUDGET, enough, whole)
+    return Pieces(examples, Stretches(form, rows))
 
 
 def _of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:

@@ -68,9 +68,11 @@ from fnn.kernels.conv.views import by_itself, views
 
 # The window gradient sums over tiles. JAX 0.12 multiplies a batch of matrices on all cores if none
 # must be transposed, so the output's points then come as rows, at the price of a slower copy. JAX
-# 0.10 does not, and gains nothing; there the product transposes the input's points, so input and
-# cotangent are exchanged where the input has so many times more channels.
-BY_ROWS, TIMES = jax.__version_info__ >= (0, 12), 2
+# 0.10 does not, and gains nothing.
+BY_ROWS = jax.__version_info__ >= (0, 12)
+# JAX 0.10 transposes the input's points. So where the input has so many times more channels than
+# the cotangent, the two are exchanged.
+TIMES = 2
 
 
 def _act(matrix: np.ndarray | jax.Array, x: jax.Array) -> jax.Array:

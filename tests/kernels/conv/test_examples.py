@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn.kernels.conv import col2im, im2col, tiling
+from fnn.kernels.conv import col2im, im2col, stretches, tiling
 from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, Kernel
 from fnn.kernels.conv.im2col import IM2COL
@@ -81,7 +81,7 @@ def test_a_last_block_that_begins_early_gives_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Seven examples in two blocks of four, in all three maps."""
-    for module in (im2col, tiling, col2im):
+    for module in (stretches, tiling, col2im):
         monkeypatch.setattr(module, "cut", lambda n, *limits: Examples(n, 4))
     size = (3,) * len(spatial)
     form = Form(spatial, resolve("test", spatial, size, stride, "SAME", 1), groups, "cpu")

@@ -1,4 +1,4 @@
-"""From many channels into few: planes of terms, and a window gradient that exchanges the ends."""
+"""From many channels into few: planes of terms; window gradients that exchange their operands."""
 
 import re
 from functools import partial
