@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.scheduling_groups import xla_metadata_call
+from jax.typing import DTypeLike
 
 
 def kept_apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -51,6 +52,27 @@ def _never(x: jax.Array) -> jax.Array:
     """False, but not to the compiler, which must read an element of x to know."""
     first = x[(0,) * x.ndim]
     return (first != first) & (first == first)
+
+
+def as_bits(x: jax.Array) -> jax.Array:
+    """Return bfloat16 as integers, to be moved; all else as it is.
+
+    XLA on a CPU computes with bfloat16 in float32, and counts a slice as computing: to read a part
+    of an array, or to write one, it converts the whole. Test:
+    `tests/kernels/conv/test_compiled.py`.
+    """
+    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+
+
+def from_bits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Return what `as_bits` made of an array of this dtype as it was."""
+    return lax.bitcast_convert_type(x, dtype) if x.dtype != dtype else x
+
+
+def part_read(x: jax.Array, first: jax.Array, size: int, axis: int) -> jax.Array:
+    """Return so many entries of an axis, from a place that the program finds, and no more read."""
+    part = lax.dynamic_slice_in_dim(as_bits(x), first, size, axis)
+    return from_bits(part, x.dtype)
 
 
 def root_computed_once(square: jax.Array) -> jax.Array:

@@ -9,7 +9,9 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   one where one alone takes more.
 - Folding. Without a stride, the last axis needs no patches: multiply with its taps side by side as
   columns, and add up what each tap gives, moved by its place. A window of 3x3 then copies three
-  patches instead of nine, and the product is three times as wide.
+  patches instead of nine, and the product is three times as wide. For ``dw`` it is y that is moved,
+  once for each tap; its taps are put in order afterwards, which pays if ``dw`` is no larger than x
+  and y.
 - Transposed patches. XLA's CPU product reaches half its speed on ``a^T @ b``, so for ``dw`` the
   block is transposed first and ``patches^T`` is built as such, out of long contiguous rows. Only
   where ``dw`` fits the first cache, nothing is transposed: XLA forms ``a^T @ b`` on all cores, but
@@ -21,6 +23,10 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
   fewer channels, these are copied instead, or, if the window has one tap, y is transposed.
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
+- Half precision. XLA multiplies bfloat16 by the processor's own instructions, but ``a^T @ b``
+  slowly, so patches are transposed for every ``dw``. The output's product is of float32, twice as
+  large as what comes of it: it is not folded where that would make more of it than of the patches,
+  and cut into blocks where it is too large to keep its memory.
 - Joined groups. Groups of few inputs and few outputs share one product of at least `LANES` of
   either, whose matrix is zero between them: that wastes arithmetic, but a product of four columns
   wastes more. What is not finite in one group is kept from the others: the groups may be models of
@@ -42,7 +48,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.compiler import kept_until
+from fnn.compiler import as_bits, from_bits, kept_until, part_read
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import of_narrower, through_output
 from fnn.kernels.conv.col2im import applies, col2im
@@ -59,7 +65,9 @@ TOGETHER = 8  # products of groups; of fewer, XLA computes all on one core
 ROOM = 12 * 2**20  # bytes that they read; with more it is faster to form one after the other
 TIMES = 4  # with so many times more channels in x than in y, patches are of y
 NEAR = 2**13  # entries of a sum that fits the first cache
-FOLD = {OUTPUT: 1.0, WINDOW: 0.5}  # folded, where that makes the factors narrower by this; measured
+FULL = 4  # bytes of a number of float32; half precision has less
+WIDE = 64  # columns, with which products of half precision are fast
+FRESH = 32 * 2**20  # bytes; an array of so many gets fresh memory at every call
 
 
 class Blocks(NamedTuple):
@@ -87,10 +95,16 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
     inputs, outputs = (c // form.groups * joined for c in (c_in, c_out))
     plain, folded = taps * inputs + outputs, taps // last * inputs + last * outputs  # columns
     columns = plain if slot == WINDOW else taps * inputs
-    # Patches of one tap are no larger than the input.
-    cuts = _fit(n, itemsize * columns, form, False) if taps > 1 else (Examples(n, n), form.out[0])
+    product = FULL * outputs  # bytes of a row
+    if taps > 1:
+        cuts = _fit(n, itemsize * columns, form, False)
+    elif slot == OUTPUT and itemsize < FULL and n * math.prod(form.out) * product >= FRESH:
+        cuts = _fit(n, product, form, False)
+    else:  # patches of one tap are no larger than the input
+        cuts = Examples(n, n), form.out[0]
     size = Blocks(*cuts, joined, False)
-    if win.stride[-1] == 1 < last and folded <= FOLD[slot] * plain:
+    most = _most_folded(slot, form, n, inputs, outputs, itemsize)
+    if win.stride[-1] == 1 < last and folded <= most * plain:
         other = Blocks(*_fit(n, itemsize * folded, form, True), joined, True)
         # On one axis only, short stretches would compute what lies between them repeatedly.
         if len(win.size) > 1 or other.rows == form.out[0] or other.rows >= 4 * win.span[0]:
@@ -98,6 +112,16 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
     nbytes = TOGETHER * n * math.prod(_places(form, size.folded)) * columns * itemsize
     several = form.groups >= 2 * TOGETHER * joined and ENOUGH <= nbytes <= ROOM
     return size._replace(at_once=TOGETHER) if several else size
+
+
+def _most_folded(slot: str, form: Form, n: int, inputs: int, outputs: int, itemsize: int) -> float:
+    """The most columns that both factors may have when folded, over those that they have plain."""
+    if slot == OUTPUT:
+        return 0.0 if itemsize < FULL and outputs >= max(inputs, WIDE) else 1.0
+    entries = math.prod(form.windows.size) * inputs * outputs  # of dw
+    small = entries <= n * math.prod(form.out) * (inputs + outputs)
+    fast = form.groups > 1 or (len(form.out) > 1 and outputs >= LANES)
+    return 1.0 if small and fast else 0.5
 
 
 def _fit(n: int, width: int, form: Form, folded: bool) -> tuple[Examples, int]:
@@ -179,7 +203,7 @@ class _Walk(NamedTuple):
             return a, step
         width, steps = a.shape[-1] // self.chunks, np.uint32(self.pieces.steps)
         first = lax.div(step, steps) * np.uint32(width)
-        return lax.dynamic_slice_in_dim(a, first, width, a.ndim - 1), lax.rem(step, steps)
+        return part_read(a, first, width, a.ndim - 1), lax.rem(step, steps)
 
 
 def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
@@ -191,7 +215,8 @@ def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
     rows, columns = taps * channels, last * c_out // chunks
     # Few rows of patches are cheap to transpose, and slow to multiply as they are.
     few = taps > 1 and rows < min(LANES, columns)
-    across = form.groups > 1 or (rows * columns <= NEAR and not few)
+    near = form.groups > 1 or (rows * columns <= NEAR and not few)
+    across = near and x.dtype.itemsize >= FULL
     smaller = form.windows.stride[-1] > 1 < taps and channels > LANES  # y, than the input
     turned = columns <= rows if across else smaller
     at_once = size.at_once if cores() > 1 else 1
@@ -380,7 +405,9 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
     """``patches^T @ y`` of one block, or its transpose."""
     total = accumulator(x.dtype)
     if walk.folded:
-        y = jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
+        y = from_bits(
+            by_itself(functools.partial(_moved, walk=walk), walk.form)(as_bits(y)), y.dtype
+        )
     y = y.reshape(walk.rows, -1)
     if walk.copied and not walk.turned:
         return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
@@ -391,6 +418,11 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
     across = (((0,), (0,)), ((), ()))
     sums = lax.dot_general(left, right, across, preferred_element_type=total)
     return walk.kept(sums, y, patches)
+
+
+def _moved(y: jax.Array, walk: _Walk) -> jax.Array:
+    """``(n, *out, c_out)`` to ``(n, *places, last, c_out)``: what each last tap multiplies."""
+    return jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
 
 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:

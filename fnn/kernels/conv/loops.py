@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from fnn.compiler import on_all_cores, only_after
+from fnn.compiler import as_bits, from_bits, on_all_cores, only_after
 from fnn.kernels.conv.form import varying
 
 AT_ONCE = 2  # blocks; on two cores, four of half the size are no faster
@@ -48,14 +48,16 @@ def beside(
     if steps == 1:
         return block(jnp.uint32(0))
     like = jax.eval_shape(block, np.uint32(0))
+    bits = jax.eval_shape(as_bits, like)
     shape, size = list(like.shape), np.uint32(like.shape[axis])
     shape[axis] = total or steps * shape[axis]
 
     def put(y: jax.Array, new: jax.Array, step: jax.Array) -> jax.Array:
-        updated: jax.Array = lax.dynamic_update_slice_in_dim(y, new, step * size, axis)
+        updated: jax.Array = lax.dynamic_update_slice_in_dim(y, as_bits(new), step * size, axis)
         return updated
 
-    return _loop(block, put, zeros(tuple(shape), like.dtype, x, *more), steps, at_once)
+    start = zeros(tuple(shape), bits.dtype, x, *more)
+    return from_bits(_loop(block, put, start, steps, at_once), like.dtype)
 
 
 def by_group(

@@ -29,7 +29,7 @@ from fnn.kernels.conv.axes import merging
 from fnn.kernels.conv.col2im import applies, turns
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel
-from fnn.kernels.conv.im2col import IM2COL, blocks
+from fnn.kernels.conv.im2col import BUDGET, IM2COL, TIMES, blocks
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import TAPS, UNROLLED, elementwise
 from fnn.kernels.conv.taps_planes import few_outputs
@@ -116,7 +116,9 @@ def cell(slot: str, form: Form, n: int, c_in: int, c_out: int) -> str:
         if filtered and _at_once(slot, form, n, c_in, c_out):
             filtered = None
     kind = filtered or _products(slot, form, c_in, c_out)
-    return f"{slot} {kind or _kind(form, few and places < FEW, c_in, c_out)}"
+    kind = kind or _kind(form, few and places < FEW, c_in, c_out)
+    large = slot == WINDOW and kind == "line" and _large_patches(form, places, c_in, c_out)
+    return f"{slot} {kind}{', large patches' if large else ''}"
 
 
 def mostly_padding(slot: str, form: Form, c_in: int, c_out: int) -> str | None:
@@ -138,6 +140,18 @@ def _into_few(slot: str, form: Form, c_in: int, c_out: int) -> bool:
     """
     fast = slot == OUTPUT and len(form.spatial) > 1 and c_out < MIDDLE
     return fast and few_outputs(form, c_in, c_out)
+
+
+def _large_patches(form: Form, places: int, c_in: int, c_out: int) -> bool:
+    """Whether a long line's patches, which the library does not store, are more than one block.
+
+    They would be of the cotangent where that has far fewer channels. Products of few columns, which
+    the library forms then, are slow.
+    """
+    taps = form.windows.size[0]
+    entries = places * taps * c_in
+    fast = c_out >= MIDDLE and c_in < TIMES * c_out
+    return taps >= LONG and fast and entries * np.dtype(np.float32).itemsize >= BUDGET
 
 
 def _minimal(form: Form, c_in: int, c_out: int) -> str | None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.compiler import as_bits, from_bits
 from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import Form, divisor
 
@@ -94,8 +95,10 @@ class Stretches(NamedTuple):
             return x
         edges = [(0, 0, 0)] * x.ndim
         edges[1] = (low, (self.parts - 1) * step + size - low - x.shape[1], 0)
-        x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-        return lax.dynamic_slice_in_dim(x, place * np.uint32(step), size, 1)
+        bits = as_bits(x)
+        bits = lax.pad(bits, jnp.zeros((), bits.dtype), edges)
+        part = lax.dynamic_slice_in_dim(bits, place * np.uint32(step), size, 1)
+        return from_bits(part, x.dtype)
 
 
 class Pieces(NamedTuple):

@@ -205,7 +205,7 @@ class _Blocks(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _max(x: jax.Array, windows: Windows) -> jax.Array:
-    return _max_value(x, windows)
+    return computed_wide(lambda x: _max_value(x, windows), x)  # or every tap is rounded again
 
 
 @_max.defjvp

@@ -193,7 +193,7 @@ def loop(
         state, left = carry
         going = None if left is None else left > 0
         state, more = advance(lambda s: step(x, s), state, going)
-        return (state, after(1, left, reverse)), (state[0], more)
+        return (state, after(1, left, reverse)), (widen(state[0]), more)
 
     (state, _), steps = lax.scan(body, (state, left), xs, reverse=reverse)
     return state, steps

@@ -101,7 +101,7 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
             return written.along(slopes, dz, back, state), None
 
         state, _ = advance(linear, state, going)
-        return state, state[0]
+        return state, widen(state[0])
 
     steps = jnp.arange(x.shape[0], dtype=jnp.int32)[:, None, None]
     passed = x.shape[0] - 1 - steps if reverse else steps
@@ -120,10 +120,10 @@ def sums(cell: Cell, h: jax.Array, reverse: bool, primals: Any, tangents: Any) -
     if not is_zero(dx):
         dz = dx @ w[: x.shape[2]]
     if not all(map(is_zero, jax.tree.leaves(dweights, is_leaf=is_zero))):
-        first = state[0][None]
+        first = widen(state[0])[None]
         before = jnp.concatenate([h, first])[1:] if reverse else jnp.concatenate([first, h])[:-1]
         dw, dc = cell.slopes.joint(jax.tree.map(present, dweights, weights, is_leaf=is_zero))
-        dz = dz + add_bias(for_weights(jnp.concatenate([x, widen(before)], 2), dw), dc)
+        dz = dz + add_bias(for_weights(jnp.concatenate([x, before], 2), dw), dc)
     return dz
 
 

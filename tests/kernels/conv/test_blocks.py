@@ -80,6 +80,42 @@ def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> N
     agree(IM2COL, form, 8, 1e-5)
 
 
+@pytest.mark.parametrize(
+    ("slot", "n", "c_in", "c_out", "groups", "folded"),
+    [
+        (OUTPUT, 2, 16, 16, 1, True),
+        (WINDOW, 2, 16, 16, 1, True),
+        (WINDOW, 1, 16, 16, 1, False),  # as many entries as x and y: nothing to gain
+        (WINDOW, 2, 12, 12, 1, False),  # fewer outputs than a vector has
+        (WINDOW, 2, 48, 48, 4, True),  # but so in groups
+        (WINDOW, 2, 40, 10, 1, True),  # half as many columns
+    ],
+)
+def test_what_is_folded(
+    slot: str, n: int, c_in: int, c_out: int, groups: int, folded: bool
+) -> None:
+    form = Form((8, 8), resolve("test", (8, 8), (3, 3), 1, "SAME"), groups, "cpu")
+    assert blocks(n, c_in, c_out, form, 4, slot).folded == folded
+    agree(IM2COL, form, c_in, 1e-5, n=n, c_out=c_out)
+
+
+@pytest.mark.parametrize(
+    ("c_in", "c_out", "folded"), [(64, 63, True), (64, 64, False), (65, 64, True), (64, 65, False)]
+)
+def test_half_precision_is_folded_into_few_outputs(c_in: int, c_out: int, folded: bool) -> None:
+    """What a product gives is of float32, and so twice as large as what it reads."""
+    form = Form((8, 8), resolve("test", (8, 8), (3, 3), 1, "SAME"), 1, "cpu")
+    assert blocks(2, c_in, c_out, form, 2, OUTPUT).folded == folded
+    assert blocks(2, c_in, c_out, form, 4, OUTPUT).folded
+
+
+@pytest.mark.parametrize(("n", "itemsize", "cut"), [(64, 2, True), (63, 2, False), (64, 4, False)])
+def test_large_products_of_half_precision_are_cut(n: int, itemsize: int, cut: bool) -> None:
+    """Of one tap, which copies nothing: in float32, what it gives takes 32 MB."""
+    form = Form((32, 32), resolve("test", (32, 32), (1, 1), 1, "SAME"), 1, "cpu")
+    assert (blocks(n, 16, 128, form, itemsize, OUTPUT).examples.blocks > 1) == cut
+
+
 @pytest.mark.parametrize("budget", [BUDGET, 2**13])
 @pytest.mark.parametrize(
     ("spatial", "window", "stride", "dilation"),

@@ -133,7 +133,7 @@ def test_a_loop_begins_with_zeros_of_its_own(conv: Callable[..., jax.Array]) -> 
 
 @pytest.mark.parametrize(
     ("c_in", "c_out", "axis", "shape"),
-    [(16, 16, 0, (16, 144)), (4, 96, 0, (36, 96)), (1, 64, 1, (9, 64)), (16, 64, 1, (144, 64))],
+    [(16, 16, 0, (48, 48)), (4, 96, 0, (36, 96)), (1, 64, 1, (9, 64)), (16, 64, 1, (144, 64))],
 )
 def test_no_factor_of_a_small_window_gradient_is_transposed(
     c_in: int, c_out: int, axis: int, shape: tuple[int, int]
@@ -160,7 +160,7 @@ def test_with_a_stride_the_window_gradient_transposes_the_outputs(
     assert (f"f32[{c_in},2," in text, "f32[64,32]{1,0}" in text) == (few, not few)
 
 
-@pytest.mark.parametrize(("groups", "rows"), [(4, "1"), (2, "16")])
+@pytest.mark.parametrize(("groups", "rows"), [(4, "1"), (2, "48")])
 def test_window_gradients_of_few_channels_are_no_products(groups: int, rows: str) -> None:
     """But with ones, which add up what the elementwise products leave."""
     x, w = jnp.zeros((2, 8, 8, 32)), jnp.zeros((3, 3, 32 // groups, 32))
@@ -218,3 +218,31 @@ def test_no_loop_is_one_kernel(window: int, groups: int) -> None:
     text = jax.jit(lambda x, w: jax.vjp(conv, x, w)[1](x)).lower(x, w).compile().as_text()
     assert "while(" in text
     assert "xla_cpu_small_call" not in text
+
+
+@pytest.mark.parametrize(("c", "groups"), [(64, 1), (256, 16)])
+def test_blocks_of_bfloat16_are_moved_as_integers(c: int, groups: int) -> None:
+    """Else every block that is written, and the cotangent that is read, costs the whole array."""
+    sizes = (32, 28, 28, c), (3, 3, c // groups, c)
+    x, w = (jax.ShapeDtypeStruct(size, jnp.bfloat16) for size in sizes)
+
+    def maps(x: jax.Array, w: jax.Array, y: jax.Array) -> Any:
+        value, transpose = jax.vjp(functools.partial(fnn.conv, groups=groups), x, w)
+        return value, transpose(y)
+
+    text = jax.jit(maps).lower(x, w, x).compile().as_text()
+    written = re.findall(r"(ROOT )?%\S+ = (\w+)\[\S+ dynamic-update-slice\(", text)
+    assert {kind for _, kind in written} >= {"u16"}
+    assert all(root for root, _ in written)  # nothing is done to the whole array
+    assert f"f32[32,28,28,{c}]" not in text[text.index("ENTRY") :]
+
+
+@pytest.mark.parametrize(("c", "groups"), [(16, 1), (64, 4)])
+def test_the_window_gradient_of_bfloat16_transposes_its_patches(c: int, groups: int) -> None:
+    """However small its sum is: such products across are slower than a copy."""
+    x, w = jnp.zeros((2, 8, 8, c), jnp.bfloat16), jnp.zeros((3, 3, c // groups, c), jnp.bfloat16)
+    gradient = jax.grad(lambda w: fnn.conv_im2col(x, w, groups=groups).sum())
+    text = jax.jit(gradient).lower(w).as_text()
+    assert re.findall(r"contracting_dims = \[(\d)\] x .*-> tensor<(\d+)x(\d+)xf32>", text) == [
+        ("1", "48", "48")
+    ]

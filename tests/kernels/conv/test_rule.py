@@ -43,6 +43,7 @@ KINDS = {
     "narrow output": ((9, 9), (3, 3), 32, 6, {}),
     "few outputs": ((9, 9), (3, 3), 32, 3, {}),
     "line": ((20,), (5,), 32, 33, {}),
+    "line, large patches": ((4000,), (9,), 32, 33, {}),
     "line, few channels": ((20,), (5,), 16, 17, {}),
     "line, narrow": ((40,), (31,), 3, 7, {}),
     "plane": ((9, 9), (3, 3), 31, 127, {}),
@@ -97,7 +98,8 @@ def arrays(kind: str, dtype: Any = jnp.float32) -> tuple[Any, Any, dict[str, Any
 
 
 def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
-    named = set()
+    named, other = set(), {"few outputs": (WINDOW, "narrow output")}
+    other["line, large patches"] = (OUTPUT, "line")  # the cells of the other map
     for kind, (spatial, window, c_in, c_out, config) in KINDS.items():
         stride, dilation = config.get("stride", 1), config.get("dilation", 1)
         windows = resolve("test", spatial, window, stride, "SAME", dilation)
@@ -105,8 +107,8 @@ def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
         for slot in (OUTPUT, WINDOW):
             cell = rules.cell(slot, form, 2, c_in, c_out)
             named.add(cell)
-            of_few = kind == "few outputs" and slot == WINDOW
-            assert cell == f"{slot} {'narrow output' if of_few else kind}"
+            where, instead = other.get(kind, (None, None))
+            assert cell == f"{slot} {instead if slot == where else kind}"
     for platform, choices in rules.CHOICES.items():
         assert set(choices) == named, platform
         assert set(choices.values()) <= set(rules.KERNELS)
@@ -194,6 +196,24 @@ def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
 def test_lines(k: int, c_in: int, c_out: int, kind: str) -> None:
     form = Form((300,), resolve("test", (300,), (k,), 1, "SAME"), 1)
     assert rules.cell(OUTPUT, form, 2, c_in, c_out) == f"{OUTPUT} {kind}"
+
+
+@pytest.mark.parametrize(
+    ("size", "k", "c_in", "c_out", "large"),
+    [
+        (3641, 9, 32, 33, True),  # patches of 8 MB
+        (3640, 9, 32, 33, False),
+        (4100, 8, 32, 33, False),
+        (3641, 9, 32, 24, True),
+        (3641, 9, 32, 23, False),  # products of few columns
+        (3641, 9, 131, 33, True),
+        (3641, 9, 132, 33, False),  # patches are of the cotangent
+    ],
+)
+def test_patches_of_long_lines(size: int, k: int, c_in: int, c_out: int, large: bool) -> None:
+    form = Form((size,), resolve("test", (size,), (k,), 1, "SAME"), 1)
+    kind = rules.cell(WINDOW, form, 2, c_in, c_out)
+    assert (kind == "window line, large patches") == large
 
 
 @pytest.mark.parametrize(

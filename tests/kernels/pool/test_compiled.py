@@ -1,6 +1,7 @@
 """Max pooling's gradient as XLA compiles it: what is repeated there decides its speed."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -58,3 +59,10 @@ def test_the_winner_is_looked_for_once(window: int, stride: int) -> None:
     loop = text.split(f"\n{name} (")[1].split("\n\n")[0]
     assert "direction=EQ" in loop
     assert "direction=LT" not in loop
+
+
+def test_a_maximum_of_half_precision_is_rounded_once() -> None:
+    """And not at every tap, which takes longer than to compare."""
+    x = jax.ShapeDtypeStruct((2, 8, 8, 16), jnp.bfloat16)
+    text = jax.jit(functools.partial(fnn.max_pool, window=3)).lower(x).compile().as_text()
+    assert len(re.findall(r"= bf16\S+ convert\(", text)) == 1

@@ -48,3 +48,17 @@ def test_the_gradient_of_the_weights_is_one_fast_product() -> None:
         (f"{F + UNITS},{columns}", "1"),  # by the weights
         (f"{n * TIME},{F}", "1"),  # by x
     ])  # fmt: skip
+
+
+def test_no_step_of_half_precision_is_stored_as_such() -> None:
+    """To write one into an array of bfloat16, XLA on a CPU would write the whole array again."""
+
+    def loss(x: jax.Array, wx: jax.Array, wh: jax.Array) -> jax.Array:
+        return fnn.lstm(x, wx, wh)[0].sum()
+
+    shapes = (3, TIME, F), (F, 4 * UNITS), (UNITS, 4 * UNITS)
+    arrays = (jnp.zeros(shape, jnp.bfloat16) for shape in shapes)
+    text = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*arrays).compile().as_text()
+    written = re.findall(r"(ROOT )?%\S+ = (\w+)\[\S+ dynamic-update-slice\(", text)
+    assert {kind for _, kind in written} == {"f32"}
+    assert all(root for root, _ in written)
