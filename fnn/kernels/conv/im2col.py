@@ -404,11 +404,7 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> jax.Array:
     """``patches^T @ y`` of one block, or its transpose."""
     total = accumulator(x.dtype)
-    if walk.folded:
-        y = from_bits(
-            by_itself(functools.partial(_moved, walk=walk), walk.form)(as_bits(y)), y.dtype
-        )
-    y = y.reshape(walk.rows, -1)
+    y = (_moved(y, walk) if walk.folded else y).reshape(walk.rows, -1)
     if walk.copied and not walk.turned:
         return jnp.dot(_transposed_patches(x, step, walk), y, preferred_element_type=total)
     patches = _patches(x, step, walk)
@@ -422,7 +418,11 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
 
 def _moved(y: jax.Array, walk: _Walk) -> jax.Array:
     """``(n, *out, c_out)`` to ``(n, *places, last, c_out)``: what each last tap multiplies."""
-    return jnp.stack([_shift(y, -up, walk.places[-1]) for up in walk.moves], -2)
+
+    def moved(bits: jax.Array) -> jax.Array:
+        return jnp.stack([_shift(bits, -up, walk.places[-1]) for up in walk.moves], -2)
+
+    return from_bits(by_itself(moved, walk.form)(as_bits(y)), y.dtype)
 
 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:

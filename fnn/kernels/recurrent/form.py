@@ -5,7 +5,8 @@ Inside, time is the first axis. Lengths: what is padded is replaced by 0, a stat
 stays as it is, and outputs there are 0, so padding can be seen neither forward nor backward.
 ``left (n, 1)`` counts the real steps that each sequence has from the present one on; in reverse it
 is positive from the last real step on. Precision: a step is computed in `accumulator`'s dtype and
-its state stored in the dtype that it came in.
+its state rounded to the dtype that it came in. The outputs of all steps are stored wide: a CPU
+writes one into an array of bfloat16 by writing the whole array (`fnn.compiler.as_bits`).
 """
 
 from collections.abc import Callable
