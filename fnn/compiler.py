@@ -70,7 +70,7 @@ def from_bits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 
 def part_read(x: jax.Array, first: jax.Array, size: int, axis: int) -> jax.Array:
-    """Return so many entries of an axis, from a place that the program finds, and no more read."""
+    """Return ``size`` entries of an axis from ``first`` on; the rest is not read (`as_bits`)."""
     part = lax.dynamic_slice_in_dim(as_bits(x), first, size, axis)
     return from_bits(part, x.dtype)
 

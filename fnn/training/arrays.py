@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array
 
 from fnn.checks import check_array, check_int, describe, wrong
+from fnn.compiler import as_bits, from_bits
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -58,12 +59,14 @@ class Shuffled:
 
 def _read(x: Array, rows: Array, spread: NamedSharding | None) -> Any:
     """Return these rows, on as many devices as all are."""
-    read = functools.partial(x.at[rows].get, mode="promise_in_bounds")
+    read = functools.partial(as_bits(x).at[rows].get, mode="promise_in_bounds")
     if spread is None:
-        return read()
-    if spread.mesh.explicit_axes:
-        return read(out_sharding=spread)
-    return lax.with_sharding_constraint(read(), spread)
+        some = read()
+    elif spread.mesh.explicit_axes:
+        some = read(out_sharding=spread)
+    else:
+        some = lax.with_sharding_constraint(read(), spread)
+    return from_bits(some, x.dtype)
 
 
 def _spread(x: Array) -> NamedSharding | None:

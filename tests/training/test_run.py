@@ -172,10 +172,13 @@ def test_weak_types_and_float64() -> None:
         assert len(traces) == 1
 
 
-def test_data_is_not_copied() -> None:
-    data = jnp.zeros((4096, 64))
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_data_is_not_copied(dtype: Any) -> None:
+    """Nor changed into another dtype as a whole."""
+    data = jnp.zeros((4096, 64), dtype)
     optimizer, params = fnn.adam(0.1), jnp.zeros(64)
-    plan = make_plan("train", lambda p, b: ((b @ p) ** 2).mean(), optimizer, has_aux=False)
+    loss = lambda p, b: ((b.astype(p.dtype) @ p) ** 2).mean()
+    plan = make_plan("train", loss, optimizer, has_aux=False)
     learner = Learner(params, optimizer.init(params))
     order, noise = draw_order(KEY, 0, n=4096)
     place = Place(noise, 0, 0)
