@@ -69,12 +69,6 @@ def from_bits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     return lax.bitcast_convert_type(x, dtype) if x.dtype != dtype else x
 
 
-def part_read(x: jax.Array, first: jax.Array, size: int, axis: int) -> jax.Array:
-    """Return ``size`` entries of an axis from ``first`` on; the rest is not read (`as_bits`)."""
-    part = lax.dynamic_slice_in_dim(as_bits(x), first, size, axis)
-    return from_bits(part, x.dtype)
-
-
 def root_computed_once(square: jax.Array) -> jax.Array:
     """Return the exact root of a square of small whole numbers, which is what is wanted.
 

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array
 
 from fnn.checks import check_array, check_int, describe, wrong
-from fnn.compiler import as_bits, from_bits
+from fnn.compiler import by_itself
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -59,14 +59,16 @@ class Shuffled:
 
 def _read(x: Array, rows: Array, spread: NamedSharding | None) -> Any:
     """Return these rows, on as many devices as all are."""
-    read = functools.partial(as_bits(x).at[rows].get, mode="promise_in_bounds")
-    if spread is None:
-        some = read()
-    elif spread.mesh.explicit_axes:
-        some = read(out_sharding=spread)
-    else:
-        some = lax.with_sharding_constraint(read(), spread)
-    return from_bits(some, x.dtype)
+    explicit = spread if spread and spread.mesh.explicit_axes else None
+
+    def read(x: Array, rows: Array) -> Array:
+        some: Array = x.at[rows].get(mode="promise_in_bounds", out_sharding=explicit)
+        return some
+
+    if spread is None and x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+        return by_itself(read)(x, rows)  # or all is changed before the loop over batches
+    some = read(x, rows)
+    return some if spread is explicit else lax.with_sharding_constraint(some, spread)
 
 
 def _spread(x: Array) -> NamedSharding | None:

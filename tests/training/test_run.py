@@ -172,6 +172,7 @@ def test_weak_types_and_float64() -> None:
         assert len(traces) == 1
 
 
+@pytest.mark.usefixtures("users_passes")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 def test_data_is_not_copied(dtype: Any) -> None:
     """Nor changed into another dtype as a whole."""

@@ -48,7 +48,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.compiler import as_bits, from_bits, kept_until, part_read
+from fnn.compiler import as_bits, from_bits, kept_until
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import of_narrower, through_output
 from fnn.kernels.conv.col2im import applies, col2im
@@ -178,8 +178,9 @@ class _Walk(NamedTuple):
         return [win.padding[-1][0] - k * win.dilation[-1] for k in range(win.size[-1])]
 
     def by_itself(self, fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """Keep the making of patches apart, unless one tap is all there is, and nothing is made."""
-        return by_itself(fn, self.form) if math.prod(self.form.windows.size) > 1 else fn
+        """Keep the making of patches apart, unless one tap of all is all there is."""
+        made = math.prod(self.form.windows.size) > 1 or self.pieces.steps > 1
+        return by_itself(fn, self.form) if made else fn
 
     def inputs(self, x: jax.Array, step: jax.Array) -> jax.Array:
         """Block ``step`` of the input."""
@@ -203,7 +204,7 @@ class _Walk(NamedTuple):
             return a, step
         width, steps = a.shape[-1] // self.chunks, np.uint32(self.pieces.steps)
         first = lax.div(step, steps) * np.uint32(width)
-        return part_read(a, first, width, a.ndim - 1), lax.rem(step, steps)
+        return lax.dynamic_slice_in_dim(a, first, width, a.ndim - 1), lax.rem(step, steps)
 
 
 def _walk(x: jax.Array, c_out: int, form: Form, slot: str) -> _Walk:
@@ -394,7 +395,9 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     def of_chunk(chunk: jax.Array) -> jax.Array:
         def block(step: jax.Array) -> jax.Array:
             step += chunk * np.uint32(walk.pieces.steps)
-            return _block_product(x, walk.alone(walk.outputs)(y, step), step, walk)
+            half = y.dtype.itemsize < FULL  # or all of it would be changed before the loop
+            read = by_itself(walk.outputs, walk.form) if half else walk.alone(walk.outputs)
+            return _block_product(x, read(y, step), step, walk)
 
         return summed(block, walk.pieces.steps, y, x)
 
@@ -419,10 +422,12 @@ def _block_product(x: jax.Array, y: jax.Array, step: jax.Array, walk: _Walk) -> 
 def _moved(y: jax.Array, walk: _Walk) -> jax.Array:
     """``(n, *out, c_out)`` to ``(n, *places, last, c_out)``: what each last tap multiplies."""
 
-    def moved(bits: jax.Array) -> jax.Array:
-        return jnp.stack([_shift(bits, -up, walk.places[-1]) for up in walk.moves], -2)
+    def moved(y: jax.Array) -> jax.Array:
+        bits = as_bits(y)
+        stack = jnp.stack([_shift(bits, -up, walk.places[-1]) for up in walk.moves], -2)
+        return from_bits(stack, y.dtype)
 
-    return from_bits(by_itself(moved, walk.form)(as_bits(y)), y.dtype)
+    return by_itself(moved, walk.form)(y)
 
 
 def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:

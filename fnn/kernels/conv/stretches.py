@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.compiler import as_bits, from_bits
 from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import Form, divisor
 
@@ -95,10 +94,8 @@ class Stretches(NamedTuple):
             return x
         edges = [(0, 0, 0)] * x.ndim
         edges[1] = (low, (self.parts - 1) * step + size - low - x.shape[1], 0)
-        bits = as_bits(x)
-        bits = lax.pad(bits, jnp.zeros((), bits.dtype), edges)
-        part = lax.dynamic_slice_in_dim(bits, place * np.uint32(step), size, 1)
-        return from_bits(part, x.dtype)
+        x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+        return lax.dynamic_slice_in_dim(x, place * np.uint32(step), size, 1)
 
 
 class Pieces(NamedTuple):
