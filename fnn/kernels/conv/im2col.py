@@ -395,7 +395,8 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     def of_chunk(chunk: jax.Array) -> jax.Array:
         def block(step: jax.Array) -> jax.Array:
             step += chunk * np.uint32(walk.pieces.steps)
-            half = y.dtype.itemsize < FULL  # or all of it would be changed before the loop
+            # Or all of it, of half precision, would be changed before the loop.
+            half = y.dtype.itemsize < FULL and walk.chunks * walk.pieces.steps > 1
             read = by_itself(walk.outputs, walk.form) if half else walk.alone(walk.outputs)
             return _block_product(x, read(y, step), step, walk)
 
