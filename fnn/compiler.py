@@ -57,15 +57,16 @@ def _never(x: jax.Array) -> jax.Array:
 def as_bits(x: jax.Array) -> jax.Array:
     """Return bfloat16 as integers, to be moved; all else as it is.
 
-    XLA on a CPU computes with bfloat16 in float32, and counts a slice as computing: to read a part
-    of an array, or to write one, it converts the whole. Test:
-    `tests/kernels/conv/test_compiled.py`.
+    XLA on a CPU computes with bfloat16 in float32, and counts a slice as computing: to write a part
+    of an array in a loop, it converts the whole and back, and to read one it converts the whole
+    before the loop. Integers have no gradient, so this is for kernels whose derivatives are written
+    out. Test: `tests/kernels/conv/test_compiled.py`.
     """
     return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
 
 
 def from_bits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Return what `as_bits` made of an array of this dtype as it was."""
+    """Undo `as_bits`, for an array that was of this dtype."""
     return lax.bitcast_convert_type(x, dtype) if x.dtype != dtype else x
 
 

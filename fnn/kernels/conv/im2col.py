@@ -120,8 +120,8 @@ def _most_folded(slot: str, form: Form, n: int, inputs: int, outputs: int, items
         return 0.0 if itemsize < FULL and outputs >= max(inputs, WIDE) else 1.0
     entries = math.prod(form.windows.size) * inputs * outputs  # of dw
     small = entries <= n * math.prod(form.out) * (inputs + outputs)
-    fast = form.groups > 1 or (len(form.out) > 1 and outputs >= LANES)
-    return 1.0 if small and fast else 0.5
+    wide = form.groups > 1 or (len(form.out) > 1 and outputs >= LANES)
+    return 1.0 if small and wide else 0.5  # measured
 
 
 def _fit(n: int, width: int, form: Form, folded: bool) -> tuple[Examples, int]:
@@ -178,7 +178,7 @@ class _Walk(NamedTuple):
         return [win.padding[-1][0] - k * win.dilation[-1] for k in range(win.size[-1])]
 
     def by_itself(self, fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """Keep the making of patches apart, unless one tap of all is all there is."""
+        """Keep the making of a block apart, unless one block of one tap is all there is."""
         made = math.prod(self.form.windows.size) > 1 or self.pieces.steps > 1
         return by_itself(fn, self.form) if made else fn
 

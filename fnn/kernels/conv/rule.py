@@ -145,8 +145,8 @@ def _into_few(slot: str, form: Form, c_in: int, c_out: int) -> bool:
 def _large_patches(form: Form, places: int, c_in: int, c_out: int) -> bool:
     """Whether a long line's patches, which the library does not store, are more than one block.
 
-    They would be of the cotangent where that has far fewer channels. Products of few columns, which
-    the library forms then, are slow.
+    Not where they are of the cotangent, which has far fewer channels, and not into few channels,
+    whose products in the library are slow.
     """
     taps = form.windows.size[0]
     entries = places * taps * c_in
