@@ -1,6 +1,6 @@
 """From the sweeps' results to the rules of `fnn.conv` and pooling, by one fixed procedure.
 
-The rule of `fnn.conv` names a kernel for each cell of static facts (`fnn.kernels.conv.rule.cell`).
+The rule of `fnn.conv` names a kernel for each cell of static facts (`fnn.kernels.conv.cells.cell`).
 A race is one map of one layer on one machine, and a kernel's regret there is its least time over
 that of the fastest. A cell takes the kernel with the least geometric mean of regrets, among those
 that can do all its races and whose worst regret is at most `BOUND` times the least worst; of those
@@ -57,7 +57,7 @@ def cell_of(row: Row, platform: str) -> str:
 
     from benchmarks.sweep import form_of
     from fnn.kernels.conv.axes import merged, shaped
-    from fnn.kernels.conv.rule import cell
+    from fnn.kernels.conv.cells import cell
 
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in row["layer"].items()}
     layer = Layer(**facts)

@@ -24,8 +24,9 @@ from fnn import lazily
 from fnn.checks import check_callable
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.axes import ROLES, merged, shaped
+from fnn.kernels.conv.cells import mostly_padding
 from fnn.kernels.conv.form import INPUT, WINDOW, Form, Kernel, primitive
-from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, mostly_padding, tuned
+from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, tuned
 from fnn.kernels.conv.taps import FEW, elementwise
 from fnn.kernels.conv.taps_planes import few_outputs
 

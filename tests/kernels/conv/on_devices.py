@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.kernels.conv import im2col, taps_planes, taps_window, tiling
+from fnn.kernels.conv import im2col_blocks, taps_planes, taps_window, tiling
 from tests.devices import collectives, error, strict
 
 X, W = (16, 12, 4), (3, 4, 4)
@@ -38,7 +38,7 @@ def run(fn: Any, x: Any, w: Any) -> Any:
 
 
 def main() -> None:
-    im2col.BUDGET = taps_planes.BUDGET = taps_window.BUDGET = tiling.SHARE = 2**9
+    im2col_blocks.BUDGET = taps_planes.BUDGET = taps_window.BUDGET = tiling.SHARE = 2**9
     tiling.BLOCK = dict.fromkeys(tiling.BLOCK, 2**9)
     tiling.WORTH = 0
     rng = np.random.default_rng(0)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.kernels.conv import examples, fft, im2col, taps, taps_window, tiling
+from fnn.kernels.conv import examples, fft, im2col, im2col_blocks, taps, taps_window, tiling
 from fnn.kernels.conv.examples import BLOCK, Examples
 from fnn.kernels.conv.fft import FFT
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, apply
-from fnn.kernels.conv.im2col import BUDGET, IM2COL, TOGETHER, blocks
+from fnn.kernels.conv.im2col import IM2COL
+from fnn.kernels.conv.im2col_blocks import BUDGET, TOGETHER, blocks
 from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.taps import TAPS, WHOLE
 from fnn.kernels.conv.tiling import SHARE
@@ -72,7 +73,7 @@ CUT: dict[str, tuple[Any, ...]] = {
 def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows cut into stretches, that divide them all or do not, in all three maps."""
     spatial, window, stride, dilation, groups, budget = CUT[case]
-    monkeypatch.setattr(im2col, "BUDGET", budget)
+    monkeypatch.setattr(im2col_blocks, "BUDGET", budget)
     form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), groups, "cpu")
     output, gradient = (blocks(2, 8, 8, form, 4, slot) for slot in (OUTPUT, WINDOW))
     assert output.rows < form.out[0] > gradient.rows
@@ -85,7 +86,7 @@ def test_cut_rows_give_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (OUTPUT, 2, 16, 16, 1, True),
         (WINDOW, 2, 16, 16, 1, True),
-        (WINDOW, 1, 16, 16, 1, False),  # as many entries as x and y: nothing to gain
+        (WINDOW, 1, 16, 16, 1, False),  # more entries than x and y: to put taps in order costs more
         (WINDOW, 2, 12, 12, 1, False),  # fewer outputs than a vector has
         (WINDOW, 2, 48, 48, 4, True),  # but so in groups
         (WINDOW, 2, 40, 10, 1, True),  # half as many columns
@@ -125,7 +126,7 @@ def test_a_stride_over_many_channels_gives_the_same(
     spatial: Any, window: Any, stride: Any, dilation: int, budget: int, monkeypatch: Any
 ) -> None:
     """The window gradient then transposes the cotangent, of all rows or of a stretch of them."""
-    monkeypatch.setattr(im2col, "BUDGET", budget)
+    monkeypatch.setattr(im2col_blocks, "BUDGET", budget)
     form = Form(spatial, resolve("test", spatial, window, stride, "SAME", dilation), 1, "cpu")
     assert (blocks(2, 64, 64, form, 4, WINDOW).rows < form.out[0]) == (budget < BUDGET)
     agree(IM2COL, form, 64, 1e-5)
@@ -172,7 +173,7 @@ def test_products_of_several_groups_at_once_give_the_same(
     each: int, outputs: int, size: tuple[int, ...], stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 17 groups, or of 17 times two that share a product: one goes before the others."""
-    monkeypatch.setattr(im2col, "ENOUGH", 0)
+    monkeypatch.setattr(im2col_blocks, "ENOUGH", 0)
     monkeypatch.setattr(im2col, "cores", lambda: 2)
     groups = 17 * (16 // max(each, outputs) or 1)
     form = Form((6, 7), resolve("test", (6, 7), size, stride, "SAME", 1), groups, "cpu")

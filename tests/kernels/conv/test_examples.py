@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn.kernels.conv import col2im, im2col, stretches, tiling
+from fnn.kernels.conv import col2im, im2col_blocks, stretches, tiling
 from fnn.kernels.conv.examples import Examples, cut
 from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, Kernel
 from fnn.kernels.conv.im2col import IM2COL
@@ -93,7 +93,7 @@ def test_a_prime_number_of_examples_is_a_few_blocks() -> None:
     plane = (40, 40)
     form = Form(plane, resolve("test", plane, (3, 3), 1, "SAME", 1), 1, "cpu")
     for slot in (OUTPUT, WINDOW):
-        assert 2 <= im2col.blocks(23, 20, 20, form, 4, slot).examples.blocks <= 4
+        assert 2 <= im2col_blocks.blocks(23, 20, 20, form, 4, slot).examples.blocks <= 4
     small = Form((12, 12), resolve("test", (12, 12), (3, 3), 1, "SAME", 1), 1, "cpu")
     for slot in (OUTPUT, WINDOW):
         found = tiling.blocks(tiling.filter_of(small, 6), slot, 48, 48, jnp.zeros((53, 12, 12, 48)))

@@ -11,9 +11,9 @@ import pytest
 
 import fnn
 from fnn.kernels.conv import taps_planes
+from fnn.kernels.conv.cells import cell
 from fnn.kernels.conv.form import OUTPUT, Form
 from fnn.kernels.conv.im2col import IM2COL
-from fnn.kernels.conv.rule import cell
 from fnn.kernels.conv.taps import TAPS
 from fnn.kernels.conv.taps_planes import BUDGET, few_outputs
 from fnn.kernels.conv.winograd import BY_ROWS, WINOGRAD4

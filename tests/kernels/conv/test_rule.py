@@ -17,6 +17,7 @@ import pytest
 import fnn
 from fnn.kernels.conv import rule as rules
 from fnn.kernels.conv import tuning
+from fnn.kernels.conv.cells import cell as cell_of
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form
 from fnn.kernels.conv.im2col import IM2COL
 from fnn.windows import resolve
@@ -105,7 +106,7 @@ def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
         windows = resolve("test", spatial, window, stride, "SAME", dilation)
         form = Form(spatial, windows, config.get("groups", 1))
         for slot in (OUTPUT, WINDOW):
-            cell = rules.cell(slot, form, 2, c_in, c_out)
+            cell = cell_of(slot, form, 2, c_in, c_out)
             named.add(cell)
             where, instead = other.get(kind, (None, None))
             assert cell == f"{slot} {instead if slot == where else kind}"
@@ -130,7 +131,7 @@ def test_every_kind_has_its_cell_and_every_cell_its_choice() -> None:
 def test_groups_of_few_channels(window: tuple[int, ...], c_in: int, c_out: int, few: bool) -> None:
     form = Form((12, 12), resolve("test", (12, 12), window, 1, "SAME"), 2)
     kind = "grouped, few channels" if few else "grouped"
-    assert rules.cell(OUTPUT, form, 2, c_in, c_out) == f"{OUTPUT} {kind}"
+    assert cell_of(OUTPUT, form, 2, c_in, c_out) == f"{OUTPUT} {kind}"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_groups_of_many_channels_go_as_one_does(
     """From 32 channels on, in each of two groups; where there is one alone, from 24 on."""
     form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME"), 2)
     for slot in (OUTPUT, WINDOW):
-        assert rules.cell(slot, form, 2, c_in, c_out) == f"{slot} {kind}"
+        assert cell_of(slot, form, 2, c_in, c_out) == f"{slot} {kind}"
 
 
 @pytest.mark.parametrize(
@@ -168,14 +169,14 @@ def test_products_of_many_groups_are_not_filtered_minimally(
 ) -> None:
     form = Form((side, side), resolve("test", (side, side), (size, size), 1, "SAME"), groups)
     for slot in (OUTPUT, WINDOW):
-        assert rules.cell(slot, form, 8, 32 * groups, 32 * groups) == f"{slot} {kind}"
+        assert cell_of(slot, form, 8, 32 * groups, 32 * groups) == f"{slot} {kind}"
 
 
 def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
     """Minimal filtering needs 128 there, not 64. Here are 98: too few for it, many for patches."""
     form = Form((7, 7), resolve("test", (7, 7), (3, 3), 1, "SAME"), 1)
-    assert rules.cell(OUTPUT, form, 2, 256, 257) == "output plane, small window, few places"
-    assert rules.cell(WINDOW, form, 2, 256, 257) == "window plane"
+    assert cell_of(OUTPUT, form, 2, 256, 257) == "output plane, small window, few places"
+    assert cell_of(WINDOW, form, 2, 256, 257) == "window plane"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_a_window_gradient_of_few_places_needs_more_of_them() -> None:
 )
 def test_lines(k: int, c_in: int, c_out: int, kind: str) -> None:
     form = Form((300,), resolve("test", (300,), (k,), 1, "SAME"), 1)
-    assert rules.cell(OUTPUT, form, 2, c_in, c_out) == f"{OUTPUT} {kind}"
+    assert cell_of(OUTPUT, form, 2, c_in, c_out) == f"{OUTPUT} {kind}"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_lines(k: int, c_in: int, c_out: int, kind: str) -> None:
 )
 def test_patches_of_long_lines(size: int, k: int, c_in: int, c_out: int, large: bool) -> None:
     form = Form((size,), resolve("test", (size,), (k,), 1, "SAME"), 1)
-    kind = rules.cell(WINDOW, form, 2, c_in, c_out)
+    kind = cell_of(WINDOW, form, 2, c_in, c_out)
     assert (kind == "window line, large patches") == large
 
 
@@ -235,7 +236,7 @@ def test_phases_of_enough_taps_are_filtered_minimally(
 def test_the_input_gradient_goes_by_the_places_that_it_has() -> None:
     """5 x 15 outputs are whole tiles, and the 6 x 16 inputs are not."""
     form = Form((6, 16), resolve("test", (6, 16), (2, 2), 1, "VALID"), 1, "cpu")
-    assert rules.cell(OUTPUT, form, 2, 60, 28) == "output plane, small window, few channels"
+    assert cell_of(OUTPUT, form, 2, 60, 28) == "output plane, small window, few channels"
     shapes = (2, 5, 15, 60), (2, 2, 28, 60)
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     auto, patches = (
@@ -261,7 +262,7 @@ def test_window_gradients_of_few_channels(k: int, c_in: int, c_out: int, few: bo
     """Outputs are whole vectors, 4 of each of two groups and not 6; with 3 inputs, 16 in all."""
     form = Form((12, 12), resolve("test", (12, 12), (k, k), 1, "SAME"), 2)
     kind = "grouped, few channels" if few else "grouped"
-    assert rules.cell(WINDOW, form, 2, c_in, c_out) == f"{WINDOW} {kind}"
+    assert cell_of(WINDOW, form, 2, c_in, c_out) == f"{WINDOW} {kind}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
