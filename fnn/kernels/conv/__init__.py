@@ -6,5 +6,6 @@ algorithms: `library`, `taps` with `taps_planes` and `taps_window`, `im2col` wit
 see, `examples` and `stretches` for blocks of examples and of the rows of large ones, `loops` over
 them, `axes` for those that a window does not span, and `adjoint` and `col2im` for the input
 gradient. `rule` picks one by its `cells`, from measurements in ``rules.json``; `tuning` measures on
-the user's machine. Imports the ground only.
+the user's machine.
+Imports the ground only.
 """

@@ -1,13 +1,13 @@
 """The rule by which `fnn.conv` picks its kernel, and the kernel that follows it.
 
 The static facts of a map put it in one of a few cells (`fnn.kernels.conv.cells`), and
-``rules.json`` names the fastest kernel of each cell for each platform; ``python -m benchmarks
-derive`` writes it from measurements. A platform that was not measured uses the library's kernel
-throughout, and so do arrays with symbols for sizes (`jax.export`). What `fnn.tune` measured on this
-machine goes before the rule. The input gradient has no cells of its own: it goes by those of the
-plain convolution that it is (`fnn.kernels.conv.adjoint`), or with a stride is one product
-(`fnn.kernels.conv.col2im`), unless its phases are faster as a convolution. All this is of a form
-whose axes are merged (`fnn.kernels.conv.axes`).
+``rules.json`` names the fastest kernel of each cell for each platform, as written by
+``python -m benchmarks derive`` from measurements. A platform that was not measured uses the
+library's kernel throughout, and so do arrays with symbols for sizes (`jax.export`). What `fnn.tune`
+measured on this machine goes before the rule. The input gradient has no cells of its own: it goes
+by those of the plain convolution that it is (`fnn.kernels.conv.adjoint`), or with a stride is one
+product (`fnn.kernels.conv.col2im`), unless its phases are faster as a convolution. All this is of a
+form whose axes are merged (`fnn.kernels.conv.axes`).
 """
 
 import functools
