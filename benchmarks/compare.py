@@ -1,4 +1,4 @@
-"""What moved between two results folders by more than the spread of either."""
+"""What moved between two results folders by more than both spreads together."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +11,11 @@ from benchmarks.timing import Row
 LEAST = 0.05  # a change below five per cent is no change, however small the spreads
 
 
+KEYS = ("case", "contestant", "measure", "place", "size")
+
+
 def key(row: Row) -> tuple[Any, ...]:
-    return tuple(row.get(k, "") for k in ("case", "contestant", "measure", "place", "size"))
+    return tuple(row.get(k, "") for k in KEYS)
 
 
 def moved(before: list[Row], after: list[Row]) -> Iterator[tuple[Row, Row]]:
@@ -20,11 +23,10 @@ def moved(before: list[Row], after: list[Row]) -> Iterator[tuple[Row, Row]]:
 
     A row that was timed in one and not in the other, such as one that is now wrong, moved too.
     """
-    old = {key(row): row for row in before}
-    for row in after:
-        other = old.get(key(row))
-        if other is None:
-            continue
+    old, new = ({key(row): row for row in rows} for rows in (before, after))
+    for name in dict.fromkeys((*old, *new)):
+        nothing = dict(zip(KEYS, name, strict=True)) | {"status": "not there"}
+        other, row = old.get(name, nothing), new.get(name, nothing)
         if ("seconds" in row) != ("seconds" in other):
             yield other, row
         elif "seconds" in row:

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from benchmarks.tables import PYTORCH, Record, Rows
+from benchmarks.tables import PYTORCH, Record, Rows, library
 from benchmarks.targets import FNN
 from benchmarks.timing import ratio
 
@@ -166,10 +166,7 @@ def over_others(record: Record) -> Iterator[tuple[str, list[float | None]]]:
             found.best(case, ("conv", "conv_transpose", "max_pool", "avg_pool"), place=place)
             for place in ("jit", "scan")
         ]
-        lax = [
-            found.get(case, "conv_lax", place=place) or found.get(case, "lax", place=place)
-            for place in ("jit", "scan")
-        ]
+        lax = [library(found, case, place) for place in ("jit", "scan")]
         pairs = *zip(ours, lax, strict=True), (ours[0], found.best(case, PYTORCH))
         yield case, [r[0] if (r := ratio(a, b)) else None for a, b in pairs]
 

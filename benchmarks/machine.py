@@ -22,13 +22,11 @@ def threads() -> int:
 def environment() -> dict[str, str]:
     """Settings of every measuring process, the same for all contestants in it.
 
-    Threads of OpenMP that wait do not spin, or PyTorch's would slow JAX's in the same process and
-    the other way round. Single-precision matrix products of a GPU are single precision. Python
+    Single-precision matrix products of a GPU are single precision. Python
     keeps the bytecode of what it imports, as installed packages have theirs: or else fnn in this
     tree is compiled anew in every process, half its time to import.
     """
     return {
-        "OMP_WAIT_POLICY": "passive",
         "OMP_NUM_THREADS": str(threads()),
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "TF_CPP_MIN_LOG_LEVEL": "3",

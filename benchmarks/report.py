@@ -89,7 +89,7 @@ def trouble(records: dict[str, Record]) -> str:
             for limit, n in late.items()
             if limit
         ]
-        lines += [f"- {line}" for line in record["skipped"] if LATE not in line]
+        lines += [f"- {subject}: {line}" for line in record["skipped"] if LATE not in line]
         for row in record["rows"]:
             if row["status"] in ("wrong", "failed"):
                 what = f"error {row['error']:.2g}" if row["status"] == "wrong" else row["note"]

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from benchmarks import conv
+from benchmarks.half import LAYERS
 from benchmarks.recurrence import CASES
 from benchmarks.shapes import POOLS, TARGETS
 from benchmarks.sweep import drawn
-from benchmarks.tables import JAX_LAYERS, NONE, PYTORCH, Record, Rows, table
+from benchmarks.tables import JAX_LAYERS, NONE, PYTORCH, Record, Rows, library, table
 from benchmarks.timing import Row, geometric_mean, ratio
 
 JAX_PEERS = ("stax", "Flax NNX", "Haiku", "Equinox")
@@ -81,11 +82,8 @@ def convolution(record: Record) -> Iterator[Target]:
     def ours(case: str, place: str) -> Row:
         return found.best(case, names, place=place)
 
-    def library(case: str, place: str) -> Row:
-        return found.get(case, "conv_lax", place=place) or found.get(case, "lax", place=place)
-
     for place in ("jit", "scan"):
-        pairs = [(ours(c, place), library(c, place)) for c in layers]
+        pairs = [(ours(c, place), library(found, c, place)) for c in layers]
         yield worst(f"convolution in {place}, slowest row against lax", 1 / 0.95, pairs)
     pairs = [(ours(c, "scan"), ours(c, "jit")) for c in layers]
     yield worst("convolution, slowest row inside scan against outside", 1 / 0.9, pairs)
@@ -111,7 +109,8 @@ def kept(record: Record) -> Iterator[Target]:
 
 def half(record: Record) -> Iterator[Target]:
     found = Rows(record["rows"])
-    pairs = [(found.get(c, "conv", place="jit"), found.best(c, PYTORCH)) for c in found.cases]
+    layers = cases(record, found, map(conv.name, LAYERS))
+    pairs = [(found.get(c, "conv", place="jit"), found.best(c, PYTORCH)) for c in layers]
     yield worst("convolution in bfloat16, slowest row against PyTorch", 1.25, pairs)
 
 

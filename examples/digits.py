@@ -99,7 +99,7 @@ def picture(path, curve, params, test):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--conv", choices=["lax", "im2col", "taps", "winograd", "fft"])
+    parser.add_argument("--conv", choices=["lax", "im2col", "taps", "winograd", "winograd2", "fft"])
     parser.add_argument("--load", metavar="FILE", help="score these parameters, train nothing")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what is written")
     parser.add_argument("--seed", type=int, default=0)

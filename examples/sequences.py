@@ -152,6 +152,11 @@ def text(most):
     return codes, np.array([len(line) + 1 for line in lines], np.int32), ["", *letters]
 
 
+def following(codes, lengths):
+    """What is to be said at every step of every line: its letters, then its end."""
+    return np.concatenate([np.append(c, 0)[1 : n + 1] for c, n in zip(codes, lengths, strict=True)])
+
+
 def synchronous(steps, lines):
     """Read a letter, say the next one, at every step."""
     codes, lengths, letters = text(lines)
@@ -160,21 +165,18 @@ def synchronous(steps, lines):
     def bits(params, batch):
         codes, lengths = batch
         y, _ = read(params, jax.nn.one_hot(codes, len(letters)), lengths=lengths)
-        following = jnp.pad(codes[:, 1:], ((0, 0), (0, 1)))
-        return summed(fnn.cross_entropy(y, following), lengths) / jnp.log(2) / lengths.mean()
+        after = jnp.pad(codes[:, 1:], ((0, 0), (0, 1)))
+        return summed(fnn.cross_entropy(y, after), lengths) / jnp.log(2) / lengths.mean()
 
     data = codes[~held], lengths[~held]
     params, curve = learn(
         bits, init(jax.random.key(0), len(letters), len(letters)), data, steps, 16
     )
     new = float(jax.jit(bits)(params, (codes[held], lengths[held])))
-    share = np.bincount(np.concatenate([c[1 : n + 1] for c, n in zip(*data, strict=True)]),
-                        minlength=len(letters)) + 1  # fmt: skip
+    share = np.bincount(following(*data), minlength=len(letters)) + 1
     share = share / share.sum()
-    unread = [
-        -np.log2(share[c[1 : n + 1]]) for c, n in zip(codes[held], lengths[held], strict=True)
-    ]
-    return new, float(np.concatenate(unread).mean()), curve, said(params, letters)
+    by_frequency = -np.log2(share[following(codes[held], lengths[held])]).mean()
+    return new, float(by_frequency), curve, said(params, letters)
 
 
 def said(params, letters, lines=6):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.dtypes import is_floating, is_real
+from fnn.dtypes import accumulator, is_floating, is_real
 
 
 def wrong(
@@ -70,8 +70,16 @@ def check_array(function: str, argument: str, x: Any) -> None:
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
 
 
+def check_dtype_or_wider(function: str, argument: str, array: Any, x: Any) -> None:
+    """Raise unless the array has the dtype of x, or that of the sums of x."""
+    allowed = dict.fromkeys((x.dtype, accumulator(x.dtype)))
+    if array.dtype not in allowed:
+        needed = f"{' or '.join(map(str, allowed))} for x {describe(x)}"
+        raise wrong(function, argument, describe(array), needed, TypeError)
+
+
 def check_key(function: str, argument: str, key: Any) -> None:
-    """Raise unless this is one random key: a seed is none."""
+    """Raise unless this is one random key: a seed is not one."""
     if is_key(key) and (key.shape == () or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         return
     needed = "one random key, such as jax.random.key(0)"
@@ -114,6 +122,7 @@ class Range(NamedTuple):
 
 ANY = Range(-math.inf)
 POSITIVE = Range(0, low_closed=False)
+POSITIVE_FINITE = Range(0, low_closed=False, high_closed=False)
 NOT_NEGATIVE = Range(0)
 FRACTION = Range(0, 1)
 BELOW_ONE = Range(0, 1, high_closed=False)

@@ -97,6 +97,7 @@ def on_all_cores(turn: jax.Array) -> jax.Array:
     there is to do. It does not where something in the loop can be no part of a kernel, such as a
     sort. Test: `tests/kernels/conv/test_compiled.py`.
     """
+    turn = jnp.asarray(turn)  # of a loop without jit it is a number
     if jax.__version_info__ >= (0, 12):
         turn = lax.sort(turn * np.array([1, -1], turn.dtype))[1]
     return lax.convert_element_type(turn, np.uint32)

@@ -13,9 +13,11 @@ annotation and is settled before the program sees it:
 - a random key: a seed is refused.
 """
 
+import dis
 import functools
 import inspect
 import itertools
+import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +57,7 @@ def jitted(
 
     def decorate(function: F) -> F:
         call = _reading(function, static, ranges or {}, _program)
-        call.static = tuple(static)  # type: ignore[attr-defined]  # for who asks what may be traced
+        call.static = tuple(static)  # type: ignore[attr-defined]  # for whoever asks what may be traced
         call.ranges = ranges  # type: ignore[attr-defined]  # for `variant`
         return cast(F, call)
 
@@ -68,6 +70,13 @@ def checked(function: F) -> F:
     Nothing is compiled: for functions that choose among their arguments in Python.
     """
     return cast(F, _reading(function, (), {}, lambda same, _: same))
+
+
+def taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the offered keyword arguments that a function takes."""
+    takes = inspect.signature(function).parameters
+    every = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    return {name: value for name, value in offered.items() if every or name in takes}
 
 
 def _program(function: Callable[..., Any], static: Sequence[str]) -> Callable[..., Any]:
@@ -176,7 +185,7 @@ def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: 
     if kinds & KEYS:
         read = _key
     elif kinds and kinds <= {int, float}:
-        read = functools.partial(_number, allowed)
+        read = functools.partial(_number, allowed, float in kinds)
     elif arrays := {kind for kind in kinds if hasattr(kind, "array_type")}:
         of_reals = not any(_admits_complex(kind) for kind in arrays)
         floats = all(_is_float_only(kind) for kind in arrays)
@@ -202,10 +211,11 @@ def _key(function: str, argument: str, value: Any) -> Any:
     return value
 
 
-def _number(allowed: Range, function: str, argument: str, value: Any) -> Any:
+def _number(allowed: Range, floats: bool, function: str, argument: str, value: Any) -> Any:
     if type(value) is not float or value not in allowed:
         check_number(function, argument, value, allowed)
-    return value.item() if isinstance(value, np.generic | np.ndarray) else value
+    value = value.item() if isinstance(value, np.generic | np.ndarray) else value
+    return float(value) if floats and isinstance(value, int) else value
 
 
 def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
@@ -260,6 +270,7 @@ def frozen(value: Any) -> Any:
 
 PLAIN = (int, str, bytes, bool, type(None))
 LIBRARIES = {"fnn", "jax", "jaxlib", "numpy", "math", "functools", "builtins"}
+IMPORT = dis.opmap["IMPORT_NAME"]
 
 
 class Same:
@@ -326,7 +337,7 @@ def _facts(value: Any, above: tuple[Any, ...]) -> Any:
     for place, caller in enumerate(above):
         if value is caller:
             return place
-    if _of_a_library(value) and not getattr(value, "__closure__", None):
+    if _of_a_library(value) and (not getattr(value, "__closure__", None) or _has_name(value)):
         return _Identity(value)
     if isinstance(value, types.FunctionType):
         return _facts_of_code(value, (*above, value))
@@ -341,7 +352,16 @@ def _of_a_library(value: Any) -> bool:
     return library and (fixed or type(value).__module__.partition(".")[0] in ("jax", "jaxlib"))
 
 
+def _has_name(value: Any) -> bool:
+    """Whether its module holds it under its own name, as it does a public function."""
+    module = sys.modules.get(str(getattr(value, "__module__", None)))
+    return getattr(module, getattr(value, "__name__", ""), None) is value
+
+
 def _facts_of_code(function: Any, above: tuple[Any, ...]) -> Any:
+    imports = IMPORT in function.__code__.co_code[::2]  # a module, whose values may change
+    if imports or vars(function).keys() - {"__wrapped__"}:
+        raise _Changeable
     try:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a name that is not bound yet

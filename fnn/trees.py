@@ -193,8 +193,7 @@ def check_like(function: str, argument: str, tree: Any, like: Any) -> None:
             raise wrong(function, place, describe(got[path]), "floating-point numbers", TypeError)
     structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
     if structures[0] != structures[1]:
-        place, a, b = _other_node(argument, tree, like)
-        raise wrong(function, place, f"a {type(a).__name__}", f"a {type(b).__name__}")
+        raise wrong(function, *_other_node(argument, tree, like))
 
 
 def _alike(tree: Any, like: Any) -> bool:
@@ -214,15 +213,25 @@ def check_params(name: str, params: Any) -> None:
             raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
 
 
-def _other_node(place: str, a: Any, b: Any) -> tuple[str, Any, Any]:
-    """Descend to the first node that is of another type in two trees with the same leaves."""
-    if type(a) is type(b):
-        one_down = (
-            jax.tree_util.tree_leaves_with_path(x, is_leaf=lambda y, x=x: y is not x)
-            for x in (a, b)
-        )
-        for (path, c), (_, d) in zip(*one_down, strict=True):
-            structures: list[Any] = [jax.tree.structure(c), jax.tree.structure(d)]
-            if structures[0] != structures[1]:
-                return _other_node(place + jax.tree_util.keystr(path), c, d)
-    return place, a, b
+def _other_node(place: str, a: Any, b: Any) -> tuple[str, str, str]:
+    """Descend to the first node that differs in two trees with the same leaves, and name both."""
+    if type(a) is not type(b):
+        return place, _node(a), _node(b)
+    got, needed = (
+        dict(jax.tree_util.tree_leaves_with_path(x, is_leaf=lambda y, x=x: y is not x))
+        for x in (a, b)
+    )
+    for path in {**needed, **got}:
+        inside = place + jax.tree_util.keystr(path)
+        if path not in got:
+            return inside, "nothing", _node(needed[path])
+        if path not in needed:
+            return inside, _node(got[path]), "nothing, as params have none there"
+        structures: list[Any] = [jax.tree.structure(x[path]) for x in (got, needed)]
+        if structures[0] != structures[1]:
+            return _other_node(inside, got[path], needed[path])
+    return place, str(jax.tree.structure(a)), str(jax.tree.structure(b))
+
+
+def _node(x: Any) -> str:
+    return "None" if x is None else f"a {type(x).__name__}"

@@ -73,7 +73,7 @@ def _is_int(value: Any) -> bool:
 
 def _read_sizes(function: str, spatial: Any) -> tuple[int, ...]:
     sizes = frozen(spatial)
-    if not isinstance(sizes, tuple) or not all(_is_int(i) and i >= 0 for i in sizes):
+    if not (isinstance(sizes, tuple) and sizes and all(_is_int(i) and i >= 0 for i in sizes)):
         raise wrong(function, "spatial", repr(spatial), "one int >= 0 per spatial axis")
     return sizes
 
@@ -237,7 +237,8 @@ def transposed_size(
     """Spatial sizes of a transposed convolution's output.
 
     ``(i - 1) s - lo - hi + (k - 1) d + 1 + output_padding`` along each axis, ``i s`` for "SAME":
-    an input size from which `output_size` with the same arguments leads back to i.
+    an input size from which `output_size` with the same arguments leads back to i, where
+    output_padding is less than the stride.
 
     Args:
         spatial: input sizes, one int per spatial axis.
@@ -264,7 +265,7 @@ class ReceptiveField(NamedTuple):
     """What one unit of a layer sees of the network's input, per axis.
 
     Attributes:
-        size: input elements that can change the unit.
+        size: input elements from the first to the last that can change the unit.
         stride: input elements between two neighbouring units.
         start: position of the first unit's first element; negative inside the padding.
         output: the layer's spatial output sizes.

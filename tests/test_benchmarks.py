@@ -360,14 +360,15 @@ def record(rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
 def test_compare_flags_only_what_moved_beyond_the_spread(tmp_path: Path) -> None:
     before = [row("same", 1.0, 1.0, 1.0), row("noisy", 1.0, 2.0, 3.0), row("up", 1.0, 1.0, 1.1)]
     after = [row("same", 1.04, 1.04, 1.04), row("noisy", 2.0, 2.8, 4.0), row("up", 2.0, 2.0, 2.1)]
-    before.append(row("broken", 1.0, 1.0, 1.0))
+    before += [row("broken", 1.0, 1.0, 1.0), row("gone", 1.0, 1.0, 1.0)]
     after.append(row("broken"))
     for name, rows in (("a", before), ("b", after)):
         session.write(tmp_path / name / "conv.json", record(rows))
     text = compare.text(tmp_path / "a", tmp_path / "b")
     assert "x 2.00" in text
-    assert "2 moved" in text
+    assert "3 moved" in text
     assert "broken" in text
+    assert "gone" in text
     assert "wrong" in text
     assert "same" not in text
     assert "noisy" not in text
@@ -545,7 +546,7 @@ def test_a_session_has_the_settings_from_its_start(
 
     monkeypatch.setattr(os, "execve", start)
     monkeypatch.setattr(session, "measure", lambda *args: measured.append(args))
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("JAX_DEFAULT_MATMUL_PRECISION", raising=False)
     session.main(["sweep", str(tmp_path), "busy"])
     assert started == [[sys.executable, "-m", "benchmarks.session", "sweep", str(tmp_path), "busy"]]
     session.main(["sweep", str(tmp_path), "busy"])

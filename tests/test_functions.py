@@ -4,6 +4,7 @@ import doctest
 import inspect
 import pickle
 import sys
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -145,6 +146,33 @@ def test_equal_lambdas_are_one_program_and_changed_ones_are_not() -> None:
         np.testing.assert_allclose(layer(X, rule=lambda x: x + box[0]), want)
 
 
+def test_a_value_that_is_reached_by_an_attribute_or_an_import_may_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings: Any = types.ModuleType("settings")
+    monkeypatch.setitem(sys.modules, "settings", settings)
+
+    def helper(x: Any) -> Any:
+        return x + vars(helper)["shift"]
+
+    def imports(x: Any) -> Any:
+        from settings import shift
+
+        return x + shift
+
+    for shift in (1.0, 2.0):
+        settings.shift = vars(helper)["shift"] = shift
+        want = (X + shift).sum(1, keepdims=True) * X / 2
+        for reached in (helper, imports):
+            rule = lambda x, reached=reached: reached(x)
+            np.testing.assert_allclose(layer(X, rule=rule), want)
+
+
+def test_lambdas_of_a_function_of_fnn_are_one_program() -> None:
+    relu = fnn.relu
+    assert traces_of(lambda: [layer(X, rule=lambda x: relu(x)) for _ in range(5)]) == 1
+
+
 def test_a_flag_is_a_bool() -> None:
     for flag, want in ((True, 2), (np.bool_(True), 2), (np.array(False), 1)):
         assert scaled(jnp.ones(()), twice=flag) == scaled_more(jnp.ones(()), twice=flag) / 3 == want
@@ -159,7 +187,8 @@ def test_numbers_are_held_to_their_range_and_may_be_traced() -> None:
     layer(X, rate=0.25)
     same = (0.25, np.float64(0.25), np.float16(0.25), np.array(0.25), 0)
     for value in same:
-        assert traces_of(lambda value=value: layer(X, rate=value)) <= 1  # an int is another program
+        assert traces_of(lambda value=value: layer(X, rate=value)) == 0
+    assert fnn.huber(jnp.ones(()), jnp.zeros(()), delta=10**10) == 0.5  # more than an int32
     assert jax.jit(lambda r: layer(X, rate=r))(2.0).shape == X.shape  # a traced one is not known
     for value in (1, -0.1, np.nan, np.inf, jnp.float32(1)):
         with pytest.raises(ValueError, match=r"fnn\.layer: rate: got .*; needed a number in"):

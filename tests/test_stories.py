@@ -9,6 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
+import fnn
+
 FOLDER = Path(__file__).parents[1] / "examples"
 GALLERY = (FOLDER / "README.md").read_text()
 
@@ -38,6 +40,26 @@ def test_it_prints_what_it_promises(
     assert promised
     assert capsys.readouterr().out.splitlines()[-len(promised) :] == promised
     assert (tmp_path / f"{path.stem}.png").stat().st_size > 10_000
+
+
+def test_a_line_ends_in_the_baseline_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is cut: by frequency and by the network, the same letters are counted."""
+    monkeypatch.syspath_prepend(FOLDER)
+    script = runpy.run_path(str(FOLDER / "sequences.py"))
+    codes, lengths, _ = script["text"](None)
+    assert (lengths == codes.shape[1]).any()
+    said = script["following"](codes, lengths)
+    assert len(said) == lengths.sum()
+    assert (said == 0).sum() == len(codes)
+
+
+def test_any_algorithm_of_convolution_learns_the_digits() -> None:
+    source = (FOLDER / "digits.py").read_text()
+    offered = re.search(r'"--conv", choices=(\[.*?\])', source)
+    assert offered
+    names = {name for name in fnn.__all__ if name.startswith("conv_")}
+    others = {"conv_transpose", "conv_matrix"}
+    assert {f"conv_{name}" for name in ast.literal_eval(offered[1])} == names - others
 
 
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)

@@ -1,12 +1,15 @@
 """Parameter pytrees: counts, paths, norms."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fnn
-from fnn.trees import global_norm
+from fnn.trees import check_like, global_norm
 from tests.optimizers.test_optimizer_state import nested
 
 
@@ -39,6 +42,33 @@ def test_cast_changes_floats_alone() -> None:
         fnn.trees.cast(tree, int)
     with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got foo; needed one of"):
         fnn.trees.cast(tree, "foo")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Tagged:
+    w: Any
+    tag: str = dataclasses.field(metadata={"static": True})
+
+
+@pytest.mark.parametrize(
+    ("tree", "like", "message"),
+    [
+        ({"w": 1, "b": None}, {"w": 1}, r"\['b'\]: got None; needed nothing, as params have none"),
+        ({"w": 1}, {"w": 1, "b": None}, r"\['b'\]: got nothing; needed None"),
+        ({"w": 1, "b": None}, {"w": 1, "c": None}, r"\['c'\]: got nothing; needed None"),
+        ([1, {"b": ()}], [1, {"b": {}}], r"\[1\]\['b'\]: got a tuple; needed a dict"),
+        ([1, {"b": []}], [1, {}], r"\[1\]\['b'\]: got a list; needed nothing, as params"),
+        ([1, []], [1, [None]], r"\[1\]\[0\]: got nothing; needed None"),
+        ([None, 1], [(), 1], r"\[0\]: got None; needed a tuple"),
+        (None, {}, ": got None; needed a dict"),
+        ([Tagged(1, "a")], [Tagged(1, "b")], r"\[0\]: got .*Tagged.*a.*; needed .*Tagged.*b.*"),
+    ],
+)
+def test_nodes_without_leaves_that_differ(tree: Any, like: Any, message: str) -> None:
+    trees = [jax.tree.map(lambda x: jnp.ones(2), t) for t in (tree, like)]
+    with pytest.raises(ValueError, match=f"^fnn.f: grads{message}"):
+        check_like("f", "grads", *trees)
 
 
 def test_select_keeps_paths() -> None:

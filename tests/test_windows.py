@@ -108,6 +108,8 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
         "explicit padding",
     ),
     (fnn.transposed_size, {"padding": 9}, "padding: got ((9, 9), (9, 9)); needed less: it leaves"),
+    (fnn.transposed_size, {"spatial": ()}, "spatial: got (); needed one int >= 0 per spatial axis"),
+    (fnn.output_size, {"spatial": ()}, "spatial: got (); needed one int >= 0 per spatial axis"),
 ]
 
 

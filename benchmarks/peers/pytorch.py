@@ -14,6 +14,7 @@ from benchmarks.timing import Contestant, Program
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.set_num_threads(threads())
+torch.backends.cudnn.allow_tf32 = False  # as JAX's products of float32 are float32 on a GPU
 
 CONVS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

@@ -44,7 +44,8 @@ MOVES = (  # numbers that are there already
 def flops(program: Program) -> int:
     """Return the operations of a program: 2 per multiply-add, 1 per number computed otherwise.
 
-    A sum of n terms takes n - 1. Loops of unknown length are left out.
+    A sum of n terms takes n - 1, and a fold by a computation of its own as many of these. Loops of
+    unknown length are left out.
     """
     count = 0
     for op in program.operations:
@@ -56,9 +57,9 @@ def flops(program: Program) -> int:
         elif products:
             count += 2 * products
         elif "window_dimensions" in op.params:
-            count += sizes[0] * (math.prod(op.params["window_dimensions"]) - 1)
-        elif op.name.startswith(("reduce_", "arg")):
-            count += max(sizes) - sizes[0]
+            count += sizes[0] * (math.prod(op.params["window_dimensions"]) - 1) * sum(bodies or [1])
+        elif op.name.startswith(("reduce", "arg")):
+            count += (max(sizes) - sizes[0]) * sum(bodies or [1])
         elif op.name not in MOVES:
             count += max(sizes[: len(op.writes)], default=0)
     return count

@@ -205,5 +205,8 @@ def _enter_loop(book: Book, op: Operation, reads: list[Source], place: Place) ->
 
 
 def _products(program: Program) -> int:
-    own = sum(multiply_adds(op, program.arrays)[0] for op in program.operations)
-    return own + sum(_products(body) for op in program.operations for body in op.bodies)
+    return sum(
+        multiply_adds(op, program.arrays)[0]
+        + op.params.get("length", 1) * max(map(_products, op.bodies), default=0)
+        for op in program.operations
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Real
 
+from fnn.analysis.program import names
 from fnn.checks import (
     POSITIVE,
     check_array,
@@ -28,7 +29,7 @@ from fnn.checks import (
 from fnn.dtypes import is_real, magnitude, number_like, real, widen
 from fnn.functions import frozen
 from fnn.layers.activations import identity
-from fnn.trees import FloatTree, check_like, check_params, global_norm, paths
+from fnn.trees import FloatTree, check_like, check_params, global_norm
 
 Activation = Callable[[Any], Any]
 
@@ -82,8 +83,8 @@ def activity(
         An `Activity` by every name, in float32, or float64 for float64 values.
 
     Raises:
-        ValueError: a value without real numbers or without the axis; an axis that is no int; bins <
-            1; bound <= 0; limits that do not ascend.
+        ValueError: a value without real numbers or without the axis; an axis that is no int or
+            there twice; bins < 1; bound <= 0; limits that do not ascend.
         TypeError: values are no arrays by name; a name without an activation.
 
     Source: CSC413 notes (2020), saturated and dead units; X. Glorot, Y. Bengio, Understanding the
@@ -129,8 +130,10 @@ def _ascend(limits: Any) -> bool:
 def _check_values(function: str, name: str, z: Any, axes: tuple[int, ...]) -> None:
     """Raise unless these are real numbers with the axes of the examples."""
     check_array(function, name, z)
-    if not is_real(jnp.result_type(z)) or not all(-jnp.ndim(z) <= a < jnp.ndim(z) for a in axes):
-        needed = f"real numbers with the axes {axes}, of the examples"
+    n = jnp.ndim(z)
+    there = all(-n <= a < n for a in axes) and len({a % n for a in axes}) == len(axes)
+    if not is_real(jnp.result_type(z)) or not there:
+        needed = f"real numbers with the axes {axes}, of the examples, each of them once"
         raise wrong(function, name, describe(z), needed)
 
 
@@ -213,7 +216,7 @@ def norms(
         too large for its dtype: see `first_nonfinite`.
 
     Raises:
-        ValueError: grads or updates are not shaped as params.
+        ValueError: grads or updates are not shaped as params; two leaves have one path.
         TypeError: a leaf that is no floating-point array.
 
     Source: A. Karpathy, CS231n notes, babysitting the learning process: the ratio of updates to
@@ -232,10 +235,10 @@ def norms(
 
 @functools.partial(jax.jit, inline=True)
 def _norms(params: Any, grads: Any, updates: Any) -> dict[str, Norms]:
-    names = [path or "params" for path in jax.tree.leaves(paths(params))]
+    own = names("analysis.norms", params)
     lengths = map(_lengths, map(jax.tree.leaves, (params, grads, updates)))
     result = OrderedDict()
-    for name, weight, gradient, update in zip(names, *lengths, strict=True):
+    for name, weight, gradient, update in zip(own, *lengths, strict=True):
         ratio = jnp.where(update == 0, 0, update / jnp.where(update == 0, 1, weight))
         result[name] = Norms(weight, gradient, update, ratio)
     return result

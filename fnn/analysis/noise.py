@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
 
 from fnn.analysis.curvature import Loss, scalar_loss
@@ -84,24 +85,24 @@ def _noise_scale(loss: Loss, params: Any, data: Any, size: int) -> NoiseScale:
     function = "analysis.gradient_noise_scale"
     if not count(params):
         raise wrong(function, "params", "no number", "at least one")
-    batches = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), data)
-    k = jax.tree.leaves(batches)[0].shape[0]
+    k = jax.tree.leaves(data)[0].shape[0] // size
 
-    def add(carry: Any, batch: Any) -> Any:
-        """Welford's update of the mean, and of the sum of squares around it."""
-        i, mean, spread = carry
+    def add(carry: Any, i: Array) -> Any:
+        """Welford's update of the mean, and of the sum of squares around it, by batch i."""
+        mean, spread = carry
+        batch = read(data, i * size + jnp.arange(size))
         gradient = jax.grad(scalar_loss(function, loss, params, batch))(params)
         apart = jax.tree.map(lambda g, m: widen(g) - m, gradient, mean)
-        mean = jax.tree.map(lambda m, d: m + d / i.astype(d.dtype), mean, apart)
+        mean = jax.tree.map(lambda m, d: m + d / (i + 1).astype(d.dtype), mean, apart)
         after = jax.tree.map(lambda g, m: widen(g) - m, gradient, mean)
-        return (i + 1, mean, spread + _inner(apart, after)), None
+        return (mean, spread + _inner(apart, after)), None
 
     zeros = jax.tree.map(lambda x: jnp.zeros_like(widen(x)), params)
-    start = jnp.ones((), jnp.int32), zeros, jnp.zeros_like(_inner(zeros, zeros))
-    (_, mean, spread), _ = lax.scan(add, start, batches)
+    start = zeros, jnp.zeros_like(_inner(zeros, zeros))
+    (mean, spread), _ = lax.scan(add, start, jnp.arange(k))
     trace = size * spread / (k - 1)
     square = _inner(mean, mean) - trace / (k * size)
-    scale = jnp.where(square > 0, trace / jnp.where(square > 0, square, 1), jnp.inf)
+    scale = jnp.where(square <= 0, jnp.inf, trace / jnp.where(square <= 0, 1, square))
     return NoiseScale(scale, trace, square)
 
 
@@ -125,3 +126,17 @@ def examples(function: str, data: Any) -> int:
         needed = "arrays with one common leading axis, the examples, at least one"
         raise wrong(function, "data", got or "no array", needed)
     return n
+
+
+def read(data: Any, rows: Array) -> Any:
+    """Return these examples, a copy on each of the devices that all are spread over."""
+
+    def one(x: Array) -> Array:
+        where = jax.typeof(x).sharding
+        whole = None
+        if where.mesh.explicit_axes:  # which say where a result is
+            whole = NamedSharding(where.mesh, PartitionSpec(None, *where.spec[1:]))
+        some: Array = x.at[rows].get(out_sharding=whole)
+        return some
+
+    return jax.tree.map(one, data)

@@ -7,6 +7,7 @@ are equations that hold programs of their own.
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,9 @@ import jax
 import numpy as np
 
 from fnn import lazily
+from fnn.checks import wrong
 from fnn.functions import frozen
+from fnn.trees import paths
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
@@ -25,10 +28,12 @@ class Known(NamedTuple):
     Attributes:
         structure: of the pytree ``(args, kwargs)``.
         rest: its leaves, `ARRAY` in the place of an array.
+        kinds: of the leaves, which tell apart numbers that are equal: 1 and 1.0, 0.0 and -0.0.
     """
 
     structure: Any
     rest: tuple[Hashable, ...]
+    kinds: tuple[Hashable, ...]
 
     def call(self, function: Callable[..., Any], arrays: list[Any]) -> Any:
         """Call a function with these arrays in their places."""
@@ -45,11 +50,29 @@ class _Array:
 ARRAY = _Array()
 
 
+def names(function: str, params: Any) -> list[str]:
+    """Return the path of every leaf of params, "params" of an array alone.
+
+    Raises:
+        ValueError: two leaves have one path.
+    """
+    found = [path or "params" for path in jax.tree.leaves(paths(params))]
+    for path, times in Counter(found).items():
+        if times > 1:
+            needed = "one: a key with a slash may look like two keys"
+            raise wrong(function, "params", f"{times} arrays with the path {path!r}", needed)
+    return found
+
+
 def split(args: Any, kwargs: Any) -> tuple[Known, list[Any]]:
     """Take the arrays out of the arguments of a call."""
     leaves, structure = jax.tree.flatten((args, kwargs))
     rest = [ARRAY if isinstance(x, ARRAYS) else frozen(x) for x in leaves]
-    return Known(structure, tuple(rest)), [x for x in leaves if isinstance(x, ARRAYS)]
+    kinds: list[Hashable] = [
+        repr(x) if isinstance(x, complex | float | int) else type(x) for x in rest
+    ]
+    found = Known(structure, tuple(rest), tuple(kinds))
+    return found, [x for x in leaves if isinstance(x, ARRAYS)]
 
 
 def trace(function: Callable[..., Any], known: Known, arrays: list[Any]) -> "lazily.ClosedJaxpr":
@@ -132,6 +155,7 @@ class Program(NamedTuple):
 
 
 LOOPS = ("scan", "while", "cond")  # which run their programs otherwise than once
+FOLDS = ("reduce", "reduce_window")  # whose programs are of single numbers
 
 
 def flat(
@@ -163,7 +187,7 @@ def flat(
             place = call or _call(eqn, held, this)
             reads = [read(x) for x in eqn.invars]
             alone = len(held) == 1 and len(held[0].jaxpr.invars) == len(reads)
-            if alone and eqn.primitive.name not in LOOPS:
+            if alone and eqn.primitive.name not in (*LOOPS, *FOLDS):
                 writes = run(held[0], reads, place)
             else:
                 writes = [new(x) for x in eqn.outvars]

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
 from fnn.analysis.curvature import Loss, scalar_loss
-from fnn.analysis.noise import examples
+from fnn.analysis.noise import examples, read
 from fnn.checks import (
     BELOW_ONE,
     POSITIVE,
@@ -28,7 +28,7 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.functions import frozen
+from fnn.functions import frozen, taken
 from fnn.trees import FloatTree
 
 DIVERGED = 3.0  # times the size of the least loss so far, above that loss
@@ -85,7 +85,8 @@ def rate_range(
         params: any pytree of floating-point arrays.
         optimizer: makes the optimizer from its learning rate, as `fnn.adam` does, or
             ``lambda rate: fnn.chain(fnn.clip_by_global_norm(1.0), fnn.adamw(rate))``; optax's do
-            as well.
+            as well. An update that takes ``value``, ``grad`` or ``value_fn`` receives them, as from
+            `fnn.make_step`.
         data: any pytree of arrays with one common leading axis, the examples.
         batch_size: examples in a step.
         key: draws the batches.
@@ -162,10 +163,12 @@ def _run(
         params, state = carry
         draw, noise = jax.random.split(jax.random.fold_in(key, i))
         rows = jax.random.randint(draw, (batch_size,), 0, n)
-        batch = jax.tree.map(lambda x: jnp.asarray(x)[rows], data)
         own = functools.partial(loss, key=noise) if keyed else loss
-        value, grads = jax.value_and_grad(scalar_loss(function, own, params, batch))(params)
-        updates, state = optimizer.update(grads, state, params)
+        objective = scalar_loss(function, own, params, read(data, rows))
+        value, grads = jax.value_and_grad(objective)(params)
+        extra = {"value": value, "grad": grads, "value_fn": objective}
+        extra = taken(optimizer.update, extra)
+        updates, state = optimizer.update(grads, state, params, **extra)
         params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)
         return (params, state), value
 

@@ -7,13 +7,14 @@ axes that it runs over. Positions in zero padding count, as in `fnn.receptive_fi
 without a rule here are taken to read everything.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fnn.analysis.program import Operation, Program, known
+from fnn.analysis.program import FOLDS, Operation, Program, known
 from fnn.kernels.conv.form import INPUT, OUTPUT
 
 Shape = tuple[int, ...]
@@ -22,10 +23,12 @@ Box = list[tuple[int, int]]  # first and last position along every axis
 
 def reach(program: Program, array: int, source: int) -> Box | None:
     """Return what the middle element of an array reads of another one: None for nothing."""
-    boxes = {array: [(size // 2, size // 2) for size in program.arrays[array].shape]}
+    boxes: dict[int, Box] = {
+        array: [(size // 2, size // 2) for size in program.arrays[array].shape]
+    }
     for op in reversed(program.operations):
         wanted = [boxes.get(i) for i in op.writes]
-        if not any(wanted):
+        if all(box is None for box in wanted):
             continue
         shapes = [program.arrays[i].shape for i in op.reads]
         found: Found = [_whole(shape) for shape in shapes]
@@ -33,12 +36,13 @@ def reach(program: Program, array: int, source: int) -> Box | None:
             found = wanted
         elif op.name == "gather" and wanted[0] is not None:
             found = _gather(op, shapes, wanted[0], known(program, op.reads[1]))
-        elif len(wanted) == 1 and wanted[0] is not None:
+        elif len(wanted) == 1 or op.name in FOLDS:  # whose results are all of one shape
+            all_wanted = functools.reduce(_union, (box for box in wanted if box is not None))
             out = program.arrays[op.writes[0]].shape
-            found = RULES.get(op.name, _same)(op, shapes, out, wanted[0])
-        for i, box in zip(op.reads, found, strict=True):
-            if box is not None:
-                boxes[i] = _union(boxes[i], box) if i in boxes else box
+            found = RULES.get(op.name, _same)(op, shapes, out, all_wanted)
+        for i, shape, part in zip(op.reads, shapes, found, strict=True):
+            if part is not None and _holds(part, shape):
+                boxes[i] = _union(boxes[i], part) if i in boxes else part
     return boxes.get(source)
 
 
@@ -52,6 +56,11 @@ Found = Sequence[Box | None]
 
 def _whole(shape: Shape) -> Box:
     return [(0, size - 1) for size in shape]
+
+
+def _holds(box: Box, shape: Shape) -> bool:
+    """Whether there is a position in the box, but for axes that have none."""
+    return all(first <= last for (first, last), size in zip(box, shape, strict=True) if size)
 
 
 def _union(a: Box, b: Box) -> Box:
@@ -112,8 +121,15 @@ def _concatenate(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Fo
 
 def _reduce(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
     kept = iter(box)
-    axes = op.params["axes"]
-    return [[(0, n - 1) if i in axes else next(kept) for i, n in enumerate(shapes[0])]]
+    axes = op.params["dimensions" if op.name == "reduce" else "axes"]
+    own = [(0, n - 1) if i in axes else next(kept) for i, n in enumerate(shapes[0])]
+    return _of_operands(own, shapes)
+
+
+def _of_operands(own: Box, shapes: list[Shape]) -> Found:
+    """The box of every operand; after them, an own computation has a start for each."""
+    starts = len(shapes) // 2
+    return [own] * (len(shapes) - starts) + [None] * starts
 
 
 def _reshape(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
@@ -121,6 +137,8 @@ def _reshape(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
     if 0 in out:
         return [_whole(shapes[0])]
     inside = [(max(0, a), min(b, n - 1)) for (a, b), n in zip(box, out, strict=True)]
+    if not _holds(inside, out):
+        return [None]
     own: Box = []
     for after, before in _groups(out, shapes[0]):
         sizes = [out[axis] for axis in after]
@@ -175,7 +193,8 @@ def _reduce_window(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> 
     p = op.params
     facts = p["window_dimensions"], p["window_strides"], p["window_dilation"], p["padding"]
     own = [_window(*ab, k, s, d, lo) for ab, k, s, d, (lo, _) in zip(box, *facts, strict=True)]
-    return [own, *(None for _ in shapes[1:])]
+    own = [(-(-a // gap), b // gap) for (a, b), gap in zip(own, p["base_dilation"], strict=True)]
+    return _of_operands(own, shapes)
 
 
 def _own_convolution(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
@@ -233,6 +252,7 @@ RULES: dict[str, Callable[[Operation, list[Shape], Shape, Box], Found]] = {
     **dict.fromkeys(("argmax", "argmin"), _reduce),
     **dict.fromkeys((f"reduce_window_{name}" for name in WINDOWS), _reduce_window),
     **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshape),
+    "reduce": _reduce,
     "reduce_window": _reduce_window,
     "broadcast_in_dim": _broadcast,
     "transpose": _transpose,

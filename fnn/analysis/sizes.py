@@ -9,10 +9,9 @@ from jaxtyping import PyTree
 
 from fnn.analysis.arithmetic import flops
 from fnn.analysis.ledger import Entry, ledger
-from fnn.analysis.program import ARRAYS, Program, flat, split, trace
+from fnn.analysis.program import ARRAYS, Program, flat, names, split, trace
 from fnn.analysis.reach import reach
 from fnn.checks import describe, wrong
-from fnn.trees import paths
 
 
 class Layer(NamedTuple):
@@ -31,7 +30,8 @@ class Layer(NamedTuple):
         field: how far its middle unit reaches along every spatial axis of the input. Windows count
             in full, padding included, so that a pooling of all of an 8x8 map after a 3x3
             convolution has 10x10. A layer that runs along an axis step by step, as `fnn.lstm` does,
-            has all of that axis, though its middle step sees none of the later ones.
+            has all of that axis, though its middle step sees none of the later ones. None where the
+            middle unit reads nothing of the input.
     """
 
     name: str
@@ -136,7 +136,8 @@ def summary(model: Callable[..., Any], params: PyTree[Any], *args: Any, **kwargs
         spatial axes and one of channels.
 
     Raises:
-        ValueError: a layer inside `lax.while_loop`, which runs it an unknown number of times.
+        ValueError: a layer inside `lax.while_loop`, which runs it an unknown number of times; two
+            leaves of params with one path.
         TypeError: a leaf of params that is no array.
 
     Source: CSC413 notes (2020), the size of a convolutional network.
@@ -156,16 +157,16 @@ def summary(model: Callable[..., Any], params: PyTree[Any], *args: Any, **kwargs
         if not isinstance(leaf, ARRAYS):
             place = "params" + jax.tree_util.keystr(path)
             raise wrong("analysis.summary", place, describe(leaf), "an array", TypeError)
-    names = [path or "params" for path in jax.tree.leaves(paths(params))]
+    own = names("analysis.summary", params)
     known, arrays = split((params, *args), kwargs)
     program = flat(trace(model, known, arrays))
-    sizes = {name: math.prod(x.shape) for name, x in zip(names, arrays, strict=False)}
-    spatial = (i for i in program.inputs[len(names) :] if program.arrays[i].ndim > 2)
+    sizes = {name: math.prod(x.shape) for name, x in zip(own, arrays, strict=False)}
+    spatial = (i for i in program.inputs[len(own) :] if program.arrays[i].ndim > 2)
     source = next(spatial, None)
     layers = []
-    for entry in ledger(program, names):
-        own = {path: sizes.pop(path) for path in sorted(entry.uses) if path in sizes}
-        layers.append(_layer(entry, own, program, source))
+    for entry in ledger(program, own):
+        new = {path: sizes.pop(path) for path in sorted(entry.uses) if path in sizes}
+        layers.append(_layer(entry, new, program, source))
     return Summary(tuple(layers), flops(program), tuple(sizes))
 
 

@@ -26,8 +26,9 @@ class Density(NamedTuple):
     """A distribution of eigenvalues, as points with weights.
 
     Attributes:
-        eigenvalues: (samples, iterations), in ascending order for every sample.
-        weights: (samples, iterations), with a sum of 1 over all of them.
+        eigenvalues: (samples, min(iterations, n)), in ascending order for every sample, of n
+            parameters.
+        weights: of the same shape, with a sum of 1 over all of them.
     """
 
     eigenvalues: Array

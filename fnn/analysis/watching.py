@@ -63,9 +63,9 @@ def watched(model: Callable[..., Any]) -> Callable[..., Arrays]:
     Returns:
         A function of the same arguments. It returns a dict of the marked arrays by their names, in
         order of execution (`jax.jit` sorts the names of a dict). An array has one axis more for
-        each `lax.scan` around it, the steps, and for each `jax.vmap` that maps what the array
-        depends on, the examples; the outermost first. The function can be differentiated, mapped
-        and compiled as the model can.
+        each `lax.scan` around it, the steps, and one for each `jax.vmap` that maps what the array
+        depends on, the examples: first all steps, then all examples, of either the outermost first.
+        The function can be differentiated, mapped and compiled as the model can.
 
     Raises:
         ValueError: when called, two arrays have one name, or an array is marked inside

@@ -15,8 +15,9 @@ def batches(
 ) -> Callable[[int], Iterator[PyTree[np.ndarray]]]:
     """Return shuffled batches of arrays too large for the device, such as memory maps.
 
-    Each epoch is read once, in an order that only seed and epoch decide, so that a run over it can
-    be resumed. Arrays that fit on the device train faster as `fnn.train`'s data themselves.
+    Each epoch reads every example once, in an order that only seed and epoch decide, so that a run
+    over them can be resumed. Arrays that fit on the device train faster as `fnn.train`'s data
+    themselves.
 
     Args:
         data: any pytree of NumPy arrays with one common leading axis, the examples.

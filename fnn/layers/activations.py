@@ -3,8 +3,8 @@
 Value and derivatives are right to rounding wherever they are normal numbers of the dtype, and at
 the infinities: the textbook formula subtracts nearly equal numbers, multiplies 0 by infinity, or
 loses a factor that is too small alone. At a corner the derivative is that of the flat or negative
-side, as ReLU'(0) = 0. NaN gives NaN. Half precision is computed in float32 and rounded once. On a
-CPU, XLA takes subnormal numbers for 0.
+side, as ReLU'(0) = 0, and of `hard_swish` that of its straight pieces. NaN gives NaN. Half
+precision is computed in float32 and rounded once. On a CPU, XLA takes subnormal numbers for 0.
 """
 
 import functools
@@ -16,8 +16,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.checks import POSITIVE, Range, check_axis, check_number, describe, wrong
-from fnn.dtypes import Floats, accumulator, computed_wide, number_like, spread, widen
+from fnn.checks import (
+    POSITIVE,
+    POSITIVE_FINITE,
+    Range,
+    check_axis,
+    check_dtype_or_wider,
+    check_number,
+    describe,
+    wrong,
+)
+from fnn.dtypes import Floats, computed_wide, number_like, spread, widen
 from fnn.functions import jitted
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -140,8 +149,7 @@ def prelu(x: Floats, slope: Float[Array, "*trailing"]) -> Floats:
     """
     if slope.ndim > x.ndim or slope.shape != x.shape[x.ndim - slope.ndim :]:
         raise wrong("prelu", "slope", describe(slope), f"the trailing axes of x {describe(x)}")
-    if slope.dtype not in (x.dtype, accumulator(x.dtype)):
-        raise wrong("prelu", "slope", describe(slope), f"the dtype of x {describe(x)}", TypeError)
+    check_dtype_or_wider("prelu", "slope", slope, x)
     return computed_wide(lambda x: _leaky(x, spread(slope, x.ndim)), x)
 
 
@@ -383,7 +391,7 @@ def _tanh(x: jax.Array) -> Three:
     return y, sech * sech, -2 * y * sech * sech
 
 
-@jitted(ranges={"beta": POSITIVE})
+@jitted(ranges={"beta": POSITIVE_FINITE})
 def softplus(x: Floats, *, beta: float = 1.0) -> Floats:
     """Return ``log(1 + exp(beta x)) / beta``, a smooth ReLU.
 
@@ -392,13 +400,14 @@ def softplus(x: Floats, *, beta: float = 1.0) -> Floats:
 
     Args:
         x: any shape, float.
-        beta: positive, the sharpness of the bend; the value at 0 is ``log(2) / beta``.
+        beta: positive, the sharpness of the bend; the value at 0 is ``log(2) / beta``. A normal
+            number of the dtype, as b of `squareplus`.
 
     Returns:
         The shape and dtype of x, not negative.
 
     Raises:
-        ValueError: beta is not positive.
+        ValueError: beta is not positive and finite.
 
     Source: C. Dugas et al., Incorporating second-order functional knowledge (2000).
 
@@ -409,8 +418,9 @@ def softplus(x: Floats, *, beta: float = 1.0) -> Floats:
 
 
 def _softplus(x: jax.Array, beta: jax.Array) -> jax.Array:
-    bend = jnp.log1p(jnp.exp(beta * _negative(x)))
-    return jnp.where(x < 0, 0, x) + bend / beta
+    far = jnp.isinf(x)  # there beta's derivative is 0
+    bend = jnp.log1p(jnp.exp(beta * jnp.where(far, 0, _negative(x)))) / beta
+    return jnp.where(x < 0, 0, x) + jnp.where(far, 0, bend)
 
 
 @jitted()
@@ -458,9 +468,8 @@ def squareplus(x: Floats, *, b: float = 4.0) -> Floats:
 
 
 def _squareplus(x: jax.Array, root: jax.Array) -> jax.Array:
-    z = x / root
-    far = jnp.isinf(z)
-    return jnp.where(far, jax.nn.relu(x), root * _unit_squareplus(jnp.where(far, 0, z)))
+    far = jnp.abs(x) >= jnp.finfo(x.dtype).max * root  # there the root's derivative is 0
+    return jnp.where(far, jax.nn.relu(x), root * _unit_squareplus(jnp.where(far, 0, x) / root))
 
 
 @_smooth
@@ -490,13 +499,12 @@ def elu(x: Floats, *, alpha: float = 1.0) -> Floats:
     [-1.0, 0.0, 3.0]
     """
 
-    return computed_wide(lambda x: _elu(x, 1, number_like(alpha, x), 1), x)
+    return computed_wide(lambda x: _elu(x, 1, number_like(alpha, x)), x)
 
 
-def _elu(x: jax.Array, slope: float, depth: jax.Array, width: jax.Array | float) -> jax.Array:
-    """``slope x`` above 0, ``depth (exp(x / width) - 1)`` below."""
-    low = jnp.where(x > 0, 0, x) / width
-    return jnp.where(x > 0, slope * x, _times_expm1(depth, low))
+def _elu(x: jax.Array, slope: float, depth: jax.Array) -> jax.Array:
+    """``slope x`` above 0, ``depth (exp(x) - 1)`` below."""
+    return jnp.where(x > 0, slope * x, _times_expm1(depth, jnp.where(x > 0, 0, x)))
 
 
 @jax.custom_jvp
@@ -512,7 +520,7 @@ def _times_exp(a: jax.Array, x: jax.Array) -> jax.Array:
 _times_expm1.defjvps(lambda t, y, a, x: t * jnp.expm1(x), lambda t, y, a, x: t * _times_exp(a, x))
 
 
-@jitted(ranges={"alpha": POSITIVE})
+@jitted(ranges={"alpha": POSITIVE_FINITE})
 def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
     """Return x where it is positive and ``alpha (exp(x / alpha) - 1)`` elsewhere.
 
@@ -525,7 +533,7 @@ def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
         The shape and dtype of x; the derivative at 0 is 1 and the second ``1 / alpha``.
 
     Raises:
-        ValueError: alpha is not positive.
+        ValueError: alpha is not positive and finite.
 
     Source: J. T. Barron, Continuously differentiable exponential linear units (2017).
 
@@ -533,7 +541,13 @@ def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
     [-2.0, 0.0, 3.0]
     """
 
-    return computed_wide(lambda x: _elu(x, 1, number_like(alpha, x), number_like(alpha, x)), x)
+    def formula(x: jax.Array) -> jax.Array:
+        a = number_like(alpha, x)
+        far = x < jnp.maximum(-FLAT * a, -jnp.finfo(x.dtype).max)  # exp(x / alpha) is 0 there
+        low = jnp.where((x > 0) | far, 0, x) / a
+        return jnp.where(x > 0, x, jnp.where(far, -a, _times_expm1(a, low)))
+
+    return computed_wide(formula, x)
 
 
 @jitted()
@@ -553,7 +567,7 @@ def selu(x: Floats) -> Floats:
     """
 
     alpha, scale = 1.6732632423543772, 1.0507009873554805
-    return computed_wide(lambda x: _elu(x, scale, number_like(scale * alpha, x), 1), x)
+    return computed_wide(lambda x: _elu(x, scale, number_like(scale * alpha, x)), x)
 
 
 @jitted()

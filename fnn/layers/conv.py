@@ -75,11 +75,25 @@ def _check_bias(name: str, b: Any, out: tuple[int, ...], channels: int) -> None:
 
 def _check_mode(name: str, mode: str, spatial: tuple[int, ...], padding: Pads) -> None:
     check_one_of(name, "padding_mode", mode, tuple(MODES))
+    if mode == "zeros":
+        return
     for i, pads in zip(spatial, padding, strict=True):
         most = {"circular": i, "reflect": max(0, i - 1), "replicate": max(pads) if i else 0}
-        if max(pads) > most.get(mode, max(pads)):
+        if max(pads) > most[mode]:
             needed = f'at most {most[mode]} on each side of an axis of size {i} with "{mode}"'
             raise wrong(name, "padding", padding, needed)
+
+
+def _check_symbols(name: str, kernel: Kernel, x: Any, w: Any) -> None:
+    if kernel.symbols == "all" or is_known(x, w):
+        return
+    if kernel.symbols == "examples":
+        if all(isinstance(size, int) for size in (*x.shape[1:], *w.shape)):
+            return
+        needed = "sizes that are numbers, but for that of the examples"
+    else:
+        needed = "sizes that are numbers"
+    raise wrong(name, "x, w", f"{describe(x)}, {describe(w)}", f"{needed}; fnn.conv takes symbols")
 
 
 def _form(spatial: tuple[int, ...], windows: Windows, mode: str, groups: int) -> tuple[Form, Pads]:
@@ -129,9 +143,7 @@ def _convolve(
     if needed := kernel.refuses(form, x.dtype):
         got = f"{describe(x)}, {describe(w)}, {windows}, groups={groups}"
         raise wrong(name, "x, w", got, f"{needed}; fnn.conv takes every form")
-    if not kernel.symbolic and not is_known(x, w):
-        needed = "sizes that are numbers; fnn.conv takes symbols"
-        raise wrong(name, "x, w", f"{describe(x)}, {describe(w)}", needed)
+    _check_symbols(name, kernel, x, w)
     form, w = _trimmed(form, w)
     y = apply(_pad(x, pads, padding_mode), w, slot=OUTPUT, form=form, kernel=kernel)
     return add_bias(y, b)
@@ -178,7 +190,8 @@ def conv(
 
     Raises:
         ValueError: shapes or configuration that do not fit, or that this algorithm refuses.
-        TypeError: no arrays, or arrays of different or other than real dtypes.
+        TypeError: an argument that is no array; dtypes that differ, or are not those of floats or
+            integers.
 
     Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
 
@@ -295,8 +308,9 @@ def conv_transpose(
         w: window (*window, c_out // groups, c_in), of the dtype of x.
         b: bias (c_out,), or untied (*out, c_out).
         stride, padding, padding_mode, dilation, groups: of the convolution that this transposes.
-        output_padding: elements more at the end of each axis, for one of the sizes from which the
-            strided convolution leads back to x; less than the larger of stride and dilation.
+        output_padding: further elements at the end of each axis, fewer than the larger of stride
+            and dilation. If they are fewer than the stride, the strided convolution leads from the
+            size of the result back to that of x.
 
     Returns:
         (n, *out, c_out), of the dtype of x; for the sizes see `transposed_size`.

@@ -26,6 +26,7 @@ def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Flo
 
     Raises:
         ValueError: rate outside [0, 1).
+        TypeError: key is not a random key; a seed is not one.
 
     Source: N. Srivastava et al., Dropout (JMLR 2014); scaled in training instead of afterwards.
 
@@ -37,6 +38,8 @@ def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Flo
     """
     if key is None:
         return x
-    share = jnp.asarray(1 - rate, jnp.float32)  # the same draws, whatever the dtypes are
+    left = 1 - rate
+    share = jnp.asarray(left, jnp.float32)  # the same draws, whatever the dtypes are
     kept = jax.random.bernoulli(key, share, x.shape)
-    return computed_wide(lambda x: jnp.where(kept, x * number_like(1 / (1 - rate), x), 0), x)
+    scale = 1 / jnp.where(left > 0, left, 1)  # a rate below 1 may round to 1, where nothing is kept
+    return computed_wide(lambda x: jnp.where(kept, x * number_like(scale, x), 0), x)

@@ -114,9 +114,9 @@ def init_conv(
         ``{"w": (*window, c_in // groups, c_out), "b": (c_out,)}``, without "b" for ``bias=False``.
 
     Raises:
-        ValueError: a size is below 1, groups does not divide the channels, or the weights are none
-            of their shape.
-        TypeError: dtype is none of floating-point numbers.
+        ValueError: a size is below 1, groups does not divide the channels, or the weights
+            do not have their shape.
+        TypeError: dtype is not a floating-point one.
 
     Source: X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural
     networks (AISTATS 2010).

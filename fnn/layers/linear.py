@@ -96,8 +96,8 @@ def init_dense(
         ``{"w": (d_in, d_out), "b": (d_out,)}``, without "b" for ``bias=False``.
 
     Raises:
-        ValueError: a size is below 1, or the weights are none of their shape.
-        TypeError: dtype is none of floating-point numbers.
+        ValueError: a size is below 1, or the weights do not have their shape.
+        TypeError: dtype is not a floating-point one.
 
     Source: X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural
     networks (AISTATS 2010).
@@ -145,7 +145,7 @@ def embed(
         (*n, d), of the table's dtype.
 
     Raises:
-        ValueError: table has not two axes, no row, or none of the id of padding.
+        ValueError: table does not have two axes, or has no rows, or no row padding_idx.
         TypeError: ids are no integers.
 
     Source: Introduction to Deep Learning (2020), inputs of recurrent networks.
@@ -172,7 +172,8 @@ def embed(
         check_int("embed", "padding_idx", padding_idx, 0)
         if padding_idx >= table.shape[0]:
             raise wrong("embed", "padding_idx", padding_idx, f"a row of table {describe(table)}")
-        rows = jnp.where((ids == padding_idx)[..., None], jax.lax.stop_gradient(rows), rows)
+        if padding_idx <= jnp.iinfo(ids.dtype).max:  # in a narrower dtype it would wrap
+            rows = jnp.where((ids == padding_idx)[..., None], jax.lax.stop_gradient(rows), rows)
     return rows.astype(table.dtype)
 
 
@@ -198,8 +199,8 @@ def init_embed(
         ``{"table": (vocabulary, d)}``.
 
     Raises:
-        ValueError: a size is below 1, or the weights are none of their shape.
-        TypeError: dtype is none of floating-point numbers.
+        ValueError: a size is below 1, or the weights do not have their shape.
+        TypeError: dtype is not a floating-point one.
 
     >>> init_embed(jax.random.key(0), 100, 8)["table"].shape
     (100, 8)

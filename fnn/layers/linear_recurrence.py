@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator, widen
+from fnn.checks import check_dtype_or_wider, describe, wrong
+from fnn.dtypes import widen
 from fnn.functions import jitted
 
 Pair = tuple[jax.Array, jax.Array]
@@ -62,12 +62,11 @@ def linear_recurrence(
     if a.dtype != x.dtype:
         raise wrong(name, "a", describe(a), f"the dtype of x, {x.dtype}", TypeError)
     first = -1 if reverse else 0
-    factors, inputs = widen(jnp.broadcast_to(a, x.shape)), widen(x)
+    factors, inputs = jnp.broadcast_to(widen(a), x.shape), widen(x)  # its gradient is a wide sum
     if state is not None:
         if state.shape != (x.shape[0], x.shape[2]):
             raise wrong(name, "state", describe(state), f"shape {(x.shape[0], x.shape[2])}")
-        if state.dtype not in (x.dtype, accumulator(x.dtype)):
-            raise wrong(name, "state", describe(state), f"the dtype of x, {x.dtype}", TypeError)
+        check_dtype_or_wider(name, "state", state, x)
         inputs = inputs.at[:, first].add(factors[:, first] * widen(state)) if x.shape[1] else inputs
     if not x.shape[1]:
         return x

@@ -10,8 +10,9 @@ Statistics of half-precision inputs, and everything up to the result, are in flo
 
 The square of a deviation must be a number of the dtype: in float32 and bfloat16 the layers end at
 deviations of 1e19, where the result becomes 0, and with ``eps = 0`` at 1e-19 too; in float64 at
-1e154 and 1e-154. Gradients are exact up to deviations of 1e17. To scale the inputs first would add
-a pass over them. An entry that is not finite makes all that it is normalized with NaN.
+1e154 and 1e-154. Where a sum of inputs or of deviations overflows, it is NaN. Gradients are exact
+up to deviations of 1e17. To scale the inputs first would add a pass over them. An entry that is not
+finite makes all that it is normalized with NaN.
 """
 
 import math
@@ -297,12 +298,14 @@ def init_norm(
         ``{"scale": shape, "bias": shape}``, without "bias" for ``bias=False``.
 
     Raises:
-        ValueError: a size is below 1.
-        TypeError: dtype is none of floating-point numbers.
+        ValueError: a size is below 1, or there is none.
+        TypeError: dtype is not a floating-point one.
 
     >>> {name: array.tolist() for name, array in init_norm(2).items()}
     {'bias': [0.0, 0.0], 'scale': [1.0, 1.0]}
     """
+    if shape == ():
+        raise wrong("init_norm", "shape", shape, "at least one size")
     for size in shape if isinstance(shape, tuple) else (shape,):
         check_int("init_norm", "shape", size, 1)
     check_dtype("init_norm", dtype)
@@ -330,7 +333,8 @@ def spectral_norm(
 
     Returns:
         The weights divided by sigma, and the new u of length 1. Where ``w u`` is zero, nothing is
-        learned of sigma: zero weights stay zero, others give NaN, and u keeps its direction.
+        learned of sigma: zero weights stay zero with gradient 0, others give NaN, and u keeps its
+        direction.
 
     Raises:
         ValueError: the shapes do not fit, or iterations is negative.
@@ -357,8 +361,9 @@ def spectral_norm(
     right = lax.fori_loop(0, iterations, lambda _, u: _unit(_unit(fixed @ u) @ fixed), start)
     left = _unit(fixed @ right)
     sigma = left @ matrix @ right
-    none = sigma == 0
-    scaled = nan_where(none & jnp.any(fixed != 0), matrix / jnp.where(none, 1.0, sigma))
+    none, some = sigma == 0, jnp.any(fixed != 0)
+    scaled = jnp.where(some, matrix / jnp.where(none, 1.0, sigma), 0.0)
+    scaled = nan_where(none & some, scaled)
     right = jnp.where(none, start, right)
     return scaled.reshape(w.shape).astype(w.dtype), right.astype(u.dtype)
 

@@ -3,7 +3,8 @@
 ``y[n, o, c] = reduce over k of x[n, o s + k d - lo, c]`` with stride s, dilation d and padding lo:
 the window arithmetic of convolution. Padding never wins a maximum or minimum and adds nothing to a
 sum. A NaN in a window is its result, and infinities count as numbers do. Every pool here is
-differentiable any number of times, in both modes. ``<name>_slices`` and ``<name>_lax`` are the same
+differentiable any number of times, in both modes. In an exported program the sizes of pooled axes
+are numbers, that of the examples may be a symbol. ``<name>_slices`` and ``<name>_lax`` are the same
 functions by one fixed algorithm; ``<name>`` picks one by the shape of the window.
 """
 
@@ -58,7 +59,8 @@ def max_pool(
         padding: "VALID", "SAME", an int, one int per axis, or one pair (lo, hi) per axis.
         dilation: elements from one tap to the next.
         ceil_mode: whether a last window that starts inside the input or its low padding counts
-            though it does not fit. So one larger than the input by less than a stride stops once.
+            though it does not fit. A window that exceeds the input by less than a stride then stops
+            once.
 
     Returns:
         (n, *out, c) in the dtype of x.
@@ -122,7 +124,7 @@ def max_unpool(y: Pooled, indices: Int[Array, "n *out c"], spatial: Ints) -> Ima
     """Put every maximum back where it was, and 0 everywhere else.
 
     ``x[n, indices[n, o, c], c] = y[n, o, c]``, x with its spatial axes flattened. Where windows
-    overlap and have one maximum, the last of them in order writes it and gets the gradient.
+    overlap and share a maximum, the last of them in order writes it and gets the gradient.
 
     Args:
         y: (n, *out, c), floats or integers, such as `max_pool` returns.

@@ -65,6 +65,9 @@ def _over_time(
             raise wrong(name, "lengths", describe(lengths), "an integer dtype", TypeError)
     if remat is not None:
         check_int(name, "remat", remat, 1)
+        if not isinstance(x.shape[1], int):
+            needed = f"None where the time is a symbol, as of x {describe(x)}"
+            raise wrong(name, "remat", remat, needed)
     return recur(kernel, cell, x, weights, state, lengths, reverse, remat)
 
 
@@ -132,7 +135,7 @@ def rnn(
 
     Raises:
         ValueError: shapes that do not fit; lengths out of range, where they are known; an
-            activation that is none of each number.
+            activation that is not a function of each number; remat where the time is a symbol.
         TypeError: dtypes that differ; lengths that are no integers.
 
     Source: J. Elman, Finding structure in time (1990).
@@ -461,13 +464,13 @@ def bidirectional(
         forward, backward: the dicts of the arrays of each.
         x: sequences (n, time, f); they stand last, behind what f is called with.
         state: the pair of both initial states; None in it for zeros.
-        options: further arguments of both, such as ``lengths``; ``reverse`` is none.
+        options: further arguments of both, such as ``lengths``; ``reverse`` is refused.
 
     Returns:
         Outputs (n, time, 2 units), the forward ones first, and both states.
 
     Raises:
-        TypeError: f, forward, backward or state is none of its kind, or reverse is given.
+        TypeError: f, forward, backward or state is of the wrong kind, or reverse is given.
         ValueError, TypeError: as f.
 
     Source: M. Schuster, K. Paliwal, Bidirectional recurrent neural networks (1997).

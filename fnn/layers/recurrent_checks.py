@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe, wrong
-from fnn.dtypes import accumulator, is_floating
+from fnn.checks import check_dtype_or_wider, describe, wrong
+from fnn.dtypes import is_floating
 from fnn.kernels.recurrent.form import State, Weights
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,13 +65,10 @@ def initial_state(name: str, parts: str, x: jax.Array, weights: Weights, state: 
     arrays = (state,) if parts == "h" else state
     if not isinstance(arrays, tuple | list) or len(arrays) != len(parts):
         raise wrong(name, "state", describe(state), "the pair (h, c)", TypeError)
-    wide = accumulator(x.dtype)
     for a in arrays:
         if getattr(a, "shape", None) != shape:
             raise wrong(name, "state", describe(a), f"shape {shape} for x {describe(x)}")
-        if a.dtype not in (x.dtype, wide):
-            needed = " or ".join(dict.fromkeys(map(str, (x.dtype, wide))))
-            raise wrong(name, "state", describe(a), f"dtype {needed}", TypeError)
+        check_dtype_or_wider(name, "state", a, x)
     return tuple(map(jnp.asarray, arrays))
 
 
@@ -83,7 +80,7 @@ def by_number(name: str, activation: Activation) -> Activation:
     def checked(z: jax.Array) -> jax.Array:
         try:
             jax.eval_shape(activation, jax.ShapeDtypeStruct((), z.dtype))
-        except ValueError as error:  # it needs an axis, as softmax does
+        except (TypeError, ValueError, IndexError) as error:  # it needs an axis, as softmax does
             got = f"one that takes no single number: {error}"
             raise wrong(name, "activation", got, needed) from None
         h = activation(z)

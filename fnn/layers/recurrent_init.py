@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import check_int
-from fnn.dtypes import accumulator
+from fnn.dtypes import accumulator, number_like
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, check_dtype, draw, orthogonal
 
@@ -79,8 +79,8 @@ def init_rnn(
         ``bias=False``.
 
     Raises:
-        ValueError: a size is below 1, or the weights are none of their shape.
-        TypeError: dtype is none of floating-point numbers.
+        ValueError: a size is below 1, or the weights do not have their shape.
+        TypeError: dtype is not a floating-point one.
 
     Source: A. Saxe, J. McClelland, S. Ganguli, Exact solutions to the nonlinear dynamics of
     learning in deep linear neural networks (2014), for the orthogonal start.
@@ -128,7 +128,8 @@ def init_lstm(
     """
     params = _draw("init_lstm", 4, key, d_in, units, weights, recurrent, bias, dtype)
     if bias:
-        params["b"] = params["b"].at[units : 2 * units].set(forget)
+        b = params["b"]
+        params["b"] = b.at[units : 2 * units].set(number_like(forget, b))
     if peephole:
         params["peephole"] = jnp.zeros((3, units), dtype)
     return params

@@ -1,7 +1,8 @@
 """Pooling over regions that no stride describes: the whole image, equal shares, any partition.
 
-All of them reduce blocks of indices of an axis, several axes one after the other, last axis first.
-Blocks of one size are gathered and reduced together. As in `fnn.pooling`, the first of tied maxima
+The whole image is one axis, and shares that are equal are windows of `fnn.layers.pooling`. All
+others are blocks of indices of an axis, several axes one after the other, last axis first; blocks
+of one size are gathered and reduced together. As in `fnn.layers.pooling`, the first of tied maxima
 gets the whole gradient, and a NaN is the result of its region.
 """
 
@@ -18,7 +19,7 @@ from jaxtyping import Array, Float, Num
 from fnn.checks import check_axis, check_one_of, describe, wrong
 from fnn.dtypes import computed_wide, is_floating, real
 from fnn.functions import jitted
-from fnn.kernels.pool.form import check_dtype, check_input, comparable, reverse
+from fnn.kernels.pool.form import check_dtype, check_input, check_sizes, comparable, reverse
 from fnn.layers.pooling import Images, Pooled, avg_pool, max_pool
 from fnn.windows import Ints, per_axis
 
@@ -49,7 +50,7 @@ def _min(x: jax.Array, axis: int) -> jax.Array:
 
 
 def _avg(x: jax.Array, axis: int) -> jax.Array:
-    return x.sum(axis) / np.asarray(x.shape[axis], x.dtype)
+    return x.mean(axis)
 
 
 def _by_blocks(x: jax.Array, blocks: Blocks, axis: int, reduce: Reduce) -> jax.Array:
@@ -149,6 +150,7 @@ def _adaptive(
     """Equal windows by the pooling of `fnn.layers.pooling`, others block by block."""
     _check_spatial(name, x)
     spatial = x.shape[1:-1]
+    check_sizes(name, x, spatial)
     sizes = per_axis(name, "out", out, len(spatial), 1)
     if all(i % o == 0 for i, o in zip(spatial, sizes, strict=True)):
         return whole(x, tuple(i // o for i, o in zip(spatial, sizes, strict=True)))
@@ -253,6 +255,7 @@ def partition_pool(
     check_axis(name, x, axis)
     check_one_of(name, "reduce", reduce, tuple(REDUCTIONS))
     axis %= x.ndim
+    check_sizes(name, x, x.shape[axis : axis + 1])
     _check_partition(name, blocks, x.shape[axis])
     chosen = REDUCTIONS[reduce]
     return _computed(chosen, lambda x: _by_blocks(x, blocks, axis, chosen), x)

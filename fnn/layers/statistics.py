@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.checks import FRACTION, Range, check_array, describe, wrong
+from fnn.checks import FRACTION, Range, check_array, check_dtype_or_wider, describe, wrong
 from fnn.dtypes import accumulator, is_floating, magnitude, number_like, spread, widen
 from fnn.functions import jitted
 
@@ -38,15 +38,12 @@ def check_arrays(
     function: str, x: jax.Array, shape: tuple[int, ...], **arrays: jax.Array | None
 ) -> None:
     """Raise unless every array has this shape and x's dtype, or that of x's sums."""
-    dtypes = {x.dtype, accumulator(x.dtype)}
     for argument, array in arrays.items():
         if array is None:
             continue
         if array.shape != shape:
             raise wrong(function, argument, describe(array), f"shape {shape} for x {describe(x)}")
-        if array.dtype not in dtypes:
-            needed = " or ".join(sorted(map(str, dtypes))) + f" for x {describe(x)}"
-            raise wrong(function, argument, describe(array), needed, TypeError)
+        check_dtype_or_wider(function, argument, array, x)
 
 
 def check_channels(function: str, x: jax.Array) -> None:
@@ -64,7 +61,11 @@ def centre(x: jax.Array, mean: Mean) -> tuple[jax.Array, jax.Array, jax.Array]:
     about = lax.stop_gradient(mean(x))
     d = x - about
     rest = mean(d)
-    var = mean(jnp.square(d)) - jnp.square(rest)
+    # Beyond this the mean square is infinite, and less an infinite one it would be NaN.
+    most = math.sqrt(jnp.finfo(x.dtype).max) * (1 - float(jnp.finfo(x.dtype).eps))
+    fixed = lax.stop_gradient(rest)
+    near = jnp.clip(fixed, -most, most) + (rest - fixed)  # a select would slow down the gradient
+    var = mean(jnp.square(d)) - jnp.square(near)
     return about + rest, d - rest, var - lax.stop_gradient(jnp.minimum(var, 0.0))
 
 
@@ -84,7 +85,8 @@ def batch_stats(x: Float[Array, "n *spatial c"]) -> BatchStats:
 
     Returns:
         `BatchStats`: mean (c,) and var (c,), float32 for half-precision x, else of x's dtype; var
-        is infinite where it is too large for that, from deviations of 2e19 in float32.
+        is infinite where it is too large for that, from deviations of 2e19 in float32. Where the
+        sum of a channel, or of its deviations, overflows, neither is finite.
 
     Raises:
         ValueError: x has fewer than two axes, or no examples or positions: the mean of nothing,
@@ -109,7 +111,7 @@ def _check_some(function: str, x: jax.Array) -> None:
 
 @jitted(ranges={"decay": FRACTION, "count": Range(2)})
 def running_stats(
-    running: BatchStats, batch: BatchStats, *, decay: float = 0.9, count: int | None = None
+    running: BatchStats, batch: BatchStats, *, decay: float = 0.9, count: float | None = None
 ) -> BatchStats:
     """Return the running average of the statistics after one more batch.
 

@@ -75,8 +75,9 @@ def cross_entropy(
         e, here = number_like(label_smoothing, x), (x != -jnp.inf).astype(x.dtype)
         even = here / jnp.maximum(jnp.sum(here, -1, keepdims=True), 1)
         q = (1 - e) * q.astype(x.dtype) + e * even
-    cost = _class_weighted("cross_entropy", weights, jnp.log(shifted.total) - shifted.x)
-    return _expected(q, cost, shifted.present, valid).astype(logits.dtype)
+    costs = _shares(q, jnp.log(shifted.total) - shifted.x, shifted.present)
+    costs = _class_weighted("cross_entropy", weights, costs)
+    return _summed(costs, shifted.present, valid).astype(logits.dtype)
 
 
 @jitted(static=("ignore",))
@@ -114,9 +115,9 @@ def nll(
     check_classes("nll", "log_probabilities", log_probabilities)
     hit, valid = one_hot("nll", labels, log_probabilities)
     x = _present("nll", log_probabilities, where, labels, ignore)
-    cost = _class_weighted("nll", weights, -x)
     present = jnp.any(x != -jnp.inf, -1, keepdims=True)
-    return _expected(hit, cost, present, valid).astype(log_probabilities.dtype)
+    costs = _class_weighted("nll", weights, _shares(hit, -x, present))
+    return _summed(costs, present, valid).astype(log_probabilities.dtype)
 
 
 @jitted()
@@ -149,10 +150,10 @@ def kl_divergence(
     check_classes("kl_divergence", "logits", logits)
     check_beside("kl_divergence", "labels", labels, logits)
     shifted = shift("kl_divergence", _present("kl_divergence", logits, where), -1, None)
-    q = labels.astype(shifted.x.dtype)
+    q = jnp.where(shifted.present, labels.astype(shifted.x.dtype), 0)
     log_q = jnp.log(jnp.where(q == 0, 1, q))
-    cost = log_q + jnp.log(shifted.total) - shifted.x
-    return _expected(q, cost, shifted.present, jnp.array(True)).astype(logits.dtype)
+    costs = _shares(q, log_q + jnp.log(shifted.total) - shifted.x, shifted.present)
+    return _summed(costs, shifted.present, jnp.array(True)).astype(logits.dtype)
 
 
 @jitted()
@@ -260,19 +261,23 @@ def _targets(function: str, labels: jax.Array, logits: jax.Array) -> tuple[jax.A
     return widen(labels), jnp.array(True)
 
 
-def _class_weighted(function: str, weights: jax.Array | None, cost: jax.Array) -> jax.Array:
+def _class_weighted(function: str, weights: jax.Array | None, costs: jax.Array) -> jax.Array:
+    """Weigh the shares of the classes: of their costs, an infinite one may have no share."""
     if weights is None:
-        return cost
-    if weights.shape != cost.shape[-1:]:
-        raise wrong(function, "weights", describe(weights), f"the shape {cost.shape[-1:]}")
-    return weighted(spread(weights, cost.ndim).astype(cost.dtype), cost)
+        return costs
+    if weights.shape != costs.shape[-1:]:
+        raise wrong(function, "weights", describe(weights), f"the shape {costs.shape[-1:]}")
+    return weighted(spread(weights, costs.ndim).astype(costs.dtype), costs)
 
 
-def _expected(q: jax.Array, cost: jax.Array, present: jax.Array, valid: jax.Array) -> jax.Array:
-    """Sum ``q cost`` over the classes; NaN where no label is valid, 0 where no class is present."""
+def _shares(q: jax.Array, cost: jax.Array, present: jax.Array) -> jax.Array:
+    """Return ``q cost`` of each class, 0 where no class is present."""
     if q.dtype == jnp.bool_:
-        costs = jnp.where(q, cost, 0)
-    else:
-        costs = weighted(jnp.where(present, q, 0), cost)
+        return jnp.where(q, cost, 0)
+    return weighted(jnp.where(present, q, 0), cost)
+
+
+def _summed(costs: jax.Array, present: jax.Array, valid: jax.Array) -> jax.Array:
+    """Sum over the classes; NaN where no label is valid, 0 where no class is present."""
     loss = nan_where(~valid, jnp.sum(costs, -1))
     return jnp.where(jnp.squeeze(present, -1), loss, 0)

@@ -102,10 +102,10 @@ def huber(
     """
     a, b = entries("huber", "y", x, y, where)
     bend = number_like(delta, a)
-    near = jnp.abs(a - b) < bend
+    near = (jnp.abs(a - b) < bend) | jnp.isinf(bend)
     square = jnp.where(near, a - b, 0)
     # Beyond delta at half scale, since d may overflow where the loss does not.
-    half, slope = a / 2 - b / 2, jnp.where(near, 0, bend)
+    half, slope = jnp.where(near, 0, a / 2 - b / 2), jnp.where(near, 0, bend)
     line = 2 * slope * (half * jnp.sign(half) - slope / 4)
     return (square * (square / 2) + line).astype(x.dtype)
 

@@ -215,7 +215,8 @@ def adamax(
     def rule(now: Now, g: Any, m: Any, u: Any) -> tuple[Any, ...]:
         m = moving_mean(m, g, now.b1)
         u = jnp.maximum(now.b2 * u, jnp.abs(g) + now.eps)
-        return -now.rate * mean_hat(m, g, now.t, now.b1) / u, m, u
+        below = jnp.maximum(u, root(jnp.zeros_like(u)))  # as the roots of the others: never 0
+        return -now.rate * mean_hat(m, g, now.t, now.b1) / below, m, u
 
     numbers = {"b1": b1, "b2": b2, "eps": eps}
     return leafwise(
@@ -303,7 +304,7 @@ def radam(
     """RAdam: Adam that steps by the plain mean until its mean square can be trusted.
 
     m, v, m^ and v^ as in `fnn.adam`; ``p = p_inf - 2 t b2^t / (1 - b2^t)`` with
-    ``p_inf = 2 / (1 - b2) - 1``. Where ``p >= threshold``,
+    ``p_inf = 2 / (1 - b2) - 1``. Where ``p >= threshold`` and ``p > 4``,
     ``x <- x - rate r m^ / (sqrt(v^ + eps_root) + eps)`` with
     ``r^2 = (p - 4)(p - 2) p_inf / ((p_inf - 4)(p_inf - 2) p)``; else ``x <- x - rate m^``.
 
@@ -342,7 +343,7 @@ def _rectification(now: Now, weight: Any) -> tuple[Any, Any]:
     """Return whether the mean square is trusted, and the factor r of the step where it is."""
     p_inf = 2 / (1 - now.b2) - 1
     p = p_inf - 2 * now.t * (1 - weight) / weight
-    trusted = p >= now.threshold
+    trusted = (p >= now.threshold) & (p > 4)  # which makes all factors of r positive
     above = (p - 4) * (p - 2) * p_inf
     below = (p_inf - 4) * (p_inf - 2) * p
     return trusted, jnp.sqrt(jnp.where(trusted, above, 1) / jnp.where(trusted, below, 1))

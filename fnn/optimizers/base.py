@@ -24,7 +24,6 @@ Derivatives. Updates can be differentiated, also where the gradient is zero.
 """
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -45,7 +44,8 @@ from fnn.checks import (
     wrong,
 )
 from fnn.dtypes import accumulator
-from fnn.trees import check_like
+from fnn.functions import taken
+from fnn.trees import check_like, check_params
 
 Schedule = Callable[[Any], Float[Array, ""] | float]  # of the number of steps taken
 Rate = float | Float[Array, ""] | Schedule
@@ -146,8 +146,11 @@ def leafwise(
     numbers = read_numbers(name, **numbers)
 
     def init(params: Any) -> State:
+        check_params(name, params)
+
         def start(x0: Any, x: Any) -> Any:
-            dtype = x.dtype if half_moments else accumulator(x.dtype)
+            dtype = jnp.result_type(x)  # which x64 decides for NumPy arrays
+            dtype = dtype if half_moments else accumulator(dtype)
             return x0(jnp.zeros_like(x, dtype)) if callable(x0) else jnp.full_like(x, x0, dtype)
 
         moments = {
@@ -159,7 +162,7 @@ def leafwise(
         del extra
         _check_leafwise(name, state, initial, grads, params)
         rate = rate_of_step(learning_rate, state)
-        known = {"rate": rate, "t": state.step + 1} | numbers
+        known = {"rate": rate, "t": next_step(state.step)} | numbers
         moments = [state.moments[key] for key in initial]  # a jit returns the dict sorted
         leaves, structure = jax.tree.flatten(grads)
         like = leaves if params is None else jax.tree.leaves(params)
@@ -317,10 +320,7 @@ def run_update(
     transform: Transform, grads: Any, state: Any, params: Any, extra: dict[str, Any]
 ) -> tuple[Any, Any]:
     """Call any transform's update with those of the extra arguments that it takes."""
-    takes = inspect.signature(transform.update).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        extra = {name: value for name, value in extra.items() if name in takes}
-    return transform.update(grads, state, params, **extra)
+    return transform.update(grads, state, params, **taken(transform.update, extra))
 
 
 def need_params(name: str, grads: Any, params: Any) -> None:

@@ -19,7 +19,7 @@ from fnn.checks import wrong
 from fnn.compiler import place_read_at_run_time
 from fnn.dtypes import accumulator
 from fnn.optimizers.base import Optimizer, Transform, check_state, check_transform, run_update
-from fnn.trees import check_like
+from fnn.trees import check_like, check_params
 
 SMALL = 2**14  # numbers; larger leaves amortise their kernels, and copying them would cost more
 TOGETHER = 64  # leaves of one shape in a vector; one of thousands is slow to compile
@@ -110,7 +110,8 @@ def flat(optimizer: Transform) -> Optimizer:
         optimizer: one that treats every number alike, such as `fnn.adam`.
 
     Returns:
-        An `Optimizer`; the moments in its state are those of the vectors.
+        An `Optimizer`; the moments in its state are those of the vectors. Its update needs params
+        where the gradients have other dtypes.
 
     Raises:
         ValueError: params that are sharded over devices; gradients shaped otherwise than params.
@@ -124,6 +125,7 @@ def flat(optimizer: Transform) -> Optimizer:
     check_transform("flat", "optimizer", optimizer)
 
     def init(params: Any) -> Flat:
+        check_params("flat", params)
         _refuse_sharded(params)
         return Flat(optimizer.init(_pack(params, params)), jnp.zeros((), jnp.uint32))
 

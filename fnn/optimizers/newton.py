@@ -230,7 +230,7 @@ def _conjugate_gradients(q: Quadratic, damping: Any, iterations: Any) -> Array:
 
     def solve(product: Callable[[Array], Array], g: Array) -> Array:
         largest = jnp.max(jnp.abs(g))
-        scale = jnp.where(largest > 0, largest, 1)  # so that no square overflows or vanishes
+        scale = jnp.where(largest == 0, 1, largest)  # no square overflows or vanishes; NaN stays
         return scale * _iterate(product, g / scale, iterations)
 
     direction: Array = lax.custom_linear_solve(product, q.gradient, solve, symmetric=True)

@@ -51,7 +51,7 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
     return _parts("partition", "part", optimizers, part)
 
 
-def freeze(optimizer: Transform, mask: Mask | None = None) -> Optimizer:
+def freeze(optimizer: Transform, mask: Mask) -> Optimizer:
     """Keep the masked leaves as they are: no update, no state, no work for them.
 
     Put it around everything that changes parameters; what the optimizer is made of, such as a
@@ -75,7 +75,7 @@ def freeze(optimizer: Transform, mask: Mask | None = None) -> Optimizer:
     (False, -0.5, 1)
     """
     if not callable(mask) or not hasattr(optimizer, "update"):
-        needed = "freeze(optimizer, mask), around the optimizer: no longer last in a chain"
+        needed = "freeze(optimizer, mask), around the optimizer"
         got = f"optimizer {describe(optimizer)}, mask {describe(mask)}"
         raise wrong("freeze", "optimizer, mask", got, needed, TypeError)
     both: dict[str, Transform | None] = {"moving": optimizer, "frozen": None}

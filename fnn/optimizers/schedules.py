@@ -55,8 +55,9 @@ def exponential(
     check_number("schedules.exponential", "base", base, NOT_NEGATIVE)
 
     def formula(step: Any, rate: Any, base: Any, floor: Any) -> Any:
-        exponent = step / float(steps)
-        value = rate * base ** (jnp.floor(exponent) if staircase else exponent)
+        length = float(steps)  # `//` is exact, where a compiled `/` may fall short of the stair
+        exponent = step // length if staircase else step / length
+        value = rate * base**exponent
         return jnp.maximum(value, floor)
 
     return _of_float("exponential", formula, rate=rate, base=base, floor=floor)
@@ -111,7 +112,8 @@ def warmup_cosine(
         rate: the peak, reached at step ``warmup``.
         steps: where the cosine ends, the warm-up included.
         warmup: steps of the line, fewer than ``steps``.
-        start: the rate of step 0; as the first step is lost with 0, ``rate / warmup`` is an idea.
+        start: the rate of step 0; ``rate / warmup`` is a sensible choice, as a rate of 0 wastes the
+            first step.
         end: the rate from ``steps`` on.
         exponent: of the wave, as in `cosine`.
 

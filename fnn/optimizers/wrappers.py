@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from fnn.checks import BELOW_ONE, Range, check_int, check_number, wrong
+from fnn.checks import Range, check_int, check_number, wrong
 from fnn.dtypes import computed_wide, number_like, widen
 from fnn.optimizers.base import (
     Optimizer,
@@ -18,10 +18,11 @@ from fnn.optimizers.base import (
     in_dtype,
     need_params,
     next_step,
+    read_numbers,
     run_update,
     total_weight,
 )
-from fnn.trees import all_finite, check_like
+from fnn.trees import all_finite, check_like, check_params
 
 
 def _map(formula: Any, *trees: Any) -> Any:
@@ -53,6 +54,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
     """Step once with the mean of every k gradients; the updates between are zero.
 
     ``m <- m + g / k``; at each k-th call the optimizer sees ``m``, and ``m`` starts again at zero.
+    A gradient that is not finite spoils its mean, and the parameters show it at the k-th call.
 
     Args:
         optimizer: the optimizer to run at every k-th call; a schedule counts its steps.
@@ -75,6 +77,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
     check_int("accumulate", "k", k, 1)
 
     def init(params: Any) -> Accumulated:
+        check_params("accumulate", params)
         mean = jax.tree.map(jnp.zeros_like, _widened(params))
         return Accumulated(optimizer.init(params), jnp.zeros((), jnp.int32), mean)
 
@@ -140,11 +143,12 @@ def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
     [1.0]
     """
     if decay is not None:
-        check_number("average", "decay", decay, BELOW_ONE)
+        decay = read_numbers("average", decay=decay)["decay"]
     elif debias:
         raise wrong("average", "debias", debias, "a decay with it: the mean of all has no bias")
 
     def init(params: Any) -> Averaged:
+        check_params("average", params)
         return Averaged(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, _widened(params)))
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -215,6 +219,7 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
     check_number("lookahead", "slow_rate", slow_rate, Range(0, 1, low_closed=False))
 
     def init(params: Any) -> Ahead:
+        check_params("lookahead", params)
         slow = jax.tree.map(jnp.copy, _widened(params))
         return Ahead(optimizer.init(params), jnp.zeros((), jnp.int32), slow)
 
@@ -276,6 +281,7 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
     check_transform("with_master_weights", "optimizer", optimizer)
 
     def init(params: Any) -> Mastered:
+        check_params("with_master_weights", params)
         master = jax.tree.map(jnp.copy, _widened(params))
         return Mastered(optimizer.init(master), master)
 
@@ -325,14 +331,15 @@ def with_loss_scale(
     Args:
         optimizer: any. Clipping, accumulation, master weights and `flat` belong inside it: the
             gradients that it is given are not read.
-        initial: the first scale, at least 1; dividing by a power of two rounds nothing.
+        initial: the first scale, from 1 to 2^100; dividing by a power of two rounds nothing.
         grow_after: finite gradients after which the scale is doubled.
 
     Returns:
         An `Optimizer`; its update needs params and value_fn.
 
     Raises:
-        ValueError: initial or grow_after < 1; from update, params or value_fn missing.
+        ValueError: initial not in [1, 2^100], grow_after < 1; from update, params or value_fn
+            missing.
         TypeError: no optimizer.
 
     Source: P. Micikevicius et al., Mixed precision training (2018).
@@ -345,7 +352,7 @@ def with_loss_scale(
     (2.0, 32768.0)
     """
     check_transform("with_loss_scale", "optimizer", optimizer)
-    check_number("with_loss_scale", "initial", initial, Range(1))
+    check_number("with_loss_scale", "initial", initial, Range(1, LARGEST_SCALE))
     check_int("with_loss_scale", "grow_after", grow_after, 1)
 
     def init(params: Any) -> Scaled:

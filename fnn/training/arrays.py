@@ -2,7 +2,7 @@
 
 Where the examples are on several devices of a mesh, so are those of every batch: then the compiler
 makes each device take its part of every step. As the order is random, each has examples of every
-batch, and they exchange it: 64 digits are 17 kB at each step of a small CNN, whose gradients are
+batch, and they exchange them: 64 digits are 17 kB at each step of a small CNN, whose gradients are
 24 kB. Batches that come as an iterable are where they are needed, and are not exchanged.
 """
 
@@ -85,7 +85,7 @@ def check_parts(function: str, data: Any, batch_size: int) -> None:
             raise wrong(function, "batch_size", batch_size, needed)
 
 
-def array_calls(data: Any, size: int, run: Run, epochs: int, every: int | None) -> Generator[Call]:
+def array_calls(data: Any, size: int, run: Run, epochs: int, every: int) -> Generator[Call]:
     """Yield the calls of a run over arrays, one per report.
 
     Args:
@@ -93,18 +93,17 @@ def array_calls(data: Any, size: int, run: Run, epochs: int, every: int | None) 
         size: examples in a batch.
         run: where to begin.
         epochs: how many there are.
-        every: steps between two reports, counted within the epoch; None for all of it.
+        every: steps between two reports, counted within the epoch.
     """
     leaves = jax.tree.leaves(data)
     n, spread = leaves[0].shape[0], tuple(map(_spread, leaves))
     steps = -(-n // size)
-    stride = every or steps
     batch, before = run.batch, run.step - run.batch
     for epoch in range(run.epoch, epochs):
         order, noise = draw_order(run.key, epoch, n=n)
         feed, place = Shuffled(data, order, size, spread), Place(noise, 0, before)
         while batch < steps:
-            stop = min(batch // stride * stride + stride, steps)
+            stop = min(batch // every * every + every, steps)
             examples = min(stop * size, n) - batch * size
             yield Call(feed, place, batch, stop, epoch, examples, stop == steps, True)
             batch = stop

@@ -45,7 +45,7 @@ def predict(
 
     Raises:
         ValueError: data of unequal lengths; an iterable without a batch, or a batch without
-            examples; an output that has not the batch's examples first.
+            examples; an output that does not have the batch's examples first.
         TypeError: data that are no arrays, with a batch_size, or no iterable, without.
 
     >>> double = lambda params, x: params * x
@@ -135,7 +135,7 @@ def _by_batches(function: str, model: Model, size: int, params: Any, data: Any) 
         mesh = jax.typeof(y).sharding.mesh
         if mesh.explicit_axes:  # where examples that are sharded cannot be merged with batches
             y = jax.sharding.reshard(y, NamedSharding(mesh, PartitionSpec()))
-        whole = y[:-1].reshape(-1, *y.shape[2:])
+        whole = y[:-1].reshape((steps - 1) * size, *y.shape[2:])
         return jnp.concatenate([whole, y[-1, size - rest :]])
 
     starts = jnp.minimum(size * jnp.arange(steps), n - size)  # the last batch begins earlier

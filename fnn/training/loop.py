@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from fnn.dtypes import accumulator, is_floating
 from fnn.training.report import Run
+from fnn.training.sharding import gather
 from fnn.training.step import Learner, Observer, Plan, Seen, check_same, take_step
 from fnn.trees import all_finite
 
@@ -218,7 +219,7 @@ def _observed(watch: Watch, step: Any, tally: Tally, params: Any, seen: Seen, ba
     """Add an observation where the step is one to observe."""
 
     def add(tally: Tally) -> Tally:
-        values = _observe(watch, params, seen, batch)
+        values = gather(_observe(watch, params, seen, batch))  # as rows, which are whole
         rows = jax.tree.map(lambda rows, x: rows.at[tally.seen].set(x), tally.observed, values)
         return tally._replace(observed=rows, seen=tally.seen + 1)
 

@@ -30,6 +30,10 @@ class NonFiniteError(FloatingPointError):
             f" `run` is the run before that step"
         )
 
+    def __reduce__(self) -> Any:
+        """Return how to make it again, as in another process: of what it was made, not its text."""
+        return type(self), (self.loss, self.gradient, self.parameter, self.run)
+
 
 def find(
     plan: Plan, watch: Watch | None, learner: Learner, call: Call, key: Array

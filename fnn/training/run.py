@@ -29,9 +29,11 @@ from fnn.training.loop import Call, Tally, Watch, check_aux, run_call
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
 from fnn.training.sharding import beside
-from fnn.training.step import Learner, Loss, Observer, Plan, check_same, make_plan
+from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, check_same, make_plan
 from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches
 from fnn.trees import check_like, check_params
+
+MOST_EXAMPLES = 2**31 - 1  # in arrays: their places are of int32
 
 
 def train(
@@ -84,7 +86,8 @@ def train(
         has_aux: whether loss returns one more thing, last, such as a dict of accuracies: a pytree
             of means over the batch, of one shape for every batch. Their means over the examples
             are the report's ``aux``.
-        resume: the `Run` of an earlier report, to go on from; None starts a new one.
+        resume: the `Run` of an earlier report, to go on from; None starts a new one. In the middle
+            of an epoch batch_size must stay the same: a run counts batches, whatever their size.
         report_every: steps between two reports; by default one report an epoch. The last chunk of
             an epoch may be shorter.
         observe: ``observe(params, grads, updates, batch)``, a small pytree of arrays, computed in
@@ -95,7 +98,9 @@ def train(
             `NonFiniteError`, which says where it began and holds the last good run; ``"stop"``,
             with that run in a last report and the error in its ``stopped``; ``"ignore"``. The
             check reads the parameters once in a call of the program, not at every step, which is
-            0.03 % of the operations of one step of a small CNN.
+            0.03 % of the operations of one step of a small CNN. Within `fnn.accumulate` a bad
+            gradient shows when its mean is used, up to k - 1 steps later: the state of the last
+            good run may hold it already.
 
     Returns:
         An iterator of `Report`; stopping early loses nothing that was yielded.
@@ -132,7 +137,8 @@ def train(
     if resume is not None:
         _check_resume(resume, run)
         run = resume
-    calls, most = _calls(data, batch_size, run, epochs, report_every)
+    every = None if report_every is None else int(report_every)  # which may be NumPy's
+    calls, most = _calls(data, batch_size, run, epochs, every)
     watch = observe and Watch(observe, observe_every, -(-most // observe_every))
     return _reports(plan, watch, run, calls, on_nonfinite)
 
@@ -144,17 +150,21 @@ def _calls(
     if batch_size is None:
         check_batches(data, run, epochs)
         return ahead(batch_calls(data, run, epochs, every)), MOST
-    n = check_examples("train", data, batch_size)
+    n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
     if batch_size > n:
         raise wrong("train", "batch_size", batch_size, f"an int >= 1 and at most the {n} examples")
+    if n > MOST_EXAMPLES:
+        needed = f"at most {MOST_EXAMPLES:,}, or an iterable of batches"
+        raise wrong("train", "data", f"{n:,} examples", needed)
     steps = -(-n // batch_size)
     if run.batch >= steps:
         needed = f"less than the {steps} batches of an epoch of this data"
         raise wrong("train", "resume.batch", run.batch, needed)
     data = jax.tree.map(jnp.asarray, data)
     check_parts("train", data, batch_size)
-    return array_calls(data, batch_size, run, epochs, every), every or steps
+    every = min(every or steps, steps)
+    return array_calls(data, batch_size, run, epochs, every), every
 
 
 def _reports(
@@ -227,17 +237,11 @@ def _check_resume(resume: Any, new: Run) -> None:
     check_same("train", "resume.state", resume.state, new.state, whose)
     check_same("train", "resume.stats", resume.stats, new.stats, "as in stats")
     for argument in ("params", "state", "stats"):
-        _check_dtypes(f"resume.{argument}", getattr(resume, argument), getattr(new, argument))
+        got, needed = getattr(resume, argument), getattr(new, argument)
+        check_dtypes("train", f"resume.{argument}", got, needed, "as a new run has it")
     if _bits(resume.key) != _bits(new.key):
         needed = "the key that the run began with; resume=run._replace(key=key) changes it"
         raise wrong("train", "key", "another key than that of resume", needed)
-
-
-def _check_dtypes(argument: str, tree: Any, like: Any) -> None:
-    for (path, got), x in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(like), strict=True):
-        if jnp.result_type(got) != (dtype := jnp.result_type(x)):
-            place = argument + jax.tree_util.keystr(path)
-            raise wrong("train", place, describe(got), f"{dtype}, as a new run has it")
 
 
 def _bits(key: Any) -> Any:
@@ -251,5 +255,5 @@ def _shapes(feed: Any) -> Any:
 
 def _strong(x: Any) -> Array:
     """Return an array of fixed dtype, as a compiled program returns it."""
-    fixed = isinstance(x, jax.Array) and not x.weak_type
+    fixed = isinstance(x, jax.Array) and not getattr(x, "weak_type", False)  # keys have none
     return x if fixed else jnp.asarray(x, jnp.result_type(x))

@@ -181,7 +181,9 @@ def _evaluate(plan: Plan, params: Any, stats: Any, batch: Any, key: Any) -> tupl
         raise wrong(plan.function, "loss", describe(out), needed)
     value = check_scalar(plan.function, parts[0])
     if plan.has_stats:
-        check_same(plan.function, "loss: stats", parts[1], stats, "as loss was given them")
+        given = "as loss was given them"
+        check_same(plan.function, "loss: stats", parts[1], stats, given)
+        check_dtypes(plan.function, "loss: stats", parts[1], stats, given)
     return value, (parts[1] if plan.has_stats else None, parts[-1] if plan.has_aux else None)
 
 
@@ -213,6 +215,14 @@ def check_same(function: str, argument: str, tree: Any, like: Any, whose: str) -
     structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
     if structures[0] != structures[1]:
         raise wrong(function, argument, structures[0], f"{structures[1]}, {whose}")
+
+
+def check_dtypes(function: str, argument: str, tree: Any, like: Any, whose: str) -> None:
+    """Raise an error that names the first path where a tree of this structure has another dtype."""
+    for (path, got), x in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(like), strict=True):
+        if jnp.result_type(got) != (dtype := jnp.result_type(x)):
+            place = argument + jax.tree_util.keystr(path)
+            raise wrong(function, place, describe(got), f"{dtype}, {whose}")
 
 
 def _add(p: Array, u: Array) -> Array:

@@ -66,6 +66,9 @@ def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Gene
             done += n
             reports = last or (every is not None and done % every == 0)
             yield Call(feed, place, 0, n, epoch, n * feed.size, last, reports)
+        if not last and done:
+            needed = "less than the batches of an epoch of this data"
+            raise wrong("train", "resume.batch", done, needed)
         if not last:
             needed = "at least one; what is read once, such as a generator, lasts for one epoch"
             raise wrong("train", "data", f"no batch in epoch {epoch + 1}", needed)

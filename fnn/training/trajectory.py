@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 from fnn.checks import check_callable, check_int
 from fnn.optimizers.base import Transform
 from fnn.training.step import Learner, Loss, make_plan, take_step
+from fnn.trees import check_params
 
 
 class Trajectory(NamedTuple):
@@ -53,6 +54,7 @@ def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: i
     """
     check_int("trajectory", "steps", steps, 0)
     check_callable("trajectory", "loss", loss, "loss(params)")
+    check_params("trajectory", params)
     plan = make_plan("trajectory", lambda params, batch: loss(params), optimizer, has_aux=False)
 
     def advance(learner: Learner, _: None) -> Any:

@@ -4,12 +4,16 @@ A file is in the safetensors format, which every framework reads: each array by 
 metadata a description of the tree in JSON with a checksum of every array. Nothing in it is code.
 """
 
+import fcntl
 import itertools
 import json
 import os
+import shutil
 import zlib
+from contextlib import suppress
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaxtyping import PyTree
 from safetensors.numpy import save as serialize
@@ -29,7 +33,8 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
 
     Args:
         path: the file, in an existing folder; by custom it ends in ``.safetensors``. Where it is
-            there already, it keeps its permissions, and a link goes on to show to the new one.
+            there already, it keeps its permissions, and a symbolic link then points to the new
+            file.
         tree: arrays of any dtype that JAX has, random keys and Python numbers, in dicts (with str
             or int keys), lists, tuples, None, NamedTuples and other registered pytrees: parameters,
             an optimizer's state, or all that a run carries, ``report.run``.
@@ -44,7 +49,8 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
             narrow, as float64 without x64.
         ValueError: keep < 1; an array of which other processes have parts; two arrays whose keys
             are the same as strings.
-        OSError: the folder does not exist or cannot be written, path is a folder, the disk is full.
+        OSError: the folder does not exist or cannot be written, path is a folder, the disk is full;
+            another process is writing the file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -60,14 +66,22 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
         raise wrong("save", "path", got, "an existing folder", FileNotFoundError)
     if path.is_dir():
         raise wrong("save", "path", path, "a file: this is a folder", IsADirectoryError)
-    unfinished = path.with_name(f"{path.name}.tmp")
-    try:
-        _write(unfinished, content, path)
-        _rotate(path, keep)
-        unfinished.replace(path)
+    unfinished = _unfinished(path)
+    with unfinished.open("ab") as file:  # over what a killed process left
+        if not _is_own(file):
+            got = f"{path}, which another process is writing"
+            raise wrong("save", "path", got, "one process that saves to it", BlockingIOError)
+        mode = (path if path.exists() else unfinished).stat().st_mode & 0o777
+        try:
+            os.fchmod(file.fileno(), mode | 0o200)  # what is unfinished can be written over
+            _write(file, content)
+            _rotate(path, keep)
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        os.fchmod(file.fileno(), mode)
         _flush(path.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
@@ -126,8 +140,12 @@ def latest(folder: str | Path) -> Path | None:
     """
     folder = Path(folder)
     within = folder.iterdir() if folder.exists() else ()  # glob would pass over what it cannot read
-    files = [file for file in within if file.suffix == SUFFIX and file.is_file()]
-    for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True):
+    times = {}
+    for file in within:
+        if file.suffix == SUFFIX and file.is_file():
+            with suppress(FileNotFoundError):  # which a run has just renamed
+                times[file] = file.stat().st_mtime_ns
+    for file in sorted(times, key=lambda f: (times[f], f.name), reverse=True):
         try:
             _decode(file.read_bytes())
         except (Unfit, OSError):
@@ -152,7 +170,11 @@ def _decode(content: bytes) -> Packed:
     try:
         entries = json.loads(content[8:start])
         metadata = entries.pop("__metadata__", {})
-        places = {path: entry["data_offsets"] for path, entry in entries.items()}
+        places = {
+            path: (index(begin), index(end))
+            for path, entry in entries.items()
+            for begin, end in [entry["data_offsets"]]
+        }
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Unfit(f"no readable header ({type(error).__name__}: {error})", whole) from None
     if ENTRY not in metadata:
@@ -172,24 +194,51 @@ def _decode(content: bytes) -> Packed:
     return Packed(facts["tree"], arrays)
 
 
-def _write(path: Path, content: bytes, old: Path) -> None:
-    """Write a new file through to the disk, with the permissions of the old one if it is there."""
-    path.unlink(missing_ok=True)  # what a killed process left
-    with path.open("xb") as file:
-        if old.exists():
-            os.fchmod(file.fileno(), old.stat().st_mode & 0o777)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _unfinished(path: Path) -> Path:
+    """Return the name that a file has until it is whole."""
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _is_own(file: IO[bytes]) -> bool:
+    """Whether this process has the unfinished file for itself; locks it until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # on a file system without locks, as those of clusters may be
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except FileNotFoundError:  # the other has put it in place meanwhile
+        return False
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    """Write a file anew, through to the disk."""
+    file.truncate(0)
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _rotate(path: Path, keep: int) -> None:
     """Give every file of the series the name of the one before it; the newest keeps its own too."""
-    names = [path, *(path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(1, keep))]
-    for newer, older in reversed(list(itertools.pairwise(names))):
-        if newer.exists():
-            older.unlink(missing_ok=True)
-            os.link(newer, older)
+    names = [path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(1, keep)]
+    if not names or not path.exists():
+        return
+    second = _unfinished(names[0])
+    second.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(path, second)
+        except OSError:  # on a file system without links
+            shutil.copy2(path, second)
+        for newer, older in reversed(list(itertools.pairwise(names))):
+            if newer.exists():
+                newer.replace(older)
+        second.replace(names[0])
+    finally:
+        second.unlink(missing_ok=True)  # to replace a name of the same file does nothing
 
 
 def _flush(folder: Path) -> None:

@@ -6,6 +6,7 @@ NamedTuples are built again from their description; any other node, such as a da
 structure of a tree that is like it.
 """
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -126,7 +127,8 @@ def _named_tuple(name: str) -> Any:
     """Return a class that is in memory already or fnn's own: a file makes nothing run."""
     module, _, path = name.partition(":")
     if module.startswith("fnn."):
-        importlib.import_module(module)
+        with contextlib.suppress(ModuleNotFoundError):  # of another version
+            importlib.import_module(module)
     found: Any = sys.modules.get(module)
     for part in path.split("."):
         found = getattr(found, part, None)

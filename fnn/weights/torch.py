@@ -97,6 +97,7 @@ def _turned(layer: Arrays) -> Arrays:
 WEIGHT_BIAS = {"w": "weight", "b": "bias"}
 NORM = {"scale": "weight", "bias": "bias"}
 RECURRENT = {"wx": "weight_ih", "wh": "weight_hh", "b": "bias_ih", "bh": "bias_hh"}
+BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}  # of rows, for every unit of a recurrent layer
 CONV = _Kind(WEIGHT_BIAS, (3, 4, 5), _of_w(_channels_last), _of_w(_channels_first))
 KINDS = {
     "conv": CONV,
@@ -128,6 +129,7 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
             and ``"conv"``; a third entry gives the shape (channels, *spatial) of the images that
             were flattened in front of a dense layer. Kinds: conv, conv_transpose, dense, embed,
             batch_norm, layer_norm, group_norm, instance_norm, rms_norm, prelu, rnn, lstm, gru.
+            The arrays of a layer_norm or rms_norm over several axes keep PyTorch's order of axes.
 
     Returns:
         Nested dicts of NumPy arrays in the source's dtypes, under the names of the layer's
@@ -163,7 +165,7 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
             layer = kind.inward(layer)
             if rule.image is not None:
                 layer["w"] = _unflattened("weights.from_torch", rule, layer["w"])
-            _place(params, rule.path, layer)
+            _place(params, rule.path, {key: _own(x) for key, x in layer.items()})
     _check_exact("weights.from_torch", "source", missing, arrays.keys() - used)
     return params
 
@@ -182,7 +184,7 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
 
     Raises:
         ValueError: arrays of params that no rule uses, arrays that a rule needs and params lack,
-            and as `from_torch`.
+            two rules that give one name different values, and as `from_torch`.
 
     >>> params = {"head": {"w": np.array([[1.0], [2.0]]), "b": np.array([3.0])}}
     >>> fnn.weights.to_torch(params, {"fc": ("head", "dense")})["fc.weight"].tolist()
@@ -207,7 +209,13 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
                 layer["w"] = _flattened("weights.to_torch", rule, layer["w"])
             layer = kind.outward(layer)
             _check_lengths("weights.to_torch", rule, layer)
-            state |= {_name(rule.pattern, kind.names[key]): x for key, x in layer.items()}
+            for key, x in layer.items():
+                name = _name(rule.pattern, kind.names[key])
+                if name in state and not np.array_equal(state[name], x):
+                    got = f"{name}, which another rule gives other values"
+                    place = f"rules[{rule.pattern!r}]"
+                    raise wrong("weights.to_torch", place, got, "names of its own")
+                state[name] = _own(x)
     _check_exact("weights.to_torch", "params", missing, arrays.keys() - used)
     return state
 
@@ -266,6 +274,11 @@ def _numpy(value: Any) -> np.ndarray:
     return np.asarray(tensor.numpy())
 
 
+def _own(x: np.ndarray) -> np.ndarray:
+    """Copy into memory in the order of the axes: others may change theirs, or write it as it is."""
+    return np.array(x, order="C")
+
+
 def _name(pattern: str, array: str) -> str:
     return pattern.replace("*", array) if "*" in pattern else f"{pattern}.{array}"
 
@@ -285,6 +298,11 @@ def _check_lengths(function: str, rule: _Rule, layer: Arrays) -> None:
         got = ", ".join(f"{key} {describe(x)}" for key, x in layer.items())
         needed = "one length of all first axes, in PyTorch's layout"
         raise wrong(function, f"rules[{rule.pattern!r}]", got, needed)
+    if rule.kind in BLOCKS:
+        rows, units = layer["wh"].shape
+        if rows != BLOCKS[rule.kind] * units:
+            needed = f"{BLOCKS[rule.kind]} rows for each of {units} units, in a {rule.kind!r}"
+            raise wrong(function, f"rules[{rule.pattern!r}]: wh", f"{rows} rows", needed)
 
 
 def _check_exact(function: str, argument: str, missing: list[str], unused: set[str]) -> None:

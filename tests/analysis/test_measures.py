@@ -284,6 +284,7 @@ def test_first_nonfinite() -> None:
         (lambda x: activity({"h": x}, limits=(0, 1e39)), "limits: got .* finite numbers"),
         (lambda x: activity({"h": x}, axis=0.5), "analysis.activity: axis: got 0.5; needed an int"),
         (lambda x: activity({"h": x}, axis=2), r"fnn.analysis.activity: h: got float32\[2,3\]"),
+        (lambda x: activity({"h": x}, axis=(0, -2)), r"activity: h: got .* \(0, -2\), .* once"),
         (lambda x: activity({"h": [1.0]}), "fnn.analysis.activity: h: got list"),
         (lambda x: activity({"h": x}, {}), "fnn.analysis.activity: activation: got NoneType"),
         (lambda x: norms({"a": x}, {"a": x[0]}, {"a": x}), r"analysis.norms: grads\['a'\]: got"),
@@ -291,6 +292,10 @@ def test_first_nonfinite() -> None:
         (
             lambda x: norms([np.arange(2, dtype=np.int32)], [x], [x]),
             r"analysis.norms: params\[0\]: got int32",
+        ),
+        (
+            lambda x: norms(*[{"a/b": x, "a": {"b": x}}] * 3),
+            "fnn.analysis.norms: params: got 2 arrays with the path 'a/b'; needed one",
         ),
         (lambda x: jax.jit(lambda x: first_nonfinite(norms(x, x, x)))(x), "report: got a traced"),
     ],

@@ -1,7 +1,7 @@
 """The learning-rate range test: against a loop in Python, and what it suggests."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +113,31 @@ def test_optimizers_of_optax() -> None:
     with jax.numpy_dtype_promotion("standard"):  # which optax needs
         other = call(optimizer=optax.adam)
     np.testing.assert_allclose(other.losses, own.losses, rtol=1e-3)
+
+
+class Plain(NamedTuple):
+    init: Any
+    update: Any
+
+
+def test_what_an_update_takes_besides_gradients() -> None:
+    """As from `fnn.make_step`: the loss, its gradient and its value, or none of them."""
+    call = functools.partial(
+        rate_range, distance, jnp.full((), 5.0), data=DATA, batch_size=8, key=KEY, steps=40
+    )
+    scaled = call(optimizer=lambda rate: fnn.with_loss_scale(fnn.adam(rate)))
+    np.testing.assert_allclose(scaled.losses, call(optimizer=fnn.adam).losses, rtol=1e-5)
+    newton = call(optimizer=fnn.newton, high=1.0)  # of curvature 2, so half of the gradient
+    half = call(optimizer=lambda rate: fnn.sgd(lambda step: rate(step) / 2), high=1.0)
+    np.testing.assert_allclose(newton.losses, half.losses, rtol=1e-4)
+
+    def only(rate: Any) -> Any:
+        return Plain(lambda params: jnp.zeros((), int), descend(rate))
+
+    def descend(rate: Any) -> Any:
+        return lambda grads, step, params, *, value: (-rate(step) * grads + 0 * value, step + 1)
+
+    np.testing.assert_allclose(call(optimizer=only).losses, call(optimizer=fnn.sgd).losses)
 
 
 def test_a_loss_with_a_key_and_one_that_never_falls() -> None:

@@ -161,6 +161,11 @@ def test_B14_receptive_field_of_pooling(pool: Any, places: Any) -> None:
     assert size.layers[-1].name == pool.__name__
 
 
+def both(a: Any, b: Any) -> Any:
+    """(1 + a) (1 + b) - 1: three numbers computed, and 0 changes nothing."""
+    return a + b + a * b
+
+
 X = shape(2, 9, 8, 4)
 ONE = {
     "conv": (lambda p, x: fnn.conv_lax(x, p, stride=2, dilation=2), shape(3, 2, 4, 6), X),
@@ -178,6 +183,12 @@ ONE = {
         shape(1, 1, 1, 4),
         X,
     ),
+    "own window": (
+        lambda p, x: lax.reduce_window(x * p, 0.0, both, (1, 3, 3, 1), (1,) * 4, "SAME"),
+        shape(1, 1, 1, 4),
+        X,
+    ),
+    "own sum": (lambda p, x: lax.reduce(x * p, 0.0, both, (1, 2)), shape(1, 1, 1, 4), X),
 }
 
 
@@ -342,6 +353,53 @@ def test_what_the_receptive_field_counts() -> None:
     assert summary(pooled, shape(3, 3, 2, 2), shape(1, 8, 8, 2)).layers[-1].field == (10, 10)
 
 
+def test_a_single_number_may_depend_on_all() -> None:
+    scaled = lambda p, x: fnn.conv(x / x.max(), p)
+    (layer,) = summary(scaled, shape(3, 3, 1, 2), shape(1, 8, 9, 1)).layers
+    assert layer.field == (8, 9)
+    (total,) = summary(lambda p, x: fnn.logsumexp(x), {}, shape(3, 4)).layers
+    assert (total.name, total.output) == ("logsumexp", ())
+
+
+def test_the_receptive_field_of_folds() -> None:
+    """By a computation of its own, and of several operands at once."""
+    w, x = shape(3, 3, 1, 2), shape(1, 9, 8, 1)
+    indices = lambda w, x: fnn.max_pool_indices(fnn.conv(x, w), 2)
+    rows = summary(indices, w, x).layers
+    assert [(r.name, r.output, r.field) for r in rows] == [
+        ("params", (1, 9, 8, 2), (3, 3)),
+        ("max_pool_indices", (1, 4, 4, 2), (4, 4)),
+    ]
+    facts = (1, 3, 2, 1), (1, 2, 1, 1), "VALID"
+    pooled = lambda w, x: fnn.conv(lax.reduce_window(x, 0.0, both, *facts), w)
+    assert summary(pooled, w, x).layers[0].field == (7, 4)
+    pair = lambda a, b: (a[0] + b[1], a[1] + b[0])
+    zeros = jnp.zeros((1, 9, 8, 1))
+    row = lambda w, x: fnn.conv(lax.reduce((zeros, x), (0.0, 0.0), pair, (2,))[0], w)
+    assert summary(row, shape(3, 1, 2), x).layers[0].field == (3, 8)
+    apart = lambda w, x: lax.reduce_window(
+        x, 0.0, both, (1, 3, 1), (1,) * 3, "VALID", base_dilation=(1, 2, 1)
+    )  # the middle of 13 sums is over places 6 to 8 of 15
+    then = lambda w, x: apart(w, x) @ w
+    assert summary(then, shape(1, 2), shape(1, 8, 1)).layers[0].field == (2,)
+
+
+def test_the_receptive_field_of_a_unit_that_reads_nothing() -> None:
+    """Zeros that a stride puts between, and padding that a shape cuts off."""
+    params = {"a": shape(3, 3, 1, 1), "b": shape(1, 1, 1, 1)}
+
+    def between(params: Any, x: Any) -> Any:
+        return fnn.conv_transpose(fnn.conv(x, params["a"]), params["b"], stride=2)
+
+    assert [r.field for r in summary(between, params, shape(1, 5, 5, 1)).layers] == [(3, 3), None]
+    beside = lambda w, x: fnn.conv(x.reshape(1, 8, 1), w, padding=((16, 0),))
+    (layer,) = summary(beside, shape(3, 1, 1), shape(1, 2, 4)).layers
+    assert (layer.output, layer.field) == ((1, 22, 1), None)
+    head = lambda w, x: fnn.flatten(x) @ w  # no example reads as one
+    (layer,) = summary(head, shape(32, 2), shape(0, 8, 4, 1)).layers
+    assert (layer.name, layer.field) == ("params", (8, 4))
+
+
 def test_each_call_is_a_layer() -> None:
     """Also where one line, one shape or one loop makes several."""
     model = lambda p, x: fnn.max_pool(fnn.max_pool(x * p, 2, stride=1, padding=1)[:, 1:, 1:], 2)
@@ -361,6 +419,13 @@ def test_branches_and_loops_of_unknown_length() -> None:
     size = summary(model, params, shape(2, 3), S((), jnp.int32))
     assert size.total["multiply_adds"] == 2 * 2 * 12
     assert [layer.name for layer in size.layers] == ["a", "b"]
+
+    def steps(w: Any, x: Any, size: Any) -> Any:
+        several = lambda: lax.scan(lambda h, _: (h @ w[:, :3], None), x, length=5)[0]
+        return lax.cond(size > 0, lambda: x @ w @ w.T, several)
+
+    size = summary(steps, shape(3, 6), shape(2, 3), S((), jnp.int32))
+    assert size.total["multiply_adds"] == 5 * 2 * 9  # more than 2 * 2 * 18
 
     def loop(w: Any, x: Any) -> Any:
         return lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)
@@ -391,3 +456,6 @@ def test_arguments() -> None:
         summary(lambda p, x: x, {"w": 1.0}, shape(2))
     with pytest.raises(TypeError, match=r"analysis\.summary: model: got int 3; needed a function"):
         summary(3, {}, shape(2))
+    alike = {"a": {"b": shape(2)}, "a/b": shape(1)}
+    with pytest.raises(ValueError, match=r"analysis\.summary: params: got 2 arrays with the path"):
+        summary(lambda p, x: x, alike, shape(2))

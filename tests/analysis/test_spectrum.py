@@ -118,6 +118,8 @@ def test_noise_without_a_gradient() -> None:
     same = gradient_noise_scale(lambda w, x: (w * x).mean(), ones[0], ones)
     assert tuple(map(float, same)) == (0, 0, 1)
     assert same.scale.dtype == jnp.float32
+    unknown = np.array([1, np.nan], np.float32)
+    assert np.isnan(gradient_noise_scale(lambda w, x: (w * x).mean(), np.float32(1), unknown)).all()
 
 
 ONES = np.ones(6, np.float32)

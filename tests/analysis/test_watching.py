@@ -178,6 +178,14 @@ def test_arrays_from_around_it() -> None:
     assert [outer(a)[0] for a in (2.0, 3.0)] == [2, 3]
 
 
+def test_equal_numbers_of_other_kinds() -> None:
+    """1, 1.0 and True are equal, as 0.0 and -0.0 are, and make other programs."""
+    filled = watched(lambda a: watch(jnp.full(2, a), "y"))
+    kinds = [filled(a)["y"].dtype for a in (1, 1.0, True, 1j)]
+    assert kinds == [jnp.int32, jnp.float32, jnp.bool_, jnp.complex64]
+    assert [bool(np.signbit(filled(a)["y"]).all()) for a in (0.0, -0.0)] == [False, True]
+
+
 def test_other_transforms_of_the_mark() -> None:
     x = jnp.arange(3.0)
     assert watch(np.float32(2), "a") == 2

@@ -217,6 +217,27 @@ def test_slope_zero_is_relu_and_infinities_leave_the_slopes_gradient_alone() -> 
     np.testing.assert_array_equal(to_slope, 0)
 
 
+def test_infinities_leave_the_gradients_of_numbers_alone() -> None:
+    """In both modes, and where the quotient by the number is infinite alone."""
+    inf, far = np.float32(np.inf), np.float32(3e38)
+    cases = [
+        *((lambda n, x=x: fnn.softplus(x, beta=n), 2.0, 0.0) for x in (inf, -inf)),
+        *((lambda n, x=x: fnn.celu(x, alpha=n), 0.5, -1.0) for x in (-inf, -far)),
+        (lambda n: fnn.celu(inf, alpha=n), 0.5, 0.0),
+        (lambda n: fnn.celu(-inf, alpha=n), 1e38, -1.0),
+        *((lambda n, x=x: fnn.squareplus(x, b=n), 2.0, 0.0) for x in (inf, -inf)),
+        *((lambda n, x=x: fnn.squareplus(x, b=n), 1e-6, 0.0) for x in (far, -far)),
+    ]
+
+    @jax.jit
+    def slopes(numbers: Any) -> Any:
+        return [[d(f)(n) for d in (jax.grad, jax.jacfwd)]
+                for (f, *_), n in zip(cases, numbers, strict=True)]  # fmt: skip
+
+    for got, (_, number, want) in zip(slopes([n for _, n, _ in cases]), cases, strict=True):
+        np.testing.assert_array_equal(got, want, err_msg=str(number))
+
+
 def test_bounds_of_hard_tanh_and_sharpness_of_softplus() -> None:
     x = np.array([-3, -2, 0.1, 0.5, 0.7], np.float32)
     clipped = functools.partial(fnn.hard_tanh, low=-2.0, high=0.5)
@@ -272,6 +293,8 @@ def test_wrong_calls() -> None:
             r"fnn.prelu: slope: got float32\[2\]; needed the trail",
         ),
         (lambda: fnn.celu(x, alpha=0.0), "fnn.celu: alpha: got 0.0; needed a number > 0"),
+        (lambda: fnn.softplus(x, beta=np.inf), "beta: got inf; needed a number > 0, and finite"),
+        (lambda: fnn.celu(x, alpha=np.inf), "alpha: got inf; needed a number > 0, and finite"),
         (lambda: fnn.hard_tanh(x, low=1.0), r"fnn.hard_tanh: low: got 1.0; .* in \[-inf, 1\)"),
         (lambda: fnn.hard_tanh(x, high=np.float32(-2)), r"hard_tanh: low: got -1.0; .*, -2\)"),
         (lambda: fnn.squareplus(x, b=-1.0), "fnn.squareplus: b: got -1.0; needed a number > 0"),
@@ -287,6 +310,10 @@ def test_wrong_calls() -> None:
         (lambda: fnn.log_softmax(x, where=x), r"where: got float32\[2,3\]; needed bool"),
         (lambda: fnn.softmax([1.0, 2.0]), "fnn.softmax: x: got list .*; needed an array"),
         (lambda: fnn.prelu(x, np.ones(3, np.float16)), r"fnn.prelu: slope: got float16\[3\]"),
+        (
+            lambda: fnn.prelu(x.astype(np.float16), jnp.ones(3, jnp.bfloat16)),
+            r"slope: got bfloat16\[3\]; needed float16 or float32 for x float16\[2,3\]",
+        ),
         (lambda: fnn.leaky_relu(x, negative_slope="a"), "negative_slope: got str 'a'"),
         (lambda: fnn.hard_tanh(x, low="a"), "fnn.hard_tanh: low: got str 'a'"),
         (lambda: fnn.hard_tanh(x, high=x), r"fnn.hard_tanh: high: got float32\[2,3\]"),

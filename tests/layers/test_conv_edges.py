@@ -92,6 +92,21 @@ def test_outputs_that_see_padding_only(fn: Any) -> None:
             close(value, expected, length=12, scale=float(np.abs(expected).max()) + 4)
 
 
+STRIDED = [fnn.conv, fnn.conv_lax, fnn.conv_im2col, fnn.conv_taps, fnn.conv_fft]
+
+
+@pytest.mark.parametrize("fn", STRIDED)
+def test_a_stride_over_padding_only_of_many_channels(fn: Any) -> None:
+    """The phases of the input gradient are then a convolution over no places."""
+    x, w = normal((64, 1, 32), (4, 32, 64))
+    config = {"stride": 2, "padding": ((6, 0),)}
+    y, pull = jax.vjp(lambda x, w: fn(x, w, **config), x, w)
+    g = normal(y.shape)[0]
+    want = oracle.conv_gradients(*(np.float64(a) for a in (x, w, g)), **config)
+    for got, expected in zip(pull(g), want, strict=True):
+        close(got, expected, length=64 * 4, scale=float(np.abs(expected).max()) + 8)
+
+
 def run(fn: Any, *arrays: Any, **config: Any) -> Any:
     """A cotangent, the value, and the gradients for it."""
     call = functools.partial(fn, **config)

@@ -51,6 +51,27 @@ def test_any_number_of_examples(name: str) -> None:
             close(got, want, length=4000)
 
 
+def test_any_height() -> None:
+    """A symbol for a spatial size too, for `fnn.conv` and the library's."""
+    w = normal(W)[0]
+    (h,) = export.symbolic_shape("h")
+    for fn in (fnn.conv, fnn.conv_lax):
+        like = jax.ShapeDtypeStruct((1, h, 6, 2), jnp.float32)
+        program = export.export(jax.jit(fn))(like, w)
+        for height in (1, 5):
+            (x,) = normal((1, height, 6, 2))
+            close(program.call(x, w), fn(x, w), length=18)
+
+
+@pytest.mark.parametrize("fn", [fnn.conv_taps, fnn.conv_fft])
+def test_a_height_that_must_be_a_number(fn: Any) -> None:
+    (h,) = export.symbolic_shape("h")
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, h, 6, 2), W))
+    said = rf"fnn\.{fn.__name__}: x, w: got float32\[1,h,6,2\], .*; needed sizes .* but for that of"
+    with pytest.raises(ValueError, match=said):
+        export.export(jax.jit(fn))(x, w)
+
+
 @pytest.mark.parametrize("fn", [fnn.conv_im2col, fnn.conv_winograd, fnn.conv_winograd2])
 def test_what_needs_a_number_says_so(fn: Any) -> None:
     (n,) = export.symbolic_shape("n")

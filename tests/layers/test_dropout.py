@@ -44,6 +44,15 @@ def test_a_dropped_infinity_leaves_zero_and_finite_gradients() -> None:
     assert jnp.isfinite(pullback(jnp.ones(50))[0]).all()
 
 
+def test_a_rate_that_rounds_to_1_leaves_zero_and_gradients_of_zero() -> None:
+    """As 0.99999999 does in float32, and as one that is traced may be."""
+    x = jnp.arange(1.0, 101.0)
+    assert not fnn.dropout(x, 0.99999999, KEY).any()
+    total = lambda x, rate: fnn.dropout(x, rate, KEY).sum()
+    for gradient in (jax.grad(total), jax.jit(jax.grad(total, (0, 1)))):
+        assert not any(jnp.any(g) for g in gradient(x, 0.99999999))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_half_precision(dtype: Any) -> None:
     y = fnn.dropout(jnp.ones(100, dtype), 0.5, KEY)

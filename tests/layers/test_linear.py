@@ -95,6 +95,13 @@ def test_the_row_of_padding_is_returned_and_gets_no_gradient() -> None:
     assert (plain[3] != 0).all()
 
 
+def test_the_id_of_padding_may_be_beyond_what_narrow_ids_can_say() -> None:
+    """As uint8 the id 500 would be 244: another word, that is to learn."""
+    ids, table = jnp.array([244], jnp.uint8), jnp.zeros((1000, 1))
+    gradient = jax.grad(lambda table: fnn.embed(ids, table, padding_idx=500).sum())(table)
+    assert np.flatnonzero(gradient).tolist() == [244]
+
+
 def test_embed_is_dense_on_one_hot_rows() -> None:
     ids, table = rng.integers(0, 6, (4, 3)), jnp.asarray(draw(np.float32, 6, 5))
     hot = jax.nn.one_hot(ids, 6)

@@ -3,6 +3,7 @@
 Every test crosses all functions of pooling, by every algorithm.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import fnn
 from tests.check import close
@@ -278,6 +280,23 @@ def test_wrong_calls(
         getattr(fnn, name)(X, **config)
 
 
+def test_a_pooled_axis_has_a_number_for_its_size() -> None:
+    """And none of the whole image needs one."""
+    like = jax.ShapeDtypeStruct((1, *export.symbolic_shape("h"), 1), jnp.float32)
+    x = jnp.arange(5.0).reshape(1, 5, 1)
+    refused = pools(window=2) | {name: REGIONS[name] for name in REGIONS if "global" not in name}
+    refused["indices"] = fnn.max_pool_indices, {"window": 2, "padding": "SAME"}
+    for pool, config in refused.values():
+        with pytest.raises(ValueError, match=r"x: got float32\[1,h,1\]; needed a number, not a sy"):
+            export.export(jax.jit(partial(pool, **config)))(like)
+    for pool, want in (
+        (fnn.global_max_pool, 4),
+        (fnn.global_min_pool, 0),
+        (fnn.global_avg_pool, 2),
+    ):
+        assert export.export(jax.jit(pool))(like).call(x) == want
+
+
 def test_a_scalar_has_no_axis_to_partition() -> None:
     with pytest.raises(ValueError, match=r"fnn\.partition_pool: x: got float32\[\]; needed at lea"):
         fnn.partition_pool(jnp.ones(()), [[0]])
@@ -296,3 +315,38 @@ def test_what_is_no_input(name: str) -> None:
     for x in (jnp.ones((1, 4, 1), bool), jnp.ones((1, 4, 1), complex)):
         with pytest.raises(TypeError, match=f"fnn.{name}: x: got"):
             getattr(fnn, name)(x, **config)
+
+
+@pytest.mark.parametrize("kind", ["max", "min", "avg"])
+def test_strides_dilations_and_paddings_together(kind: str) -> None:
+    """Where a tap of the padding stands for the nearest inside, its places need not ascend."""
+    slices, lax = (getattr(fnn, f"{kind}_pool_{name}") for name in ("slices", "lax"))
+    x = jnp.asarray(np.random.default_rng(0).permutation(14).reshape(1, 7, 2), jnp.float32)
+
+    def both(fn: Any, **config: Any) -> Any:
+        y, pull = jax.vjp(lambda x: fn(x, **config), x)
+        return y, *pull(y)
+
+    grid = itertools.product((2, 3), (1, 2, 3), (1, 2, 3), itertools.product(range(4), range(3)))
+    configs = [
+        {"window": k, "stride": s, "dilation": d, "padding": (pads,)}
+        for k, s, d, pads in grid
+        if max(pads) <= (k - 1) * d / 2
+    ]
+    assert len(configs) > 60
+    got, want = (
+        jax.jit(lambda fn=fn: [both(fn, **config) for config in configs])() for fn in (slices, lax)
+    )
+    for config, *values in zip(configs, got, want, strict=True):
+        for a, b in zip(*values, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=str(config))
+
+
+def test_what_no_window_reads_may_be_nan() -> None:
+    """It has gradient 0: the last element, behind two stops of three with stride 2."""
+    x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, jnp.nan]).reshape(1, 6, 1)
+    for fn in (fnn.lp_pool_slices, fnn.lp_pool_lax):
+        slope = jax.grad(lambda x, fn=fn: fn(x, 3, 3, stride=2).sum())(x)
+        want = jax.grad(lambda x, fn=fn: fn(x, 3, 3, stride=2).sum())(x[:, :5])
+        np.testing.assert_allclose(slope[:, :5], want, rtol=1e-5)
+        assert slope[0, 5, 0] == 0

@@ -102,3 +102,4 @@ def test_the_norm_has_gradient_0_at_0(form: str) -> None:
         np.testing.assert_array_equal(np.ravel(got), [0, 1, 0, 0])
     second = jax.jit(jax.hessian(lambda x: pool(x, 2, 2).sum()))(x[:, :2])
     np.testing.assert_allclose(np.reshape(second, (2, 2)), [[1 / 3, 0], [0, 0]], atol=1e-6)
+    np.testing.assert_array_equal(jax.jit(jax.hessian(lambda x: pool(x, 2, 2).sum()))(x[:, 2:]), 0)

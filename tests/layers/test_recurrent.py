@@ -209,6 +209,17 @@ def test_linear_recurrence(a_shape: tuple[int, ...]) -> None:
     )
 
 
+def test_the_gradient_of_a_factor_for_all_steps_is_summed_in_float32() -> None:
+    """Two terms that cancel, neither of which is a float16."""
+    x = jnp.array([[[6e4], [0]], [[6e4], [0]]], jnp.float16)
+
+    def loss(a: Any) -> Any:
+        h = fnn.linear_recurrence(a, x)[:, 1, 0].astype(jnp.float32)
+        return (h * jnp.array([2.0, -2.0])).sum()
+
+    assert jax.grad(loss)(jnp.zeros(1, jnp.float16)).tolist() == [0]
+
+
 @pytest.mark.parametrize("time", [100, 1000, 10_000])
 def test_the_memory_of_a_linear_recurrence_is_a_multiple_of_its_input(time: int) -> None:
     a = x = jax.ShapeDtypeStruct((4, time, 8), jnp.float32)
@@ -241,6 +252,10 @@ WRONG: dict[str, tuple[str, Any, dict[str, Any], type[Exception], str]] = {
                    r"activation: got one that makes float32\[\] of float32\[3,4\]; needed a func"),
     "softmax": ("rnn", X, {"activation": jax.nn.softmax}, ValueError,
                 "activation: got one that takes no single number: .*; needed a function of each"),
+    "flip": ("rnn", X, {"activation": lambda z: z[:, ::-1]}, ValueError,
+             "activation: got one that takes no single number: .*; needed a function of each"),
+    "of two": ("rnn", X, {"activation": lambda z, w: z}, ValueError,
+               "activation: got one that takes no single number: .*; needed a function of each"),
     "bools": ("rnn", X, {"activation": lambda z: z > 0}, ValueError, r"activation: .* bool\[3,4\]"),
     "reset": ("gru", X, {"reset": "never"}, ValueError, "reset: .* 'after' or 'before'"),
     "kernel": ("lstm_scan", X, {"lengths": SOME + 1}, ValueError, "lengths: .* to 6"),
@@ -273,6 +288,9 @@ def test_wrong_calls_of_a_cell_and_of_the_linear_recurrence() -> None:
         fnn.linear_recurrence(zeros(F), X, state=H)
     with pytest.raises(TypeError, match=r"linear_recurrence: a: .* dtype of x"):
         fnn.linear_recurrence(zeros(F, dtype=np.float16), X)
+    half, state = (zeros(s, dtype=np.float16) for s in (F, (N, F)))
+    with pytest.raises(TypeError, match=r"state: got float16.* needed bfloat16 or float32 for x"):
+        fnn.linear_recurrence(half.astype(jnp.bfloat16), X.astype(jnp.bfloat16), state=state)
 
 
 GATED = {"wx": zeros((F, 12)), "wh": zeros((UNITS, 12))}

@@ -46,6 +46,12 @@ def test_biases_peepholes_and_dtype() -> None:
     assert set(fnn.init_gru(key, 2, 3)) == {"wx", "wh", "b", "bh"}
 
 
+def test_the_bias_of_the_gate_may_have_another_dtype() -> None:
+    lstm = fnn.init_lstm(jax.random.key(0), 2, 3, forget=jnp.float32(2), dtype=jnp.bfloat16)
+    assert lstm["b"].dtype == jnp.bfloat16
+    assert lstm["b"].tolist() == [0.0] * 3 + [2.0] * 3 + [0.0] * 6
+
+
 def test_every_initializer_can_be_replaced() -> None:
     ones, half = fnn.initializers.ones, fnn.initializers.constant(0.5)
     for _, init, _ in LAYERS.values():

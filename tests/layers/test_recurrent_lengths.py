@@ -76,6 +76,16 @@ def test_a_length_out_of_range_inside_jit_gives_nan(reverse: bool) -> None:
         assert np.isfinite(a[2:]).all()
 
 
+def test_a_time_that_is_a_symbol_is_not_computed_again() -> None:
+    x, wx, wh, _ = draw("gru")
+    like = jax.ShapeDtypeStruct((4, *jax.export.symbolic_shape("t"), x.shape[2]), jnp.float32)
+    program = jax.export.export(jax.jit(lambda x, n: fnn.gru(x, wx, wh, lengths=n)[0]))
+    want = fnn.gru(x, wx, wh, lengths=LENGTHS)[0]
+    close(program(like, jax.typeof(LENGTHS)).call(x, LENGTHS), want, length=F + UNITS)
+    with pytest.raises(ValueError, match=r"gru: remat: got 2; needed None where .* x float32\[4,t"):
+        jax.export.export(jax.jit(lambda x: fnn.gru(x, wx, wh, remat=2)))(like)
+
+
 def test_every_integer_dtype_and_no_list() -> None:
     x, wx, wh, _ = draw("rnn")
     want, _ = fnn.rnn(x, wx, wh, lengths=LENGTHS)

@@ -93,6 +93,15 @@ def test_errors(dtype: Any) -> None:
         agree(dy, -exact[1], -flat[1], -none[1])
 
 
+def test_huber_without_a_line() -> None:
+    """An infinite delta leaves half the square, with derivative d."""
+    d = np.array([1.0, -3.0, 1e20, np.inf, -np.inf], np.float32)
+    loss = functools.partial(fnn.huber, delta=np.inf)
+    value, (slope, _) = jax.jit(functools.partial(value_and_slopes, loss))(d, np.zeros_like(d))
+    np.testing.assert_array_equal(value, [0.5, 4.5, *[np.inf] * 3])
+    np.testing.assert_array_equal(slope, d)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
 def test_yes_and_no(dtype: Any) -> None:
     x = special(dtype, 80.0)
@@ -259,3 +268,22 @@ def test_penalties() -> None:
         for (value, got), (term, slope) in zip(pairs, exact, strict=True):
             agree(value, term)
             agree(got[:, 0], slope, slope * large)
+
+
+def test_the_gradient_of_class_weights() -> None:
+    """Finite where a class that no label asks for costs infinity, or all of an ignored row do."""
+    rows = jnp.array([[0.0, 0.0], [0.0, -jnp.inf], [0.0, 0.0]])
+    labels = jnp.array([0, 0, -1])
+    wants = {
+        lambda w: fnn.cross_entropy(rows, labels, weights=w, ignore=-1): jnp.log(2.0),
+        lambda w: fnn.nll(rows - 1, labels, weights=w, ignore=-1): 2.0,
+    }
+    for loss, want in wants.items():
+        np.testing.assert_allclose(jax.grad(lambda w, f=loss: f(w).sum())(jnp.ones(2)), [want, 0])
+
+
+def test_labels_of_a_row_left_out_have_gradient_0() -> None:
+    def loss(q: Any) -> Any:
+        return fnn.kl_divergence(jnp.zeros((1, 2)), q, where=jnp.zeros((1, 1), bool)).sum()
+
+    assert jax.grad(loss)(jnp.full((1, 2), jnp.nan)).tolist() == [[0, 0]]

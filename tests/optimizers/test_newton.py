@@ -119,6 +119,18 @@ def test_directions_without_curvature_stay(dense_up_to: int) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_seen(dense_up_to: int, bad: float) -> None:
+    optimizer, x = fnn.newton(dense_up_to=dense_up_to), jnp.ones(2)
+
+    @jax.jit
+    def step(g: Any) -> Any:
+        return optimizer.update(g, optimizer.init(x), x, value_fn=lambda x: (x * x).sum())[0]
+
+    assert np.isnan(step(jnp.array([bad, 1.0]))).any()
+
+
+@BOTH
 def test_rosenbrock(dense_up_to: int) -> None:
     with jax.enable_x64(True):
         x = np.array([-1.2, 1.0])

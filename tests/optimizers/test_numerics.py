@@ -184,11 +184,29 @@ def test_magnitudes_are_differentiated_where_the_loss_bends_down() -> None:
 
 
 def test_the_counter_of_steps_stays_at_the_largest() -> None:
-    opt, last = fnn.adam(0.1), jnp.int32(2**31 - 1)
-    state = opt.init(jnp.ones(1))._replace(step=last)
-    updates, state = opt.update(jnp.ones(1), state)
+    """And the update is that of any late step."""
+    opt, last = fnn.adam(0.1, nesterov=True), jnp.int32(2**31 - 1)
+    start = opt.init(jnp.ones(1))
+    late, _ = opt.update(jnp.ones(1), start._replace(step=jnp.int32(10**9)))
+    updates, state = opt.update(jnp.ones(1), start._replace(step=last))
     assert state.step == last
+    np.testing.assert_array_equal(updates, late)
+
+
+def test_adamax_without_eps_is_differentiated_at_zero() -> None:
+    """A largest magnitude of zero counts as 1e-19, as the roots of the other optimizers do."""
+    updates = along(fnn.adamax(0.1, eps=0.0), [0.0, 0.0, 3.0, 0.0])
+    assert updates[:2].tolist() == [0.0, 0.0]
     assert np.isfinite(updates).all()
+    slope = jax.jit(jax.grad(lambda g: along(fnn.adamax(0.1, eps=0.0), g[None])[0]))(0.0)
+    assert np.isfinite(slope)
+    assert slope < 0
+
+
+def test_radam_whose_longest_mean_is_as_long_as_its_threshold() -> None:
+    """With b2 = 0.6 its length p rises to 4, where r would be 0 / 0: plain means to the end."""
+    updates = along(fnn.radam(0.1, b2=0.6, threshold=4.0), [2.0] * 60)
+    np.testing.assert_allclose(updates, -0.2, rtol=1e-5)
 
 
 def test_slow_parameters_of_half_precision_add_up() -> None:
@@ -243,6 +261,15 @@ def test_debiased_average_forgets_where_it_began() -> None:
     np.testing.assert_allclose(state[-1].average, [np.average(seen, weights=weights)], rtol=1e-6)
     with pytest.raises(ValueError, match=r"fnn.average: debias: got True; needed a decay with it"):
         fnn.average(debias=True)
+
+
+def test_an_average_is_of_the_dtype_of_its_params() -> None:
+    """Whatever kind of number its decay is."""
+    with jax.enable_x64(True):
+        opt, x = fnn.average(np.float64(0.75)), jnp.ones(2, jnp.float32)
+        _, state = opt.update(x, opt.init(x), x)
+        assert state.average.dtype == jnp.float32
+        np.testing.assert_array_equal(state.average, 1.25)
 
 
 def test_walk_is_the_loop_that_it_stands_for() -> None:

@@ -154,6 +154,22 @@ def test_gradients_of_another_shape(opt: Any) -> None:
         opt.update({**params, "a": Layer(jnp.ones((2, 3), jnp.int32), None)}, state, params)
 
 
+@every
+def test_params_that_are_no_arrays(opt: Any) -> None:
+    with pytest.raises(TypeError, match=r"params\['.'\].*: got float 1.0; needed a floating-point"):
+        opt.init({"a": {"w": 1.0}, "b": 1.0})
+
+
+@every
+def test_params_of_numpy_in_double_precision(opt: Any) -> None:
+    """As JAX reads them, without a warning: moments in float32, or with x64 in float64."""
+    params = {"a": {"w": np.ones((2, 3))}, "b": np.ones((2, 3))}
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            dtypes = {x.dtype for x in jax.tree.leaves(opt.init(params)) if x.ndim}
+            assert dtypes <= {np.dtype(np.float64 if wide else np.float32)}
+
+
 def test_gradients_are_checked_against_the_state_without_params() -> None:
     with pytest.raises(ValueError, match=r"fnn.adam: grads\['w'\]: got float32\[3\]"):
         fnn.adam(0.1).update({"w": jnp.ones(3)}, fnn.adam(0.1).init({"w": jnp.ones(2)}))
@@ -223,6 +239,7 @@ def test_muon_orthogonalises() -> None:
 
 def test_zero_gradients_of_dead_units_stay_finite() -> None:
     opts = {**ALL, "no eps": fnn.adagrad(0.1, initial=0.0, eps=0.0)}
+    opts |= {f"no eps, {f.__name__}": f(0.1, eps=0.0) for f in (fnn.adam, fnn.adamax, fnn.rmsprop)}
 
     @jax.jit
     def updates(params: Any) -> Any:

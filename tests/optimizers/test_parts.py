@@ -101,8 +101,11 @@ def test_newton_of_a_part_sees_the_loss_of_its_part() -> None:
 
 def test_messages() -> None:
     params = {"w": jnp.ones(2), "b": jnp.ones(1)}
-    with pytest.raises(TypeError, match=r"fnn.freeze: optimizer, mask: .*around the optimizer"):
-        fnn.freeze(lambda path: path == "w")  # type: ignore[arg-type]  # as it was once
+    for optimizer, other in ((fnn.sgd(0.1), None), (is_feature, fnn.sgd(0.1))):
+        with pytest.raises(TypeError, match=r"fnn.freeze: optimizer, mask: .*around the optimizer"):
+            fnn.freeze(optimizer, other)  # type: ignore[arg-type]  # which is the mistake
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'mask'"):
+        fnn.freeze(fnn.sgd(0.1))  # type: ignore[call-arg]  # which is the mistake
     for mask in (lambda path: path == "kernel", lambda path: True):
         with pytest.raises(
             ValueError, match=r"fnn.freeze: mask: got no leaf for '\w+'; needed som"

@@ -142,6 +142,19 @@ def test_every_number_may_be_traced() -> None:
     assert float(rate) == pytest.approx(0.05)
 
 
+def test_every_stair_begins_at_its_step() -> None:
+    """Compiled, ``n / n`` may be ``n (1 / n)``, which is below 1 for 41, 47, 55 and so on."""
+    lengths = range(1, 130)
+
+    @jax.jit
+    def rates(n: Any) -> Any:
+        stairs = [s.exponential(1.0, 0.5, steps=n, staircase=True) for n in lengths]
+        return [[stair(step + i) for i in (-1, 0)] for stair, step in zip(stairs, n, strict=True)]
+
+    for n, found in zip(lengths, rates([jnp.int32(n) for n in lengths]), strict=True):
+        assert [float(rate) for rate in found] == [1.0, 0.5], n
+
+
 def test_one_cycle_peaks_at_one_step_whatever_rise_is() -> None:
     """0.29 * 100 is 28.999... in double precision, and 29 in single."""
     known = s.one_cycle(1.0, 100, rise=0.29)(STEPS[29])

@@ -72,7 +72,7 @@ def program(data: Any, params: Any) -> Any:
     """The compiled steps of an epoch."""
     plan = make_plan("train", loss, OPTIMIZER, has_stats=True, has_aux=True)
     run = Run(params, OPTIMIZER.init(params), new_stats(), 0, 0, 0, KEY)
-    call = next(array_calls(data, SIZE, run, 1, None))
+    call = next(array_calls(data, SIZE, run, 1, 3))
     learner = Learner(run.params, run.state, run.stats)
     return advance.lower(plan, None, learner, call.feed, call.place, 0, 3).compile()
 
@@ -118,6 +118,15 @@ def check_batches(mesh: Any) -> None:
     assert mean == x.sum(1).mean()
 
 
+def observed(data: Any, place: Any) -> Any:
+    """The gradients and the sum of parameters, which may be cut, at every step of an epoch."""
+    look = lambda params, grads, updates, batch: (grads["head"], params["head"]["w"].sum())
+    config = {"batch_size": SIZE, "epochs": 1, "key": KEY, "stats": place(new_stats())}
+    config |= {"has_aux": True, "observe": look}
+    (report,) = fnn.train(loss, place(start()), OPTIMIZER, data, **config)
+    return report.observed
+
+
 def check_refused(on_mesh: Any) -> None:
     message = "fnn.train: batch_size: got 12; needed a multiple of 8, as the examples are on 8"
     with pytest.raises(ValueError, match=message):
@@ -144,6 +153,8 @@ def main(file: Path) -> None:
         if axis:
             check_parts(mesh, learner, on_mesh)
         print(f"{kind.name}, params cut over {axis}: {error(seen(got), seen(want)):.1e}")
+        apart = error(observed(on_mesh, place), observed(data(), lambda tree: tree))
+        print(f"{kind.name}, observed, cut over {axis}: {apart:.1e}")
     (third,) = reports(data(), one.run)
     (after,) = reports(on_mesh, got[-1].run, place)
     print(f"resumed on eight: {error(seen([after]), seen([third])):.1e}")

@@ -52,6 +52,12 @@ def test_batches_give_the_outputs_of_arrays() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1, 4, 10])
+def test_outputs_of_no_numbers(size: int) -> None:
+    got = fnn.predict(lambda _, batch: batch.x[:, :0], (), DATA, batch_size=size)
+    assert got.shape == (10, 0)
+
+
 def test_a_batch_may_have_a_scalar_first() -> None:
     """As for `fnn.train`, its examples are those of its first array that has any."""
     batches = [{"scale": 2.0, "x": np.arange(3.0)}, {"scale": 3.0, "x": np.arange(2.0)}]

@@ -1,5 +1,6 @@
 """A loss or a parameter that is not finite: the step, the path, and the last good run."""
 
+import pickle
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -100,6 +101,16 @@ def test_stop_reports_the_good_steps() -> None:
     assert only.step == 0
 
 
+def test_the_error_goes_to_another_process() -> None:
+    *_, last = reports(one_by_one(fuses(2, 6)), "stop")
+    error, got = last.stopped, pickle.loads(pickle.dumps(last.stopped))
+    assert isinstance(got, fnn.NonFiniteError)
+    assert str(got) == str(error)
+    assert (got.loss, got.gradient, got.parameter) == (error.loss, "b", "b")
+    assert got.run.step == 6
+    np.testing.assert_array_equal(got.run.params["w"], error.run.params["w"])
+
+
 def test_a_stopped_run_goes_on_with_better_data() -> None:
     data = one_by_one(fuses(1, 6))
     *_, last = reports(data, "stop")
@@ -112,6 +123,15 @@ def test_ignore_goes_on() -> None:
     *_, last = reports(one_by_one(fuses(1, 6)), "ignore")
     assert last.step == 2 * STEPS
     assert last.stopped is None
+
+
+def test_a_bad_gradient_shows_when_the_mean_that_it_is_in_is_used() -> None:
+    optimizer = fnn.accumulate(fnn.sgd(0.1), 4)
+    data = one_by_one(fuses(2, 5))
+    *_, last = fnn.train(loss, start(), optimizer, data, epochs=1, key=KEY, on_nonfinite="stop")
+    assert last.stopped.run.step == 7
+    assert np.isfinite(last.params["b"])
+    assert not np.isfinite(last.state.mean["b"])
 
 
 def test_bad_gradients_that_the_optimizer_takes_care_of_are_none_of_its_business() -> None:

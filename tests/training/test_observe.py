@@ -152,13 +152,26 @@ def test_running_statistics_go_from_step_to_step() -> None:
             r"loss: stats: got float32\[3\]; needed float32\[10,3\], as loss was given them",
         ),
         (
+            lambda p, s, b: (squares(p, b), s.astype(jnp.float16)),
+            {"stats": X},
+            r"loss: stats: got float16\[10,3\]; needed float32, as loss was given them",
+        ),
+        (
             lambda p, s, b: (squares(p, b), s),
             {"stats": X, "has_aux": True},
             r"loss: got tuple .*; needed a tuple \(value, stats, aux\)",
         ),
         (lambda p, b: p["w"], {}, r"loss: got float32\[3\]; needed a scalar array: call .mean\(\)"),
     ],
-    ids=["unasked_aux", "no_aux", "no_stats", "other_stats", "stats_without_aux", "vector"],
+    ids=[
+        "unasked_aux",
+        "no_aux",
+        "no_stats",
+        "other_stats",
+        "dtype_of_stats",
+        "stats_without_aux",
+        "vector",
+    ],
 )
 def test_what_the_loss_returns_is_checked(loss: Any, config: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^fnn.train: {message}"):

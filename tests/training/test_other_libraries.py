@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint
 import pytest
 
@@ -30,6 +31,21 @@ def test_orbax_keeps_a_whole_run(tmp_path: Path) -> None:
     assert jax.tree.structure(resumed) == jax.tree.structure(whole)
     for got, want in zip(jax.tree.leaves(resumed[:-1]), jax.tree.leaves(whole[:-1]), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_an_optimizer_of_optax_whose_state_holds_a_key() -> None:
+    """Noise on the gradients, drawn anew at every step: a run in two parts is the whole."""
+    noisy = optax.chain(optax.add_noise(0.1, 0.5, key=jax.random.key(3)), optax.sgd(0.1))
+
+    def run(epochs: int, resume: Any = None) -> Any:
+        config = {"batch_size": 4, "epochs": epochs, "key": KEY, "resume": resume}
+        with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+            *_, report = fnn.train(squares, start(), noisy, DATA, **config)
+        return report.run
+
+    whole, resumed = run(2), run(2, resume=run(1))
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    assert whole.state[0].rng_key != noisy.init(start())[0].rng_key
 
 
 def test_batches_of_grain() -> None:

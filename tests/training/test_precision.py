@@ -75,13 +75,15 @@ def test_what_no_scale_mends_is_told() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fnn.with_loss_scale(ADAM, initial=0.5), "initial: got 0.5; needed a number >= 1"),
+        (lambda: fnn.with_loss_scale(ADAM, initial=0.5), "initial: got 0.5; needed a number in"),
+        (lambda: fnn.with_loss_scale(ADAM, initial=np.inf), "initial: got inf; needed a number in"),
+        (lambda: fnn.with_loss_scale(ADAM, initial=1e39), r"initial: got 1e\+39; needed a number"),
         (lambda: fnn.with_loss_scale(ADAM, grow_after=0), "grow_after: got 0; needed an int >= 1"),
         (lambda: SCALED.update(W, SCALED.init(W), W), "value_fn: got None; needed update"),
         (lambda: SCALED.update(W, SCALED.init(W), value_fn=jnp.sum), "params: got None; needed"),
         (lambda: SCALED.update(W, ADAM.init(W), W), "state: got a State; needed the Scaled of"),
     ],
-    ids=["initial", "grow_after", "value_fn", "params", "state"],
+    ids=["initial", "infinite", "beyond_float32", "grow_after", "value_fn", "params", "state"],
 )
 def test_refuses(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^fnn.with_loss_scale: {message}"):

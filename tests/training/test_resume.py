@@ -127,6 +127,15 @@ def test_resume_refuses(change: Any, message: str) -> None:
         run(resume=change(report.run))
 
 
+def test_resume_beyond_the_batches_of_an_epoch() -> None:
+    """Which only reading them tells."""
+    run = runs(batches, ADAM)
+    beyond = run()[0].run._replace(batch=4)
+    message = "^fnn.train: resume.batch: got 4; needed less than the batches of an epoch of this"
+    with pytest.raises(ValueError, match=message):
+        run(resume=beyond)
+
+
 def test_a_run_with_another_key_is_asked_for() -> None:
     config = {"batch_size": 3, "epochs": 2}
     first = next(fnn.train(squares, start(), fnn.sgd(0.1), DATA, key=KEY, **config))

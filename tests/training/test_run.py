@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -214,3 +215,24 @@ def test_no_epochs_no_reports() -> None:
     assert not list(
         fnn.train(squares, start(), fnn.sgd(0.1), DATA, batch_size=4, epochs=0, key=KEY)
     )
+
+
+def test_numbers_of_numpy_make_a_run_that_can_be_saved(tmp_path: Path) -> None:
+    config = {"batch_size": np.int64(4), "epochs": np.int64(1), "report_every": np.int64(1)}
+    report, *_ = fnn.train(squares, start(), fnn.sgd(0.1), DATA, key=KEY, **config)
+    fnn.save(tmp_path / "run.safetensors", report.run)
+    assert [type(x) for x in (report.step, report.run.step, report.run.batch)] == [int] * 3
+
+
+def test_observations_of_an_epoch_need_no_more_room_than_it_has_steps() -> None:
+    """With 10**12 steps to a report, a row for each would be 4 TB."""
+    config = {"batch_size": 4, "epochs": 1, "report_every": 10**12, "key": KEY}
+    observe = lambda params, grads, updates, batch: jnp.ones(())
+    (report,) = fnn.train(squares, start(), fnn.sgd(0.1), DATA, observe=observe, **config)
+    assert report.observed.shape == (-(-len(Y) // 4),)
+
+
+def test_more_examples_than_their_order_can_count_are_refused() -> None:
+    data = np.broadcast_to(np.zeros((), np.uint8), (2**31,))
+    with pytest.raises(ValueError, match=r"fnn\.train: data: got 2,147,483,648 examples; needed"):
+        fnn.train(squares, start(), fnn.sgd(0.1), data, batch_size=4, epochs=1, key=KEY)

@@ -2,11 +2,15 @@
 
 import collections
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import re
 import resource
+import shutil
 import signal
+import stat
 import sys
 import zlib
 from pathlib import Path
@@ -166,7 +170,10 @@ def edit(path: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["os:stat_result", "builtins:tuple", "subprocess:Popen", "this:s", "fnn.data.images:idx"],
+    [
+        *("os:stat_result", "builtins:tuple", "subprocess:Popen", "this:s"),
+        *("fnn.data.images:idx", "fnn.gone:State"),
+    ],
 )
 def test_a_file_makes_nothing_run(tmp_path: Path, name: str) -> None:
     """Only a NamedTuple in memory with the very fields is built, whatever a file asks for."""
@@ -281,22 +288,83 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> Non
         tmp_path.chmod(0o700)
 
 
+def disk_full(*args: Any) -> None:
+    raise OSError("no space left on device")
+
+
 @pytest.mark.parametrize("broken", ["fsync", "link"])
-def test_a_failed_save_keeps_the_old_file(
+def test_a_failed_save_keeps_the_old_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    path, tree = tmp_path / "a", {"w": ones(3)}
-    fnn.save(path, tree)
-    before = path.read_bytes()
-
-    def disk_full(*args: Any) -> None:
-        raise OSError("no space left on device")
-
+    path = tmp_path / "a"
+    for step in range(3):
+        fnn.save(path, {"w": step * ones(3)}, keep=3)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert sorted(before) == ["a", "a.1", "a.2"]
     monkeypatch.setattr(os, broken, disk_full)
+    monkeypatch.setattr(shutil, "copy2", disk_full)
     with pytest.raises(OSError, match="no space left"):
-        fnn.save(path, {"w": 2 * ones(3)}, keep=2)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["a"], "no half file is left behind"
+        fnn.save(path, {"w": 3 * ones(3)}, keep=3)
+    after = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert after == before, "a file is lost, or half a file is left behind"
+
+
+def test_a_file_system_without_links_and_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.ENOSYS, "function not implemented")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "run.safetensors"
+    for step in range(4):
+        fnn.save(path, {"step": step}, keep=3)
+    names = ["run.1.safetensors", "run.2.safetensors", "run.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert [fnn.load(tmp_path / name)["step"] for name in names] == [2, 1, 3]
+    assert fnn.weights.latest(tmp_path) == path
+
+
+ELSEWHERE = "fnn.save: path: got .*a, which another process is writing; needed one process that"
+
+
+@pytest.mark.parametrize("moment", ["writing", "before_the_lock", "before_the_lock, after it"])
+def test_one_process_at_a_time_saves_to_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The other one, here within the call, is whole; a name that it has given away is not taken."""
+    path, write, lock, calls = tmp_path / "a", os.fsync, fcntl.flock, []
+    fnn.save(path, {"w": ones()})
+
+    def second() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            fnn.save(path, {"w": 2 * ones()})
+            if "after it" in moment:
+                (tmp_path / ".a.unfinished").write_bytes(b"of a third process")
+
+    def writing(handle: int) -> None:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            second()
+        write(handle)
+
+    def locking(*args: Any) -> None:
+        second()
+        lock(*args)
+
+    if moment == "writing":
+        monkeypatch.setattr(os, "fsync", writing)
+    else:
+        monkeypatch.setattr(fcntl, "flock", locking)
+    with pytest.raises(BlockingIOError, match=ELSEWHERE):
+        fnn.save(path, {"w": 3 * ones()})
+    same(fnn.load(path), {"w": ones() if moment == "writing" else 2 * ones()})
+    left = [p.name for p in tmp_path.iterdir() if p != path]
+    assert left == ([".a.unfinished"] if "after it" in moment else [])
+    monkeypatch.undo()
+    fnn.save(path, {"w": 4 * ones()})
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_really_full_disk_loses_nothing(tmp_path: Path) -> None:
@@ -326,10 +394,29 @@ def test_a_reader_of_the_old_file_keeps_it(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    (tmp_path / "a.safetensors.tmp").write_bytes(b"half a file")
-    fnn.save(path, {"w": ones(3)})
-    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+    path, left = tmp_path / "a", [".a.unfinished", ".a.1.unfinished"]
+    fnn.save(path, {"w": ones(3)}, keep=2)
+    for name in left:
+        (tmp_path / name).write_bytes(b"half a file, which is longer than a whole one" * 100)
+    fnn.save(path, {"w": 2 * ones(3)}, keep=2)
+    same([fnn.load(path), fnn.load(tmp_path / "a.1")], [{"w": 2 * ones(3)}, {"w": ones(3)}])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.1"]
+
+
+def test_a_process_killed_between_the_names_is_in_nobodys_way(tmp_path: Path) -> None:
+    """It has given the newest its second name, and not yet put the new one in its place."""
+    path = tmp_path / "a"
+    fnn.save(path, {"step": 0})
+    os.link(path, tmp_path / "a.1")
+    fnn.save(path, {"step": 1}, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.1"]
+    assert [fnn.load(p)["step"] for p in (path, tmp_path / "a.1")] == [1, 0]
+
+
+def test_a_file_of_the_users_stays(tmp_path: Path) -> None:
+    (tmp_path / "run.tmp").write_bytes(b"notes")
+    fnn.save(tmp_path / "run", {"w": ones()})
+    assert (tmp_path / "run.tmp").read_bytes() == b"notes"
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -377,9 +464,40 @@ def test_latest_passes_over_what_is_not_whole(tmp_path: Path) -> None:
     assert fnn.load(fnn.weights.latest(str(tmp_path)))["step"] == 0
 
 
-def flip(path: Path, place: int) -> None:
+def test_latest_passes_over_what_is_renamed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run gives its files other names while another process looks for the newest."""
+    path, old, is_file = tmp_path / "a.safetensors", tmp_path / "a.1.safetensors", Path.is_file
+    for step in range(2):
+        fnn.save(path, {"step": step}, keep=2)
+
+    def renamed(file: Path) -> bool:
+        found = is_file(file)
+        if file == old:
+            file.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", renamed)
+    assert fnn.weights.latest(tmp_path) == path
+
+
+def test_latest_passes_over_an_altered_place_of_an_array(tmp_path: Path) -> None:
+    """One bit makes a comma a point, and two numbers one."""
+    path = tmp_path / "a.safetensors"
+    fnn.save(path, {"w": ones(4)})
+    content = path.read_bytes()
+    flip(path, content.index(b"[0,16]") + 2, bit=2)
+    assert path.read_bytes() == content.replace(b"[0,16]", b"[0.16]")
+    assert fnn.weights.latest(tmp_path) is None
+    for places in (b"160   ", b"[null]", b'["",1]', b"[0,{}]"):
+        path.write_bytes(content.replace(b"[0,16]", places))
+        assert re.match(MESSAGE, loaded(path))
+
+
+def flip(path: Path, place: int, bit: int = 1) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[place] ^= bit
     path.write_bytes(content)
 
 

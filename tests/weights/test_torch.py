@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import fnn
 from fnn.weights.torch import from_torch, to_torch
@@ -115,7 +115,7 @@ W, B = np.arange(12.0).reshape(6, 2), np.arange(2.0)
             r"rules\['fc'\]: got w float64\[2,6\], b float64\[3\]; needed one length of all first",
         ),
         (
-            {"head": {"wx": W, "wh": W, "bh": B}},
+            {"head": {"wx": W, "wh": np.ones((2, 2)), "bh": B}},
             ("head", "rnn"),
             r"params: got \['head/bh'\], which no rule names",
         ),
@@ -220,3 +220,31 @@ def test_the_other_kinds_and_layers_without_bias() -> None:
     np.testing.assert_allclose(back.pop("rnn.bias_ih") + back.pop("rnn.bias_hh"), bias, rtol=1e-6)
     for name, array in back.items():
         np.testing.assert_array_equal(array, state[name], name)
+
+
+def test_every_array_has_its_own_memory_in_the_order_of_its_axes(tmp_path: Path) -> None:
+    """Or a writer that takes memory as it is writes a view wrongly, and PyTorch changes ours."""
+    params = {"head": {"w": jnp.arange(6.0).reshape(2, 3)}}
+    rules = {"fc": ("head", "dense")}
+    state = to_torch(params, rules)
+    save_file(state, tmp_path / "a.safetensors")
+    written = load_file(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(written["fc.weight"], params["head"]["w"].T)
+    for rule in (rules, {"fc": ("head", "layer_norm")}):
+        back = from_torch(state, rule)["head"]
+        assert not any(np.shares_memory(state["fc.weight"], x) for x in back.values())
+
+
+def test_two_rules_of_one_name_give_one_array() -> None:
+    w, rules = jnp.ones((3, 2)), {"e": ("a", "dense"), "e.*": ("b", "dense")}
+    tied = to_torch({"a": {"w": w}, "b": {"w": w}}, rules)
+    assert tied["e.weight"].shape == (2, 3)
+    with pytest.raises(ValueError, match=r"rules\['e\.\*'\]: got e\.weight, which another rule"):
+        to_torch({"a": {"w": w}, "b": {"w": 2 * w}}, rules)
+
+
+def test_the_blocks_of_a_recurrent_layer() -> None:
+    lstm = {"weight_ih": np.ones((8, 3)), "weight_hh": np.ones((8, 2))}
+    with pytest.raises(ValueError, match=r"rules\['\*'\]: wh: got 8 rows; needed 3 rows for each"):
+        from_torch(lstm, {"*": ("layer", "gru")})
+    assert from_torch(lstm, {"*": ("layer", "lstm")})["layer"]["wh"].shape == (2, 8)

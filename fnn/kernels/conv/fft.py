@@ -165,4 +165,4 @@ def _refuses(form: Form, dtype: Any) -> str | None:
 
 
 _windows = by_device(_window, WINDOW)  # so that windows are summed, not spectra
-FFT = Kernel("fft", _output, through_output(_output), _windows, _refuses, symbolic=True)
+FFT = Kernel("fft", _output, through_output(_output), _windows, _refuses, symbols="examples")

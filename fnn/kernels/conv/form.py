@@ -61,7 +61,8 @@ class Kernel(NamedTuple):
         input: ``(y, w, form) -> x``.
         window: ``(x, y, form) -> w``.
         refuses: ``(form, dtype) -> what it needs instead``, or None where it can.
-        symbolic: whether it takes sizes that are symbols, as `jax.export` has them.
+        symbols: which sizes it takes that are symbols, as `jax.export` has them: "all" or the
+            number of "examples".
     """
 
     name: str
@@ -69,7 +70,7 @@ class Kernel(NamedTuple):
     input: Map
     window: Map
     refuses: Callable[[Form, Any], str | None] = lambda form, dtype: None
-    symbolic: bool = False
+    symbols: str = ""
 
 
 def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:

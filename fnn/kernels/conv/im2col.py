@@ -226,16 +226,16 @@ def _matrices(w: jax.Array, walk: _Walk) -> jax.Array:
     return w.reshape(chunks, -1, o)
 
 
-def filled(columns: int, again: bool) -> int:
+def whole_vectors(columns: int, again: bool) -> int:
     """How many columns a product of so many gets, with zeros, to fill its vectors or half-vectors.
 
     To leave the zeros out is a copy, unless the product is read ``again`` anyway. Of many columns,
     which gain less, it costs more than it gains.
 
-    >>> from fnn.kernels.conv.im2col import filled
-    >>> [filled(columns, True) for columns in (3, 7, 13, 16, 17, 20, 30, 39, 50, 90)]
+    >>> from fnn.kernels.conv.im2col import whole_vectors
+    >>> [whole_vectors(columns, True) for columns in (3, 7, 13, 16, 17, 20, 30, 39, 50, 90)]
     [3, 8, 16, 16, 17, 24, 32, 40, 50, 96]
-    >>> filled(13, False), filled(90, False)
+    >>> whole_vectors(13, False), whole_vectors(90, False)
     (16, 90)
     """
     whole = (-(-columns // lanes) * lanes for lanes in (LANES, LANES // 2))
@@ -246,9 +246,9 @@ def filled(columns: int, again: bool) -> int:
 def _joined(w: jax.Array, groups: int, joined: int) -> jax.Array:
     """``(*window, c, c_out)`` to ``(chunks, *window, joined c, joined c_out/g)``, else zero."""
     window, c, each = w.shape[:-2], w.shape[-2], w.shape[-1] // groups
-    w = w.reshape(-1, c, groups // joined, joined, each)
-    same = jnp.eye(joined, dtype=w.dtype)
-    w = jnp.einsum("tcabo,bd->atdcbo", w, same)
+    w = jnp.moveaxis(w.reshape(-1, c, groups // joined, joined, each), 2, 0)
+    same = np.eye(joined, dtype=bool)[:, None, :, None]  # and no factor: infinity times 0 is NaN
+    w = jnp.where(same, w[:, :, None], 0)
     return w.reshape(groups // joined, *window, joined * c, joined * each)
 
 
@@ -257,7 +257,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     walk = _walk(x, w.shape[-1], form, OUTPUT)
     matrices, steps, stretches = _matrices(w, walk), walk.pieces.steps, walk.pieces.stretches
     columns = matrices.shape[-1]
-    wide = filled(columns, walk.folded or walk.chunks * steps > 1)
+    wide = whole_vectors(columns, walk.folded or walk.chunks * steps > 1)
     matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, wide - columns)))
 
     def of_chunk(chunk: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ channels are in a forward convolution.
 XLA's CPU backend has fast convolutions for one layout only. It brings others into it in the
 outermost program, but inside `lax.scan` they fall to a scalar loop, a hundred times slower. So the
 first two maps are written in that layout; the third is brought into it by explicit transposes, on
-the CPU alone: there they cost less than the loop, elsewhere they would be waste. So it is with
+the CPU alone: there they cost less than the loop, elsewhere they would be a waste. So it is with
 groups, for which XLA's ``batch_group_count`` takes up to eighty times as long, in jit too, and lets
 NaN and infinity of one group reach the others. A window larger than the input falls to the same
 loop, unless the input is padded before.
@@ -30,7 +30,7 @@ from fnn.kernels.conv.adjoint import crop
 from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, Map, devices
 from fnn.windows import is_known
 
-Pads = Sequence[tuple[int, int]]
+Pairs = Sequence[tuple[int, int]]  # of padding; negative ones cut off
 
 
 def swap_channels(w: jax.Array, groups: int) -> jax.Array:
@@ -40,7 +40,7 @@ def swap_channels(w: jax.Array, groups: int) -> jax.Array:
     return blocks.reshape(*w.shape[:-2], blocks.shape[-3], -1)
 
 
-def _roomy(x: jax.Array, pads: Pads, span: Sequence[int], form: Form) -> tuple[jax.Array, Pads]:
+def _roomy(x: jax.Array, pads: Pairs, span: Sequence[int], form: Form) -> tuple[jax.Array, Pairs]:
     """The input and its padding; on the CPU some of it is there where the window would not fit.
 
     No more than that: with all padding there, XLA takes up to 2.4 times as long.
@@ -172,5 +172,5 @@ LIBRARY = Kernel(
     _in_turn(_output, OUTPUT),
     _in_turn(_input, INPUT),
     _in_turn(_window, WINDOW),
-    symbolic=True,
+    symbols="all",
 )

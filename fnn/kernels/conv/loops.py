@@ -42,8 +42,8 @@ def beside(
     """``block(step)`` for every step, side by side along an axis.
 
     A step has no sign, so that none counts from the end. ``x`` and ``more`` are what block reads,
-    first what is known last. ``at_once`` blocks depend on nothing but these. If ``total`` is less
-    than the size of all together, the last one ends there, and begins early.
+    the one that is ready last comes first. ``at_once`` blocks depend on nothing but these. If
+    ``total`` is less than the size of all together, the last one ends there, and begins early.
     """
     if steps == 1:
         return block(jnp.uint32(0))

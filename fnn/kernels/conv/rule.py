@@ -154,6 +154,8 @@ def _of_phases(form: Form, y: jax.Array, w: jax.Array) -> str | None:
     """The rule's kernel for the convolution that all phases are, or the only one of no stride."""
     columns = math.prod(form.windows.stride) * w.shape[-2] * form.groups
     plain = read(y, form)[1]
+    if 0 in plain.spatial:  # all that the window meets is padding
+        return None
     name: str | None = CHOICES[form.platform].get(cell(OUTPUT, plain, len(y), y.shape[-1], columns))
     return name
 
@@ -175,4 +177,4 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     return kernel.window(x, y, form)
 
 
-AUTO = merging(Kernel("auto", _output, _input, _window, symbolic=True))
+AUTO = merging(Kernel("auto", _output, _input, _window, symbols="all"))

@@ -6,8 +6,8 @@ are the products of every channel, one group after the other. Otherwise a term i
 over the channels, of one group only at the places where its tap meets no padding: under a wide
 dilation, as in DeepLab, these may be half of all. With few outputs one product gives the terms of
 all taps, and has a file of its own, `taps_planes`, as the window gradient has, `taps_window`.
-Windows of more than `UNROLLED` taps loop over their first axis, so that the program does not grow
-with the window.
+Windows of more than `UNROLLED` taps on several axes loop over the first, so that the program grows
+with the others only.
 """
 
 import functools
@@ -220,4 +220,5 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     return (of_few_channels if few else by_examples)(x, y, form)
 
 
-TAPS = Kernel("taps", _output, through_output(_output), by_device(_window, WINDOW), symbolic=True)
+_windows = by_device(_window, WINDOW)
+TAPS = Kernel("taps", _output, through_output(_output), _windows, symbols="examples")

@@ -33,7 +33,7 @@ from fnn.kernels.conv.views import (
 )
 from fnn.windows import is_known
 
-UNROLLED = 64  # taps; over those of the first axis of a larger window goes a loop
+UNROLLED = 64  # taps; a larger window on several axes loops over its first one
 APART = 3  # the most inputs of a group that are taken one after the other
 # The most places of the last axis in one sum: by whether inputs are taken one after the other.
 PLACES = {True: 8, False: 20}

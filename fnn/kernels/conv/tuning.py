@@ -228,7 +228,10 @@ def _remember(choices: dict[str, str], file: Path) -> None:
     """Merge into the file, whole or not at all, and let this process read it again."""
     tuned.cache_clear()
     text = json.dumps(tuned() | choices, indent=1, sort_keys=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as new:
-        new.write(text)
-    os.replace(new.name, file)
+    new = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        new.write_text(text)
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
     tuned.cache_clear()

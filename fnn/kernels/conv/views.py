@@ -80,7 +80,7 @@ def padded(x: jax.Array, form: Form) -> jax.Array:
 
 
 def filling(form: Form, each: int) -> int:
-    """How many channels of zeros a large depthwise window reads more, so that vectors are whole.
+    """How many extra channels of zeros a large depthwise window reads, so that vectors are whole.
 
     A loop on a CPU takes channels that fill no vector one by one: 29 take longer than 32.
     ``each`` is the number of outputs of a group.
@@ -91,7 +91,7 @@ def filling(form: Form, each: int) -> int:
 
 
 def filled(x: jax.Array, more: int, axis: int = -1) -> jax.Array:
-    """x with so many channels of zeros more."""
+    """x with this many extra channels of zeros."""
     pads = [(0, 0)] * x.ndim
     pads[axis] = (0, more)
     return jnp.pad(x, pads) if more else x

@@ -81,6 +81,13 @@ def check_input(name: str, x: jax.Array, argument: str = "x") -> None:
         raise wrong(name, argument, describe(x), needed)
 
 
+def check_sizes(name: str, x: jax.Array, sizes: tuple[Any, ...]) -> None:
+    """Raise where one of these sizes of x is a symbol, as `jax.export` has them."""
+    if not all(isinstance(size, int) for size in sizes):
+        needed = "a number, not a symbol, for the size of every axis that is pooled"
+        raise wrong(name, "x", describe(x), needed)
+
+
 class Axis(NamedTuple):
     """One spatial axis: its input and output sizes, the taps, stride, dilation and padding."""
 
@@ -143,6 +150,7 @@ def read(
     """
     check_input(name, x)
     spatial = x.shape[1:-1]
+    check_sizes(name, x, spatial)
     stride = window if stride is None else stride
     asked = explicit(name, spatial, window, stride, padding, dilation)
     windows = _ceil(asked, spatial) if ceil_mode else asked

@@ -21,7 +21,7 @@ def slope(x: jax.Array, y: jax.Array, p: int | float) -> jax.Array:
     quotient = (x * scale) / jnp.where((y == 0) | endless, 1, y * scale)
     quotient = jnp.where(endless, jnp.where(infinite, jnp.sign(x), 0), quotient)
     if p == 2:
-        return quotient
+        return jnp.where(y == 0, 0, quotient)  # with a derivative of 0 as well
     zero = quotient == 0
     power = jnp.where(zero, 1, jnp.abs(quotient)) ** (p - 1)  # with a derivative at 0 as well
     return jnp.sign(x) * (power if p == 1 else jnp.where(zero, 0, power))

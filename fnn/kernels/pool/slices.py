@@ -52,12 +52,12 @@ def _pad(x: jax.Array, value: Any, edges: Sequence[tuple[int, int]]) -> jax.Arra
 
 
 def _at(x: jax.Array, places: np.ndarray, axis: int) -> jax.Array:
-    """x at these ascending places of an axis: a slice if they are evenly spaced."""
+    """x at these places of an axis: a slice if they ascend in even steps."""
     if not len(places):
         return lax.slice_in_dim(x, 0, 0, 1, axis)
     steps = set(np.diff(places).tolist())
-    if len(steps) < 2 and 0 not in steps:
-        step = max(steps, default=1)
+    step = max(steps, default=1)
+    if len(steps) < 2 and step > 0:
         return lax.slice_in_dim(x, int(places[0]), int(places[-1]) + 1, step, axis)
     return x.at[(slice(None),) * axis + (places,)].get(mode="promise_in_bounds")
 
@@ -266,10 +266,12 @@ def _norm_tangent(
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
     y, blocks, terms = _norm(x, windows, p), _Blocks.of(windows, x.shape[1:-1]), {}
+    stops = blocks.padded(jnp.ones(y.shape, bool), False)
     around, cut_x, cut_t = blocks.padded(y, jnp.inf), blocks.cut(x), blocks.cut(t)
     for shift, number in blocks.shifts():
         slopes = slope(cut_x, blocks.before(around, shift), p)
-        terms[shift] = jnp.where(number >= 0, slopes, 0) * cut_t
+        read = (number >= 0) & blocks.before(stops, shift)  # by no stop: there may be a NaN
+        terms[shift] = jnp.where(read, slopes, 0) * cut_t
     return y, blocks.summed(terms)
 
 

@@ -220,6 +220,15 @@ def test_no_loop_is_one_kernel(window: int, groups: int) -> None:
     assert "xla_cpu_small_call" not in text
 
 
+def test_a_loop_runs_without_jit() -> None:
+    """Where the number of its turn is one of Python's."""
+    x, w = jnp.ones((2, 5, 6, 4)), jnp.ones((3, 3, 2, 6))
+    want = fnn.conv_winograd(x, w, groups=2)
+    with jax.disable_jit():
+        got = fnn.conv_winograd(x, w, groups=2)
+    assert jnp.allclose(got, want, atol=1e-5)
+
+
 @pytest.mark.parametrize(("c", "groups"), [(64, 1), (256, 16)])
 def test_blocks_of_bfloat16_are_moved_as_integers(c: int, groups: int) -> None:
     """Else every block that is written, and the cotangent that is read, costs the whole array."""

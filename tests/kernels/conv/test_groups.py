@@ -57,3 +57,18 @@ def test_nan_and_infinity_are_where_a_sum_of_their_group_has_them(
     want = fnn.conv_taps(x[0], w[0])
     np.testing.assert_array_equal(np.isnan(first), np.isnan(want))
     np.testing.assert_array_equal(np.isinf(first), np.isinf(want))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("conv", SUMS, ids=lambda conv: conv.__name__)
+def test_an_infinite_weight_is_met_by_its_group_alone(
+    conv: Callable[..., jax.Array], case: tuple[int, int, tuple[int, ...]]
+) -> None:
+    _, w = drawn(*case)
+    x = jnp.ones((2, 3, *case[2], case[0]))
+    w = w.at[0, ..., 0, 0].set(jnp.inf)
+    both, window = (jnp.concatenate([*a], -1) for a in (x, w))
+    valid = {"padding": "VALID"}  # infinity times a zero of the padding is NaN, and need not be met
+    y = jax.jit(lambda x, w: conv(x, w, groups=2, **valid))(both, window)
+    want = jnp.concatenate([fnn.conv_lax(*one, **valid) for one in zip(x, w, strict=True)], -1)
+    np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-4)

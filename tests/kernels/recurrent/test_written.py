@@ -174,7 +174,7 @@ def test_cudnn_takes_float32_alone(monkeypatch: Any) -> None:
                 fnn.lstm_cudnn(*(a.astype(dtype) for a in (x, wx, wh, b)))
     with pytest.raises(TypeError, match=r"lstm_cudnn: wh: got float16.* the dtype of x, float32"):
         fnn.lstm_cudnn(x, wx, wh.astype(np.float16), b)
-    with pytest.raises(TypeError, match=r"lstm_cudnn: state: got float16.*; needed dtype float32"):
+    with pytest.raises(TypeError, match=r"lstm_cudnn: state: got float16.*; needed float32 for x"):
         fnn.lstm_cudnn(x, wx, wh, b, state=(h, h))
 
 
