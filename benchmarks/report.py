@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import machine, tables, targets
@@ -98,14 +98,19 @@ def trouble(records: dict[str, Record]) -> str:
     return "\n".join(lines)
 
 
-def commits(records: dict[str, Record]) -> str:
-    """Return the commit of all subjects, or each with those that were measured at it."""
+def of_all(records: dict[str, Record], fact: Callable[[Record], str]) -> str:
+    """Return a fact of all subjects, or each that there is with the subjects that it is of."""
     subjects: dict[str, list[str]] = {}
     for subject, record in records.items():
-        subjects.setdefault(record["commit"], []).append(subject)
+        subjects.setdefault(fact(record), []).append(subject)
     if len(subjects) == 1:
         return next(iter(subjects))
-    return "; ".join(f"{commit} ({', '.join(names)})" for commit, names in subjects.items())
+    return "; ".join(f"{what} ({', '.join(names)})" for what, names in subjects.items())
+
+
+def settings(record: Record) -> str:
+    """Return the settings of the environment, as they are written in front of a command."""
+    return f"`{' '.join(f'{k}={v}' for k, v in record['environment'].items())}`"
 
 
 def latest(records: dict[str, Record]) -> str:
@@ -119,13 +124,13 @@ def facts(records: dict[str, Record]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
     products = ", ".join(f"{r['ceiling']['gflops']:.0f}" for r in records.values())
     copies = ", ".join(f"{r['ceiling']['gbytes']:.0f}" for r in records.values())
-    settings = " ".join(f"{k}={v}" for k, v in first["environment"].items())
     threads = plural(first["threads"], "thread")
+    commits = of_all(records, lambda record: str(record["commit"]))
     return (
         f"{first['device']}; {threads} for everybody; {latest(records)}; commit "
-        f"{commits(records)}; Python {first['python']}, {versions}. Ceiling measured before each "
+        f"{commits}; Python {first['python']}, {versions}. Ceiling measured before each "
         f"of {', '.join(records)}: {products} GFLOP/s of a large float32 matrix product and "
-        f"{copies} GB/s of a copy. Settings of every process: `{settings}`."
+        f"{copies} GB/s of a copy. Settings of every process: {of_all(records, settings)}."
     )
 
 

@@ -474,9 +474,10 @@ def test_a_step_a_call_is_compared_with_a_step_a_call() -> None:
 
 def test_a_report_names_each_commit_with_what_was_measured_at_it() -> None:
     records = {"conv": record([]), "half": record([]), "sweep": record([], commit="a, b")}
-    assert report.commits(records) == "abc (conv, half); a, b (sweep)"
+    commit = lambda record: record["commit"]
+    assert report.of_all(records, commit) == "abc (conv, half); a, b (sweep)"
     del records["sweep"]
-    assert report.commits(records) == "abc"
+    assert report.of_all(records, commit) == "abc"
 
 
 def test_a_report_by_a_relative_path_fills_both_pages(

@@ -29,7 +29,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.functions import frozen, taken
-from fnn.trees import FloatTree
+from fnn.trees import FloatTree, check_params
 
 DIVERGED = 3.0  # times the size of the least loss so far, above that loss
 MARGIN = 10.0  # below the rate of the least loss
@@ -116,6 +116,7 @@ def rate_range(
     function = "analysis.rate_range"
     check_callable(function, "loss", loss, "loss(params, batch)")
     check_known(function, params=params, data=data, key=key)
+    check_params(function, params)
     check_known(function, low=low, high=high, smoothing=smoothing)
     check_number(function, "low", low, POSITIVE)
     check_number(function, "high", high, POSITIVE)

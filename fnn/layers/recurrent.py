@@ -28,6 +28,7 @@ from fnn.layers.recurrent_checks import (
     by_number,
     check_arrays,
     initial_state,
+    is_by_number,
     known_lengths,
 )
 
@@ -93,6 +94,8 @@ def _rnn(
     """Run `rnn` and its variants: x, wx, wh, b."""
     x, wx, wh, b = arrays
     cell, weights = simple(by_number(name, activation)), Weights(wx, wh, b)
+    if activation is not jnp.tanh and not is_by_number(activation):
+        cell = cell._replace(slopes=None)
     y, (h,) = _over_time(name, kernel, cell, SIMPLE, x, weights, **options)
     return y, h
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import check_dtype_or_wider, describe, wrong
-from fnn.dtypes import is_floating
+from fnn.dtypes import is_floating, real
 from fnn.kernels.recurrent.form import State, Weights
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,11 +26,12 @@ def known_lengths(function: F) -> F:
         known = isinstance(lengths, jax.Array | np.ndarray) and not isinstance(
             lengths, jax.core.Tracer
         )
-        if known and lengths.size and getattr(x, "ndim", 0) == 3:
+        time = x.shape[1] if getattr(x, "ndim", 0) == 3 else None
+        if known and lengths.size and isinstance(time, int):
             values = np.asarray(lengths)
-            if values.min() < 0 or values.max() > x.shape[1]:
+            if values.min() < 0 or values.max() > time:
                 got = f"lengths from {values.min()} to {values.max()}"
-                needed = f"lengths from 0 to the time of x, {x.shape[1]}"
+                needed = f"lengths from 0 to the time of x, {time}"
                 raise wrong(function.__name__, "lengths", got, needed)
         return function(*args, **kwargs)
 
@@ -68,8 +69,10 @@ def initial_state(name: str, parts: str, x: jax.Array, weights: Weights, state: 
     for a in arrays:
         if getattr(a, "shape", None) != shape:
             raise wrong(name, "state", describe(a), f"shape {shape} for x {describe(x)}")
+    read = tuple(map(real, arrays))
+    for a in read:
         check_dtype_or_wider(name, "state", a, x)
-    return tuple(map(jnp.asarray, arrays))
+    return tuple(map(jnp.asarray, read))
 
 
 def by_number(name: str, activation: Activation) -> Activation:
@@ -90,3 +93,19 @@ def by_number(name: str, activation: Activation) -> Activation:
         return h
 
     return checked
+
+
+def is_by_number(activation: Activation) -> bool:
+    """Whether the activation is a function of each number, and reads no array that is traced.
+
+    The derivative that is written out holds for no other. It is tried: an array of numbers, and one
+    by one.
+    """
+    numbers = np.linspace(-2, 2, 6, dtype=np.float32)
+    try:
+        with jax.ensure_compile_time_eval():
+            together = activation(jnp.asarray(numbers.reshape(2, 3)))
+            apart = [activation(jnp.asarray(number)) for number in numbers]
+        return np.allclose(np.ravel(together), apart, rtol=1e-4, atol=1e-6, equal_nan=True)
+    except jax.errors.JAXTypeError:  # of a traced array there is no value
+        return False

@@ -309,3 +309,67 @@ def test_wrong_calls_of_bidirectional(name: str) -> None:
     f, args, options, message = ASTRAY[name]
     with pytest.raises(TypeError, match=rf"^fnn\.bidirectional: {message}"):
         fnn.bidirectional(f, *args, **options)
+
+
+def test_activations_that_are_no_slopes_of_their_own() -> None:
+    """One reads an array that is traced, others several numbers: they differentiate as the scan."""
+    x, w = jnp.arange(6.0).reshape(2, 3, 1) / 5, jnp.ones((1, 1))
+    key = jax.random.key(0)
+
+    def total(run: Any, slope: Any, w: Any) -> Any:
+        leaky = run(x, w, -w, activation=lambda z: jnp.where(z > 0, z, slope * z))[0]
+        centred = run(x, w, w, activation=lambda z: z - z.mean())[0]
+        noisy = run(x, w, w, activation=lambda z: fnn.dropout(z, slope, key))[0]
+        return (leaky**2).sum() + (centred**2).sum() + (noisy**2).sum()
+
+    got, want = (
+        jax.grad(jax.jit(functools.partial(total, run)), (0, 1))(0.1, w)
+        for run in (fnn.rnn, fnn.rnn_scan)
+    )
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+        assert np.abs(b).max() > 0.1
+
+
+def test_a_steep_activation_of_padded_steps() -> None:
+    """Behind the length its slope is infinite, and is not met."""
+    x, one = jnp.array([[[4.6], [0.0]]]), jnp.ones((1, 1))
+
+    def loss(w: Any, x: Any, **lengths: Any) -> Any:
+        return fnn.rnn(x, w, one, activation=jnp.exp, **lengths)[0].sum()
+
+    got = jax.grad(loss)(one, x, lengths=jnp.array([1]))
+    np.testing.assert_allclose(got, jax.grad(loss)(one, x[:, :1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("sharded", ["x", "state", "lengths"])
+def test_one_sharded_operand_on_an_explicit_mesh(sharded: str) -> None:
+    """The others are brought to its sharding, values and gradients."""
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    examples = jax.NamedSharding(mesh, jax.P("data"))
+    rng = np.random.default_rng(0)
+    for kind, units in (("rnn", 1), ("lstm", 5), ("gru", 1)):
+        run, init = getattr(fnn, kind), getattr(fnn, f"init_{kind}")
+        params = init(jax.random.key(0), 3, units)
+        h = rng.normal(size=(8, units)).astype(np.float32)
+        given = {
+            "x": rng.normal(size=(8, 4, 3)).astype(np.float32),
+            "state": (h, -h) if kind == "lstm" else h,
+            "lengths": np.arange(8, dtype=np.int32) % 5,
+        }
+
+        def loss(params: Any, given: Any, run: Any = run) -> Any:
+            return (run(**given, **params)[0] ** 2).sum()
+
+        want = jax.grad(loss)(params, given)
+        with jax.set_mesh(mesh):
+            placed = given | {sharded: jax.device_put(given[sharded], examples)}
+            got = jax.jit(jax.grad(loss))(params, placed)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, want)
+
+
+def test_an_integer_state_is_read_as_floats() -> None:
+    params = fnn.init_lstm(jax.random.key(0), 3, 2)
+    x, zeros = jnp.ones((1, 2, 3)), jnp.zeros((1, 2), int)
+    got, _ = fnn.lstm(x, **params, state=(zeros, zeros))
+    np.testing.assert_array_equal(got, fnn.lstm(x, **params)[0])

@@ -99,7 +99,11 @@ def recur(
         x = jnp.where(real, x, 0)
         left = lengths - (time - 1 if reverse else 0)
     x, weights = jnp.swapaxes(widen(x), 0, 1), jax.tree.map(widen, weights)
-    state = tuple(placed(s, x, weights) for s in state)
+    others = (s for s in (*state, left) if s is not None)
+    zero = sum((of_sequences(s).astype(x.dtype) for s in others), start=of_steps(x))
+    x = x + zero[None]
+    left = None if left is None else left + zero.astype(left.dtype)
+    state = tuple(s + (zero + nothing(weights, x.dtype)).astype(s.dtype) for s in state)
 
     def run(x: jax.Array, state: State, left: Left) -> tuple[jax.Array, State]:
         return kernel.run(cell, x, weights, state, left, reverse)
@@ -112,13 +116,19 @@ def recur(
     return y, state
 
 
-def placed(state: jax.Array, x: jax.Array, weights: Weights) -> jax.Array:
-    """Return a state that is on a mesh what a step makes of it: sharded and varying with x.
+# On a mesh, inputs, states and lengths may be sharded otherwise, and vary over other axes. What a
+# step makes of them is sharded and varies as all of them, and so must be what it begins with: each
+# gets the sum of empty parts of all, which is 0 whatever they hold.
 
-    An empty sum is 0 there, whatever the arrays hold.
-    """
-    zero = jax.lax.stop_gradient(x)[:0].sum((0, 2)).astype(state.dtype)[:, None]
-    return state + zero + nothing(weights, state.dtype)
+
+def of_steps(x: jax.Array) -> jax.Array:
+    """Return zeros (n, 1), placed as the sequences of x (time, n, f) are."""
+    return jax.lax.stop_gradient(x)[:0].sum((0, 2))[:, None]
+
+
+def of_sequences(a: jax.Array) -> jax.Array:
+    """Return zeros (n, 1), placed as the rows of a (n, k) are."""
+    return jax.lax.stop_gradient(a)[:, :0].sum(1, keepdims=True)
 
 
 def nothing(arrays: Any, dtype: Any) -> jax.Array:

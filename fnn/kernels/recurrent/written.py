@@ -95,6 +95,8 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
 
     def along(state: State, here: Any) -> tuple[State, jax.Array]:
         slopes, dz, going = here
+        if going is not None:  # the padding may have infinite ones
+            slopes = jax.tree.map(lambda s: jnp.where(going, s, 0), slopes)
 
         def linear(state: State) -> tuple[State, None]:
             back = lax.dot_general(state[0], across, (((1,), (1,)), ((), ())))
@@ -135,7 +137,7 @@ def for_weights(a: jax.Array, w: jax.Array) -> jax.Array:
     """
     if not jax.typeof(a).sharding.mesh.empty:
         return a @ w
-    (rows,) = kept_apart(a.reshape(-1, a.shape[2]).T)
+    (rows,) = kept_apart(a.reshape(a.shape[0] * a.shape[1], a.shape[2]).T)
     product = lax.dot_general(rows, w, (((0,), (0,)), ((), ())))
     return product.reshape(*a.shape[:2], w.shape[1])
 
