@@ -9,7 +9,7 @@ order every round, all in one process, so that whatever slows the machine slows 
 is as many runs as fill `SAMPLE` seconds, each waited for. A first round is not counted. The result
 is the median over the others, the spread (between the quartiles), and between two contestants the
 median of their ratios within each round. A turn begins when the threads of the one before sleep
-(`REST`), and waits while the machine's cores lie apart (`placement`). A contestant that has spent
+(`settle`), and waits while the machine's cores lie apart (`placement`). A contestant that has spent
 its budget drops out: one that takes longer has fewer rounds, down to `LEAST` of them, and a slow
 one (`SLOW` seconds a round and more) down to one.
 """
@@ -24,10 +24,11 @@ import numpy as np
 
 from benchmarks import placement
 
-# Seconds before a turn, where PyTorch takes part. Its threads, as installed, look for work for 7 to
-# 11 ms before they sleep, and would slow whoever comes next. To forbid it slows PyTorch itself: a
-# small step takes 1.1 to 2.5 times as long. XLA's look for 0.05 ms.
-REST = 0.02
+# Seconds that a turn after one of PyTorch's runs before it counts. PyTorch's threads, as installed,
+# look for work for 7 to 11 ms before they sleep, and slow whoever comes next. To forbid it slows
+# PyTorch: a small step takes 1.1 to 2.5 times as long. XLA's look for 0.05 ms. To sleep instead
+# slows everybody, by up to two times, as the cores are then cold.
+LOOKED = 0.015
 SAMPLE = 0.01  # seconds: far above the clock's and the dispatch's grain
 LOOP = 0.1  # seconds: a loop that is shorter than this is built anew with its longest length
 SLOW = 1.0  # seconds: what takes longer runs once to be verified, and at least once for the clock
@@ -168,7 +169,7 @@ def race(
     if wait is None:
         wait = placement.wait if clock is time.perf_counter else lambda most: 0.0
     patience = min(placement.LIMIT, 50 * budget.seconds)
-    rest = REST if any("PyTorch" in row["contestant"] for row, *_ in racing) else 0.0
+    looking = False  # for work: PyTorch's threads
     order = random.Random(0)
     gc.collect()
     gc.disable()
@@ -181,9 +182,11 @@ def race(
             for i in turns:
                 row, program, once = racing[i]
                 calls = max(1, round(SAMPLE / max(once, 1e-7)))
-                time.sleep(rest)
-                waited += wait(patience - waited)
+                others, looking = looking, "PyTorch" in row["contestant"]
                 try:
+                    if others and not looking and once < SLOW:
+                        settle(program)
+                    waited += wait(patience - waited)
                     seconds = sample(program, calls, clock)
                 except Exception as failure:
                     row |= {"status": "failed", "note": first_line(failure)}
@@ -203,6 +206,13 @@ def race(
 def due(rounds: int, spent: float, budget: Budget) -> bool:
     """Whether a contestant takes another turn, after this many rounds and seconds."""
     return spent < budget.seconds or (rounds < LEAST and spent < LEAST * SLOW)
+
+
+def settle(program: Program) -> None:
+    """Run a program, which is warm then, until PyTorch's threads have stopped looking for work."""
+    end = time.perf_counter() + LOOKED
+    while time.perf_counter() < end:
+        program.run()
 
 
 def sample(program: Program, calls: int, clock: Callable[[], float]) -> float:
