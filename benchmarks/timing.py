@@ -183,10 +183,10 @@ def race(
                 row, program, once = racing[i]
                 calls = max(1, round(SAMPLE / max(once, 1e-7)))
                 others, looking = looking, "PyTorch" in row["contestant"]
+                waited += wait(patience - waited)
                 try:
                     if others and not looking and once < SLOW:
                         settle(program)
-                    waited += wait(patience - waited)
                     seconds = sample(program, calls, clock)
                 except Exception as failure:
                     row |= {"status": "failed", "note": first_line(failure)}

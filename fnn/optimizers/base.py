@@ -168,11 +168,11 @@ def leafwise(
         like = leaves if params is None else jax.tree.leaves(params)
         columns: list[list[Any]] = [[] for _ in range(1 + len(initial))]
         for x, *leaf in zip(like, leaves, *map(jax.tree.leaves, moments), strict=True):
-            dtype = accumulator(x.dtype)
+            dtype = accumulator(jnp.result_type(x))  # as in init
             now = Now(**in_dtype(dtype, known))
             new = rule(now, *[y.astype(dtype) for y in leaf])
             for column, value, old in zip(columns, new, [x, *leaf[1:]], strict=True):
-                column.append(value.astype(old.dtype))
+                column.append(value.astype(jnp.result_type(old)))
         updates, *trees = [jax.tree.unflatten(structure, column) for column in columns]
         named = dict(zip(initial, trees, strict=True))
         return updates, next_state(name, learning_rate, rate, state, named)

@@ -52,8 +52,9 @@ def newton(
     ``x <- x - rate (|H| + damping)^-1 g``, where |H| has the eigenvectors of the Hessian and the
     magnitudes of its eigenvalues: H itself where the loss is convex. Along directions without
     curvature, damping = 0 does not move. Where params hold more than ``dense_up_to`` numbers,
-    conjugate gradients solve ``(H + damping) d = g`` on products with H instead; on a direction of
-    negative curvature they stop with the descent direction found so far.
+    conjugate gradients solve ``(H + damping) d = g`` on products with H instead; on a direction
+    without positive curvature they stop with the descent direction found so far, which may have
+    moved along some without curvature.
 
     Args:
         learning_rate: a number, a scalar array or a schedule.

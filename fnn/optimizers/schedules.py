@@ -74,7 +74,8 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     check_int("schedules.linear", "steps", steps, 1)
 
     def formula(step: Any, start: Any, end: Any) -> Any:
-        return start + (end - start) * jnp.minimum(step / float(steps), 1.0)
+        part = jnp.minimum(step / float(steps), 1.0)
+        return start * (1 - part) + end * part  # which is end at the end, however small
 
     return _of_float("linear", formula, start=start, end=end)
 

@@ -255,8 +255,9 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
     """Keep half-precision parameters, and the optimizer's state, in float32.
 
     The optimizer steps on the float32 master copy, ``m <- m + u``; the update returned is
-    ``m - x`` in the dtype of x, which takes the params to the rounded master. What it rounds away
-    is in the next update again: steps too small for the params add up in the master.
+    ``m - x`` rounded to the dtype of x, which takes the params to the rounded master or next to it.
+    What is rounded away is in the next update again: steps too small for the params add up in the
+    master.
 
     Args:
         optimizer: any; leaves that are wider than half precision stay as they are.

@@ -150,10 +150,3 @@ def test_wrong_elsewhere(fn: Any, shapes: Any, config: dict[str, Any], message: 
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         fn(*normal(*shapes), **config)
     assert str(error.value).startswith(f"fnn.{fn.__name__}: ")
-
-
-def test_lists_are_tuples() -> None:
-    x, w = normal((1, 5, 6, 2), (3, 3, 2, 1))
-    listed = fnn.conv(x, w, stride=[2, 1], padding=[[1, 0], [0, 2]], dilation=[1, 2])
-    want = fnn.conv(x, w, stride=(2, 1), padding=((1, 0), (0, 2)), dilation=(1, 2))
-    assert np.array_equal(listed, want)

@@ -194,3 +194,8 @@ def test_errors() -> None:
         s.cosine("0.1", 5)  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match=r"fnn.schedules.delay: schedule: got 0.1"):
         s.delay(0.1, 5)  # type: ignore[arg-type]  # which is the mistake
+
+
+def test_a_line_ends_at_its_end() -> None:
+    """However far below the start, where start + (end - start) would be 0."""
+    assert float(s.linear(1.0, 1e-9, 10)(10)) == np.float32(1e-9)
