@@ -8,11 +8,12 @@ those collected over batches (`running_stats`).
 
 Statistics of half-precision inputs, and everything up to the result, are in float32.
 
-The square of a deviation must be a number of the dtype: in float32 and bfloat16 the layers end at
-deviations of 1e19, where the result becomes 0, and with ``eps = 0`` at 1e-19 too; in float64 at
-1e154 and 1e-154. Where a sum of inputs or of deviations overflows, it is NaN. Gradients are exact
-up to deviations of 1e17. To scale the inputs first would add a pass over them. An entry that is not
-finite makes all that it is normalized with NaN.
+The sum of the squares of m deviations must be a number of the dtype: in float32 and bfloat16 the
+layers end at deviations of ``1e19 / sqrt(m)``, where the result becomes 0, and with ``eps = 0`` at
+1e-19 too; in float64 at ``1e154 / sqrt(m)`` and 1e-154. Where a sum of inputs or of deviations
+overflows, it is NaN. Gradients are exact up to a hundredth of these. To scale the inputs first
+would add a pass over them. An entry that is not finite makes all that it is normalized with NaN; in
+`rms_norm` an infinite one makes them 0.
 """
 
 import math

@@ -85,8 +85,9 @@ def batch_stats(x: Float[Array, "n *spatial c"]) -> BatchStats:
 
     Returns:
         `BatchStats`: mean (c,) and var (c,), float32 for half-precision x, else of x's dtype; var
-        is infinite where it is too large for that, from deviations of 2e19 in float32. Where the
-        sum of a channel, or of its deviations, overflows, neither is finite.
+        is infinite where the sum of squares is too large for that, from deviations of
+        ``2e19 / sqrt(m)`` in float32. Where the sum of a channel, or of its deviations, overflows,
+        neither is finite.
 
     Raises:
         ValueError: x has fewer than two axes, or no examples or positions: the mean of nothing,
