@@ -9,8 +9,6 @@ from benchmarks.tables import table
 from benchmarks.timing import Row
 
 LEAST = 0.05  # a change below five per cent is no change, however small the spreads
-
-
 KEYS = ("case", "contestant", "measure", "place", "size")
 
 

@@ -22,9 +22,9 @@ def threads() -> int:
 def environment() -> dict[str, str]:
     """Settings of every measuring process, the same for all contestants in it.
 
-    Single-precision matrix products of a GPU are single precision. Python
-    keeps the bytecode of what it imports, as installed packages have theirs: or else fnn in this
-    tree is compiled anew in every process, half its time to import.
+    Single-precision matrix products of a GPU are single precision. Python keeps the bytecode of
+    what it imports, as installed packages have theirs: or else fnn in this tree is compiled anew in
+    every process, half its time to import.
     """
     return {
         "OMP_NUM_THREADS": str(threads()),

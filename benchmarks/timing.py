@@ -26,8 +26,8 @@ from benchmarks import placement
 
 # Seconds that a turn after one of PyTorch's runs before it counts. PyTorch's threads, as installed,
 # look for work for 7 to 11 ms before they sleep, on cores that are busy for several times as long,
-# and slow whoever comes next. To forbid it slows PyTorch: a small step takes 1.1 to 2.5 times as
-# long. XLA's look for 0.05 ms. To sleep until then slows everybody, by up to two times.
+# and slow whoever comes next. To forbid it slows PyTorch: the MLP's step takes four times as long.
+# XLA's look for 0.05 ms. To sleep until then slows everybody, by up to two times.
 LOOKED = 0.05
 SAMPLE = 0.01  # seconds: far above the clock's and the dispatch's grain
 LOOP = 0.1  # seconds: a loop that is shorter than this is built anew with its longest length

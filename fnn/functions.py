@@ -13,15 +13,12 @@ annotation and is settled before the program sees it:
 - a random key: a seed is refused.
 """
 
-import dis
 import functools
 import inspect
-import itertools
-import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +36,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.dtypes import is_floating, is_real, real
+from fnn.static import frozen
 
 KEYS = {PRNGKeyArray, *get_args(PRNGKeyArray)}
 F = TypeVar("F", bound=Callable[..., Any])
@@ -257,123 +255,3 @@ def _known(function: str, argument: str, value: Any) -> Any:
         needed = "numbers, strings, tuples or functions"
         raise wrong(function, argument, describe(value), needed, TypeError) from None
     return value
-
-
-def frozen(value: Any) -> Any:
-    """Return lists and arrays as tuples, NumPy numbers as Python's, and functions as `Same`."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return tuple(map(frozen, value))
-    return Same.of(value) if isinstance(value, types.FunctionType) else value
-
-
-PLAIN = (int, str, bytes, bool, type(None))
-LIBRARIES = {"fnn", "jax", "jaxlib", "numpy", "math", "functools", "builtins"}
-IMPORT = dis.opmap["IMPORT_NAME"]
-
-
-class Same:
-    """A function that equals every other of the same code over the same immutable values.
-
-    `jax.jit` compiles anew for every new function object, so a lambda written into a loop would
-    compile at each call. Two functions are the same where their code is, and all that it can reach
-    is: numbers, strings, JAX arrays, names of libraries, and functions of which this holds in turn.
-    A function that reaches anything else, which could change in between, equals itself only.
-    """
-
-    def __init__(self, function: Any, facts: Any) -> None:
-        """Wrap the function with what decides about it."""
-        functools.update_wrapper(self, function)
-        self.function, self.facts = function, facts
-
-    @classmethod
-    def of(cls, function: Any) -> Any:
-        """Return the function so wrapped, or as it is where it equals itself only."""
-        try:
-            return cls(function, _facts(function, ()))
-        except _Changeable:
-            return function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function."""
-        return self.function(*args, **kwargs)
-
-    def __hash__(self) -> int:
-        """Hash the code alone."""
-        return hash(self.function.__code__)
-
-    def __eq__(self, other: object) -> bool:
-        """Compare all that the code can reach."""
-        return isinstance(other, Same) and self.facts == other.facts
-
-
-class _Changeable(Exception):
-    """What a function reaches may be another value at the next call."""
-
-
-class _Identity(NamedTuple):
-    """A value that is immutable but compares otherwise than by identity."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _facts(value: Any, above: tuple[Any, ...]) -> Any:
-    """Return what decides about a value that a function reaches; ``above`` are its callers."""
-    if isinstance(value, float | complex):  # by its bits: 0.0 == -0.0, and no NaN equals itself
-        return type(value), np.asarray(value).tobytes()
-    if isinstance(value, PLAIN):
-        return type(value), value
-    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
-        return _Identity(value)
-    if isinstance(value, tuple):
-        return type(value), tuple(_facts(v, above) for v in value)
-    for place, caller in enumerate(above):
-        if value is caller:
-            return place
-    if _of_a_library(value) and (not getattr(value, "__closure__", None) or _has_name(value)):
-        return _Identity(value)
-    if isinstance(value, types.FunctionType):
-        return _facts_of_code(value, (*above, value))
-    raise _Changeable
-
-
-def _of_a_library(value: Any) -> bool:
-    module = isinstance(value, types.ModuleType)
-    fixed = module or isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
-    owner = value.__name__ if module else getattr(value, "__module__", None) or "builtins"
-    library = str(owner).partition(".")[0] in LIBRARIES
-    return library and (fixed or type(value).__module__.partition(".")[0] in ("jax", "jaxlib"))
-
-
-def _has_name(value: Any) -> bool:
-    """Whether its module holds it under its own name, as it does a public function."""
-    module = sys.modules.get(str(getattr(value, "__module__", None)))
-    return getattr(module, getattr(value, "__name__", ""), None) is value
-
-
-def _facts_of_code(function: Any, above: tuple[Any, ...]) -> Any:
-    imports = IMPORT in function.__code__.co_code[::2]  # a module, whose values may change
-    if imports or vars(function).keys() - {"__wrapped__"}:
-        raise _Changeable
-    try:
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    except ValueError:  # a name that is not bound yet
-        raise _Changeable from None
-    names = _names(function.__code__)
-    reached = [function.__globals__[name] for name in names if name in function.__globals__]
-    defaults = (function.__defaults__, *(function.__kwdefaults__ or {}).items())
-    rest = tuple(_facts(value, above) for value in (*cells, *reached, *defaults))
-    return function.__code__, rest
-
-
-def _names(code: types.CodeType) -> tuple[str, ...]:
-    """Return the global names that this code and the code inside it may read."""
-    inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
-    return tuple(itertools.chain(code.co_names, *inner))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fnn.checks import wrong
-from fnn.functions import frozen
+from fnn.static import frozen
 
 Ints = int | Sequence[int]
 Padding = str | int | Sequence[int | Sequence[int]]

@@ -12,7 +12,10 @@ import pytest
 import fnn
 
 HOUSE = Path(fnn.__file__).parent
-GROUND = ("dtypes", "checks", "trees", "windows", "functions", "lazily", "compiler", "memory")
+GROUND = (
+    *("dtypes", "checks", "trees", "windows", "static", "functions"),
+    *("lazily", "compiler", "memory"),
+)
 # A room may import the ground, itself, and the rooms before it.
 ROOMS = ("kernels", "layers", "losses", "analysis", "optimizers", "training")
 APART = ("data", "weights")  # import the ground and themselves alone

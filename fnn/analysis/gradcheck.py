@@ -35,7 +35,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.dtypes import is_floating
-from fnn.functions import frozen
+from fnn.static import frozen
 from fnn.trees import FloatTree, paths
 
 EPS = float(np.finfo(np.float64).eps)

@@ -27,8 +27,8 @@ from fnn.checks import (
     wrong,
 )
 from fnn.dtypes import is_real, magnitude, number_like, real, widen
-from fnn.functions import frozen
 from fnn.layers.activations import identity
+from fnn.static import frozen
 from fnn.trees import FloatTree, check_like, check_params, global_norm
 
 Activation = Callable[[Any], Any]

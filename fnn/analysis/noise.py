@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree, Shaped
 from fnn.analysis.curvature import Loss, scalar_loss
 from fnn.checks import check_int, wrong
 from fnn.dtypes import widen
-from fnn.functions import frozen
+from fnn.static import frozen
 from fnn.trees import FloatTree, count
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from fnn import lazily
 from fnn.checks import wrong
-from fnn.functions import frozen
+from fnn.static import frozen
 from fnn.trees import paths
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)

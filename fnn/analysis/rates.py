@@ -28,7 +28,8 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.functions import frozen, taken
+from fnn.functions import taken
+from fnn.static import frozen
 from fnn.trees import FloatTree, check_params
 
 DIVERGED = 3.0  # times the size of the least loss so far, above that loss

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fnn.analysis.curvature import Loss, quadratic, ritz
 from fnn.checks import POSITIVE, check_int, check_key, check_number
 from fnn.dtypes import number_like
-from fnn.functions import frozen
+from fnn.static import frozen
 from fnn.trees import FloatTree
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from fnn.analysis.curvature import check_typed
 from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
-from fnn.functions import frozen
+from fnn.static import frozen
 from fnn.trees import FloatTree, global_norm
 
 NAME = "analysis.gradient_by_time"

@@ -22,7 +22,7 @@ from fnn import lazily
 from fnn.analysis.program import Known, carried, inner, split, trace
 from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
 from fnn.dtypes import is_floating
-from fnn.functions import frozen
+from fnn.static import frozen
 
 Arrays = dict[str, Any]
 

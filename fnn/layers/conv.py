@@ -28,7 +28,6 @@ from fnn.windows import (
     Padding,
     Pads,
     Windows,
-    is_known,
     per_axis,
     resolve,
     resolve_transposed,
@@ -85,15 +84,12 @@ def _check_mode(name: str, mode: str, spatial: tuple[int, ...], padding: Pads) -
 
 
 def _check_symbols(name: str, kernel: Kernel, x: Any, w: Any) -> None:
-    if kernel.symbols == "all" or is_known(x, w):
+    fixed = x.shape[1:] if kernel.symbols == "examples" else x.shape
+    if kernel.symbols == "all" or all(isinstance(size, int) for size in (*fixed, *w.shape)):
         return
-    if kernel.symbols == "examples":
-        if all(isinstance(size, int) for size in (*x.shape[1:], *w.shape)):
-            return
-        needed = "sizes that are numbers, but for that of the examples"
-    else:
-        needed = "sizes that are numbers"
-    raise wrong(name, "x, w", f"{describe(x)}, {describe(w)}", f"{needed}; fnn.conv takes symbols")
+    but = ", but for that of the examples" if kernel.symbols else ""
+    needed = f"sizes that are numbers{but}; fnn.conv takes symbols"
+    raise wrong(name, "x, w", f"{describe(x)}, {describe(w)}", needed)
 
 
 def _form(spatial: tuple[int, ...], windows: Windows, mode: str, groups: int) -> tuple[Form, Pads]:

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from fnn.checks import check_alive, describe, wrong
-from fnn.functions import frozen
+from fnn.static import frozen
 from fnn.training.arrays import check_examples
 from fnn.training.stream import check_iterable, length, read_batch
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn.checks import check_callable, check_key, check_scalar, describe, wrong
-from fnn.functions import frozen
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
+from fnn.static import frozen
 from fnn.trees import check_like, check_params
 
 Loss = Callable[..., Any]

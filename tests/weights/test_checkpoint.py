@@ -309,6 +309,15 @@ def test_a_failed_save_keeps_the_old_files(
     assert after == before, "a file is lost, or half a file is left behind"
 
 
+def kept_steps(path: Path, steps: int) -> list[int]:
+    """Save so many steps; return those of the one before, the one before that, and the last."""
+    for step in range(steps):
+        fnn.save(path, {"step": step}, keep=3)
+    names = ["run.1.safetensors", "run.2.safetensors", "run.safetensors"]
+    assert sorted(p.name for p in path.parent.iterdir()) == names
+    return [fnn.load(path.with_name(name))["step"] for name in names]
+
+
 def test_a_file_system_without_links_and_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,11 +327,7 @@ def test_a_file_system_without_links_and_locks(
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(fcntl, "flock", refuse)
     path = tmp_path / "run.safetensors"
-    for step in range(4):
-        fnn.save(path, {"step": step}, keep=3)
-    names = ["run.1.safetensors", "run.2.safetensors", "run.safetensors"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == names
-    assert [fnn.load(tmp_path / name)["step"] for name in names] == [2, 1, 3]
+    assert kept_steps(path, 4) == [2, 1, 3]
     assert fnn.weights.latest(tmp_path) == path
 
 
@@ -440,11 +445,7 @@ def test_a_file_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
 
 def test_keep_the_last_ones(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
-    for step in range(5):
-        fnn.save(path, {"step": step}, keep=3)
-    names = ["run.1.safetensors", "run.2.safetensors", "run.safetensors"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == names
-    assert [fnn.load(tmp_path / name)["step"] for name in names] == [3, 2, 4]
+    assert kept_steps(path, 5) == [3, 2, 4]
     with pytest.raises(ValueError, match=r"fnn.save: keep: got 0; needed an int >= 1"):
         fnn.save(path, {}, keep=0)
 
