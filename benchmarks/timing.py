@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks import placement
 
-# Seconds that a turn after one of PyTorch's runs before it counts. PyTorch's threads, as installed,
-# look for work for 7 to 11 ms before they sleep, on cores that are busy for several times as long,
+# Seconds, not counted, for which a turn that follows one of PyTorch's runs first. Its threads,
+# as installed, look for work for 7 to 11 ms before they sleep, on busy cores several times as long,
 # and slow whoever comes next. To forbid it slows PyTorch: the MLP's step takes four times as long.
 # XLA's look for 0.05 ms. To sleep until then slows everybody, by up to two times.
 LOOKED = 0.05
