@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from fnn.compiler import kept_apart
+from fnn.compiler import by_itself, kept_apart
 from fnn.dtypes import add_bias, widen
 from fnn.kernels.recurrent import scan
 from fnn.kernels.recurrent.form import (
@@ -57,26 +57,35 @@ def over_sums(
 ) -> tuple[State, tuple[jax.Array, Any]]:
     """Run ``step(z, state)`` over time, as `loop` does, with as few products as there can be.
 
-    A step of three sequences or fewer computes little with each weight that it reads. Where most of
-    these are of the inputs, one product for all steps, before the loop, reads them once. Else x and
-    h are multiplied together, if only the sum of both products counts.
+    If only the sum of both products counts, x and h are multiplied together. Else, and where a step
+    of three sequences or fewer computes little with each weight that it reads, one product for all
+    steps, before the loop, reads those of the inputs once.
     """
 
     def after(gx: jax.Array, state: State) -> tuple[State, Any]:
-        return step(cell.sums(gx, state[0], weights), state)
+        return step(cell.sums(read(gx), state[0], weights), state)
 
     def joint(x: jax.Array, state: State) -> tuple[State, Any]:
         return step(add_bias(jnp.concatenate([x, state[0]], 1) @ w, c), state)
 
-    (_, n, features), units = x.shape, state[0].shape[1]
+    n, only_sum = x.shape[1], cell.sums is added
     few = isinstance(n, int) and n < 4  # n is a symbol in an export with any number of sequences
-    if few and features >= units:
+    read = (lambda gx: gx) if only_sum else read_apart
+    if few or not only_sum:
         return loop(after, x @ weights.wx, state, left, reverse)
-    if cell.sums is added:
-        assert cell.slopes is not None  # or the kernel refuses
-        w, c = cell.slopes.joint(weights)
-        return loop(joint, x, state, left, reverse)
-    return loop(lambda x, state: after(x @ weights.wx, state), x, state, left, reverse)
+    assert cell.slopes is not None  # or the kernel refuses
+    w, c = cell.slopes.joint(weights)
+    return loop(joint, x, state, left, reverse)
+
+
+def read_apart(gx: jax.Array) -> jax.Array:
+    """Keep reading one step of an array from becoming a part of the gates.
+
+    XLA on a CPU would compute them one number at a time. Test:
+    `tests/kernels/recurrent/test_compiled.py`.
+    """
+    alone = jax.default_backend() == "cpu" and jax.typeof(gx).sharding.mesh.empty
+    return by_itself(lambda gx: gx)(gx) if alone else gx
 
 
 @functools.partial(run.defjvp, symbolic_zeros=True)

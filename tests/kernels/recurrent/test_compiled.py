@@ -11,7 +11,7 @@ import fnn
 
 pytestmark = pytest.mark.usefixtures("users_passes")
 
-TIME, F, UNITS = 6, 7, 5
+TIME, F, UNITS = 6, 5, 7
 
 
 def products(n: int, gradient: bool) -> list[tuple[str, str]]:
@@ -37,6 +37,17 @@ def test_few_sequences_have_one_product_of_the_inputs(n: int, inputs: tuple[int,
     shapes = {shape for shape, _ in products(n, gradient=False)}
     state = f"{n},{4 * UNITS}".removeprefix("1,")
     assert shapes == {"{},{}".format(*inputs), state}
+
+
+def test_the_gates_are_not_one_loop_with_reading_the_product_of_the_inputs() -> None:
+    """It would compute them one number at a time. Those of an LSTM are read twice, and so apart."""
+    shapes = (3, TIME, F), (F, 3 * UNITS), (UNITS, 3 * UNITS)
+    run = jax.jit(lambda *args: fnn.gru(*args)[0])
+    text = run.lower(*map(jnp.zeros, shapes)).compile().as_text()
+    loops = re.findall(r"^%fused\S* .*?^}", text, re.DOTALL | re.MULTILINE)
+    gates = [loop for loop in loops if " tanh(" in loop]
+    assert gates
+    assert not any(" dynamic-slice(" in loop for loop in gates)
 
 
 def test_the_gradient_of_the_weights_is_one_fast_product() -> None:
