@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from fnn.checks import (
@@ -58,6 +59,7 @@ RANGES = {
     "threshold": Range(4),
 }
 LAST = 2**31 - 1  # of int32
+NO_RATE = float(jnp.finfo(jnp.float32).max)  # finite: not NaN, which JAX can be told to look for
 
 
 class Transform(Protocol):
@@ -106,14 +108,14 @@ class State(NamedTuple):
         step: int32[], steps taken.
         learning_rate: float[], the rate of the next step.
         moments: pytrees like the params, by their names in optax: ``mu``, ``nu``.
-        given: float[], the array that the optimizer was made with as its rate; or None, if that was
-            a number or a schedule.
+        given: float[], the array that the optimizer of the last step was made with as its rate; if
+            that was a number or a schedule, the largest float32.
     """
 
     step: Int[Array, ""]
     learning_rate: Float[Array, ""]
     moments: dict[str, Any]
-    given: Float[Array, ""] | None = None
+    given: Float[Array, ""]
 
 
 class Now(SimpleNamespace):
@@ -232,8 +234,7 @@ def is_zero(number: Any) -> bool:
 def first_state(name: str, rate: Rate, moments: dict[str, Any]) -> State:
     """Return the state before the first step."""
     start = jnp.zeros((), jnp.int32)
-    given = _rate_at(name, rate, start) if isinstance(rate, jax.Array) else None
-    return State(start, _rate_at(name, rate, start), moments, given)
+    return State(start, _rate_at(name, rate, start), moments, _given(rate, float))
 
 
 def rate_of_step(rate: Rate, state: State) -> Array:
@@ -241,8 +242,6 @@ def rate_of_step(rate: Rate, state: State) -> Array:
     if not isinstance(rate, jax.Array):
         return state.learning_rate
     own = rate.astype(state.learning_rate.dtype)
-    if state.given is None:
-        return own
     replaced = (state.learning_rate != state.given) & (own == state.given)
     return jnp.where(replaced, state.learning_rate, own)
 
@@ -256,10 +255,12 @@ def next_state(name: str, rate: Rate, used: Array, state: State, moments: dict[s
     """Return the state after a step with the rate ``used``."""
     step = next_step(state.step)
     following = _rate_at(name, rate, step) if callable(rate) else used
-    given = state.given
-    if given is not None and isinstance(rate, jax.Array):
-        given = jnp.array(rate, given.dtype)
-    return State(step, following, moments, given)
+    return State(step, following, moments, _given(rate, state.given.dtype))
+
+
+def _given(rate: Rate, dtype: DTypeLike) -> Array:
+    """Return the array that a rate is, or `NO_RATE`, in an array of its own."""
+    return jnp.array(rate if isinstance(rate, jax.Array) else NO_RATE, dtype)
 
 
 def _rate_at(name: str, rate: Rate, step: Any) -> Array:
@@ -274,7 +275,7 @@ def _rate_at(name: str, rate: Rate, step: Any) -> Array:
 def rate_used(before: Any, after: Any) -> Array:
     """Return the rate of the step between two states that hold one learning rate each."""
     rate = learning_rate(after)
-    return rate if _rate_states(after)[0].given is not None else learning_rate(before)
+    return jnp.where(_rate_states(after)[0].given == NO_RATE, learning_rate(before), rate)
 
 
 def moving_mean(mean: Any, x: Any, decay: Any) -> Any:

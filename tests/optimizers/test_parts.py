@@ -53,7 +53,7 @@ def test_what_is_frozen_costs_nothing() -> None:
     with jax.numpy_dtype_promotion("standard"):  # which optax relies on
         assert flops(mine) <= flops(theirs) < 0.5 * flops(fnn.adam(1e-3))
     held = fnn.count(jax.eval_shape(mine.init, params))
-    assert held == 2582 == 2 * fnn.count(params["head"]) + 2  # moments, the step and the rate
+    assert held == 2583 == 2 * fnn.count(params["head"]) + 3  # moments, the step and two rates
 
 
 def test_freeze_is_the_optimizer_on_the_rest() -> None:

@@ -301,7 +301,7 @@ def test_the_rate_that_was_set_last_counts() -> None:
 
     def of(rate: Any, state: Any) -> Any:
         updates, state = fnn.add_weight_decay(fnn.sgd(rate), 1.0).update(g, state, g)
-        assert state.given is None or state.given == rate
+        assert state.given == rate
         return -float(updates[0]) / 2, state  # the gradient's and the decay's half
 
     array = jnp.float32
@@ -316,10 +316,18 @@ def test_the_rate_that_was_set_last_counts() -> None:
     assert used == 2.0, "another array is newer"
     used, state = of(array(2.0), state)
     assert (used, float(fnn.learning_rate(state))) == (2.0, 2.0)
-    state = fnn.sgd(0.5).init(g)
-    for rate, want in ((0.5, 0.5), (array(0.125), 0.125), (0.5, 0.125)):
-        updates, state = fnn.sgd(rate).update(g, state, g)
-        assert -float(updates[0]) == want, "a number lives in the state, from init on"
+
+
+@pytest.mark.parametrize("first", [0.5, np.float32(0.5), jnp.float32(0.5), lambda step: 0.5])
+def test_the_decay_has_the_rate_of_the_update(first: Any) -> None:
+    """Whatever the rate of one step was made of, and that of the state."""
+    g = jnp.ones(1)
+    schedule = lambda step: 2.0 ** -step.astype(jnp.float32)
+    rates = ((0.5, 0.5), (jnp.float32(0.125), 0.125), (0.5, 0.125), (schedule, 0.125), (0.5, 2**-4))
+    state = fnn.sgd(first).init(g)
+    for rate, want in rates:
+        updates, state = fnn.add_weight_decay(fnn.sgd(rate), 2.0).update(g, state, g)
+        assert -float(updates[0]) == 3 * want, "a number lives in the state, from init on"
 
 
 def test_a_rate_is_differentiated_whatever_the_state_was_made_with() -> None:
