@@ -180,8 +180,8 @@ def write(folders: Sequence[Path], kernels: Path = KERNELS) -> str:
         used = {cell: [r for r in some if not r.kept] for cell, some in cells.items()}
         if bare := [cell for cell, some in used.items() if not some]:
             raise ValueError(
-                f"benchmarks.derive: {'; '.join(bare)} on {platform}: got kept layers only; needed "
-                "one in each cell that the rule may use"
+                f"benchmarks.derive: {'; '.join(bare)} on {platform}: got held-out layers only; "
+                "needed one in each cell that the rule may use"
             )
         rules = {cell: choose(some) for cell, some in used.items()}
         _update(kernels / "conv" / "rules.json", platform, rules)

@@ -51,7 +51,7 @@ def bodies(records: dict[str, Record]) -> Iterator[tuple[str, str]]:
             tables.by_contestant(*args, tables.cost, names),
         )
     if record := records.get("judge"):
-        yield "Layers kept from the rule, forward + backward", tables.by_kind(record)
+        yield "Held-out layers, forward + backward", tables.by_kind(record)
     if record := records.get("half"):
         yield "Convolution in bfloat16, forward + backward", tables.convolution(record, False)
     if record := records.get("pooling"):
@@ -110,7 +110,8 @@ def of_all(records: dict[str, Record], fact: Callable[[Record], str]) -> str:
 
 def settings(record: Record) -> str:
     """Return the settings of the environment, as they are written in front of a command."""
-    return f"`{' '.join(f'{k}={v}' for k, v in record['environment'].items())}`"
+    written = f"`{' '.join(f'{k}={v}' for k, v in record['environment'].items())}`"
+    return f"{written}, by processor time" if record.get("busy") else written
 
 
 def latest(records: dict[str, Record]) -> str:

@@ -100,11 +100,11 @@ def kept(record: Record) -> Iterator[Target]:
     layers = cases(record, found, (layer.name for layer, is_kept in drawn() if is_kept))
     ours = [(c, found.get(c, "conv", place="jit")) for c in layers]
     by_lax = [(row, found.get(c, "lax")) for c, row in ours]
-    yield worst("layers kept from the rule, slowest against lax", 1 / 0.95, by_lax)
+    yield worst("held-out layers, slowest against lax", 1 / 0.95, by_lax)
     by_jit = [(found.get(c, "conv", place="scan"), row) for c, row in ours]
-    yield worst("layers kept from the rule, slowest inside scan against outside", 1 / 0.9, by_jit)
+    yield worst("held-out layers, slowest inside scan against outside", 1 / 0.9, by_jit)
     by_torch = [(row, found.best(c, PYTORCH)) for c, row in ours]
-    yield mean("layers kept from the rule, geometric mean against PyTorch", 1.0, by_torch)
+    yield mean("held-out layers, geometric mean against PyTorch", 1.0, by_torch)
 
 
 def half(record: Record) -> Iterator[Target]:
@@ -184,7 +184,7 @@ def startup(record: Record) -> Iterator[Target]:
     found = Rows(record["rows"])
     ours, jax = (found.get("import", name).get("seconds") for name in ("fnn", "jax"))
     over = ours - jax if ours and jax else None
-    yield Target("import of fnn over import of jax, seconds", 0.1, over, bool(ours or not jax))
+    yield Target("import of fnn beyond that of jax, seconds", 0.1, over, bool(ours or not jax))
     case = "first step of the small CNN"
     pair = found.get(case, "fnn"), found.get(case, "plain JAX + optax")
     yield worst("time to the first step against plain JAX", 1.2, [pair])

@@ -5,7 +5,7 @@ Command   python examples/gradcheck.py
 Time      10 s on 2 cores
 Expected
     Every entry of a right gradient agrees with two-sided differences to six digits.
-    A bias' gradient that is a mean instead of a sum is found by its path, and nothing else is.
+    A bias's gradient that is a mean instead of a sum is found by its path, and nothing else is.
     A wrong derivative of an activation shows in all layers below it, and in none above.
     One-sided errors fall like h, two-sided ones like h²; rounding makes both grow like 1 / h.
     The default steps are near the best; two-sided is over 100 times as exact as one-sided.

@@ -7,7 +7,7 @@ Expected
     2x2 pooling of the text's 4x4 map gives [[5, 7], [10, 8]]; min and average are right too.
     Global pooling needs less than a fiftieth of the weights that flattening needs in the head.
     On centred digits flattening and the global maximum get over 95 % right, the mean over 85 %.
-    Two pixels aside, flattening gets less than half right; global pooling loses none.
+    Shifted by two pixels, flattening gets less than half right; global pooling loses none.
     The same global weights read 12x12 and 24x24, within 8 points; flattening refuses both.
     A shift moves the map of a convolution exactly; it changes pooled values less, global ones not.
 """

@@ -106,9 +106,17 @@ def _reading(
             raise wrong(function.__name__, unknown, "an argument of this name", needed, TypeError)
         read = [reader(value) for reader, value in zip(in_order, args, strict=False)]
         named = {k: by_name[k](v) for k, v in kwargs.items()}
+        config: Any = jax.config
+        if config.jax_disable_jit:
+            read, named = jax.tree.map(_as_jit_reads, (read, named))
         return program(*read, *args[len(read) :], **named)
 
     return call
+
+
+def _as_jit_reads(value: Any) -> Any:
+    """Return a NumPy array as JAX's, in the dtype that JAX gives it."""
+    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
 
 
 def variant(

@@ -12,12 +12,19 @@ import numpy as np
 
 
 def frozen(value: Any) -> Any:
-    """Return lists and arrays as tuples, NumPy numbers as Python's, and functions as `Same`."""
+    """Return lists and arrays as tuples, NumPy numbers as Python's, and functions as `Same`.
+
+    A method of an object that may change is another one whenever it is read, as in `model.loss`.
+    """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return tuple(map(frozen, value))
-    return Same.of(value) if isinstance(value, types.FunctionType) else value
+    own = value.__func__ if isinstance(value, types.MethodType) else value
+    if isinstance(own, types.FunctionType):
+        return Same.of(value)
+    unhashable = callable(value) and getattr(value, "__hash__", None) is None  # as a dataclass is
+    return Same(value, _Identity(value)) if unhashable else value
 
 
 PLAIN = (int, str, bytes, bool, type(None))
@@ -41,11 +48,13 @@ class Same:
 
     @classmethod
     def of(cls, function: Any) -> Any:
-        """Return the function so wrapped, or as it is where it equals itself only."""
+        """Return the function so wrapped, with its own identity where it equals itself only."""
+        method = isinstance(function, types.MethodType)
+        parts = (function.__self__, function.__func__) if method else (function,)
         try:
-            return cls(function, _facts(function, ()))
-        except _Changeable:
-            return function
+            return cls(function, tuple(_facts(part, ()) for part in parts))
+        except _Changeable:  # two methods of one object are equal, whatever it holds by then
+            return cls(function, _Identity(function)) if method else function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -53,7 +62,7 @@ class Same:
 
     def __hash__(self) -> int:
         """Hash the code alone."""
-        return hash(self.function.__code__)
+        return hash(getattr(self.function, "__code__", None))
 
     def __eq__(self, other: object) -> bool:
         """Compare all that the code can reach."""
@@ -111,8 +120,7 @@ def _has_name(value: Any) -> bool:
 
 
 def _facts_of_code(function: Any, above: tuple[Any, ...]) -> Any:
-    imports = IMPORT in function.__code__.co_code[::2]  # a module, whose values may change
-    if imports or vars(function).keys() - {"__wrapped__"}:
+    if _imports(function.__code__) or vars(function).keys() - {"__wrapped__"}:
         raise _Changeable
     try:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
@@ -123,6 +131,12 @@ def _facts_of_code(function: Any, above: tuple[Any, ...]) -> Any:
     defaults = (function.__defaults__, *(function.__kwdefaults__ or {}).items())
     rest = tuple(_facts(value, above) for value in (*cells, *reached, *defaults))
     return function.__code__, rest
+
+
+def _imports(code: types.CodeType) -> bool:
+    """Whether this code, or code inside it, imports a module, whose values may change."""
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return IMPORT in code.co_code[::2] or any(map(_imports, inner))
 
 
 def _names(code: types.CodeType) -> tuple[str, ...]:

@@ -188,7 +188,7 @@ def resolve_transposed(
             spatial, strides, windows.padding, windows.span, extra, strict=True
         )
     )
-    if min(sizes) < 0:
+    if any(size < 0 for size in sizes):
         raise wrong(function, "padding", windows.padding, f"less: it leaves the sizes {sizes}")
     return sizes, windows
 

@@ -44,11 +44,13 @@ def strict() -> None:
 
 
 def error(got: Any, want: Any) -> float:
-    """The largest difference over all leaves, each relative to its own largest entry or 1e-30."""
+    """The largest difference over all leaves, each relative to its own largest entry or 1e-30.
+
+    NaN where any is, which Python's ``max`` would pass over.
+    """
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
-    return max(
-        float(np.abs(np.asarray(a) - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in pairs
-    )
+    found = [np.abs(np.asarray(a) - b).max() / max(np.abs(b).max(), 1e-30) for a, b in pairs]
+    return float(np.max(found))
 
 
 def collectives(text: str) -> list[str]:

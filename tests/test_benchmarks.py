@@ -77,13 +77,13 @@ def test_a_wrong_contestant_is_shown_as_wrong_and_never_timed() -> None:
 
 def test_one_that_fails_takes_no_other_along() -> None:
     def refuse(units: int) -> Program:
-        raise ValueError("fnn.conv_winograd: stride: got 2; needed 1")
+        raise ValueError("fnn.conv_winograd: x, w: got stride 2; 1; fnn.conv takes every form")
 
     def crash(units: int) -> Program:
         raise RuntimeError("out of memory")
 
     def slip(units: int) -> Program:
-        raise ValueError("operands could not be broadcast")
+        raise ValueError("fnn.conv: x, w: got something that every form should be")
 
     def later() -> Any:
         if len(calls) > 2:
@@ -101,7 +101,7 @@ def test_one_that_fails_takes_no_other_along() -> None:
     ]
     rows = race(entered, WANT, Budget(1.0, 5), clock=clock)
     assert [row["status"] for row in rows] == ["not applicable", *["failed"] * 3, "ok"]
-    assert "needed 1" in rows[0]["note"]
+    assert "got stride 2" in rows[0]["note"]
     assert "seconds" not in rows[3]
 
 
@@ -629,7 +629,7 @@ def test_a_kernel_that_fails_one_machine_is_not_chosen_for_being_the_best_on_ave
 def test_a_cell_without_a_layer_for_the_rule_is_named(tmp_path: Path) -> None:
     rows = [timed("lax", 1.0, PLANE) | {"kept": True}]
     session.write(tmp_path / "sweep.json", record(rows, platform="cpu"))
-    with pytest.raises(ValueError, match=r"output plane.* on cpu: got kept layers only"):
+    with pytest.raises(ValueError, match=r"output plane.* on cpu: got held-out layers only"):
         derive.write([tmp_path], tmp_path)
 
 

@@ -7,7 +7,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -160,12 +160,43 @@ def test_a_value_that_is_reached_by_an_attribute_or_an_import_may_change(
 
         return x + shift
 
+    def later(x: Any) -> Any:
+        def inside(x: Any) -> Any:
+            from settings import moved  # a name that stands nowhere else
+
+            return x + moved
+
+        return inside(x)
+
+    class Moves:
+        def __init__(self, shift: float) -> None:
+            self.shift = shift
+
+        def __call__(self, x: Any) -> Any:
+            return x + self.shift
+
+    moves = Moves(0.0)
     for shift in (1.0, 2.0):
-        settings.shift = vars(helper)["shift"] = shift
+        settings.shift = settings.moved = vars(helper)["shift"] = moves.shift = shift
         want = (X + shift).sum(1, keepdims=True) * X / 2
-        for reached in (helper, imports):
+        for reached in (helper, imports, later):
             rule = lambda x, reached=reached: reached(x)
             np.testing.assert_allclose(layer(X, rule=rule), want)
+        np.testing.assert_allclose(layer(X, rule=moves.__call__), want)
+
+
+class Shift(NamedTuple):
+    """A rule that cannot change."""
+
+    by: float
+
+    def add(self, x: Any) -> Any:
+        return x + self.by
+
+
+def test_methods_of_what_cannot_change_are_one_program() -> None:
+    assert traces_of(lambda: [layer(X, rule=Shift(3.0).add) for _ in range(5)]) == 1
+    assert traces_of(lambda: layer(X, rule=Shift(4.0).add)) == 1
 
 
 def test_lambdas_of_a_function_of_fnn_are_one_program() -> None:

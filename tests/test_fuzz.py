@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import fnn
-from tests.check import close
+from tests.check import HALF, close
 from tests.oracles import activations, conv, linear, losses, normalization, pooling, recurrent
 from tests.table import ROWS, Row
 
@@ -319,7 +319,10 @@ def test_valid_calls(case: Callable[[Draw], Call], data: Any) -> None:
         )
         want = call.oracle(*(a for a in args if a is not None), **config)
         for a, b in zip(got, want if isinstance(want, tuple) else (want,), strict=True):
-            close(a, b, length=call.length, scale=call.scale)
+            scale = call.scale
+            if scale is not None and np.dtype(a.dtype) in HALF:  # computed wide, and rounded once
+                scale = np.abs(b[np.isfinite(b)]).max(initial=0) + 1e-3 * scale
+            close(a, b, length=call.length, scale=scale)
 
 
 def is_float(x: Any) -> bool:

@@ -132,6 +132,7 @@ def read(data: Any, rows: Array) -> Any:
     """Return these examples, a copy on each of the devices that all are spread over."""
 
     def one(x: Array) -> Array:
+        x = jnp.asarray(x)  # without jit it may be NumPy's
         where = jax.typeof(x).sharding
         whole = None
         if where.mesh.explicit_axes:  # which say where a result is

@@ -3,8 +3,8 @@
 Read backwards, from one element to what it is computed from. What is asked for of an array is a
 box, a range of positions along every axis, and each operation turns the box of its result into
 boxes of its operands: a window makes the box wider, a stride spreads it, a sum takes in all of the
-axes that it runs over. Positions in zero padding count, as in `fnn.receptive_field`. Operations
-without a rule here are taken to read everything.
+axes that it runs over. Positions in zero padding count, as in `fnn.receptive_field`. An operation
+without a rule here reads operands of its result's shape entry by entry, and all of any other.
 """
 
 import functools
@@ -244,7 +244,10 @@ REDUCTIONS = ("sum", "max", "min", "prod", "and", "or", "xor")
 WINDOWS = ("sum", "max", "min")
 MIXING = (  # of the shape of the result, but not entry by entry
     *("sort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "fft"),
-    *("scatter", "scatter-add", "dynamic_update_slice", "scan", "while", "cond"),
+    *("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"),
+    *("dynamic_update_slice", "scan", "while", "cond"),
+    *("cholesky", "eig", "eigh", "householder_product", "lu", "qr", "schur", "svd"),
+    *("triangular_solve", "tridiagonal_solve", "tridiagonal"),
 )
 RULES: dict[str, Callable[[Operation, list[Shape], Shape, Box], Found]] = {
     **dict.fromkeys(MIXING, _everything),

@@ -77,6 +77,9 @@ def _check_mode(name: str, mode: str, spatial: tuple[int, ...], padding: Pads) -
     if mode == "zeros":
         return
     for i, pads in zip(spatial, padding, strict=True):
+        if not isinstance(i, int):  # of an export
+            needed = f'"zeros" for an axis whose size is a symbol, {i}'
+            raise wrong(name, "padding_mode", repr(mode), needed)
         most = {"circular": i, "reflect": max(0, i - 1), "replicate": max(pads) if i else 0}
         if max(pads) > most[mode]:
             needed = f'at most {most[mode]} on each side of an axis of size {i} with "{mode}"'
@@ -342,13 +345,16 @@ def _adjoint(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     """The adjoint of a convolution, of which x holds the first outputs.
 
     With output padding of a stride or more the form has further outputs. The tail of the image that
-    only they reach is taken off its padding, and where that does not suffice it is zero.
+    only they reach is taken off its padding, and where that does not suffice it is zero. So is all
+    of it, where the padding cuts off what x reaches.
     """
     win = form.windows
     counts = zip(form.out, x.shape[1:-1], win.stride, strict=True)
     tails = [(every - here) * s for every, here, s in counts]
     ends = [(lo, hi - t) for t, (lo, hi) in zip(tails, win.padding, strict=True)]
     zeros = [max(0, -hi) for _, hi in ends]
+    if any(z and i < z for i, z in zip(form.spatial, zeros, strict=True)):
+        return jnp.zeros((len(x), *form.spatial, w.shape[-2] * form.groups), x.dtype)
     form = form._replace(
         spatial=tuple(i - z for i, z in zip(form.spatial, zeros, strict=True)),
         windows=win._replace(padding=tuple((lo, max(0, hi)) for lo, hi in ends)),

@@ -35,7 +35,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import check_int, describe, wrong
-from fnn.dtypes import names_floats
+from fnn.dtypes import accumulator, names_floats
 from fnn.functions import jitted
 
 __all__ = [
@@ -77,7 +77,8 @@ def draw(
 ) -> jax.Array:
     """Draw an array by an initializer, or raise the error of the public function."""
     check_dtype(function, dtype)
-    array: Any = weights(key, shape, dtype) if callable(weights) else weights
+    wide = accumulator(jnp.result_type(dtype))  # no orthogonal matrix is found in half precision
+    array: Any = weights(key, shape, wide) if callable(weights) else weights
     if getattr(array, "shape", None) != shape:
         needed = f"an initializer of shape {shape}, such as fnn.initializers.he_normal()"
         raise wrong(function, argument, describe(array), needed)

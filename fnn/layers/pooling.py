@@ -116,7 +116,7 @@ def max_pool_indices(
     """
     name = "max_pool_indices"
     windows, _ = read(name, x, False, window, stride, padding, dilation, ceil_mode)
-    return winner(with_infinity(x), windows)
+    return winner(jax.lax.stop_gradient(with_infinity(x)), windows)
 
 
 @jitted(static=("spatial",))

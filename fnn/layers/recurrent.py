@@ -20,7 +20,7 @@ from fnn.dtypes import widen
 from fnn.functions import jitted, variant
 from fnn.kernels.recurrent.cells import GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, simple
 from fnn.kernels.recurrent.cudnn import CUDNN
-from fnn.kernels.recurrent.form import Cell, Kernel, State, Weights, advance, recur
+from fnn.kernels.recurrent.form import Cell, Kernel, State, Weights, advance, of_sequences, recur
 from fnn.kernels.recurrent.scan import SCAN
 from fnn.kernels.recurrent.written import WRITTEN
 from fnn.layers.recurrent_checks import (
@@ -79,6 +79,7 @@ def _one_step(
     blocks, parts = kind
     check_arrays(name, blocks, "n, f", x, weights)
     before = initial_state(name, parts, x, weights, state)
+    before = tuple(s + of_sequences(x).astype(s.dtype) for s in before)  # sharded as x is
     x, wide = widen(x), jax.tree.map(widen, weights)
 
     def step(state: State) -> tuple[State, None]:
@@ -138,7 +139,8 @@ def rnn(
 
     Raises:
         ValueError: shapes that do not fit; lengths out of range, where they are known; an
-            activation that is not a function of each number; remat where the time is a symbol.
+            activation that takes no single number, or changes the shape; remat where the time is a
+            symbol.
         TypeError: dtypes that differ; lengths that are no integers.
 
     Source: J. Elman, Finding structure in time (1990).

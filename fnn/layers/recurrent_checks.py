@@ -23,8 +23,10 @@ def known_lengths(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         lengths: Any = kwargs.get("lengths")
         x: Any = args[0] if args else kwargs.get("x")
-        known = isinstance(lengths, jax.Array | np.ndarray) and not isinstance(
-            lengths, jax.core.Tracer
+        known = isinstance(lengths, np.ndarray) or (
+            isinstance(lengths, jax.Array)
+            and not isinstance(lengths, jax.core.Tracer)
+            and lengths.is_fully_addressable  # else other processes hold the rest
         )
         time = x.shape[1] if getattr(x, "ndim", 0) == 3 else None
         if known and lengths.size and isinstance(time, int):

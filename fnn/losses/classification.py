@@ -225,7 +225,9 @@ def hinge(
     [0.5, 0.0, 3.0]
     """
     s, y = entries("hinge", "labels", scores, labels, where)
-    loss = nan_where(jnp.abs(y) != 1, jax.nn.relu(1 - y * s))
+    wrong_label = jnp.abs(y) != 1
+    wrong_label = wrong_label if where is None else wrong_label & where
+    loss = nan_where(wrong_label, jax.nn.relu(1 - y * s))
     return kept(loss, where).astype(scores.dtype)
 
 
@@ -279,5 +281,5 @@ def _shares(q: jax.Array, cost: jax.Array, present: jax.Array) -> jax.Array:
 
 def _summed(costs: jax.Array, present: jax.Array, valid: jax.Array) -> jax.Array:
     """Sum over the classes; NaN where no label is valid, 0 where no class is present."""
-    loss = nan_where(~valid, jnp.sum(costs, -1))
-    return jnp.where(jnp.squeeze(present, -1), loss, 0)
+    some = jnp.squeeze(present, -1)
+    return jnp.where(some, nan_where(some & ~valid, jnp.sum(costs, -1)), 0)

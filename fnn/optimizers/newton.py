@@ -26,6 +26,7 @@ from fnn.analysis.curvature import (
 from fnn.checks import check_int, check_key, describe, wrong
 from fnn.dtypes import number_like
 from fnn.optimizers.base import (
+    LAST,
     Optimizer,
     Rate,
     State,
@@ -86,6 +87,7 @@ def newton(
     check_int("newton", "dense_up_to", dense_up_to, 0)
     if not isinstance(iterations, jax.Array):
         check_int("newton", "iterations", iterations, 1)
+        iterations = min(iterations, LAST)
 
     def solve(q: Quadratic, step: Array, damping: Any) -> Array:
         if q.gradient.size <= dense_up_to:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from fnn.checks import Range, check_int, check_number, wrong
 from fnn.dtypes import computed_wide, number_like, widen
 from fnn.optimizers.base import (
+    LAST,
     Optimizer,
     Transform,
     check_state,
@@ -93,7 +94,9 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
 
         def wait(mean: Any, inner: Any) -> Any:
             updates = jax.eval_shape(step, mean, inner)[0]
-            return jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), updates), inner, mean
+            # Of the means, as the updates are sharded and vary as these do.
+            none = jax.tree.map(lambda m, u: jnp.zeros_like(m, u.dtype), mean, updates)
+            return none, inner, mean
 
         ready = state.step == k - 1
         updates, inner, mean = lax.cond(ready, step, wait, mean, state.inner)
@@ -355,6 +358,7 @@ def with_loss_scale(
     check_transform("with_loss_scale", "optimizer", optimizer)
     check_number("with_loss_scale", "initial", initial, Range(1, LARGEST_SCALE))
     check_int("with_loss_scale", "grow_after", grow_after, 1)
+    grow_after = min(grow_after, LAST)
 
     def init(params: Any) -> Scaled:
         scale = jnp.array(initial, jnp.float32)

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from fnn.checks import check_alive, describe, wrong
+from fnn.dtypes import is_real
 from fnn.static import frozen
 from fnn.training.arrays import check_examples
 from fnn.training.stream import check_iterable, length, read_batch
@@ -89,6 +90,8 @@ def evaluate(
     outputs = _outputs("evaluate", metrics, params, data, batch_size)
 
     def mean(x: Array) -> Any:
+        if not is_real(x.dtype):
+            raise wrong("evaluate", "metrics", describe(x), "real numbers", TypeError)
         average = np.asarray(x, np.float64).mean(0)
         return average if average.ndim else float(average)
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from fnn.dtypes import accumulator, is_floating
+from fnn.checks import describe, wrong
+from fnn.dtypes import accumulator, is_floating, is_real
 from fnn.training.report import Run
 from fnn.training.sharding import gather
 from fnn.training.step import Learner, Observer, Plan, Seen, check_same, take_step
@@ -185,22 +186,30 @@ def _nothing(plan: Plan, watch: Watch | None, learner: Learner, feed: Feed, plac
         return seen.aux, None if watch is None else _observe(watch, learner.params, seen, batch)
 
     aux, values = jax.eval_shape(first)
-    means = jax.tree.map(lambda x: jnp.zeros(x.shape, _mean_dtype(x.dtype)), aux)
+    means = jax.tree.map(lambda x: jnp.zeros(x.shape, _mean_dtype(x)), aux)
     if watch is None:
         return Tally(jnp.zeros(()), means)
     empty = jax.tree.map(lambda x: jnp.zeros((watch.most, *x.shape), x.dtype), values)
     return Tally(jnp.zeros(()), means, jnp.zeros((), jnp.int32), empty)
 
 
-def _mean_dtype(dtype: Any) -> Any:
+def _mean_dtype(x: Any) -> Any:
     """Return the dtype in which means over batches are averaged, those of integers included."""
-    return accumulator(dtype if is_floating(dtype) else jnp.result_type(float))
+    if not is_real(x.dtype):
+        raise wrong("train", "loss: aux", describe(x), "real numbers", TypeError)
+    return accumulator(x.dtype if is_floating(x.dtype) else jnp.result_type(float))
 
 
 def check_aux(aux: Any, like: Any) -> None:
     """Raise unless what loss returns beside its value is shaped as for another batch."""
     needed = "means over the batch, of one shape for every batch"
     check_same("train", "loss: aux", aux, like, needed)
+
+
+def check_observed(observed: Any, like: Any) -> None:
+    """Raise unless an observation is shaped as that of another batch."""
+    needed = "of one shape for every batch"
+    check_same("train", "what observe returns: ", observed, like, needed)
 
 
 def _counted(tally: Tally, seen: Seen, share: Array) -> Tally:
@@ -220,6 +229,7 @@ def _observed(watch: Watch, step: Any, tally: Tally, params: Any, seen: Seen, ba
 
     def add(tally: Tally) -> Tally:
         values = gather(_observe(watch, params, seen, batch))  # as rows, which are whole
+        check_observed(values, jax.tree.map(lambda rows: rows[0], tally.observed))
         rows = jax.tree.map(lambda rows, x: rows.at[tally.seen].set(x), tally.observed, values)
         return tally._replace(observed=rows, seen=tally.seen + 1)
 

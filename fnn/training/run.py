@@ -23,9 +23,9 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.optimizers.base import Transform
+from fnn.optimizers.base import LAST, Transform
 from fnn.training.arrays import array_calls, check_examples, check_parts
-from fnn.training.loop import Call, Tally, Watch, check_aux, run_call
+from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
 from fnn.training.sharding import beside
@@ -139,7 +139,8 @@ def train(
         run = resume
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
-    watch = observe and Watch(observe, observe_every, -(-most // observe_every))
+    due = min(observe_every, LAST)  # steps are counted in an int32
+    watch = observe and Watch(observe, due, -(-most // due))
     return _reports(plan, watch, run, calls, on_nonfinite)
 
 
@@ -149,7 +150,7 @@ def _calls(
     """Return the calls of the compiled program that make the run, and the most steps in one."""
     if batch_size is None:
         check_batches(data, run, epochs)
-        return ahead(batch_calls(data, run, epochs, every)), MOST
+        return ahead(batch_calls(data, run, epochs, every)), min(MOST, every or MOST)
     n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
     if batch_size > n:
@@ -220,6 +221,7 @@ def _report(
 
     for tally in tallies:
         check_aux(tally.aux, tallies[0].aux)
+        check_observed(tally.observed, tallies[0].observed)
     loss = mean(*[tally.loss for tally in tallies])
     aux = jax.tree.map(mean, *[tally.aux for tally in tallies])
     observed = jax.tree.map(join, *[tally.observed for tally in tallies])

@@ -237,7 +237,7 @@ def _apart(donated: Any, kept: Any) -> Any:
     try:  # the usual case, in a few microseconds
         places = [x.unsafe_buffer_pointer() for x in leaves + others if hasattr(x, BUFFER)]
     except (TypeError, jax.errors.JaxRuntimeError):
-        places = [_place(x) for x in leaves + others]
+        places = [*map(_place, leaves), *(_place(x, "batch or key") for x in others)]
     if len(set(places)) == len(places):
         return donated
     held = set(map(_place, others))
@@ -248,11 +248,11 @@ def _apart(donated: Any, kept: Any) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
-def _place(x: Any) -> int:
+def _place(x: Any, argument: str = "params or state") -> int:
     """Return what two arrays share that are one: their place in memory, if it is one."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
         return id(x)
     if x.is_deleted():
         needed = "the arrays that the last step returned: a step uses up the params and state given"
-        raise wrong("make_step", "params or state", f"a deleted {describe(x)}", needed)
+        raise wrong("make_step", argument, f"a deleted {describe(x)}", needed)
     return id(x) if len(x.sharding.device_set) > 1 else x.unsafe_buffer_pointer()

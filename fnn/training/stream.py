@@ -110,6 +110,9 @@ def read_batch(function: str, batch: Any) -> Any:
     for path, leaf in jax.tree.leaves_with_path(batch):
         if isinstance(leaf, np.ndarray):
             check_array(function, "a batch of data" + jax.tree_util.keystr(path), leaf)
+    if length(batch) == 0:
+        got = ", ".join(map(describe, jax.tree.leaves(batch)))
+        raise wrong(function, "a batch of data", got, "at least one example")
     return batch
 
 

@@ -178,9 +178,9 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
         rules: as `from_torch` takes them.
 
     Returns:
-        NumPy arrays by name, for ``{k: torch.tensor(v) for k, v in ...}`` or
-        ``safetensors.numpy.save_file``. The bias of a recurrent layer is its first; the second is
-        zero, apart from the candidate's in a GRU.
+        NumPy arrays by name, for ``{k: torch.tensor(v) for k, v in ...}``, which takes no bfloat16,
+        or ``safetensors.numpy.save_file``, which does. The bias of a recurrent layer is its first;
+        the second is zero, apart from the candidate's in a GRU.
 
     Raises:
         ValueError: arrays of params that no rule uses, arrays that a rule needs and params lack,

@@ -311,6 +311,14 @@ def test_each_refuses(name: str, config: Any) -> None:
             call(jnp.sum, np.ones(2))
 
 
+def test_what_counts_as_zero_at_a_critical_point() -> None:
+    loss = lambda x: x[0] ** 2 + 0.01 * x[1] ** 2
+    kind = lambda x, **options: fnn.critical_point(loss, np.array(x), key=KEY, **options).kind
+    assert kind([1e-3, 0.0]) == "not critical"
+    assert kind([1e-3, 0.0], tolerance=5e-3) == "minimum"
+    assert kind([0.0, 0.0], tolerance=0.1) == "degenerate"
+
+
 def test_other_refusals() -> None:
     message = r"fnn.hvp: v\['w'\]: got float64\[3\]; needed the shape of float64\[2\]"
     with pytest.raises(ValueError, match=message):

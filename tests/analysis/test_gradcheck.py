@@ -1,5 +1,6 @@
 """Gradient checking: what is right passes, what is wrong is found by its path, kinks are named."""
 
+import functools
 from typing import Any
 
 import jax
@@ -204,6 +205,9 @@ def test_a_random_sample_of_large_leaves() -> None:
     wrong[777] = 2
     with pytest.raises(AssertionError, match=r"params\[777\]"):
         assert_gradients(lambda x: squared_at(x, 777), wrong, entries=1999, key=KEY)
+    few, one = wrong[757:797], functools.partial(squared_at, place=20)
+    drawn = [check_gradients(one, few, entries=10, key=jax.random.key(i)) for i in range(30)]
+    assert 0 < sum(c.leaves[0].relative > 1e-5 for c in drawn) < 30
 
 
 def squared_at(x: Any, place: int) -> Any:

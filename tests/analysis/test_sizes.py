@@ -361,6 +361,11 @@ def test_a_single_number_may_depend_on_all() -> None:
     assert (total.name, total.output) == ("logsumexp", ())
 
 
+def test_a_factorization_reads_all_of_its_matrix() -> None:
+    factor = lambda w, x: lax.linalg.cholesky(x, symmetrize_input=False) @ w
+    assert summary(factor, shape(8, 4), shape(1, 8, 8)).layers[-1].field == (8,)
+
+
 def test_the_receptive_field_of_folds() -> None:
     """By a computation of its own, and of several operands at once."""
     w, x = shape(3, 3, 1, 2), shape(1, 9, 8, 1)

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
+from tests.devices import error
 
 X, W = (16, 5, 6, 2), (3, 3, 2, 8)
 ALGORITHMS = ("", "_lax", "_im2col", "_taps", "_winograd", "_winograd2", "_fft")
@@ -52,11 +53,6 @@ def calls() -> Iterator[tuple[str, Function, list[Any]]]:
 
 def sharded(mesh: Any, arrays: list[Any], *specs: P) -> list[Any]:
     return [jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip(arrays, specs, strict=True)]
-
-
-def error(got: Any, want: Any) -> float:
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
-    return max(float(np.abs(np.asarray(a) - b).max() / np.abs(b).max()) for a, b in pairs)
 
 
 def reference(fn: Function, args: list[Any]) -> tuple[Any, Any]:

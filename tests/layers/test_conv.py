@@ -209,6 +209,15 @@ def test_integers_exactly_or_not_at_all(fn: Any) -> None:
         np.testing.assert_array_equal(y, oracle.conv(x, w))
 
 
+@pytest.mark.parametrize(
+    "config", [{"dilation": 2}, {"groups": 2, "stride": 2, "dilation": (1, 2)}]
+)
+def test_convolve_flips_the_window(config: dict[str, Any]) -> None:
+    x, w = normal((2, 6, 7, 4), (3, 2, 4 // config.get("groups", 1), 6))
+    want = oracle.conv(x.astype(float), np.flip(w, (0, 1)).astype(float), **config)
+    close(fnn.convolve(x, w, **config), want, length=24)
+
+
 # The transposed convolution.
 
 ADJOINT: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [

@@ -277,6 +277,21 @@ def test_output_padding_below_the_larger_of_stride_and_dilation(
     close(to_a, whole[:, *(slice(o) for o in x[1:-1])], length=40)
 
 
+@pytest.mark.parametrize(
+    ("taps", "config"),
+    [
+        (1, {"padding": ((3, 0),), "dilation": 8, "output_padding": 7}),
+        (3, {"padding": ((11, 0),), "dilation": 4, "output_padding": 3}),
+        (1, {"padding": 3, "dilation": 8, "output_padding": 7}),
+    ],
+)
+def test_a_transpose_that_nothing_reaches_is_zero(taps: int, config: dict[str, Any]) -> None:
+    x, w = normal((2, 1, 3), (taps, 2, 3))
+    y = fnn.conv_transpose(x, w, **config)
+    sizes = fnn.transposed_size((1,), (taps,), **config)
+    np.testing.assert_array_equal(y, np.zeros((2, *sizes, 2)))
+
+
 def test_numpy_numbers_and_lists_are_configuration() -> None:
     x, w = normal((1, 5, 6, 2), (3, 3, 1, 2))
     two, one = np.int64(2), np.int32(1)

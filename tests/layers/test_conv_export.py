@@ -1,5 +1,6 @@
 """Convolution in exported programs: a symbol for the number of examples, and other platforms."""
 
+import functools
 from typing import Any
 
 import jax
@@ -61,6 +62,23 @@ def test_any_height() -> None:
         for height in (1, 5):
             (x,) = normal((1, height, 6, 2))
             close(program.call(x, w), fn(x, w), length=18)
+
+
+def test_any_height_of_a_transpose() -> None:
+    (w,), (h,) = normal((4, 4, 3, 2)), export.symbolic_shape("h")
+    fn = functools.partial(fnn.conv_transpose, stride=2, padding=1)
+    program = export.export(jax.jit(fn))(jax.ShapeDtypeStruct((1, h, 6, 2), jnp.float32), w)
+    (x,) = normal((1, 5, 6, 2))
+    close(program.call(x, w), fn(x, w), length=32)
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_a_height_that_is_padded_by_itself_must_be_a_number(mode: str) -> None:
+    (w,), (h,) = normal(W), export.symbolic_shape("h")
+    fn = jax.jit(functools.partial(fnn.conv, padding_mode=mode))
+    said = rf"fnn\.conv: padding_mode: got '{mode}'; needed \"zeros\" .* a symbol, h"
+    with pytest.raises(ValueError, match=said):
+        export.export(fn)(jax.ShapeDtypeStruct((1, h, 6, 2), jnp.float32), w)
 
 
 @pytest.mark.parametrize("fn", [fnn.conv_taps, fnn.conv_fft])

@@ -150,6 +150,20 @@ def test_equal_initializers_written_anew_compile_once(caplog: pytest.LogCaptureF
     assert (other["w"] == 0.25).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16], ids=lambda d: d.__name__)
+def test_orthogonal_in_half_precision(dtype: Any) -> None:
+    """Found in single precision, and rounded."""
+    some: dict[str, Any] = {"weights": init.orthogonal(), "dtype": dtype}
+    for w in (
+        fnn.init_dense(KEY, 8, 8, **some)["w"],
+        fnn.init_conv(KEY, (1,), 8, 8, **some)["w"][0],
+        fnn.init_embed(KEY, 8, 8, **some)["table"],
+    ):
+        assert w.dtype == dtype
+        wide = np.asarray(w, np.float64)
+        np.testing.assert_allclose(wide @ wide.T, np.eye(8), atol=4 * float(jnp.finfo(dtype).eps))
+
+
 def test_orthogonal_weights_can_be_normalized() -> None:
     w = np.asarray(fnn.init_dense(KEY, 64, 64, weights=init.orthogonal())["w"])
     np.testing.assert_allclose(w.T @ w, np.eye(64), atol=1e-5)

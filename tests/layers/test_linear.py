@@ -14,11 +14,11 @@ from tests.check import HALF, check
 from tests.oracles import linear as oracle
 
 DTYPES = [*HALF, np.dtype(np.float32), np.dtype(np.float64)]
-rng = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 
 
 def draw(dtype: Any, *shape: int) -> Any:
-    return rng.standard_normal(shape).astype(dtype)
+    return RNG.standard_normal(shape).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -103,7 +103,7 @@ def test_the_id_of_padding_may_be_beyond_what_narrow_ids_can_say() -> None:
 
 
 def test_embed_is_dense_on_one_hot_rows() -> None:
-    ids, table = rng.integers(0, 6, (4, 3)), jnp.asarray(draw(np.float32, 6, 5))
+    ids, table = RNG.integers(0, 6, (4, 3)), jnp.asarray(draw(np.float32, 6, 5))
     hot = jax.nn.one_hot(ids, 6)
     np.testing.assert_array_equal(fnn.embed(jnp.asarray(ids), table), fnn.dense(hot, table))
 

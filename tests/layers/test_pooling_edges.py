@@ -118,6 +118,18 @@ def test_zero_sizes(shape: tuple[int, ...], config: dict[str, Any]) -> None:
     assert back.shape == shape
 
 
+def test_indices_are_found_inside_a_derivative() -> None:
+    x = RNG.permutation(16).reshape(1, 4, 4, 1).astype(np.float32)
+
+    def kept(x: Any) -> Any:
+        return fnn.max_unpool(fnn.max_pool(x, 2), fnn.max_pool_indices(x, 2), (4, 4))
+
+    y, pull = jax.vjp(kept, x)
+    np.testing.assert_array_equal(pull(2 * jnp.ones_like(y))[0], np.where(y != 0, 2, 0))
+    indices, tangent = jax.jvp(lambda x: fnn.max_pool_indices(x, 2), (x,), (x,))
+    assert (indices.shape, tangent.dtype) == ((1, 2, 2, 1), jax.dtypes.float0)
+
+
 def test_an_axis_of_nothing_has_a_partition_of_nothing() -> None:
     assert fnn.partition_pool(jnp.zeros((2, 0, 3)), ()).shape == (2, 0, 3)
 

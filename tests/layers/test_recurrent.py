@@ -106,13 +106,15 @@ def both(fn: Any, plain: Any, config: dict[str, Any], args: Any, g: Any) -> tupl
     return y, pull(g), other(g)
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
-def test_the_cell_is_one_step(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"), [*((kind, {}) for kind in BLOCKS), ("gru", {"reset": "before"})]
+)
+def test_the_cell_is_one_step(kind: str, options: dict[str, Any]) -> None:
     x, *rest = (a.astype(np.float32) for a in arrays(kind, kind != "rnn", np.random.default_rng(1)))
     parts = 2 if kind == "lstm" else 1
     weights, state = rest[:-parts], tuple(rest[-parts:]) if parts == 2 else rest[-1]
-    cell = getattr(fnn, f"{kind}_cell")
-    want, last = getattr(fnn, f"{kind}_scan")(x, *weights, state=state)
+    cell = functools.partial(getattr(fnn, f"{kind}_cell"), **options)
+    want, last = getattr(fnn, f"{kind}_scan")(x, *weights, state=state, **options)
 
     def step(state: Any, x: Any) -> Any:
         state = cell(x, *weights, state=state)
@@ -194,8 +196,9 @@ def test_truncated_back_propagation_stops_where_the_state_is_cut() -> None:
     close(cut[:, 3:], whole[:, 3:], length=F + UNITS)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("a_shape", [(N, TIME, F), (F,)])
-def test_linear_recurrence(a_shape: tuple[int, ...]) -> None:
+def test_linear_recurrence(a_shape: tuple[int, ...], reverse: bool) -> None:
     rng = np.random.default_rng(3)
     shapes = (a_shape, (N, TIME, F), (N, F))
     args = [rng.standard_normal(s).astype(np.float32) for s in shapes]
@@ -205,7 +208,7 @@ def test_linear_recurrence(a_shape: tuple[int, ...]) -> None:
         *args,
         length=TIME,
         batch=False,
-        reverse=len(a_shape) == 1,
+        reverse=reverse,
     )
 
 
@@ -331,15 +334,46 @@ def test_activations_that_are_no_slopes_of_their_own() -> None:
         assert np.abs(b).max() > 0.01
 
 
-def test_a_steep_activation_of_padded_steps() -> None:
-    """Behind the length its slope is infinite, and is not met."""
+STEEP: dict[str, Any] = {
+    "written": lambda x, w, s, **c: fnn.rnn(x, w, w * 0 + 1, activation=jnp.exp, **c)[0].sum(),
+    "loop": lambda x, w, s, **c: fnn.rnn_scan(x, w, w * 0 + 1, activation=jnp.exp, **c)[0].sum(),
+    "traced": lambda x, w, s, **c: fnn.rnn(
+        x, w, w * 0 + 1, activation=lambda z: jnp.exp(s * z), **c
+    )[0].sum(),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", STEEP)
+def test_a_steep_activation_of_padded_steps(name: str, reverse: bool) -> None:
+    """Behind the length its slope is infinite, and is not met, in no derivative."""
     x, one = jnp.array([[[4.6], [0.0]]]), jnp.ones((1, 1))
 
-    def loss(w: Any, x: Any, **lengths: Any) -> Any:
-        return fnn.rnn(x, w, one, activation=jnp.exp, **lengths)[0].sum()
+    @jax.jit
+    def slopes(s: Any) -> Any:
+        def of(x: Any, **lengths: Any) -> Any:
+            first = jax.grad(lambda w: STEEP[name](x, w, s, reverse=reverse, **lengths))
+            return first(one), jax.grad(lambda w: first(w).sum())(one)
 
-    got = jax.grad(loss)(one, x, lengths=jnp.array([1]))
-    np.testing.assert_allclose(got, jax.grad(loss)(one, x[:, :1]), rtol=1e-6)
+        return of(x, lengths=jnp.array([1])), of(x[:, :1])
+
+    for got, want in zip(*slopes(1.0), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("remat", [2, 3, 4, 5])
+def test_parts_of_the_time_without_jit(remat: int) -> None:
+    x, *weights = (a.astype(np.float32) for a in arrays("lstm", False, np.random.default_rng(0)))
+    x, weights = x[:, :4], weights[:3]
+    want = fnn.lstm(x, *weights)[0]
+    with jax.disable_jit():
+        close(fnn.lstm(x, *weights, remat=remat)[0], want, length=F + UNITS)
+
+
+def test_no_nan_where_lengths_are_right() -> None:
+    x, *weights = (a.astype(np.float32) for a in arrays("lstm", False, np.random.default_rng(0)))
+    with jax.disable_jit(), jax.debug_nans(True):
+        fnn.lstm(x, *weights[:3], lengths=SOME)
 
 
 @pytest.mark.parametrize("sharded", ["x", "state", "lengths"])

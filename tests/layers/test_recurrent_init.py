@@ -39,11 +39,15 @@ def test_biases_peepholes_and_dtype() -> None:
     key = jax.random.key(0)
     lstm = fnn.init_lstm(key, 2, 3, forget=2.5, peephole=True, dtype=jnp.bfloat16)
     assert lstm["b"].tolist() == [0.0] * 3 + [2.5] * 3 + [0.0] * 6
-    assert lstm["peephole"].shape == (3, 3)
+    assert lstm["peephole"].tolist() == [[0.0] * 3] * 3
     assert {a.dtype for a in lstm.values()} == {jnp.dtype(jnp.bfloat16)}
     for _, init, _ in LAYERS.values():
         assert set(init(key, 2, 3, bias=False)) == {"wx", "wh"}
-    assert set(fnn.init_gru(key, 2, 3)) == {"wx", "wh", "b", "bh"}
+    gru = fnn.init_gru(key, 2, 3, dtype=jnp.bfloat16)
+    assert set(gru) == {"wx", "wh", "b", "bh"}
+    assert {a.dtype for a in gru.values()} == {jnp.dtype(jnp.bfloat16)}
+    assert not gru["b"].any()
+    assert not gru["bh"].any()
 
 
 def test_the_bias_of_the_gate_may_have_another_dtype() -> None:

@@ -86,6 +86,22 @@ def test_a_time_that_is_a_symbol_is_not_computed_again() -> None:
         jax.export.export(jax.jit(lambda x: fnn.gru(x, wx, wh, remat=2)))(like)
 
 
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_any_number_of_sequences(kind: str) -> None:
+    """One exported program, with the gradient, for few sequences and for many."""
+    x, wx, wh, _ = draw(kind)
+
+    def run(x: Any) -> Any:
+        y, pull = jax.vjp(lambda x: getattr(fnn, kind)(x, wx, wh)[0], x)
+        return y, *pull(y)
+
+    like = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("n"), *x.shape[1:]), jnp.float32)
+    program = jax.export.export(jax.jit(run))(like)
+    for some in (x[:2], x):
+        for got, want in zip(program.call(some), run(some), strict=True):
+            close(got, want, length=4 * (F + UNITS))
+
+
 def test_every_integer_dtype_and_no_list() -> None:
     x, wx, wh, _ = draw("rnn")
     want, _ = fnn.rnn(x, wx, wh, lengths=LENGTHS)

@@ -58,7 +58,9 @@ def test_absent_entries() -> None:
     results = jax.jit(lambda x: [[pulled(fn, x, mask) for fn in fns] for mask in masks])(x)
     for mask, found in zip(masks, results, strict=True):
         want = log_softmax(x if mask is None else np.where(mask, x, -np.inf))
-        (shares, _), (log_shares, _), _ = found
+        (shares, _), (log_shares, _), (totals, _) = found
+        present = np.where(True if mask is None else mask, x, -np.inf).astype(np.float64)
+        np.testing.assert_allclose(totals, np.logaddexp.reduce(present, -1), rtol=1e-6)
         np.testing.assert_allclose(log_shares, want, rtol=1e-6)
         np.testing.assert_allclose(shares, np.exp(want), rtol=1e-6)
         assert all(np.isfinite(gradient).all() for _, gradient in found)

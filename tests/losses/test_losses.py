@@ -55,6 +55,19 @@ def test_per_example() -> None:
     check(fnn.cosine_distance, oracles.cosine_distance, LOGITS, LOGITS[::-1].copy(), length=5)
 
 
+def test_classes_that_are_left_out_of_nll_and_kl_divergence() -> None:
+    rows = np.array([True, False, True, True])[:, None]
+    log_p = np.log(SOFT)
+    whole = np.where(rows[:, 0], fnn.nll(log_p, LABELS), 0)
+    np.testing.assert_allclose(fnn.nll(log_p, LABELS, where=rows), whole, rtol=1e-6)
+    assert np.isposinf(fnn.nll(log_p[:1], np.array([2], np.int32), where=MASK[:1])).all()
+    q = np.where(MASK[:2], SOFT[:2], 0) / np.where(MASK[:2], SOFT[:2], 0).sum(1, keepdims=True)
+    got = fnn.kl_divergence(LOGITS[:2], q.astype(np.float32), where=MASK[:2])
+    for i, some in enumerate(MASK[:2]):  # of each row a distribution over the classes that stay
+        want = oracles.kl_divergence(LOGITS[i, some].astype(float), q[i, some].astype(float))
+        np.testing.assert_allclose(got[i], want, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", DTYPES[:3], ids=lambda d: d.__name__)
 def test_other_dtypes(dtype: Any) -> None:
     logits, soft, weights = (a.astype(dtype) for a in (LOGITS, SOFT, WEIGHTS))
@@ -71,6 +84,14 @@ def test_other_dtypes(dtype: Any) -> None:
     ]:
         assert got.dtype == dtype
         np.testing.assert_allclose(np.asarray(got, np.float64), want, rtol=eps, atol=eps)
+
+
+def test_what_is_left_out_makes_no_nan_on_the_way() -> None:
+    with jax.disable_jit(), jax.debug_nans(True):
+        ignored = fnn.cross_entropy(jnp.zeros((2, 2)), jnp.array([0, -1]), ignore=-1)
+        masked = fnn.hinge(jnp.zeros(2), jnp.array([1, 0]), where=jnp.array([True, False]))
+    np.testing.assert_allclose(ignored, [np.log(2), 0], rtol=1e-6)
+    assert masked.tolist() == [1, 0]
 
 
 def test_second_derivative_of_cross_entropy() -> None:

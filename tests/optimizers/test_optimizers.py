@@ -271,7 +271,8 @@ def test_A2_B9_B10_E1_E3_E5_E6_E7_E8_texts() -> None:
 
 def test_rate_inside_or_outside_the_velocity() -> None:
     """One path for a constant rate, two under a schedule."""
-    for make in (fnn.momentum, fnn.nesterov):
+    sgd: Any = lambda rate, momentum, **options: fnn.sgd(rate, momentum=momentum, **options)
+    for make in (fnn.momentum, fnn.nesterov, sgd):
         for rate, same in ((1e-4, True), (wave, False)):
             ours = [make(rate, 0.5, rate_inside=inside) for inside in (False, True)]
             with jax.enable_x64(True):

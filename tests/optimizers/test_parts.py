@@ -99,6 +99,19 @@ def test_newton_of_a_part_sees_the_loss_of_its_part() -> None:
     assert (moved["a"].tolist(), moved["b"].tolist()) == ([0.0], [2.0])
 
 
+def test_a_line_search_of_a_part_is_given_the_gradient_of_its_part() -> None:
+    def value(params: Any, batch: Any) -> Any:
+        return ((params["a"] - params["b"]) ** 2).sum() + (params["a"] - 3.0).sum() ** 2
+
+    params = {"a": jnp.zeros(2), "b": jnp.array([1.0, 4.0])}
+    optimizer = fnn.freeze(optax.lbfgs(), lambda path: path == "b")
+    step, state = fnn.make_step(value, optimizer), optimizer.init(params)
+    for _ in range(20):
+        params, state, _ = step(params, state, None)
+    assert params["b"].tolist() == [1.0, 4.0]
+    np.testing.assert_allclose(params["a"], [4 / 3, 13 / 3], rtol=1e-4)  # where its slope is 0
+
+
 def test_messages() -> None:
     params = {"w": jnp.ones(2), "b": jnp.ones(1)}
     for optimizer, other in ((fnn.sgd(0.1), None), (is_feature, fnn.sgd(0.1))):

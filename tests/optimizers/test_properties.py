@@ -57,7 +57,12 @@ half = of_every_row(lambda row: path(row(), jnp.bfloat16))
 
 
 # with_master_weights has updates that lead to the rounded params: test_transforms.py.
-@pytest.mark.parametrize("name", [name for name in ROWS if name != "with_master_weights"])
+not_to_rounded_params = pytest.mark.parametrize(
+    "name", [name for name in ROWS if name != "with_master_weights"]
+)
+
+
+@not_to_rounded_params
 def test_half_precision_has_the_updates_of_single_rounded(name: str) -> None:
     """The moments lose nothing: only the update is rounded."""
     want = jax.tree.map(lambda u: u.astype(jnp.bfloat16), plain(name))
@@ -73,9 +78,22 @@ def test_moments_of_half_precision_are_single(name: str, dtype: Any) -> None:
     assert all(x.dtype == jnp.float32 for x in moments)
 
 
+def test_an_average_of_half_precision_is_single() -> None:
+    """The mean of a one and 299 twos, each of which would be lost in bfloat16."""
+    optimizer, x = fnn.average(), jnp.ones(1, jnp.bfloat16)
+    state = optimizer.init(x)
+    for value in (1, *[2] * 299):
+        _, state = optimizer.update(jnp.zeros_like(x), state, x * value)
+    assert state.average.dtype == jnp.float32
+    np.testing.assert_allclose(state.average, 2 - 1 / 300, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", [n for n in ALONE if n != "sgd"])
 def test_moments_of_half_precision_as_optax_keeps_them(name: str) -> None:
+    """And the updates are those of single precision, but for the rounding of the moments."""
     optimizer, params = ROWS[name](half_moments=True), small(jnp.bfloat16)
+    want = jax.tree.map(lambda u: u.astype(jnp.bfloat16), plain(name))
+    assert_close(path(optimizer, jnp.bfloat16), want, 2.0**-4)
     state = jax.eval_shape(optimizer.init, params)
     updates, following = jax.eval_shape(optimizer.update, params, state, params)
     assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(updates))
@@ -92,11 +110,10 @@ def tiny(row: Row) -> Any:
 tiny_paths = of_every_row(tiny)
 
 
-@every
+@not_to_rounded_params
 def test_small_gradients_in_float16(name: str) -> None:
     got, want = tiny_paths(name)
-    if name != "with_master_weights":
-        assert_close(got, jax.tree.map(lambda u: u.astype(jnp.float16), want), 2.0**-9)
+    assert_close(got, jax.tree.map(lambda u: u.astype(jnp.float16), want), 2.0**-9)
 
 
 def changed(numbers: dict[str, float]) -> dict[str, float]:
@@ -272,11 +289,10 @@ def inject_all(row: Row) -> Any:
 all_through_optax = of_every_row(inject_all)
 
 
-@every
+@pytest.mark.parametrize("name", [name for name in ROWS if ROWS[name].numbers])
 def test_inject_hyperparams_with_other_numbers(name: str) -> None:
-    if ROWS[name].numbers:
-        got, want = all_through_optax(name)
-        assert_close(got, want, 1e-4)
+    got, want = all_through_optax(name)
+    assert_close(got, want, 1e-4)
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta",

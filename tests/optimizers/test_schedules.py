@@ -47,6 +47,10 @@ CASES: dict[str, tuple[Any, Any]] = {
         optax.piecewise_constant_schedule(0.3, {10: 0.5, 30: 0.1}),
     ),
     "one_cycle": (s.one_cycle(0.3, 50), optax.cosine_onecycle_schedule(50, 0.3)),
+    "one_cycle, numbers": (
+        s.one_cycle(0.3, 50, rise=0.4, start=10.0, end=100.0),
+        optax.cosine_onecycle_schedule(50, 0.3, 0.4, 10.0, 100.0),
+    ),
 }
 
 
@@ -70,7 +74,7 @@ def test_every_step(name: str) -> None:
 
 def test_the_first_step_is_schedule_0() -> None:
     first = {name: float(mine(0)) for name, (mine, _) in CASES.items()}
-    want = {"linear": 0.1, "one_cycle": 0.3 / 25}
+    want = {"linear": 0.1, "one_cycle": 0.3 / 25, "one_cycle, numbers": 0.03}
     want |= dict.fromkeys(("warmup_cosine", "warmup_cosine, exponent"), 0.1)
     assert first == pytest.approx({name: want.get(name, 0.3) for name in CASES})
 

@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import fnn
 from tests.optimizers.test_optimizer_state import ALL, nested
@@ -207,6 +209,25 @@ def test_accumulated_steps_are_the_whole_batch_s() -> None:
     assert_same(updates, want, 1e-5)
     assert float(fnn.learning_rate(state)) == float(fnn.learning_rate(plain_state))
     assert not any(np.any(m) for m in jax.tree.leaves(state.mean))
+
+
+@pytest.mark.parametrize("kind", ["Explicit", "Manual"])
+def test_accumulate_on_a_mesh(kind: str) -> None:
+    """Where types say how arrays are sharded, a step that waits has those of one that does not."""
+    optimizer, x = fnn.accumulate(fnn.adamw(0.1), 2), jnp.ones((2, 3))
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType[kind.replace("Manual", "Auto")],))
+
+    def two(x: Any) -> Any:
+        (first, state), found = optimizer.update(x, optimizer.init(x), x), []
+        found.append(first)
+        return [*found, optimizer.update(x, state, x)[0]]
+
+    spread = P("d")
+    on = jax.shard_map(two, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=True)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(x, NamedSharding(mesh, spread))
+        got = jax.jit(on if kind == "Manual" else two)(placed)
+    assert_same(got, two(x), 1e-6)
 
 
 def test_accumulate_sums_half_precision_in_single() -> None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import fnn
 from tests.training.cases import DATA, KEY, Pairs, X, Y, counted, squares, start
@@ -82,6 +83,12 @@ def test_a_batch_may_have_a_scalar_first() -> None:
         ),
         ({}, [1.0, 2.0], ValueError, r"a batch of data: got float32\[\]; needed an array with the"),
         ({}, [{}], ValueError, "a batch of data: got no array; needed an array with the examples"),
+        (
+            {},
+            [DATA, Pairs(X[:0], Y[:0])],
+            ValueError,
+            r"a batch .* float32\[0,3\], .* at least",
+        ),
     ],
 )
 @pytest.mark.parametrize("function", [fnn.predict, fnn.evaluate])
@@ -94,6 +101,11 @@ def test_a_mean_is_no_output_per_example() -> None:
     message = r"fnn.evaluate: the output: got float32\[\]; needed the 4 examples of the batch first"
     with pytest.raises(ValueError, match=message):
         fnn.evaluate(squares, PARAMS, DATA, batch_size=4)
+
+
+def test_no_mean_of_complex_numbers() -> None:
+    with pytest.raises(TypeError, match=r"fnn.evaluate: metrics: got complex64\[4\]; needed real"):
+        fnn.evaluate(lambda p, x: lax.complex(x, x), (), np.ones(4, np.float32), batch_size=2)
 
 
 @pytest.mark.parametrize("keyed", [False, True])

@@ -1,7 +1,10 @@
 """train over arrays: what each step saw, one trace, reports that stay, errors."""
 
+import dataclasses
 import itertools
 import re
+import sys
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -116,11 +119,20 @@ def test_reports() -> None:
     for report, page in zip(reports, chunks, strict=True):
         want = (Y[page == 1].astype(np.float64) ** 2).mean()
         assert report.loss == pytest.approx(want, rel=1e-5)
-        assert report.examples_per_second > 0
     (report, _) = fnn.train(squares, start(), fnn.sgd(0.0), DATA, **config)
     assert report.loss == pytest.approx((Y.astype(np.float64) ** 2).mean(), rel=1e-5)
     line = r"epoch   1  step      3  loss [\d.]+ +[\d,]+ examples/s"
     assert re.fullmatch(line, str(report)), str(report)
+
+
+def test_examples_per_second_without_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a look at moves on by a second: from call to call, not while compiling."""
+    ticks = itertools.count()
+    clock = types.SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr(sys.modules["fnn.training.run"], "time", clock)
+    config = {"batch_size": 4, "epochs": 2, "key": KEY, "report_every": 2}
+    reports = fnn.train(squares, start(), fnn.sgd(0.0), DATA, **config)
+    assert [r.examples_per_second for r in reports] == [8, 2, 8, 2]
 
 
 def test_what_was_yielded_stays() -> None:
@@ -236,3 +248,68 @@ def test_more_examples_than_their_order_can_count_are_refused() -> None:
     data = np.broadcast_to(np.zeros((), np.uint8), (2**31,))
     with pytest.raises(ValueError, match=r"fnn\.train: data: got 2,147,483,648 examples; needed"):
         fnn.train(squares, start(), fnn.sgd(0.1), data, batch_size=4, epochs=1, key=KEY)
+
+
+@pytest.mark.parametrize("data", [np.arange(5.0, dtype=np.float32), [np.ones(4), np.ones(3)]])
+def test_observations_of_one_shape(data: Any) -> None:
+    """Else a last batch of one example would be spread over the row of a whole batch."""
+    how: Any = {"batch_size": 4} if isinstance(data, np.ndarray) else {}
+    run = fnn.train(
+        lambda w, batch: (w * batch).mean(),
+        jnp.ones(()),
+        fnn.sgd(0.0),
+        data,
+        epochs=1,
+        key=KEY,
+        observe=lambda params, grads, updates, batch: {"x": batch},
+        **how,
+    )
+    with pytest.raises(ValueError, match=r"fnn.train: what observe returns: \['x'\]: got float"):
+        list(run)
+
+
+def test_complex_aux_is_refused() -> None:
+    run = fnn.train(
+        lambda w, batch: (w * batch.mean(), jax.lax.complex(batch.mean(), w)),
+        jnp.ones(()),
+        fnn.sgd(0.1),
+        X[:, 0],
+        batch_size=4,
+        epochs=1,
+        key=KEY,
+        has_aux=True,
+    )
+    with pytest.raises(TypeError, match=r"fnn.train: loss: aux: got complex64\[\]; needed real"):
+        list(run)
+
+
+def test_numbers_beyond_an_int32() -> None:
+    """Such as say "never"."""
+    optimizer = fnn.with_loss_scale(fnn.newton(dense_up_to=0, iterations=10**10), grow_after=10**10)
+    reports = fnn.train(
+        squares,
+        start(),
+        optimizer,
+        DATA,
+        batch_size=4,
+        epochs=1,
+        key=KEY,
+        observe=lambda params, grads, updates, batch: jnp.ones(()),
+        observe_every=10**12,
+    )
+    assert [len(r.observed) for r in reports] == [1]
+
+
+def test_a_loss_that_cannot_be_hashed() -> None:
+    @dataclasses.dataclass
+    class Loss:
+        scale: float
+
+        def __call__(self, w: Any, batch: Any) -> Any:
+            return self.scale * (w * batch).mean()
+
+    for scale in (1.0, 2.0):
+        (report,) = fnn.train(
+            Loss(scale), jnp.ones(()), fnn.sgd(0.0), np.ones(4), batch_size=2, epochs=1, key=KEY
+        )
+        assert report.loss == scale

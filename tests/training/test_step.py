@@ -226,3 +226,11 @@ def test_frozen_params_cost_no_gradient() -> None:
     product = 2 * 128 * 64 * 64
     assert flops(fnn.sgd(0.1)) > 2 * product
     assert flops(optax.chain(optax.sgd(0.1), frozen)) < 1.2 * product
+
+
+def test_a_deleted_batch_is_named() -> None:
+    optimizer, w = fnn.sgd(0.1), jnp.ones(3)
+    step = fnn.make_step(lambda params, batch: (params * batch).sum(), optimizer)
+    new, state, _ = step(w, optimizer.init(w), jnp.ones(3))
+    with pytest.raises(ValueError, match=r"make_step: batch or key: got a deleted float32\[3\]"):
+        step(new, state, w)

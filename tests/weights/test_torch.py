@@ -248,3 +248,35 @@ def test_the_blocks_of_a_recurrent_layer() -> None:
     with pytest.raises(ValueError, match=r"rules\['\*'\]: wh: got 8 rows; needed 3 rows for each"):
         from_torch(lstm, {"*": ("layer", "gru")})
     assert from_torch(lstm, {"*": ("layer", "lstm")})["layer"]["wh"].shape == (2, 8)
+
+
+class Tensor:
+    """What `from_torch` needs of PyTorch's tensors: to be taken off the graph and the device."""
+
+    def __init__(self, array: Any, dtype: str, done: frozenset[str] = frozenset()) -> None:
+        self.array, self.dtype, self.done = array, f"torch.{dtype}", done
+
+    def _after(self, step: str, dtype: str | None = None) -> "Tensor":
+        return Tensor(self.array, dtype or self.dtype.removeprefix("torch."), self.done | {step})
+
+    def detach(self) -> "Tensor":
+        return self._after("detach")
+
+    def cpu(self) -> "Tensor":
+        return self._after("cpu")
+
+    def float(self) -> "Tensor":
+        return self._after("float", "float32")
+
+    def numpy(self) -> Any:
+        assert self.done >= {"detach", "cpu"}
+        assert self.dtype != "torch.bfloat16", "which PyTorch refuses"
+        return self.array
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tensors_of_a_model(dtype: str) -> None:
+    w = np.arange(6, dtype=np.float32).reshape(2, 3)
+    got = from_torch({"fc.weight": Tensor(w, dtype)}, {"fc": ("head", "dense")})["head"]["w"]
+    assert str(got.dtype) == dtype
+    np.testing.assert_array_equal(got.astype(np.float32), w.T)

@@ -15,6 +15,7 @@ ENOUGH = 2 * 2**20  # bytes; a block that divides the examples, or eight groups,
 LANES = 16
 TOGETHER = 8  # products of groups; of fewer, XLA computes all on one core
 ROOM = 12 * 2**20  # bytes that they read; with more it is faster to form one after the other
+FOLDED = 64  # taps at most; each is an operation of the program
 FULL = 4  # bytes of a number of float32; half precision has less
 WIDE = 64  # columns, with which products of half precision are fast
 FRESH = 32 * 2**20  # bytes; an array of so many gets fresh memory at every call
@@ -54,7 +55,7 @@ def blocks(n: int, c_in: int, c_out: int, form: Form, itemsize: int, slot: str) 
         cuts = Examples(n, n), form.out[0]
     size = Blocks(*cuts, joined, False)
     most = _most_folded(slot, form, n, inputs, outputs, itemsize)
-    if win.stride[-1] == 1 < last and folded <= most * plain:
+    if win.stride[-1] == 1 < last <= FOLDED and folded <= most * plain:
         other = Blocks(*_fit(n, itemsize * folded, form, True), joined, True)
         # On one axis only, short stretches would compute what lies between them repeatedly.
         if len(win.size) > 1 or other.rows == form.out[0] or other.rows >= 4 * win.span[0]:

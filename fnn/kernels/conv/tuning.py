@@ -47,7 +47,7 @@ def tune(
     gradients. Each kernel that may be the fastest is compiled, its output compared with the
     default's, and timed in turn with the others; the fastest is remembered if it gains 5 % on the
     default. Programs compiled afterwards on this machine, in this process and later ones, use the
-    choices; those already compiled stay as they are. A map takes one or two seconds.
+    choices; those already compiled stay as they are. A map takes about a second.
 
     Args:
         fn: a function of arrays, for example a model's loss, or `fnn.conv` itself.

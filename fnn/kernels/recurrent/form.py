@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.dtypes import add_bias, widen
+from fnn.dtypes import add_bias, nan_where, widen
 
 State = tuple[jax.Array, ...]  # each (n, units), the output h first
 Left = jax.Array | None
@@ -111,8 +111,8 @@ def recur(
     h, state = in_chunks(run, x, state, left, reverse, remat) if remat else run(x, state, left)
     y = jnp.swapaxes(h, 0, 1).astype(dtype)
     if lengths is not None:
-        y = jnp.where(wrong[..., None], jnp.nan, jnp.where(real, y, 0))
-        state = tuple(jnp.where(wrong, jnp.nan, s) for s in state)
+        y = nan_where(wrong[..., None], jnp.where(real, y, 0))
+        state = tuple(nan_where(wrong, s) for s in state)
     return y, state
 
 
@@ -155,6 +155,12 @@ def in_chunks(
     count = x.shape[0] // size
     whole, carry = count * size, (state, left)
     chunks, rest = x[:whole].reshape(count, size, *x.shape[1:]), x[whole:]
+    if not whole:
+        (state, _), h = chunk(carry, x)
+        return h, state
+    if whole == x.shape[0]:
+        (state, _), h = lax.scan(chunk, carry, chunks, reverse=reverse)
+        return h.reshape(whole, *h.shape[2:]), state
     if reverse:
         carry, end = chunk(carry, rest)
         carry, h = lax.scan(chunk, carry, chunks, reverse=True)
@@ -172,8 +178,13 @@ def after(steps: int, left: Left, reverse: bool) -> Left:
 def advance(
     step: Callable[[State], tuple[State, Any]], state: State, going: jax.Array | None
 ) -> tuple[State, Any]:
-    """Return the next state, computed wide, of the sequences that are still going; and the rest."""
-    new, more = step(tuple(map(widen, state)))
+    """Return the next state, computed wide, of the sequences that are still going; and the rest.
+
+    The others are computed from zeros: where a padded step has an infinite slope, not even a
+    cotangent of 0 goes back through it.
+    """
+    seen = state if going is None else tuple(jnp.where(going, s, 0) for s in state)
+    new, more = step(tuple(map(widen, seen)))
     new = tuple(a.astype(s.dtype) for a, s in zip(new, state, strict=True))
     if going is not None:
         new = tuple(jnp.where(going, a, s) for a, s in zip(new, state, strict=True))
