@@ -31,6 +31,9 @@ from fnn.kernels.recurrent.form import (
     loop,
     nothing,
 )
+from fnn.windows import is_known
+
+SMALL = 16 << 20  # bytes; a larger product of all inputs is fresh memory at every call
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 5))
@@ -57,22 +60,31 @@ def over_sums(
 ) -> tuple[State, tuple[jax.Array, Any]]:
     """Run ``step(z, state)`` over time, as `loop` does, with as few products as there can be.
 
-    If only the sum of both products counts, x and h are multiplied together. Else, and where a step
-    of three sequences or fewer computes little with each weight that it reads, one product for all
-    steps, before the loop, reads those of the inputs once.
+    One product for all steps, before the loop, reads the weights of the inputs once: of three
+    sequences or fewer, a step computes little with each weight that it reads. Otherwise, if only
+    the sum of both products counts, x and h are multiplied together; if not, that product is made
+    where it is small.
     """
 
     def after(gx: jax.Array, state: State) -> tuple[State, Any]:
-        return step(cell.sums(read(gx), state[0], weights), state)
+        return step(cell.sums(gx, state[0], weights), state)
+
+    def ahead(gx: jax.Array, state: State) -> tuple[State, Any]:
+        return after(gx if only_sum else read_apart(gx), state)
+
+    def inside(x: jax.Array, state: State) -> tuple[State, Any]:
+        return after(x @ weights.wx, state)
 
     def joint(x: jax.Array, state: State) -> tuple[State, Any]:
         return step(add_bias(jnp.concatenate([x, state[0]], 1) @ w, c), state)
 
-    n, only_sum = x.shape[1], cell.sums is added
+    (time, n, _), only_sum = x.shape, cell.sums is added
     few = isinstance(n, int) and n < 4  # n is a symbol in an export with any number of sequences
-    read = (lambda gx: gx) if only_sum else read_apart
-    if few or not only_sum:
-        return loop(after, x @ weights.wx, state, left, reverse)
+    small = is_known(x) and time * n * weights.wx.shape[1] * x.dtype.itemsize <= SMALL
+    if few or (small and not only_sum):
+        return loop(ahead, x @ weights.wx, state, left, reverse)
+    if not only_sum:
+        return loop(inside, x, state, left, reverse)
     assert cell.slopes is not None  # or the kernel refuses
     w, c = cell.slopes.joint(weights)
     return loop(joint, x, state, left, reverse)

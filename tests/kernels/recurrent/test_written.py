@@ -181,10 +181,13 @@ def test_cudnn_takes_float32_alone(monkeypatch: Any) -> None:
 @pytest.mark.parametrize("n", [3, 4])
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_products_in_the_loops_of_the_gradient(kind: str, n: int) -> None:
-    """One in either loop, whatever the cell."""
+    """One in either loop; two in a GRU's where a product of all inputs would be large."""
     gradient = jax.grad(lambda *a: getattr(fnn, kind)(*a)[0].sum(), (0, 1, 2, 3))
     args = draw(kind, n, TIME, UNITS, UNITS)
     assert products(jax.make_jaxpr(gradient)(*args).jaxpr) == [1, 1]
+    if kind == "gru" and n == 4:
+        large = jax.ShapeDtypeStruct((n, 2**20, UNITS), jnp.float32)
+        assert products(jax.make_jaxpr(gradient)(large, *args[1:]).jaxpr) == [2, 1]
 
 
 def products(jaxpr: Any) -> list[int]:
