@@ -171,7 +171,7 @@ def race(
     if wait is None:
         wait = placement.wait if clock is time.perf_counter else lambda most: 0.0
     patience = min(placement.LIMIT, 50 * budget.seconds)
-    looking = False  # for work: PyTorch's threads
+    torch = False  # whether the turn before was one of PyTorch's
     gc.collect()
     gc.disable()
     try:
@@ -183,10 +183,10 @@ def race(
             for i in turns:
                 row, program, once = racing[i]
                 calls = max(1, round(SAMPLE / max(once, 1e-7)))
-                others, looking = looking, "PyTorch" in row["contestant"]
+                before, torch = torch, "PyTorch" in row["contestant"]
                 waited += wait(patience - waited)
                 try:
-                    if others != looking and once < SLOW:
+                    if before != torch and once < SLOW:
                         settle(program)
                     seconds = sample(program, calls, clock)
                 except Exception as failure:

@@ -5,6 +5,7 @@ import functools
 import itertools
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -120,26 +121,24 @@ def _has_name(value: Any) -> bool:
 
 
 def _facts_of_code(function: Any, above: tuple[Any, ...]) -> Any:
-    if _imports(function.__code__) or vars(function).keys() - {"__wrapped__"}:
+    codes = tuple(_codes(function.__code__))
+    imports = any(IMPORT in code.co_code[::2] for code in codes)  # a module, which may change
+    if imports or vars(function).keys() - {"__wrapped__"}:
         raise _Changeable
     try:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a name that is not bound yet
         raise _Changeable from None
-    names = _names(function.__code__)
+    names = itertools.chain.from_iterable(code.co_names for code in codes)
     reached = [function.__globals__[name] for name in names if name in function.__globals__]
     defaults = (function.__defaults__, *(function.__kwdefaults__ or {}).items())
     rest = tuple(_facts(value, above) for value in (*cells, *reached, *defaults))
     return function.__code__, rest
 
 
-def _imports(code: types.CodeType) -> bool:
-    """Whether this code, or code inside it, imports a module, whose values may change."""
-    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    return IMPORT in code.co_code[::2] or any(map(_imports, inner))
-
-
-def _names(code: types.CodeType) -> tuple[str, ...]:
-    """Return the global names that this code and the code inside it may read."""
-    inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
-    return tuple(itertools.chain(code.co_names, *inner))
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield this code and all code inside it."""
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _codes(inner)

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import check_int
-from fnn.dtypes import accumulator, number_like
+from fnn.dtypes import number_like
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, check_dtype, draw, orthogonal
 
@@ -34,13 +34,12 @@ def _draw(
     check_int(name, "d_in", d_in, 1)
     check_int(name, "units", units, 1)
     check_dtype(name, dtype)
-    wide = accumulator(jnp.result_type(dtype))  # no orthogonal matrix is found in half precision
 
     def columns(argument: str, by: Initializer, key: jax.Array, rows: int) -> jax.Array:
-        parts = jax.vmap(lambda k: draw(name, by, k, (rows, units), wide, argument))(
+        parts = jax.vmap(lambda k: draw(name, by, k, (rows, units), dtype, argument))(
             jax.random.split(key, blocks)
         )
-        return jnp.moveaxis(parts, 0, 1).reshape(rows, blocks * units).astype(dtype)
+        return jnp.moveaxis(parts, 0, 1).reshape(rows, blocks * units)
 
     first, second = jax.random.split(key)
     params = {

@@ -225,9 +225,8 @@ def hinge(
     [0.5, 0.0, 3.0]
     """
     s, y = entries("hinge", "labels", scores, labels, where)
-    wrong_label = jnp.abs(y) != 1
-    wrong_label = wrong_label if where is None else wrong_label & where
-    loss = nan_where(wrong_label, jax.nn.relu(1 - y * s))
+    other = (jnp.abs(y) != 1) & (True if where is None else where)
+    loss = nan_where(other, jax.nn.relu(1 - y * s))
     return kept(loss, where).astype(scores.dtype)
 
 

@@ -89,13 +89,14 @@ def evaluate(
     """
     outputs = _outputs("evaluate", metrics, params, data, batch_size)
 
-    def mean(x: Array) -> Any:
+    def mean(path: Any, x: Array) -> Any:
         if not is_real(x.dtype):
-            raise wrong("evaluate", "metrics", describe(x), "real numbers", TypeError)
+            place = "metrics" + jax.tree_util.keystr(path)
+            raise wrong("evaluate", place, describe(x), "real numbers", TypeError)
         average = np.asarray(x, np.float64).mean(0)
         return average if average.ndim else float(average)
 
-    return jax.tree.map(mean, outputs)
+    return jax.tree.map_with_path(mean, outputs)
 
 
 def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: int | None) -> Any:

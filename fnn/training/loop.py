@@ -186,17 +186,18 @@ def _nothing(plan: Plan, watch: Watch | None, learner: Learner, feed: Feed, plac
         return seen.aux, None if watch is None else _observe(watch, learner.params, seen, batch)
 
     aux, values = jax.eval_shape(first)
-    means = jax.tree.map(lambda x: jnp.zeros(x.shape, _mean_dtype(x)), aux)
+    means = jax.tree.map_with_path(lambda at, x: jnp.zeros(x.shape, _mean_dtype(at, x)), aux)
     if watch is None:
         return Tally(jnp.zeros(()), means)
     empty = jax.tree.map(lambda x: jnp.zeros((watch.most, *x.shape), x.dtype), values)
     return Tally(jnp.zeros(()), means, jnp.zeros((), jnp.int32), empty)
 
 
-def _mean_dtype(x: Any) -> Any:
+def _mean_dtype(path: Any, x: Any) -> Any:
     """Return the dtype in which means over batches are averaged, those of integers included."""
     if not is_real(x.dtype):
-        raise wrong("train", "loss: aux", describe(x), "real numbers", TypeError)
+        place = "loss: aux" + jax.tree_util.keystr(path)
+        raise wrong("train", place, describe(x), "real numbers", TypeError)
     return accumulator(x.dtype if is_floating(x.dtype) else jnp.result_type(float))
 
 

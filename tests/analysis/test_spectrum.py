@@ -176,3 +176,11 @@ def test_a_fresh_lambda_is_no_fresh_program(caplog: pytest.LogCaptureFixture) ->
             gradient_noise_scale(lambda w, x: ((w - x) ** 2).mean(), np.float32(1), data)
             spectral_density(lambda x: (x**4).sum(), data, key=KEY, iterations=2)
         assert bool(caplog.records) == compiled
+
+
+def test_arrays_of_numpy_without_jit() -> None:
+    x = np.arange(8, dtype=np.float32)
+    scale = lambda: gradient_noise_scale(lambda w, b: ((w - b) ** 2).mean(), jnp.ones(()), x)
+    want = scale()
+    with jax.disable_jit():
+        np.testing.assert_allclose(scale(), want, rtol=1e-5)

@@ -270,7 +270,7 @@ def test_observations_of_one_shape(data: Any) -> None:
 
 def test_complex_aux_is_refused() -> None:
     run = fnn.train(
-        lambda w, batch: (w * batch.mean(), jax.lax.complex(batch.mean(), w)),
+        lambda w, batch: (w * batch.mean(), {"z": jax.lax.complex(batch.mean(), w)}),
         jnp.ones(()),
         fnn.sgd(0.1),
         X[:, 0],
@@ -279,7 +279,7 @@ def test_complex_aux_is_refused() -> None:
         key=KEY,
         has_aux=True,
     )
-    with pytest.raises(TypeError, match=r"fnn.train: loss: aux: got complex64\[\]; needed real"):
+    with pytest.raises(TypeError, match=r"train: loss: aux\['z'\]: got complex64\[\]; needed re"):
         list(run)
 
 
@@ -313,3 +313,28 @@ def test_a_loss_that_cannot_be_hashed() -> None:
             Loss(scale), jnp.ones(()), fnn.sgd(0.0), np.ones(4), batch_size=2, epochs=1, key=KEY
         )
         assert report.loss == scale
+
+
+def test_room_for_the_observations_of_one_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over batches too: each is a row of an array that every call returns."""
+    module, rooms = sys.modules["fnn.training.run"], []
+
+    def run_call(plan: Any, watch: Any, *rest: Any) -> Any:
+        rooms.append(watch.most)
+        return plain(plan, watch, *rest)
+
+    plain = module.run_call
+    monkeypatch.setattr(module, "run_call", run_call)
+    batches = [np.ones(4, np.float32)] * 5
+    reports = fnn.train(
+        lambda w, batch: (w * batch).mean(),
+        jnp.ones(()),
+        fnn.sgd(0.0),
+        batches,
+        epochs=1,
+        key=KEY,
+        report_every=2,
+        observe=lambda params, grads, updates, batch: grads,
+    )
+    assert [len(r.observed) for r in reports] == [2, 2, 1]
+    assert set(rooms) == {2}

@@ -33,7 +33,7 @@ from fnn.kernels.recurrent.form import (
 )
 from fnn.windows import is_known
 
-SMALL = 16 << 20  # bytes; a larger product of all inputs is fresh memory at every call
+SMALL = 16 << 20  # bytes of all inputs' product; in jit, memory for more is fresh at every call
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 5))
@@ -60,10 +60,9 @@ def over_sums(
 ) -> tuple[State, tuple[jax.Array, Any]]:
     """Run ``step(z, state)`` over time, as `loop` does, with as few products as there can be.
 
-    One product for all steps, before the loop, reads the weights of the inputs once: of three
-    sequences or fewer, a step computes little with each weight that it reads. Otherwise, if only
-    the sum of both products counts, x and h are multiplied together; if not, that product is made
-    where it is small.
+    Where only the sum of both products counts, x and h are multiplied together. Elsewhere the
+    inputs of all steps are multiplied before the loop, unless that product is large. So are those
+    of three sequences or fewer, of which a step computes little with each weight that it reads.
     """
 
     def after(gx: jax.Array, state: State) -> tuple[State, Any]:

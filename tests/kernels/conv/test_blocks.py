@@ -422,3 +422,10 @@ def test_memory_of_many_groups_is_bounded(n: int, size: int) -> None:
     if n > 2:
         memory = jax.jit(conv).lower(x, w).compile().memory_analysis()
         assert memory.temp_size_in_bytes <= 3 * BLOCK < 4 * x.size
+
+
+def test_a_long_filter_is_not_one_operation_per_tap() -> None:
+    """As it would be with its last axis folded."""
+    x, w = jnp.zeros((1, 4000, 1)), jnp.zeros((512, 1, 1))
+    for fn in (fnn.conv_im2col, lambda x, w: jax.vjp(fnn.conv_im2col, x, w)[1](x)[1]):
+        assert jax.jit(fn).lower(x, w).as_text().count("stablehlo.pad") < 10
