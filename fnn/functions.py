@@ -104,6 +104,8 @@ def _reading(
         for unknown in kwargs.keys() - by_name.keys():
             needed = f"one of the arguments {', '.join(by_name)}"
             raise wrong(function.__name__, unknown, "an argument of this name", needed, TypeError)
+        if len(args) > len(in_order) and not _open_ended(function):
+            raise _too_many(function.__name__, len(args), [*by_name], len(in_order))
         read = [reader(value) for reader, value in zip(in_order, args, strict=False)]
         named = {k: by_name[k](v) for k, v in kwargs.items()}
         config: Any = jax.config
@@ -112,6 +114,19 @@ def _reading(
         return program(*read, *args[len(read) :], **named)
 
     return call
+
+
+def _open_ended(function: Callable[..., Any]) -> bool:
+    """Whether a function takes any number of arguments, as ``*args``."""
+    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values())
+
+
+def _too_many(function: str, got: int, names: list[str], most: int) -> Exception:
+    """Return the error to raise for arguments that have no place in the order."""
+    needed = f"at most {most} ({', '.join(names[:most])})"
+    if names[most:]:
+        needed += f", and {', '.join(names[most:])} by name"
+    return wrong(function, "arguments", f"{got} by position", needed, TypeError)
 
 
 def _as_jit_reads(value: Any) -> Any:

@@ -271,6 +271,19 @@ def test_an_argument_of_an_unknown_name_is_refused_with_the_known_ones() -> None
         choose(X, rat=1)
 
 
+def test_more_arguments_by_position_than_have_a_place_are_refused() -> None:
+    x = np.ones((1, 4, 4, 1), np.float32)
+    needed = r"at most 2 \(x, window\), and stride, padding, dilation, ceil_mode by name"
+    with pytest.raises(
+        TypeError, match=rf"^fnn\.max_pool: arguments: got 4 by .*; needed {needed}$"
+    ):
+        fnn.max_pool(x, 2, 2, "SAME")  # type: ignore[misc]  # what is refused
+    with pytest.raises(
+        TypeError, match=r"^fnn\.relu: arguments: got 2 .*; needed at most 1 \(x\)$"
+    ):
+        fnn.relu(x, 2)  # type: ignore[call-arg]  # what is refused
+
+
 # The checks that more than one file needs.
 
 

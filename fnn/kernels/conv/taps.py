@@ -1,11 +1,12 @@
 """Shift and add: one term ``x[o s + k d - lo] w[k]`` per tap of the window; no patch is copied.
 
 With one input channel per group (depthwise, or an image of one channel) a term is an elementwise
-product, and the compiler fuses all taps into one pass over the data. With few channels the terms
-are the products of every channel, one group after the other. Otherwise a term is a matrix product
-over the channels, of one group only at the places where its tap meets no padding: under a wide
-dilation, as in DeepLab, these may be half of all. With few outputs one product gives the terms of
-all taps, and has a file of its own, `taps_planes`, as the window gradient has, `taps_window`.
+product, and the compiler fuses all taps into one pass over the data; those of a small depthwise
+window also find out where they meet padding, so that no padded copy is made. With few channels the
+terms are the products of every channel, one group after the other. Otherwise a term is a matrix
+product over the channels, of one group only at the places where its tap meets no padding: under a
+wide dilation, as in DeepLab, these may be half of all. With few outputs one product gives the terms
+of all taps, and has a file of its own, `taps_planes`, as the window gradient has, `taps_window`.
 Windows of more than `UNROLLED` taps on several axes loop over the first, so that the program grows
 with the others only.
 """
@@ -28,7 +29,16 @@ from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, varying
 from fnn.kernels.conv.loops import beside
 from fnn.kernels.conv.taps_planes import few_outputs, planes
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
-from fnn.kernels.conv.views import by_itself, filled, filling, met, padded, shifted
+from fnn.kernels.conv.views import (
+    by_itself,
+    filled,
+    filling,
+    met,
+    met_or_zero,
+    padded,
+    shifted,
+    unpadded,
+)
 from fnn.windows import is_known
 
 UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
@@ -39,6 +49,7 @@ WHOLE = {True: 16 << 20, False: 8 << 20}
 SUMS = {8: 90, 24: 64, 256: 32}  # most products of a sum in one group, by the most outputs
 
 Term = Callable[[jax.Array, Any], jax.Array]  # of the shifted input and the tap's index
+Read = Callable[[jax.Array, Form, tuple[int, ...]], jax.Array]
 
 
 def _at(x: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
@@ -50,13 +61,13 @@ def _at(x: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
     return lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), (1, *win.stride, 1))
 
 
-def _sum_over_taps(x: jax.Array, form: Form, term: Term) -> jax.Array:
-    """Sum the terms, those of the last axis first."""
+def _sum_over_taps(x: jax.Array, form: Form, term: Term, read: Read = _at) -> jax.Array:
+    """Sum the terms, those of the last axis first. ``read`` gives what a tap meets of x."""
     *outer, last = form.windows.size
     if math.prod(form.windows.size) > UNROLLED and outer:
         return _looped(x, form, term)
     rows = [
-        [term(_at(x, form, (*place, tap)), (*place, tap)) for tap in range(last)]
+        [term(read(x, form, (*place, tap)), (*place, tap)) for tap in range(last)]
         for place in product(*map(range, outer))
     ]
     return functools.reduce(jnp.add, [functools.reduce(jnp.add, row) for row in rows])
@@ -146,6 +157,9 @@ def _in_blocks(
 
 def _depthwise(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     """``(n, *spatial, g)`` and ``(*window, 1, g, o)`` to ``(n, *out, g o)``."""
+    if w.shape[-1] == 1 and unpadded(x, form):
+        one_loop = functools.partial(_of_one_channel, form=form, read=met_or_zero)
+        return by_itself(one_loop, form)(x, w)
     channels = filling(form, w.shape[-1])
 
     def read(x: jax.Array, form: Form) -> jax.Array:
@@ -157,14 +171,16 @@ def _depthwise(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     return _in_blocks(x, w, form, read, sums)
 
 
-def _of_one_channel(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
+def _of_one_channel(x: jax.Array, w: jax.Array, form: Form, read: Read = _at) -> jax.Array:
     """``(n, *padded, g)`` and ``(*window, 1, g, o)`` to ``(n, *out, g o)``."""
 
     def term(part: jax.Array, tap: Any) -> jax.Array:
-        y = part[..., None] * w[tap][0].reshape((1,) * (part.ndim - 1) + w.shape[-2:])
+        y = part.astype(w.dtype)[..., None] * w[tap][0].reshape(
+            (1,) * (part.ndim - 1) + w.shape[-2:]
+        )
         return y.reshape(*part.shape[:-1], -1)
 
-    return _sum_over_taps(x, form, term)
+    return _sum_over_taps(x, form, term, read)
 
 
 def _matrix_products(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:

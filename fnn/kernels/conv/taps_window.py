@@ -25,10 +25,12 @@ from fnn.kernels.conv.views import (
     by_itself,
     filled,
     filling,
+    gathered,
     met,
     padded,
     share_met,
     shifted,
+    unpadded,
     views,
 )
 from fnn.windows import is_known
@@ -151,6 +153,8 @@ def _of_block(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     ends = (*((0, 0),) * (y.ndim - 2), (0, more), (0, channels))
     y = jnp.pad(y.astype(accumulator(y.dtype)), ends)
     y = y.reshape(*y.shape[:-2], count, places, -1)
+    if c == o == 1 < max(form.windows.stride) and unpadded(x, form):
+        return _of_strided(x, y, form).reshape(*form.windows.size, 1, -1)
     x = by_itself(lambda x: filled(padded(x, form), channels), form)(x)
     if c <= APART:
         found = jnp.stack([_by_channel(_repeated(x, i, c, o, form), y, form) for i in range(c)])
@@ -195,6 +199,33 @@ def _of_taps(x: jax.Array, y: jax.Array, form: Form, first: int) -> jax.Array:
 
     sums = by_itself(products, form)(x, y)
     return _added(sums.reshape(-1, math.prod(sums.shape[-2:])))
+
+
+def _of_strided(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    """The same of all taps, of an x without padding: with a stride a copy of it is large beside y.
+
+    ``x`` is ``(n, *spatial, c)``, and ``y`` ``(n, *out, places, c)``.
+    """
+    win, (*stops, places) = form.windows, y.shape[1:-1]
+    taps = np.array([*product(*map(range, win.size))])
+    starts = (taps * win.dilation - np.array(win.padding)[:, 0]).T.astype(np.int32)
+    starts = starts.reshape(len(stops), *(1 for _ in stops), -1)  # of each axis, the taps last
+    steps = (*win.stride[:-1], win.stride[-1] * places)
+
+    def products(x: jax.Array, y: jax.Array) -> jax.Array:
+        shape = (*stops, len(taps))
+        firsts = [
+            lax.broadcasted_iota(jnp.int32, shape, axis) * step + start
+            for axis, (step, start) in enumerate(zip(steps, starts, strict=True))
+        ]
+        shares = []
+        for k in range(places):
+            seen = gathered(x, [*firsts[:-1], firsts[-1] + k * win.stride[-1]])
+            shares.append(seen.astype(y.dtype) * y[..., k, None, :])
+        return functools.reduce(jnp.add, shares)
+
+    sums = by_itself(products, form)(x, y)
+    return _added(sums.reshape(-1, len(taps) * sums.shape[-1]))
 
 
 def _by_group(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:

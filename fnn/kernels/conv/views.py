@@ -4,6 +4,7 @@ Stacked slices compile to a loop per slice, and take several times as long, to c
 What one tap sees alone is a slice (`shifted`).
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, devices, stops_inside
 
 VECTOR = 8  # channels
+# What it costs to find out whether a tap meets padding, in channels that it could multiply
+# meanwhile; and what a padded copy costs, in taps.
+FIND, COPY = 24, 30
 MANY = 40  # taps, beside which a copy is nothing
 
 
@@ -104,6 +108,37 @@ def shifted(x: jax.Array, form: Form, axis: int, tap: Any) -> jax.Array:
         return lax.slice_in_dim(x, tap * d, tap * d + (o - 1) * s + 1, s, axis + 1)
     long = lax.dynamic_slice_in_dim(x, tap * d, (o - 1) * s + 1, axis + 1)
     return lax.slice_in_dim(long, 0, None, s, axis + 1)
+
+
+def unpadded(x: jax.Array, form: Form) -> bool:
+    """Whether the taps of a depthwise window read x itself, and not a padded copy."""
+    win, c = form.windows, x.shape[-1]
+    cheaper = math.prod(win.size) * (c + FIND) <= COPY * c
+    alone = form.platform == "cpu" and devices(x) == 1
+    return alone and cheaper and any(map(any, win.padding))
+
+
+def met_or_zero(x: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
+    """What the tap at this place of the window meets of x at every stop, and zeros for padding."""
+    win, rank = form.windows, len(form.out)
+    stops = [lax.broadcasted_iota(jnp.int32, form.out, axis) for axis in range(rank)]
+    taps = zip(stops, win.stride, place, win.dilation, win.padding, strict=True)
+    return gathered(x, [stop * s + (tap * d - lo) for stop, s, tap, d, (lo, _) in taps])
+
+
+def gathered(x: jax.Array, places: Sequence[jax.Array]) -> jax.Array:
+    """``(n, *spatial, c)`` to ``(n, *p, c)``: x at the places, zeros at those outside of it.
+
+    ``places`` has an array ``(*p)`` for each spatial axis. Outside of x the nearest element is
+    read, and left out. XLA makes one loop of that and what follows, the channels innermost.
+    """
+    axes, rank = tuple(range(1, 1 + len(places))), places[0].ndim
+    numbers = lax.GatherDimensionNumbers((0, 1 + rank), axes, axes)
+    sizes = (x.shape[0], *(1 for _ in places), x.shape[-1])
+    nearest = lax.gather(x, jnp.stack(places, -1), numbers, sizes, mode="clip")
+    inside = [(at >= 0) & (at < i) for at, i in zip(places, x.shape[1:], strict=False)]
+    within = functools.reduce(jnp.logical_and, inside)[None, ..., None]
+    return jnp.where(within, nearest, jnp.zeros((), x.dtype))
 
 
 def met(form: Form, place: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -55,6 +55,55 @@ def test_no_padding_is_multiplied(
     assert products <= cost["flops"] < 1.1 * products
 
 
+# Sizes, window, configuration of depthwise layers with padding.
+PADDED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "a line": ((9,), (3,), {"padding": ((3, 1),)}),
+    "a plane": ((9, 8), (3, 5), {"padding": "SAME"}),
+    "a strided plane": ((9, 8), (3, 3), {"padding": ((1, 0), (0, 2)), "stride": 2}),
+    "unlike strides": ((7, 23), (2, 3), {"padding": ((1, 0), (2, 2)), "stride": (1, 2)}),
+    "a dilated plane": ((6, 7), (3, 3), {"padding": "SAME", "dilation": (2, 3)}),
+    "a strided volume": ((3, 4, 5), (2, 2, 2), {"padding": 1, "stride": (1, 1, 2)}),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", PADDED)
+def test_taps_of_a_depthwise_window_read_the_padding(case: str, dtype: str) -> None:
+    """No map copies its input to put zeros around it."""
+    sizes, window, config = PADDED[case]
+    conv = partial(fnn.conv_taps, groups=24, **config)
+    x, w = (t.astype(dtype) for t in normal((2, *sizes, 24), (*window, 1, 24)))
+    y, pull = jax.vjp(conv, x, w)
+    (g,) = (t.astype(dtype) for t in normal(y.shape, seed=1))
+    wide = [np.asarray(t, np.float64) for t in (x, w, g)]
+    config = {**config, "groups": 24}
+    wants = [oracle.conv(*wide[:2], **config), *oracle.conv_gradients(*wide, **config)]
+    for got, want in zip([y, *pull(g)], wants, strict=True):
+        close(got, want, length=144)
+
+    def gradient(x: Any, w: Any, g: Any) -> Any:
+        return jax.vjp(lambda w: conv(x, w), w)[1](g)
+
+    programs = [jax.jit(conv).lower(x, w)]
+    if config.get("stride", 1) == 2:
+        programs.append(jax.jit(gradient).lower(x, w, g))
+    for program in programs:
+        pads = re.findall(
+            r"stablehlo.pad .*: \(tensor<(\w+)>, .* -> tensor<(\w+)>", program.as_text()
+        )
+        assert all(before == after for before, after in pads)
+
+
+def test_what_a_tap_reads_in_place_of_padding_is_left_out() -> None:
+    """The first window lies on padding alone, and the nearest element is infinite."""
+    x, w = normal((1, 6, 6, 16), (2, 2, 1, 16))
+    x[0, 0, 0] = np.inf
+    y = fnn.conv_taps(x, w, padding=((2, 0), (2, 0)), groups=16)
+    assert np.all(y[0, 0] == 0)
+    assert np.all(np.isinf(y[0, 1, 1]))
+    assert np.all(np.isfinite(y[0, 3:]))
+
+
 @pytest.mark.parametrize(
     ("window", "c", "computed"),
     [((7, 7), 13, 16), ((7, 7), 16, 16), ((7, 7), 5, 5), ((5, 5), 13, 13)],
