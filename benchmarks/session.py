@@ -37,7 +37,7 @@ SUBJECTS = {
     "optimizers": 150,
     "scaling": 90,
 }
-EXTRA = {"sweep": 2700, "judge": 2000, "sweep_pooling": 120}  # by name only: what `derive` reads
+EXTRA = {"sweep": 2700, "judge": 2700, "sweep_pooling": 120}  # by name only: what `derive` reads
 QUICK_LIMIT = 16
 LATE = ": not started within "  # what a case was left out for
 
