@@ -218,7 +218,7 @@ conv_winograd = variant(
     _convolve,
     WINOGRAD4,
     "by minimal filtering with 6 points, F(4, 3) and its kin",
-    notes=MINIMAL.format(5, "5 times"),
+    notes=MINIMAL.format(5, "4 to 11 times"),
     example=EXAMPLE,
 )
 conv_winograd2 = variant(

@@ -145,25 +145,29 @@ def test_axes_of_size_zero(kind: str, remat: int | None) -> None:
         assert all(np.isfinite(g).all() for g in grads)
 
 
+# Columns of wx, wh and b with which a layer of one unit adds to its state what comes in.
+ADDING = {
+    "rnn": ([1], [1], [0]),
+    "lstm": ([0, 0, 1, 0], [0, 0, 0, 0], [9, 9, 0, 9]),
+    "gru": ([0, 0, 1], [0, 0, 1], [9, -9, 0]),
+}
+
+
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_a_state_in_float32_through_half_precision(kind: str) -> None:
     """300 steps of a small push: a state in bfloat16 stops, one in float32 goes on."""
-    units, columns = 1, BLOCKS[kind]
     x = np.full((1, 300, 1), 0.001, jnp.bfloat16)
-    wx, wh = np.ones((1, columns), jnp.bfloat16), np.zeros((1, columns), jnp.bfloat16)
-    if kind == "rnn":
-        wh = np.ones_like(wh)
-    state: Any = np.zeros((1, units), np.float32)
+    wx, wh, b = (np.array([row], jnp.bfloat16) for row in ADDING[kind])
+    state: Any = np.zeros((1, 1), np.float32)
     state = (state, state) if kind == "lstm" else state
-    half, last = getattr(fnn, kind)(x, wx, wh, state=state)
+    half, last = getattr(fnn, kind)(x, wx, wh, b[0], state=state)
     assert half.dtype == jnp.bfloat16
     assert all(s.dtype == jnp.float32 for s in jax.tree.leaves(last))
-    wide, _ = getattr(fnn, kind)(*(a.astype(np.float32) for a in (x, wx, wh)))
+    wide, _ = getattr(fnn, kind)(*(a.astype(np.float32) for a in (x, wx, wh, b[0])))
     close(half, wide)
-    _, narrow = getattr(fnn, kind)(x, wx, wh)
-    assert all(s.dtype == jnp.bfloat16 for s in jax.tree.leaves(narrow))
-    if kind == "rnn":
-        assert abs(narrow.item() - last.item()) > 0.01
+    narrow, left = getattr(fnn, kind)(x, wx, wh, b[0])
+    assert all(s.dtype == jnp.bfloat16 for s in jax.tree.leaves(left))
+    assert abs(float(narrow[0, -1, 0]) - float(wide[0, -1, 0])) > 0.01
 
 
 def test_bidirectional_runs_both_ways() -> None:
