@@ -69,7 +69,8 @@ def train(
         params: any pytree of floating-point arrays, where a new run starts; not donated.
         optimizer: any (init, update) pair, as `make_step` takes it.
         data: any pytree of arrays with one common leading axis, the examples, of which a batch has
-            the structure, and which are moved to the device once. Or, without batch_size, an
+            the structure, and which are moved to the device once. To a CPU a NumPy array may move
+            without a copy: do not write into it while the run lasts. Or, without batch_size, an
             iterable of batches such as a list, a PyTorch or grain loader, a generator for a single
             epoch, or a function that takes the epoch, from 0, and returns an iterable. Each shape
             of batch is a program, compiled once, when the first such batch comes. A smaller last
