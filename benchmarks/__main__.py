@@ -33,9 +33,14 @@ def device() -> str:
     return subprocess.check_output([sys.executable, "-c", code], text=True).strip().split("\n")[-1]
 
 
-def run(subjects: list[str], quick: bool, peers: bool, kept: bool, busy: bool) -> Path:
-    """Measure each subject in a process of its own, with the same settings for all."""
+def run(subjects: list[str], quick: bool, peers: bool, kept: bool, busy: bool) -> tuple[Path, bool]:
+    """Measure each subject in a process of its own, with the same settings for all.
+
+    Returns:
+        The folder of the results, and whether every process came to its end.
+    """
     target = QUICK if quick else folder(device(), kept)
+    whole = True
     words = ["quick"] * quick + ["peers"] * peers + ["kept"] * kept + ["busy"] * busy
     for subject in subjects:
         command = [sys.executable, "-m", "benchmarks.session", subject, str(target), *words]
@@ -44,10 +49,12 @@ def run(subjects: list[str], quick: bool, peers: bool, kept: bool, busy: bool) -
             limit = 60 if quick else 300 + (SUBJECTS | EXTRA)[subject]
             done = subprocess.run(command, env=os.environ | machine.environment(), timeout=limit)
             if done.returncode:
+                whole = False
                 print(f"{subject}: ended with status {done.returncode}; rows up to there are kept")
         except subprocess.TimeoutExpired:
+            whole = False
             print(f"{subject}: stopped after {limit} s; rows up to there are kept")
-    return target
+    return target, whole
 
 
 def main() -> None:
@@ -72,6 +79,11 @@ def main() -> None:
     if options.busy and (not options.words or {*options.words} - BUSY):
         got = " ".join(options.words) or "all subjects"
         parser.error(f"--busy: got {got}; needed {' or '.join(sorted(BUSY))}")
+    if options.busy and options.peers:
+        parser.error("--busy and --peers: PyTorch's threads count while they wait for work")
+    commands = {"compare", "derive", "report"} & {*options.words}
+    if commands and any((options.quick, options.peers, options.keep_memory, options.busy)):
+        parser.error(f"{commands.pop()} takes no options")
     match options.words:
         case ["compare", before, after]:
             from benchmarks import compare
@@ -91,8 +103,9 @@ def main() -> None:
 
             subjects = subjects or list(SUBJECTS)
             flags = (options.quick, options.peers, options.keep_memory, options.busy)
-            where = run(subjects, *flags)
+            where, whole = run(subjects, *flags)
             print(report.text(where, subjects))
+            sys.exit(0 if whole else 1)
         case words:
             parser.error(f"no such subject or command: {' '.join(words)}")
 

@@ -91,9 +91,7 @@ def ours(layer: Layer) -> dict[str, Callable[..., Any]]:
     config = {"stride": layer.stride, "padding": layer.pads, "dilation": layer.dilation}
     names = ("conv_transpose",) if layer.transposed else ("conv", *ALGORITHMS)
     return {
-        name: functools.partial(getattr(fnn, name), groups=layer.groups, **config)
-        for name in names
-        if hasattr(fnn, name)
+        name: functools.partial(getattr(fnn, name), groups=layer.groups, **config) for name in names
     }
 
 

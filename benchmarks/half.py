@@ -23,6 +23,7 @@ def measure(layer: Layer, session: Session) -> list[Row]:
     for fn in (fnn.conv, fnn.conv_lax):
         both = with_gradient(functools.partial(fn, padding=layer.pads))
         found += contestants(fn.__name__, both, args, "gradient")
+    found += contestants("lax", with_gradient(conv.library(layer)), args, "gradient", ("jit",))
     if session.peers:
         pytorch = importlib.import_module("benchmarks.peers.pytorch")
         found += [c for c in pytorch.convolution(layer, *args) if c.measure == "gradient"]

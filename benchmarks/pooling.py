@@ -35,11 +35,7 @@ def ours(pool: Pool) -> dict[str, Callable[[jax.Array], jax.Array]]:
     """Return every function of fnn that this layer may call, the default first."""
     config = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
     names = [f"{pool.kind}_pool{kind}" for kind in ("", "_slices", "_lax")]
-    return {
-        name: functools.partial(getattr(fnn, name), **config)
-        for name in names
-        if hasattr(fnn, name)
-    }
+    return {name: functools.partial(getattr(fnn, name), **config) for name in names}
 
 
 def measure(pool: Pool, session: Session) -> list[Row]:

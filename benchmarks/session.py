@@ -30,7 +30,7 @@ KEPT = "-memory-kept"  # ends the name of a folder of results after `fnn.keep_me
 SUBJECTS = {
     "startup": 120,
     "training": 900,
-    "conv": 1200,
+    "conv": 1800,
     "half": 60,
     "pooling": 150,
     "recurrence": 420,
@@ -40,6 +40,7 @@ SUBJECTS = {
 EXTRA = {"sweep": 2700, "judge": 2700, "sweep_pooling": 120}  # by name only: what `derive` reads
 QUICK_LIMIT = 16
 LATE = ": not started within "  # what a case was left out for
+CUT_OFF = "the process ended before"
 
 Job = tuple[str, Callable[[], list[Row]]]
 
@@ -79,21 +80,27 @@ def measure(subject: str, session: Session, folder: Path) -> None:
     limit = QUICK_LIMIT if session.quick else (SUBJECTS | EXTRA)[subject]
     record: dict[str, Any] = {"subject": subject, **machine.facts(), **session._asdict()}
     record["ceiling"] = machine.ceiling(session.quick)
-    record["rows"], record["skipped"] = [], []
-    jobs = importlib.import_module(f"benchmarks.{subject}").jobs(session)
-    for name, job in jobs:
+    record["rows"], skipped = [], list[str]()
+    jobs = list(importlib.import_module(f"benchmarks.{subject}").jobs(session))
+
+    def save(done: int) -> None:  # if the process dies, what it has not come to is named
+        record["skipped"] = [*skipped, *(f"{name}: {CUT_OFF}" for name, _ in jobs[done:])]
+        record["wall_seconds"] = round(time.perf_counter() - start, 1)
+        write(folder / f"{subject}.json", record)
+
+    save(0)
+    for done, (name, job) in enumerate(jobs, 1):
         if time.perf_counter() - start > limit:
-            record["skipped"].append(f"{name}{LATE}{limit} s")
+            skipped.append(f"{name}{LATE}{limit} s")
         else:
             began = time.perf_counter()
             try:
                 record["rows"] += job()
             except Exception:
                 traceback.print_exc()
-                record["skipped"].append(f"{name}: {traceback.format_exc(limit=0).strip()}")
+                skipped.append(f"{name}: {traceback.format_exc(limit=0).strip()}")
             print(f"  {subject}: {name}: {time.perf_counter() - began:.1f} s", flush=True)
-        record["wall_seconds"] = round(time.perf_counter() - start, 1)
-        write(folder / f"{subject}.json", record)
+        save(done)
 
 
 def write(path: Path, record: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from benchmarks.sweep import drawn
 from benchmarks.tables import JAX_LAYERS, NONE, PYTORCH, Record, Rows, library, table
 from benchmarks.timing import Row, geometric_mean, ratio
 
-JAX_PEERS = ("stax", "Flax NNX", "Haiku", "Equinox")
+JAX_PEERS = ("plain JAX + optax", "stax", "Flax NNX", "Haiku", "Equinox")
 FNN = ("fnn.make_step", "fnn.train")
 
 

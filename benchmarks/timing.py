@@ -8,10 +8,10 @@ reported as wrong and never timed. The others run in turns, one sample each per 
 order every round, all in one process, so that whatever slows the machine slows everybody. A sample
 is as many runs as fill `SAMPLE` seconds, each waited for. A first round is not counted. The result
 is the median over the others, the spread (between the quartiles), and between two contestants the
-median of their ratios within each round. A turn begins when the threads of the one before sleep
-(`settle`), and waits while the machine's cores lie apart (`placement`). A contestant that has spent
-its budget drops out: one that takes longer has fewer rounds, down to `LEAST` of them, and a slow
-one (`SLOW` seconds a round and more) down to one.
+median of their ratios within each round. A turn begins warm, when the threads of the one before
+sleep (`warm`), and waits while the machine's cores lie apart (`placement`). A contestant that has
+spent its budget drops out: one that takes longer has fewer rounds, down to `LEAST` of them, and a
+slow one (`SLOW` seconds a round and more) down to one.
 """
 
 import gc
@@ -24,11 +24,12 @@ import numpy as np
 
 from benchmarks import placement
 
-# Seconds, not counted, for which a turn that follows one of PyTorch's runs first. Its threads,
-# as installed, look for work for 7 to 11 ms before they sleep, on busy cores several times as long,
-# and slow whoever comes next. To forbid it slows PyTorch: the MLP's step takes four times as long.
-# XLA's look for 0.05 ms. To sleep until then slows everybody, by up to two times. As it warms the
-# caches, by 0.98 of the time, PyTorch's turns after another's run first as well.
+# Every turn runs its program once before it is counted, if that takes less than this many seconds:
+# the caches hold what the turn before has left. One of another's after PyTorch's runs for as long
+# as this: PyTorch's threads, as installed, look for work for 7 to 11 ms before they sleep, on busy
+# cores several times as long, and slow whoever comes next. To forbid it slows PyTorch: the MLP's
+# step takes four times as long. XLA's threads look for 0.05 ms. To sleep until then slows
+# everybody, by up to two times.
 LOOKED = 0.05
 SAMPLE = 0.01  # seconds: far above the clock's and the dispatch's grain
 LOOP = 0.1  # seconds: a loop that is shorter than this is built anew with its longest length
@@ -184,10 +185,11 @@ def race(
                 row, program, once = racing[i]
                 calls = max(1, round(SAMPLE / max(once, 1e-7)))
                 before, torch = torch, "PyTorch" in row["contestant"]
+                looking = before and not torch
                 waited += wait(patience - waited)
                 try:
-                    if before != torch and once < SLOW:
-                        settle(program)
+                    if once < (SLOW if looking else LOOKED):
+                        warm(program, LOOKED if looking else 0.0)
                     seconds = sample(program, calls, clock)
                 except Exception as failure:
                     row |= {"status": "failed", "note": first_line(failure)}
@@ -209,9 +211,10 @@ def due(rounds: int, spent: float, budget: Budget) -> bool:
     return spent < budget.seconds or (rounds < LEAST and spent < LEAST * SLOW)
 
 
-def settle(program: Program) -> None:
-    """Run a program until PyTorch's threads have stopped looking for work; it is warm then."""
-    end = time.perf_counter() + LOOKED
+def warm(program: Program, seconds: float) -> None:
+    """Run a program once, and again until so many seconds have passed."""
+    end = time.perf_counter() + seconds
+    program.run()
     while time.perf_counter() < end:
         program.run()
 

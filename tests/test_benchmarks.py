@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from benchmarks import (
     session,
     tables,
     targets,
+    timing,
     training,
 )
 from benchmarks.conv import arrays, expected, library
@@ -127,6 +129,25 @@ def test_a_first_round_is_not_counted() -> None:
     (row,) = race([late.contestant], WANT, Budget(100.0, 5), clock=clock)
     assert row["samples"] == [0.1] * 5
     assert late.runs == 8
+
+
+def test_a_turn_of_a_short_program_begins_warm() -> None:
+    """It runs once before it is counted, and is built and verified first."""
+    clock = Clock()
+    short = Fake(clock, "short", 2.0, 0.01, 0.01, *[0.04, 0.01] * 4)
+    (row,) = race([short.contestant], WANT, Budget(100.0, 3), clock=clock)
+    assert row["samples"] == pytest.approx([0.01] * 3)
+    assert short.runs == 10
+
+
+def test_a_turn_after_one_of_pytorchs_waits_until_its_threads_sleep() -> None:
+    clock = Clock()
+    fakes = [Fake(clock, name, 2.0, 0.1) for name in ("PyTorch", "fnn")]
+    start = time.perf_counter()
+    race([fake.contestant for fake in fakes], WANT, Budget(100.0, 5), clock=clock)
+    assert fakes[0].runs == 2 + 6  # it follows itself, or who has no such threads
+    assert fakes[1].runs > 2 + 6
+    assert time.perf_counter() - start > timing.LOOKED
 
 
 def test_who_has_spent_the_budget_drops_out() -> None:
@@ -382,7 +403,8 @@ def test_results_are_written_after_each_job(
     seen = []
 
     def look(name: str) -> list[dict[str, Any]]:
-        seen.append(len(json.loads(path.read_text())["rows"]) if path.exists() else None)
+        record = json.loads(path.read_text())
+        seen.append((len(record["rows"]), *record["skipped"]))
         if name == "two":
             raise RuntimeError("this job fails")
         return [row(name, 1.0)]
@@ -392,7 +414,9 @@ def test_results_are_written_after_each_job(
     monkeypatch.setattr("benchmarks.machine.ceiling", lambda quick: {"gflops": 1.0, "gbytes": 1.0})
     session.measure("pooling", session.Session(True, False, False, 0), tmp_path)
     found = session.read(tmp_path)["pooling"]
-    assert seen == [None, 1, 1]
+    ended = [f"{name}: the process ended before" for name in ("one", "two", "three")]
+    assert seen[:2] == [(0, *ended), (1, *ended[1:])]
+    assert seen[2] == (1, "two: RuntimeError: this job fails", ended[2])
     assert [r["contestant"] for r in found["rows"]] == ["one", "three"]
     assert found["skipped"] == ["two: RuntimeError: this job fails"]
     assert {"commit", "date", "versions", "device", "environment", "seed"} <= set(found)

@@ -148,7 +148,11 @@ def adam(
             wait()
             return params
 
-        return Program(run, show=lambda ps: [p.detach().cpu().numpy().ravel()[:seen] for p in ps])
+        def show(params: Any) -> list[np.ndarray]:
+            pairs = zip(params, values, strict=True)
+            return [p.detach().cpu().numpy().ravel()[:seen] - v.ravel()[:seen] for p, v in pairs]
+
+        return Program(run, show=show)
 
     return [
         Contestant("PyTorch", "step", "eager", functools.partial(prepare, fused=False)),
