@@ -101,7 +101,10 @@ def main() -> None:
         case subjects if set(subjects) <= {*SUBJECTS, *EXTRA}:
             from benchmarks import report
 
-            subjects = subjects or list(SUBJECTS)
+            if options.keep_memory and "startup" in subjects:
+                parser.error("startup: the processes that it times are new, and keep no memory")
+            every = (s for s in SUBJECTS if not (options.keep_memory and s == "startup"))
+            subjects = subjects or [*every]
             flags = (options.quick, options.peers, options.keep_memory, options.busy)
             where, whole = run(subjects, *flags)
             print(report.text(where, subjects))

@@ -47,15 +47,24 @@ def text(before: Path, after: Path) -> str:
     both = [subject for subject in new if subject in old]
     if not both:
         return f"no subject in both {before} and {after}"
-    lines = []
+    lines = [
+        [f"{subject}: only in {here}", "", "", ""]
+        for here, has, lacks in ((before, old, new), (after, new, old))
+        for subject in has
+        if subject not in lacks
+    ]
     for subject in both:
-        head = f"{subject}: {old[subject]['commit']} to {new[subject]['commit']}"
-        pairs = list(moved(old[subject]["rows"], new[subject]["rows"]))
+        a, b = old[subject], new[subject]
+        head = f"{subject}: {a['commit']} to {b['commit']}"
+        for name in sorted(a["versions"].keys() & b["versions"].keys()):
+            if a["versions"][name] != b["versions"][name]:
+                head += f", {name} {a['versions'][name]} to {b['versions'][name]}"
+        pairs = list(moved(a["rows"], b["rows"]))
         lines.append([head, "", "", "nothing moved" if not pairs else f"{len(pairs)} moved"])
         timed = [p for p in pairs if "seconds" in p[0] and "seconds" in p[1]]
         timed.sort(key=lambda p: p[1]["seconds"] / p[0]["seconds"], reverse=True)
-        for a, b in [p for p in pairs if p not in timed] + timed:
-            name = "  " + ", ".join(str(part) for part in key(b) if part != "")
-            times = f"x {b['seconds'] / a['seconds']:.2f}" if (a, b) in timed else ""
-            lines.append([name, state(a), state(b), times])
+        for was, row in [p for p in pairs if p not in timed] + timed:
+            name = "  " + ", ".join(str(part) for part in key(row) if part != "")
+            times = f"x {row['seconds'] / was['seconds']:.2f}" if (was, row) in timed else ""
+            lines.append([name, state(was), state(row), times])
     return table(["moved by more than the spread, ms", "before", "after", "change"], lines)

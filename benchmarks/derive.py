@@ -93,6 +93,11 @@ def choose(found: Sequence[Race]) -> str:
     from fnn.kernels.conv.rule import KERNELS
 
     able = [k for k in KERNELS if all(k in race.times for race in found)]
+    if not able:
+        raise ValueError(
+            f"benchmarks.derive: {found[0].cell}: got no kernel that was timed in all of its races; "
+            "needed one: see the rows of its sweeps that failed or are wrong"
+        )
     regrets = {k: [race.regret(k) for race in found] for k in able}
     most = BOUND * min(map(max, regrets.values()))
     means = {k: geometric_mean(r) for k, r in regrets.items() if max(r) <= most}

@@ -184,24 +184,27 @@ def fill(page: Path, body: str) -> None:
 
 
 def write(folder: Path) -> str:
-    """Draw the figures of a folder, write the README's tables anew, and return what was written."""
+    """Draw figures, write the README's tables anew, and return what was written.
+
+    Of a folder that no README shows, as that of ``--quick``, the tables are returned.
+    """
     from benchmarks import figures
 
     folder = folder.resolve()
     records = read(folder)
     if not records:
         return f"no results in {folder}"
-    drawn = figures.draw(records, folder)
-    if folder.parent == RESULTS and folder != QUICK:
-        every = (f for f in sorted(RESULTS.iterdir()) if f != QUICK)
-        found = [f for f in every if any(sections(read(f)))]  # a sweep alone has no table
-        folders = sorted(found, key=lambda f: (kept(f), "training" not in read(f)))
-        both = {name(f, r): r["conv"] for f in folders if "conv" in (r := read(f)) and not kept(f)}
-        drawn.append(figures.machines(both, RESULTS / "machines.png"))
-        shown = f"![machines](results/{drawn[-1].name})"
-        fill(README, "\n\n".join([shown, *map(markdown, folders)]))
-        whole = [f for f in folders if not kept(f) and "training" in read(f)]
-        if whole:
-            fill(FRONT, front(whole))
-        drawn = [*drawn, README, FRONT]
-    return "\n".join(str(path) for path in drawn)
+    if folder.parent != RESULTS or folder == QUICK:
+        return "\n".join([text(folder), "", *map(str, figures.draw(records, folder))])
+    every = (f for f in sorted(RESULTS.iterdir()) if f != QUICK)
+    found = [f for f in every if any(sections(read(f)))]  # a sweep alone has no table
+    folders = sorted(found, key=lambda f: (kept(f), "training" not in read(f)))
+    both = {name(f, r): r["conv"] for f in folders if "conv" in (r := read(f)) and not kept(f)}
+    drawn = [path for f in folders for path in figures.draw(read(f), f)]
+    drawn.append(figures.machines(both, RESULTS / "machines.png"))
+    shown = f"![machines](results/{drawn[-1].name})"
+    fill(README, "\n\n".join([shown, *map(markdown, folders)]))
+    whole = [f for f in folders if not kept(f) and "training" in read(f)]
+    if whole:
+        fill(FRONT, front(whole))
+    return "\n".join(str(path) for path in (*drawn, README, FRONT))

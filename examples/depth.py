@@ -2,7 +2,7 @@
 
 Systems   D2 D4
 Command   python examples/depth.py          narrow networks, of about 45,000 weights each
-          python examples/depth.py --full   those of the text, of about 2.7 million
+          python examples/depth.py --full   those of the text, of 2.1 to 2.9 million
 Time      50 s on 2 cores; 6 min with --full
 Images    the packaged digits, enlarged from 8x8 to 32x32, the same in all three colours
 Rate      Adam's 1e-3; 1e-4 with --full, where 2-layer's outputs add up 192,000 numbers each, and

@@ -109,6 +109,8 @@ def _facts(value: Any, above: tuple[Any, ...]) -> Any:
 def _of_a_library(value: Any) -> bool:
     module = isinstance(value, types.ModuleType)
     fixed = module or isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
+    if isinstance(value, types.BuiltinFunctionType):  # or a method of what may change, as {}.get
+        fixed = isinstance(value.__self__, types.ModuleType | type | None)
     owner = value.__name__ if module else getattr(value, "__module__", None) or "builtins"
     library = str(owner).partition(".")[0] in LIBRARIES
     return library and (fixed or type(value).__module__.partition(".")[0] in ("jax", "jaxlib"))

@@ -99,6 +99,8 @@ def select(tree: PyTree[Any], mask: Mask) -> PyTree[Any]:
 def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:
     """Return the tree with its floating-point arrays in another dtype, and all else as it is.
 
+    So are shapes, as `jax.eval_shape` gives them.
+
     Args:
         tree: any pytree.
         dtype: one of floating-point numbers.
@@ -115,9 +117,13 @@ def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:
     """
     if not names_floats(dtype):
         raise wrong("trees.cast", "dtype", dtype, "one of floating-point numbers", TypeError)
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if is_floating(getattr(x, "dtype", None)) else x, tree
-    )
+
+    def one(x: Any) -> Any:
+        if not is_floating(getattr(x, "dtype", None)):
+            return x
+        return x.update(dtype=dtype) if isinstance(x, jax.ShapeDtypeStruct) else x.astype(dtype)
+
+    return jax.tree.map(one, tree)
 
 
 def scaled_norm(tree: FloatTree) -> tuple[Float[Array, ""], Float[Array, ""]]:

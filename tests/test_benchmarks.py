@@ -394,6 +394,11 @@ def test_compare_flags_only_what_moved_beyond_the_spread(tmp_path: Path) -> None
     assert "same" not in text
     assert "noisy" not in text
     assert "nothing moved" in compare.text(tmp_path / "a", tmp_path / "a")
+    session.write(tmp_path / "a" / "conv.json", record(before, versions={"jax": "0"}))
+    session.write(tmp_path / "b" / "half.json", record(after))
+    text = compare.text(tmp_path / "a", tmp_path / "b")
+    assert "conv: abc to abc, jax 0 to 1" in text
+    assert f"half: only in {tmp_path / 'b'}" in text
 
 
 def test_results_are_written_after_each_job(
@@ -590,6 +595,27 @@ def test_processor_time_is_for_sweep_and_judge(
     assert "needed judge or sweep" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["judge", "--busy", "--peers"], "PyTorch's threads count"),
+        (["report", "--keep-memory"], "report takes no options"),
+        (["startup", "--keep-memory"], "are new, and keep no memory"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *words])
+    monkeypatch.setattr(__main__, "run", lambda *args: pytest.fail("measured"))
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert said in capsys.readouterr().err
+
+
 def timed(name: str, seconds: float, layer: Layer, place: str = "scan") -> dict[str, Any]:
     found = row(name, seconds, case=layer.name, place=place)
     return found | {"measure": "output", "layer": layer._asdict()}
@@ -648,6 +674,11 @@ def test_a_kernel_that_fails_one_machine_is_not_chosen_for_being_the_best_on_ave
     found[0].times.pop("fft")
     assert derive.choose(found[:3]) == "lax"
     assert derive.choose(found) == "im2col"
+    for one in found[:3]:
+        one.times.pop("lax" if one is found[1] else "im2col")
+        one.times.pop("taps")
+    with pytest.raises(ValueError, match=r"plane: got no kernel that was timed in all"):
+        derive.choose(found)
 
 
 def test_a_cell_without_a_layer_for_the_rule_is_named(tmp_path: Path) -> None:

@@ -199,6 +199,17 @@ def test_methods_of_what_cannot_change_are_one_program() -> None:
     assert traces_of(lambda: layer(X, rule=Shift(4.0).add)) == 1
 
 
+def test_a_method_of_a_table_is_read_at_every_call() -> None:
+    table = {"by": 1.0}
+    get = table.get
+    for by in (1.0, 2.0):
+        table["by"] = by
+        got, want = (
+            layer(X, rule=rule) for rule in (lambda x: x * get("by"), lambda x, by=by: x * by)
+        )
+        np.testing.assert_array_equal(got, want)
+
+
 def test_lambdas_of_a_function_of_fnn_are_one_program() -> None:
     relu = fnn.relu
     assert traces_of(lambda: [layer(X, rule=lambda x: relu(x)) for _ in range(5)]) == 1

@@ -38,6 +38,9 @@ def test_cast_changes_floats_alone() -> None:
     assert got["rest"][4].dtype == bool
     back = jax.grad(lambda x: fnn.trees.cast([x], jnp.bfloat16)[0].sum().astype(x.dtype))
     assert back(tree["w"]).dtype == jnp.float32
+    shapes = jax.eval_shape(lambda: {"w": jnp.ones(2), "n": jnp.arange(3)})
+    half = fnn.trees.cast(shapes, jnp.bfloat16)
+    assert half == {"w": jax.ShapeDtypeStruct((2,), jnp.bfloat16), "n": shapes["n"]}
     with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got .*int.*; needed"):
         fnn.trees.cast(tree, int)
     with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got foo; needed one of"):

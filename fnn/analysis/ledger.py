@@ -147,8 +147,8 @@ def _enter(book: Book, program: Program, sources: list[Source], place: Place) ->
     taken, given = _ends(program, sources)
     for op in program.operations:
         reads = [sources[i] for i in op.reads]
-        if not _takes_data(op, reads):
-            continue
+        if not op.writes or not _takes_data(op, reads):
+            continue  # without a result: it prints, or checks
         loop = op.name in LOOPS
         leaves = _merged([source for source in reads if not source.data]).leaves
         products, taps = multiply_adds(op, program.arrays)

@@ -98,9 +98,6 @@ def activity(
     function = "analysis.activity"
     check_number(function, "bound", bound, POSITIVE)
     check_int(function, "bins", bins, 1)
-    if limits is not None and not _ascend(limits):
-        needed = "a pair (low, high) of finite numbers with low < high"
-        raise wrong(function, "limits", limits, needed)
     axes = frozen(axis)
     axes = axes if isinstance(axes, tuple) else (axes,)
     for one in axes:
@@ -114,17 +111,21 @@ def activity(
         if not callable(f):
             raise wrong(function, "activation", describe(f), f"a function for {name!r}", TypeError)
         _check_values(function, name, z, axes)
+        dtype = jax.eval_shape(lambda z: widen(real(z)), z).dtype
+        if limits is not None and not _ascend(limits, dtype):
+            needed = f"a pair (low, high) of finite numbers with low < high, in {dtype}"
+            raise wrong(function, "limits", limits, needed)
         result[name] = _activity(z, frozen(f), bound, bins, limits, axes)
     return result
 
 
-def _ascend(limits: Any) -> bool:
+def _ascend(limits: Any, dtype: Any) -> bool:
     try:
         low, high = map(float, limits)
     except (TypeError, ValueError):
         return False
-    most = float(jnp.finfo(jnp.result_type(float)).max)
-    return -most <= low < high <= most
+    most = float(jnp.finfo(dtype).max)
+    return -most <= low and high <= most and bool(dtype.type(low) < dtype.type(high))
 
 
 def _check_values(function: str, name: str, z: Any, axes: tuple[int, ...]) -> None:

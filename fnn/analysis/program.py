@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from fnn import lazily
-from fnn.checks import wrong
-from fnn.static import frozen
+from fnn.checks import describe, wrong
+from fnn.static import Same, frozen
 from fnn.trees import paths
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
@@ -38,9 +38,19 @@ class Known(NamedTuple):
     def call(self, function: Callable[..., Any], arrays: list[Any]) -> Any:
         """Call a function with these arrays in their places."""
         place = iter(arrays)
-        leaves = [next(place) if x is ARRAY else x for x in self.rest]
+        own = [x.function if isinstance(x, Same) else x for x in self.rest]
+        leaves = [next(place) if x is ARRAY else x for x in own]
         args, kwargs = jax.tree.unflatten(self.structure, leaves)
         return function(*args, **kwargs)
+
+    def check_hashable(self, function: str) -> None:
+        """Raise for a leaf that cannot be part of a compiled program."""
+        for x in self.rest:
+            try:
+                hash(x)
+            except TypeError:
+                needed = "arrays, numbers, strings, functions, or others with a hash"
+                raise wrong(function, "an argument", describe(x), needed, TypeError) from None
 
 
 class _Array:
@@ -183,6 +193,9 @@ def flat(
             return new(x, x.val) if isinstance(x, lazily.Literal) else numbers[x]
 
         for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "shard_map":  # whose arrays are one device's share
+                needed = "its function without jax.shard_map, for whole arrays"
+                raise wrong("analysis.summary", "model", "one inside jax.shard_map", needed)
             held = inner(eqn)
             place = call or _call(eqn, held, this)
             reads = [read(x) for x in eqn.invars]
@@ -203,7 +216,9 @@ def flat(
 
 
 def known(program: Program, array: int) -> Any:
-    """Return the value of an array that is computed from constants alone, or None."""
+    """Return the value of an array, no key, that is computed from constants alone, or None."""
+    if jax.numpy.issubdtype(program.arrays[array].dtype, jax.dtypes.extended):
+        return None
     if array in program.constants:
         return np.asarray(program.constants[array])
     op = next((op for op in program.operations if op.writes == (array,)), None)

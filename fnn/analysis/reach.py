@@ -34,6 +34,8 @@ def reach(program: Program, array: int, source: int) -> Box | None:
         found: Found = [_whole(shape) for shape in shapes]
         if op.name == "optimization_barrier":
             found = wanted
+        elif op.name == "split":
+            found = [_split(op, wanted)]
         elif op.name == "gather" and wanted[0] is not None:
             found = _gather(op, shapes, wanted[0], known(program, op.reads[1]))
         elif len(wanted) == 1 or op.name in FOLDS:  # whose results are all of one shape
@@ -117,6 +119,17 @@ def _concatenate(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Fo
         part = [*box[:axis], (first, last), *box[axis + 1 :]]
         found.append(part if first <= last and first < shape[axis] else None)
     return found
+
+
+def _split(op: Operation, wanted: Sequence[Box | None]) -> Box:
+    """The box of what is split, from those of its parts."""
+    axis, start, boxes = op.params["axis"], 0, []
+    for size, box in zip(op.params["sizes"], wanted, strict=True):
+        if box is not None:
+            first, last = box[axis]
+            boxes.append([*box[:axis], (first + start, last + start), *box[axis + 1 :]])
+        start += size
+    return functools.reduce(_union, boxes)
 
 
 def _reduce(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:

@@ -30,8 +30,10 @@ class Layer(NamedTuple):
         field: how far its middle unit reaches along every spatial axis of the input. Windows count
             in full, padding included, so that a pooling of all of an 8x8 map after a 3x3
             convolution has 10x10. A layer that runs along an axis step by step, as `fnn.lstm` does,
-            has all of that axis, though its middle step sees none of the later ones. None where the
-            middle unit reads nothing of the input.
+            has all of that axis, though its middle step sees none of the later ones; one behind
+            another loop has the whole input. None where the middle unit reads nothing of the
+            input, for a layer inside of a loop or a branch, and where no argument has more than two
+            axes.
     """
 
     name: str

@@ -112,12 +112,12 @@ def _of_a_call(
     name: str, argument: str, function: Callable[..., Any], analysis: Callable[..., Arrays]
 ) -> Callable[..., Arrays]:
     check_callable(f"analysis.{name}", argument, function)
-    same = frozen(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Arrays:
         known, arrays = split(args, kwargs)
-        return dict(analysis(same, known, arrays))
+        known.check_hashable(f"analysis.{name}")
+        return dict(analysis(frozen(function), known, arrays))  # what it reaches may have changed
 
     return call
 

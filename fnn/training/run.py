@@ -4,8 +4,9 @@ Python runs once per report, or once per few batches that are read; everything b
 of one compiled program.
 """
 
+import functools
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -133,7 +134,10 @@ def train(
     check_key("train", "key", key)
     check_params("train", params)
     check_alive("train", params=params, stats=stats, resume=resume)
-    plan = make_plan("train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux)
+    plan = functools.partial(
+        make_plan, "train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux
+    )
+    plan()  # for its errors
     run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
     if resume is not None:
         _check_resume(resume, run)
@@ -170,8 +174,13 @@ def _calls(
 
 
 def _reports(
-    plan: Plan, watch: Watch | None, run: Run, calls: Generator[Call], on_nonfinite: str
+    make: Callable[[], Plan],
+    watch: Watch | None,
+    run: Run,
+    calls: Generator[Call],
+    on_nonfinite: str,
 ) -> Iterator[Report]:
+    plan = make()  # now that it is traced: what loss reaches may have changed since the call
     learner = jax.tree.map(_strong, Learner(run.params, run.state, run.stats))
     compiled: set[Any] = set()
     counted: list[tuple[int, Tally]] = []

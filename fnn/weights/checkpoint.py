@@ -39,7 +39,8 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
             or int keys), lists, tuples, None, NamedTuples and other registered pytrees: parameters,
             an optimizer's state, or all that a run carries, ``report.run``.
         keep: how many files to keep: the new one and keep - 1 before it, as ``run.1.safetensors``
-            and so on, the oldest with the largest number. `latest` finds the newest.
+            and so on, the oldest with the largest number. `latest` finds the newest. Files of an
+            earlier call that kept more stay.
 
     Returns:
         None.
@@ -169,7 +170,7 @@ def _decode(content: bytes) -> Packed:
     start = 8 + int.from_bytes(content[:8], "little")
     try:
         entries = json.loads(content[8:start])
-        metadata = entries.pop("__metadata__", {})
+        metadata = entries.pop("__metadata__", None) or {}
         places = {
             path: (index(begin), index(end))
             for path, entry in entries.items()

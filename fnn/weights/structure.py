@@ -158,7 +158,8 @@ def _pack_leaf(leaf: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     description = _describe_leaf(leaf)
     if "number" in description:
         return description
-    if not hasattr(leaf, "dtype") or ("dtype" in description and not _is_jax(leaf.dtype)):
+    array = isinstance(leaf, jax.Array | np.ndarray | np.generic)  # and not its shape alone
+    if not array or ("dtype" in description and not _is_jax(leaf.dtype)):
         needed = "arrays of a dtype that JAX has, random keys or numbers in registered pytrees"
         raise wrong("save", path or "tree", describe(leaf), needed, TypeError)
     if not (getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated):
@@ -166,9 +167,9 @@ def _pack_leaf(leaf: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         raise wrong("save", path or "tree", f"{describe(leaf)} in parts, on other machines", needed)
     if path in arrays:
         raise wrong("save", path, "two arrays", "one: keys that differ as strings, not 0 and '0'")
-    array = np.asarray(jax.random.key_data(leaf) if "key" in description else leaf, order="C")
-    native = array.dtype.name in FLOATS + WHOLE
-    arrays[path] = array if native else np.frombuffer(array.tobytes(), np.uint8)
+    own = np.asarray(jax.random.key_data(leaf) if "key" in description else leaf, order="C")
+    native = own.dtype.name in FLOATS + WHOLE
+    arrays[path] = own if native else np.frombuffer(own.tobytes(), np.uint8)
     return description
 
 
@@ -178,8 +179,14 @@ def _describe_leaf(leaf: Any) -> dict[str, Any]:
         return {"number": leaf}
     dtype, shape = getattr(leaf, "dtype", None), list(getattr(leaf, "shape", ()))
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        words = jax.eval_shape(jax.random.key_data, leaf).shape[len(shape) :]
-        return {"key": str(jax.random.key_impl(leaf)), "words": words, "shape": shape}
+        kinds = list[str]()
+
+        def data(key: jax.Array) -> jax.Array:  # traced, so that the shape of a key will do
+            kinds.append(str(jax.random.key_impl(key)))
+            return jax.random.key_data(key)
+
+        words = jax.eval_shape(data, leaf).shape[len(shape) :]
+        return {"key": kinds[0], "words": words, "shape": shape}
     return {"dtype": getattr(dtype, "name", type(leaf).__name__), "shape": shape}
 
 

@@ -13,6 +13,7 @@ PyTorch itself is not needed: a file in the safetensors format will do.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,6 +192,12 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
     [[1.0, 2.0]]
     """
     places = jax.tree.leaves(paths(params))
+    for place, times in Counter(places).items():
+        if times > 1:
+            needed = "one: a key with a slash may look like two keys"
+            raise wrong(
+                "weights.to_torch", "params", f"{times} arrays with the path {place!r}", needed
+            )
     arrays = dict(zip(places, map(np.asarray, jax.tree.leaves(params)), strict=True))
     state: Arrays = {}
     used: set[str] = set()

@@ -282,6 +282,10 @@ def test_first_nonfinite() -> None:
         (lambda x: activity({"h": x}, limits=5), "activity: limits: got 5; needed a pair"),
         (lambda x: activity({"h": x}, limits=(-np.inf, np.inf)), "limits: got .* finite numbers"),
         (lambda x: activity({"h": x}, limits=(0, 1e39)), "limits: got .* finite numbers"),
+        (
+            lambda x: activity({"h": x}, limits=(1, 1 + 1e-9)),
+            "limits: got .* low < high, in float32",
+        ),
         (lambda x: activity({"h": x}, axis=0.5), "analysis.activity: axis: got 0.5; needed an int"),
         (lambda x: activity({"h": x}, axis=2), r"fnn.analysis.activity: h: got float32\[2,3\]"),
         (lambda x: activity({"h": x}, axis=(0, -2)), r"activity: h: got .* \(0, -2\), .* once"),

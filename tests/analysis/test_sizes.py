@@ -389,6 +389,32 @@ def test_the_receptive_field_of_folds() -> None:
     assert summary(then, shape(1, 2), shape(1, 8, 1)).layers[0].field == (2,)
 
 
+def test_the_receptive_field_of_what_is_split() -> None:
+    """As `fnn.glu` splits its channels; along a plane, each part where it lies."""
+    gated = lambda p, x: fnn.conv(fnn.glu(fnn.conv(x, p["a"])), p["b"])
+    rows = summary(gated, {"a": shape(3, 3, 1, 4), "b": shape(3, 3, 2, 1)}, shape(1, 32, 32, 1))
+    assert [row.field for row in rows.layers] == [(3, 3), (3, 3), (5, 5)]
+    ends = lambda w, x: fnn.conv(sum(jnp.split(x, [4, 8], 1)[::2]), w)
+    (row,) = summary(ends, shape(1, 1, 1), shape(1, 12, 1)).layers
+    assert row.field == (9,)  # from place 2 of the first four to that of the last four
+
+
+def test_operations_without_a_result_and_random_places() -> None:
+    def model(w: Any, x: Any) -> Any:
+        jax.debug.print("{} {}", x.mean(), w.mean())
+        return fnn.dense(x[..., jax.random.randint(jax.random.key(0), (2,), 0, 4)], w)
+
+    (*_, layer) = summary(model, shape(2, 3), shape(5, 6, 4)).layers
+    assert (layer.weights, layer.output) == (6, (5, 6, 3))
+
+
+def test_a_part_of_a_mesh_is_refused() -> None:
+    mesh, whole = jax.make_mesh((1,), ("data",)), jax.sharding.PartitionSpec()
+    model = jax.shard_map(lambda w, x: x @ w, mesh=mesh, in_specs=whole, out_specs=whole)
+    with pytest.raises(ValueError, match=r"analysis\.summary: model: got one inside jax.shard_map"):
+        summary(model, shape(2, 3), shape(5, 2))
+
+
 def test_the_receptive_field_of_a_unit_that_reads_nothing() -> None:
     """Zeros that a stride puts between, and padding that a shape cuts off."""
     params = {"a": shape(3, 3, 1, 1), "b": shape(1, 1, 1, 1)}

@@ -180,6 +180,32 @@ def test_arrays_from_around_it() -> None:
     assert [outer(a)[0] for a in (2.0, 3.0)] == [2, 3]
 
 
+SCALE = 1.0
+
+
+def test_what_a_model_reaches_is_read_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lambda x: watch(x * SCALE, "y")
+    seen = watched(model)
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    assert seen(jnp.ones(1))["y"][0] == 2
+    monkeypatch.setitem(globals(), "SCALE", 1.0)
+    assert [f(jnp.ones(1))["y"][0] for f in (seen, watched(model))] == [1, 1]
+
+
+def test_a_model_receives_its_own_arguments() -> None:
+    """A function as it was given, and nothing that a compiled program cannot hold."""
+    gains = {fnn.relu: 3.0}
+    seen = watched(lambda x, act: watch(x * gains[act], "y"))
+    assert seen(jnp.ones(1), act=fnn.relu)["y"][0] == 3
+
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]  # as a dataclass has it
+
+    message = r"analysis\.watched: an argument: got Unhashable .*; needed arrays, numbers, strings"
+    with pytest.raises(TypeError, match=message):
+        seen(jnp.ones(1), act=Unhashable())
+
+
 def test_equal_numbers_of_other_kinds() -> None:
     """1, 1.0 and True are equal, as 0.0 and -0.0 are, and make other programs."""
     filled = watched(lambda a: watch(jnp.full(2, a), "y"))

@@ -70,6 +70,21 @@ def test_every_order_is_as_likely() -> None:
     assert chi2 < 49.7  # exceeded by one fair shuffle in a thousand, 23 degrees of freedom
 
 
+SCALE = 1.0
+
+
+def test_what_a_loss_reaches_is_read_when_the_run_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> Any:
+        loss = lambda w, batch: SCALE * (w * batch).sum()
+        return fnn.train(loss, 1.0 * X[0, 0], ADAM, X, batch_size=len(X), epochs=1, key=KEY)
+
+    late = run()
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    twice = next(late).loss
+    monkeypatch.setitem(globals(), "SCALE", 1.0)
+    assert next(run()).loss == twice / 2
+
+
 def test_train_is_a_loop_of_steps() -> None:
     pages, optimizer = seen(10, 4, 2, KEY), fnn.adam(0.1)
     step, params = fnn.make_step(squares, optimizer), start()

@@ -143,6 +143,9 @@ def test_other_nodes_come_in_the_structure_of_a_template(tmp_path: Path) -> None
         fnn.load(path)
     shapes = jax.eval_shape(lambda: tree)
     same(fnn.load(path, like=shapes), tree)
+    keys = [jax.random.key(3), jax.random.split(jax.random.key(4, impl="rbg"))]
+    fnn.save(path, keys)
+    same(fnn.load(path, like=jax.eval_shape(lambda: keys)), keys)
 
 
 def test_a_named_tuple_that_is_not_in_memory(tmp_path: Path) -> None:
@@ -236,6 +239,7 @@ def test_two_arrays_of_one_path(tmp_path: Path) -> None:
         ([np.array([None])], r"0: got object\[1\]; needed arrays"),
         ([np.ones(1, ">f4")], r"0: got >f4\[1\]; needed arrays"),
         (np.ones(1), r"tree: got float64\[1\]; needed arrays"),
+        ({"w": jax.ShapeDtypeStruct((2,), np.float32)}, r"w: got float32\[2\]; needed arrays"),
     ],
 )
 def test_save_refuses(tmp_path: Path, tree: Any, message: str) -> None:
@@ -458,6 +462,8 @@ def test_latest_passes_over_what_is_not_whole(tmp_path: Path) -> None:
         fnn.save(path, {"step": step, "w": ones(50)}, keep=3)
         os.utime(path, ns=(step, step))  # as if they had been written at different times
     (tmp_path / "torch.safetensors").write_bytes(write_safetensors({"w": ones()}))
+    header = b'{"__metadata__": null}'
+    (tmp_path / "null.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     assert fnn.weights.latest(tmp_path) == path
     path.write_bytes(path.read_bytes()[:-1])
     assert fnn.weights.latest(tmp_path) == tmp_path / "run.1.safetensors"

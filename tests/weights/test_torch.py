@@ -127,6 +127,12 @@ def test_to_torch_refuses(params: Any, rule: Any, message: str) -> None:
         to_torch(params, {"fc": rule})
 
 
+def test_two_arrays_of_one_path_are_refused() -> None:
+    alike = {"a": {"b": {"w": np.ones((2, 2))}}, "a/b": {"w": np.zeros((2, 2))}}
+    with pytest.raises(ValueError, match=r"to_torch: params: got 2 arrays with the path 'a/b/w'"):
+        to_torch(alike, {"fc": ("a/b", "dense")})
+
+
 @pytest.mark.parametrize(
     ("arrays", "rules", "message"),
     [
