@@ -5,10 +5,10 @@ Command   python examples/momentum.py
 Time      5 s on 2 cores
 Expected
     A ball with friction and the momentum optimizer go the same way: they differ by rounding.
-    Without memory (a = 0) the ball is gradient descent.
+    Where friction times time step is 1 nothing is remembered: the ball is gradient descent.
     On 0.1 x^2 + 2 y^2 the rate 0.4 converges, 0.6 diverges; with momentum 0.5, 0.6 converges.
-    Under a constant gradient the velocity ends at -rate / (1 - momentum) times the gradient.
-    The velocity after t steps is the sum of momentum^(t - i) times gradient i.
+    Under a constant gradient the step ends at -rate / (1 - momentum) times the gradient.
+    The step after t steps is -rate times the velocity, the sum of momentum^(t - i) gradient i.
 """
 
 import jax
