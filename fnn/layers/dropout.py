@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import BELOW_ONE
-from fnn.dtypes import computed_wide, number_like
+from fnn.dtypes import computed_wide, number_like, widen
 from fnn.functions import jitted
 
 
@@ -38,7 +38,7 @@ def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Flo
     """
     if key is None:
         return x
-    left = 1 - rate
+    left = 1 - (widen(rate) if isinstance(rate, jax.Array) else rate)
     share = jnp.asarray(left, jnp.float32)  # the same draws, whatever the dtypes are
     kept = jax.random.bernoulli(key, share, x.shape)
     scale = 1 / jnp.where(left > 0, left, 1)  # a rate below 1 may round to 1, where nothing is kept

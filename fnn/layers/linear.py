@@ -160,10 +160,14 @@ def embed(
         raise wrong("embed", "ids", describe(ids), "an integer dtype", TypeError)
     if table.ndim != 2 or not table.shape[0]:
         raise wrong("embed", "table", describe(table), "shape (vocabulary, d), at least one row")
+    places = ids
+    if ids.dtype.itemsize > 4:  # indexing is by int32, in which an id outside may become another
+        inside = (ids >= 0) & (ids < table.shape[0])
+        places = jnp.where(inside, ids, jnp.asarray(table.shape[0], ids.dtype))
     # Widened, so that the gradient of a frequent id is summed in float32.
     rows = (
         widen(table)
-        .at[ids]
+        .at[places]
         .get(
             mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=_beside(ids)
         )

@@ -156,7 +156,8 @@ def max_unpool(y: Pooled, indices: Int[Array, "n *out c"], spatial: Ints) -> Ima
     places = indices.astype(jnp.int64 if indices.dtype.itemsize > 4 else jnp.int32)
 
     def plane(y: jax.Array, place: jax.Array) -> jax.Array:
-        place, number = jnp.where(place < 0, size, place), jnp.arange(len(y))
+        place = jnp.where((place < 0) | (place > size), size, place)  # indexing is by int32
+        number = jnp.arange(len(y))
         last = jnp.full(size, -1).at[place].max(number, mode="drop")
         wins = last.at[place].get(mode="fill", fill_value=-1) == number
         return jnp.zeros(size, y.dtype).at[jnp.where(wins, place, size)].add(y, mode="drop")

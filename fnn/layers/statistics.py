@@ -110,7 +110,7 @@ def _check_some(function: str, x: jax.Array) -> None:
         raise wrong(function, "x", describe(x), "at least one example and position")
 
 
-@jitted(ranges={"decay": FRACTION, "count": Range(2)})
+@jitted(ranges={"decay": FRACTION, "count": Range(2, high_closed=False)})
 def running_stats(
     running: BatchStats, batch: BatchStats, *, decay: float = 0.9, count: float | None = None
 ) -> BatchStats:
@@ -125,7 +125,7 @@ def running_stats(
         batch: the statistics of the new batch, of the same shape and dtype.
         decay: in [0, 1], the weight of the past.
         count: values per channel behind ``batch``, ``x.size // c``, for the unbiased variance;
-            at least 2.
+            at least 2, and finite.
 
     Returns:
         `BatchStats`, the new average.
@@ -141,6 +141,7 @@ def running_stats(
     """
     _check_stats(running=running, batch=batch)
     past = number_like(decay, running.mean)
+    count = widen(count) if isinstance(count, jax.Array) else count
     unbiased = 1.0 if count is None else number_like(count / (count - 1), batch.var)
     return BatchStats(
         past * running.mean + (1 - past) * batch.mean,

@@ -58,6 +58,9 @@ def exponential(
         length = float(steps)  # `//` is exact, where a compiled `/` may fall short of the stair
         exponent = step // length if staircase else step / length
         value = rate * base**exponent
+        if not isinstance(base, jax.Array) and (near := float(np.asarray(base, exponent.dtype))):
+            # What rounding takes from the base: of a million steps by 0.99999 it is 1.4 %.
+            value *= jnp.exp(exponent * math.log1p((base - near) / near))
         return jnp.maximum(value, floor)
 
     return _of_float("exponential", formula, rate=rate, base=base, floor=floor)

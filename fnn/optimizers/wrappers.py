@@ -85,7 +85,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_state("accumulate", state, Accumulated)
         check_like("accumulate", "grads", grads, state.mean)
-        mean = _map(lambda m, g: m + g / k, state.mean, grads)
+        mean = _map(lambda m, g: m + g / float(k), state.mean, grads)
 
         def step(mean: Any, inner: Any) -> Any:
             whole = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, grads)
@@ -98,7 +98,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
             none = jax.tree.map(lambda m, u: jnp.zeros_like(m, u.dtype), mean, updates)
             return none, inner, mean
 
-        ready = state.step == k - 1
+        ready = state.step == min(k - 1, LAST)  # steps are counted in an int32
         updates, inner, mean = lax.cond(ready, step, wait, mean, state.inner)
         return updates, Accumulated(inner, jnp.where(ready, 0, state.step + 1), mean)
 
@@ -230,7 +230,7 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
         check_state("lookahead", state, Ahead)
         need_params("lookahead", grads, params)
         updates, inner = run_update(optimizer, grads, state.inner, params, extra)
-        ready = state.step == k - 1
+        ready = state.step == min(k - 1, LAST)
 
         def advance(s: Any, x: Any, u: Any) -> Any:
             return jnp.where(ready, s + number_like(slow_rate, s) * (x + u - s), s)

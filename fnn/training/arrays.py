@@ -23,6 +23,8 @@ from fnn.compiler import by_itself
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
+MOST = 2**31 - 1  # examples: their places are of int32
+
 
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=["data", "order"], meta_fields=["size", "spread"]
@@ -146,5 +148,9 @@ def check_examples(function: str, data: Any, batch_size: Any) -> int:
         got = ", ".join(f"{size or 'no'} examples in {place}" for place, size in sizes.items())
         needed = "arrays with one common leading axis, the examples, at least one"
         raise wrong(function, "data", got or "no array", needed)
+    if n > MOST:
+        raise wrong(
+            function, "data", f"{n:,} examples", f"at most {MOST:,}, or an iterable of batches"
+        )
     check_int(function, "batch_size", batch_size, 1)
     return n

@@ -25,6 +25,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.optimizers.base import LAST, Transform
+from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts
 from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
 from fnn.training.nonfinite import NonFiniteError, find
@@ -33,8 +34,6 @@ from fnn.training.sharding import beside
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, check_same, make_plan
 from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches
 from fnn.trees import check_like, check_params
-
-MOST_EXAMPLES = 2**31 - 1  # in arrays: their places are of int32
 
 
 def train(
@@ -145,7 +144,10 @@ def train(
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
     due = min(observe_every, LAST)  # steps are counted in an int32
-    watch = observe and Watch(observe, due, -(-most // due))
+
+    def watch() -> Watch | None:
+        return None if observe is None else Watch(frozen(observe), due, -(-most // due))
+
     return _reports(plan, watch, run, calls, on_nonfinite)
 
 
@@ -160,9 +162,6 @@ def _calls(
     check_alive("train", data=data)
     if batch_size > n:
         raise wrong("train", "batch_size", batch_size, f"an int >= 1 and at most the {n} examples")
-    if n > MOST_EXAMPLES:
-        needed = f"at most {MOST_EXAMPLES:,}, or an iterable of batches"
-        raise wrong("train", "data", f"{n:,} examples", needed)
     steps = -(-n // batch_size)
     if run.batch >= steps:
         needed = f"less than the {steps} batches of an epoch of this data"
@@ -174,13 +173,13 @@ def _calls(
 
 
 def _reports(
-    make: Callable[[], Plan],
-    watch: Watch | None,
+    planned: Callable[[], Plan],
+    watched: Callable[[], Watch | None],
     run: Run,
     calls: Generator[Call],
     on_nonfinite: str,
 ) -> Iterator[Report]:
-    plan = make()  # now that it is traced: what loss reaches may have changed since the call
+    plan, watch = planned(), watched()  # what functions reach may have changed since the call
     learner = jax.tree.map(_strong, Learner(run.params, run.state, run.stats))
     compiled: set[Any] = set()
     counted: list[tuple[int, Tally]] = []

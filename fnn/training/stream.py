@@ -88,14 +88,19 @@ def _groups(
 ) -> Iterator[tuple[list[Any], bool]]:
     """Yield lists of batches that go into one call, and whether the epoch ends with them."""
     group: list[Any] = []
-    for batch in map(functools.partial(read_batch, "train"), batches):
-        full = len(group) == _capacity(batch, every)
-        due = every is not None and (done + len(group)) % every == 0
-        if group and (full or due or _kind(batch) != _kind(group[0])):
-            yield group, False
-            done += len(group)
-            group = []
-        group.append(batch)
+    try:
+        for batch in map(functools.partial(read_batch, "train"), batches):
+            full = len(group) == _capacity(batch, every)
+            due = every is not None and (done + len(group)) % every == 0
+            if group and (full or due or _kind(batch) != _kind(group[0])):
+                yield group, False
+                done += len(group)
+                group = []
+            group.append(batch)
+    except Exception:
+        if group and every is not None and (done + len(group)) % every == 0:
+            yield group, False  # whose report is due: what has been read is not lost
+        raise
     if group:
         yield group, True
 

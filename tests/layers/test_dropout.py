@@ -64,6 +64,10 @@ def test_half_precision_scales_by_the_rate_itself() -> None:
     """1 - rate is no bfloat16: rounded to one, the mean would be off by 0.2 %."""
     y = np.asarray(fnn.dropout(jnp.full(10, 243.0, jnp.bfloat16), 0.1, KEY), np.float32)
     assert set(y.tolist()) <= {0.0, 270.0}
+    rate = jnp.bfloat16(0.1)
+    with jax.disable_jit():
+        y = np.asarray(fnn.dropout(np.ones(50, np.float32), rate, KEY))
+    np.testing.assert_allclose(y[y > 0], 1 / (1 - np.float32(rate)), rtol=1e-6)
 
 
 def test_the_draws_depend_on_key_and_rate_alone() -> None:

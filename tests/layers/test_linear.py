@@ -70,6 +70,10 @@ def test_embed_of_a_missing_row_is_nan_and_moves_no_other_row() -> None:
     total = lambda t: jnp.nansum(fnn.embed(jnp.asarray(ids), t))
     gradient = jax.jit(jax.grad(total))(jnp.asarray(table))
     assert np.flatnonzero(np.asarray(gradient).any(1)).tolist() == [2]
+    with jax.enable_x64(True):
+        for dtype in (jnp.int64, jnp.uint64):
+            rows = fnn.embed(jnp.array([2**32 + 2, 2], dtype), jnp.asarray(table))
+            assert np.isnan(rows).all(1).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)

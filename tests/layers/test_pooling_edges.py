@@ -206,6 +206,12 @@ def test_narrow_indices_leave_out_too(dtype: Any) -> None:
     np.testing.assert_array_equal(fnn.max_unpool(y, indices, 300).ravel(), want)
 
 
+def test_indices_beyond_32_bits_are_left_out() -> None:
+    with jax.enable_x64(True):
+        y, indices = jnp.ones((1, 1, 1)), jnp.full((1, 1, 1), 2**32 + 1)
+        assert fnn.max_unpool(y, indices, 4).ravel().tolist() == [0, 0, 0, 0]
+
+
 FLOATS = (jnp.float8_e4m3fn, jnp.float8_e4m3b11fnuz, jnp.float8_e5m2)
 
 

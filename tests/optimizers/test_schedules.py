@@ -1,6 +1,7 @@
 """Schedules: optax's, the texts' formulas, and their first step."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -110,6 +111,14 @@ LONG = {
     "one_cycle": (s.one_cycle(1.0, HUGE, rise=0.1), 1.0),
     "delay": (s.delay(s.linear(0.0, 1.0, 10), HUGE), 0.0),
 }
+
+
+@pytest.mark.parametrize("base", [0.99999, 0.9999999, 1.00001, 0.5])
+def test_a_base_that_float32_rounds(base: float) -> None:
+    steps = 20 if base == 0.5 else int(3 / abs(math.log(base)))
+    rate = s.exponential(0.1, base)
+    for got in (rate(steps), jax.jit(rate)(jnp.float32(steps))):
+        np.testing.assert_allclose(got, 0.1 * base**steps, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", LONG)

@@ -139,6 +139,14 @@ def test_accumulate_is_optax_multi_steps() -> None:
         assert_same(got, want, 1e-9)
 
 
+@pytest.mark.parametrize("wrap", [fnn.accumulate, fnn.lookahead])
+def test_a_count_beyond_an_int32_waits_for_ever(wrap: Any) -> None:
+    opt, x = wrap(fnn.sgd(0.5), 10**10), jnp.ones(2)
+    updates, state = jax.jit(opt.update)(x, opt.init(x), x)
+    assert int(state.step) == 1
+    assert updates.tolist() == ([0, 0] if wrap is fnn.accumulate else [-0.5, -0.5])
+
+
 def test_lookahead_is_optax_lookahead() -> None:
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         params, (steps, k, rate) = tree(0), (10, 5, 0.3)

@@ -85,6 +85,28 @@ def test_what_a_loss_reaches_is_read_when_the_run_begins(monkeypatch: pytest.Mon
     assert next(run()).loss == twice / 2
 
 
+def test_an_observer_is_read_as_the_loss_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it reaches may change, and it need have no hash."""
+    loss = lambda w, batch: (w * batch).sum()
+
+    @dataclasses.dataclass
+    class Look:
+        by: float
+
+        def __call__(self, params: Any, grads: Any, updates: Any, batch: Any) -> Any:
+            return self.by * SCALE * grads
+
+    def seen(look: Any) -> Any:
+        settings: Any = {"batch_size": len(X), "epochs": 1, "key": KEY, "observe": look}
+        return next(fnn.train(loss, 1.0 * X[0, 0], ADAM, X, **settings)).observed[0]
+
+    look = lambda params, grads, updates, batch: SCALE * grads
+    once = seen(look)
+    assert seen(Look(3.0)) == 3 * once
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    assert seen(look) == 2 * once
+
+
 def test_train_is_a_loop_of_steps() -> None:
     pages, optimizer = seen(10, 4, 2, KEY), fnn.adam(0.1)
     step, params = fnn.make_step(squares, optimizer), start()
@@ -185,8 +207,9 @@ def test_each_step_has_its_own_key() -> None:
 
 def test_a_diverging_loss_is_reported() -> None:
     config = {"batch_size": 2, "epochs": 2, "key": KEY, "on_nonfinite": "ignore"}
-    reports = fnn.train(squares, start(), fnn.sgd(1e20), DATA, **config)
-    assert not any(np.isfinite(report.loss) for report in reports)
+    losses = [r.loss for r in fnn.train(squares, start(), fnn.sgd(1e20), DATA, **config)]
+    assert len(losses) == 2
+    assert not np.isfinite(losses).any()
 
 
 def test_weak_types_and_float64() -> None:

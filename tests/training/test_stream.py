@@ -201,6 +201,18 @@ def test_an_error_of_the_producer_is_raised_with_its_place() -> None:
     assert not reading()
 
 
+def test_a_report_that_is_due_when_the_producer_fails_comes_first() -> None:
+    def broken() -> Iterator[np.ndarray]:
+        yield from rows([1] * 4)
+        raise OSError("disk gone")
+
+    config: Any = {"epochs": 1, "key": KEY, "report_every": 2}
+    reports = fnn.train(marks, jnp.zeros(N), SGD, broken(), **config)
+    assert [next(reports).step for _ in range(2)] == [2, 4]
+    with pytest.raises(OSError, match="disk gone"):
+        next(reports)
+
+
 def test_stopping_early_ends_the_thread_and_the_producer() -> None:
     ends: list[str] = []
     read: list[int] = []

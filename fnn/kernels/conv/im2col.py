@@ -56,7 +56,7 @@ from fnn.kernels.conv.form import INPUT, OUTPUT, WINDOW, Form, Kernel, by_device
 from fnn.kernels.conv.im2col_blocks import FULL, LANES, blocks, places
 from fnn.kernels.conv.loops import beside, stacked, summed
 from fnn.kernels.conv.stretches import Pieces, Stretches
-from fnn.kernels.conv.views import by_itself, runs, taps
+from fnn.kernels.conv.views import by_itself, met_only, runs, taps
 
 TIMES = 4  # with so many times more channels in x than in y, patches are of y
 NEAR = 2**13  # entries of a sum that fits the first cache
@@ -316,6 +316,7 @@ def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    x, form = met_only(x, form)
     walk = _walk(x, y.shape[-1], form, WINDOW)
 
     def of_chunk(chunk: jax.Array) -> jax.Array:

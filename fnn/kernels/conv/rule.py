@@ -84,8 +84,9 @@ def tuned() -> dict[str, str]:
 def key(slot: str, form: Form, a: Any, b: Any) -> str:
     """The name of one map over these very shapes, as the cache of `fnn.tune` stores it."""
     win = form.windows
-    geometry = f"{win.stride} {win.padding} {win.dilation} {form.groups}"
-    return f"{form.platform} jax-{jax.__version__} {slot} {a.dtype}{a.shape}{b.shape} {geometry}"
+    window = f"{win.size} {win.stride} {win.padding} {win.dilation}"
+    arrays = f"{a.dtype}{a.shape}{b.shape} {form.spatial}"
+    return f"{form.platform} jax-{jax.__version__} {slot} {arrays} {window} {form.groups}"
 
 
 def _named(name: str | None, form: Form, dtype: Any) -> Kernel | None:

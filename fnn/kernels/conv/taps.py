@@ -34,6 +34,7 @@ from fnn.kernels.conv.views import (
     filled,
     filling,
     met,
+    met_only,
     met_or_zero,
     padded,
     shifted,
@@ -231,6 +232,7 @@ def _few_of_block(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    x, form = met_only(x, form)
     c = x.shape[-1] // form.groups
     few = c == 1 or (form.groups > 1 and c <= FEW)
     return (of_few_channels if few else by_examples)(x, y, form)

@@ -162,6 +162,24 @@ def met(form: Form, place: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[sl
     return tuple(inputs), tuple(outputs)
 
 
+def met_only(x: jax.Array, form: Form) -> tuple[jax.Array, Form]:
+    """x without what lies behind the last stop of every axis, and the form of that.
+
+    No window meets it, so it may be NaN; but zeros that fill a block of outputs would meet it.
+    """
+    win, sizes, pads = form.windows, list[int](), list[tuple[int, int]]()
+    for i, o, s, e, (lo, hi) in zip(
+        form.spatial, form.out, win.stride, win.span, win.padding, strict=True
+    ):
+        reach = (o - 1) * s + e - lo
+        sizes.append(reach if 0 < reach < i else i)
+        pads.append((lo, 0 if 0 < reach < i else hi))
+    if (*sizes,) == form.spatial:
+        return x, form
+    x = lax.slice(x, (0,) * x.ndim, (x.shape[0], *sizes, x.shape[-1]))
+    return x, form._replace(spatial=(*sizes,), windows=win._replace(padding=(*pads,)))
+
+
 def share_met(form: Form) -> float:
     """The share of a window's taps, at all its stops, that are not on the padding.
 

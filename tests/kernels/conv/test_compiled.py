@@ -61,9 +61,10 @@ def test_the_window_of_a_group_lies_together() -> None:
 
 def test_all_taps_read_the_padded_copy() -> None:
     """Not the one that meets no padding the array itself, which would then be read as well."""
-    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 9, 9, 16), (3, 3, 1, 16)))
+    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 9, 9, 16), (5, 5, 1, 16)))
     conv = functools.partial(fnn.conv_taps, groups=16)
     text = jax.jit(conv).lower(x, w).compile().as_text()
+    assert " pad(" in text
     lines = text[text.index("ENTRY") :].splitlines()[1:]
     assert sum(bool(re.search(r"%x\b", line)) for line in lines) == 2  # its own, and the padding's
 

@@ -69,7 +69,7 @@ PADDED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("case", PADDED)
 def test_taps_of_a_depthwise_window_read_the_padding(case: str, dtype: str) -> None:
-    """No map copies its input to put zeros around it."""
+    """The output, and the window gradient with a stride, copy no x to put zeros around it."""
     sizes, window, config = PADDED[case]
     conv = partial(fnn.conv_taps, groups=24, **config)
     x, w = (t.astype(dtype) for t in normal((2, *sizes, 24), (*window, 1, 24)))
@@ -85,13 +85,26 @@ def test_taps_of_a_depthwise_window_read_the_padding(case: str, dtype: str) -> N
         return jax.vjp(lambda w: conv(x, w), w)[1](g)
 
     programs = [jax.jit(conv).lower(x, w)]
-    if config.get("stride", 1) == 2:
+    if np.max(config.get("stride", 1)) > 1:
         programs.append(jax.jit(gradient).lower(x, w, g))
     for program in programs:
-        pads = re.findall(
-            r"stablehlo.pad .*: \(tensor<(\w+)>, .* -> tensor<(\w+)>", program.as_text()
+        padded = re.findall(r"stablehlo.pad .*: \(tensor<(\w+)>", program.as_text())
+        assert (
+            "x".join(map(str, x.shape)) + {"float32": "xf32", "bfloat16": "xbf16"}[dtype]
+            not in padded
         )
-        assert all(before == after for before, after in pads)
+
+
+@pytest.mark.parametrize("conv", [fnn.conv_taps, fnn.conv_im2col], ids=["taps", "im2col"])
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_what_no_window_meets_is_in_no_gradient(conv: Any, groups: int) -> None:
+    """Behind the last stop, where zeros fill a block of outputs."""
+    x, w = normal((2, 19, 16), (2, 16 // groups, 16))
+    y, pull = jax.vjp(lambda w: conv(x, w, stride=2, padding="VALID", groups=groups), w)
+    (want,) = pull(y)
+    x[:, 18] = np.nan
+    y, pull = jax.vjp(lambda w: conv(x, w, stride=2, padding="VALID", groups=groups), w)
+    np.testing.assert_array_equal(pull(y)[0], want)
 
 
 def test_what_a_tap_reads_in_place_of_padding_is_left_out() -> None:
