@@ -108,7 +108,7 @@ def _choose(slot: str, form: Form, a: Any, b: Any) -> Kernel:
     return next((kernel for kernel in found if kernel), LIBRARY)
 
 
-def _prepared(
+def prepared(
     kernel: Kernel, form: Form, a: jax.Array, b: jax.Array
 ) -> tuple[Kernel, jax.Array, jax.Array]:
     """The kernel and the operands as they are faster: on a CPU in float32, but for bfloat16.
@@ -123,31 +123,34 @@ def _prepared(
     return kernel, widen(a), widen(b)
 
 
-def _wide(form: Form, *arrays: jax.Array) -> list[Any]:
-    """What the rule and the cache go by: on a CPU, half precision counts as float32."""
-    wide = accumulator if form.platform == "cpu" else jnp.dtype
-    return [jax.ShapeDtypeStruct(a.shape, wide(a.dtype)) for a in arrays]
+def counted(dtype: Any, form: Form) -> Any:
+    """The dtype that a map is tuned in: on a CPU, which has no products of float16, not that."""
+    return accumulator(dtype) if form.platform == "cpu" and dtype == jnp.float16 else dtype
+
+
+def _counted(form: Form, *arrays: jax.Array) -> list[Any]:
+    return [jax.ShapeDtypeStruct(a.shape, counted(a.dtype, form)) for a in arrays]
 
 
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    kernel = _choose(OUTPUT, form, *_wide(form, x, w))
-    kernel, x, w = _prepared(kernel, form, x, w)
+    kernel = _choose(OUTPUT, form, *_counted(form, x, w))
+    kernel, x, w = prepared(kernel, form, x, w)
     return kernel.output(x, w, form)
 
 
 def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    wide = _wide(form, y, w)
-    kernel = _named(tuned().get(key(INPUT, form, *wide)), form, wide[0].dtype)
+    like = _counted(form, y, w)
+    kernel = _named(tuned().get(key(INPUT, form, *like)), form, like[0].dtype)
     if not kernel and (form.platform not in CHOICES or not is_known(y, w)):
         kernel = LIBRARY
     if not kernel and applies(form, y, w) and not _by_phases(form, y, w):
         kernel = IM2COL
     if not kernel:
         rule = _of_phases(form, y, w)
-        kernel = _named(rule, form, wide[0].dtype) if rule in MINIMAL else None
+        kernel = _named(rule, form, like[0].dtype) if rule in MINIMAL else None
         if not kernel:  # minimal filtering need not flip the window
             return through_output(_output)(y, w, form)
-    kernel, y, w = _prepared(kernel, form, y, w)
+    kernel, y, w = prepared(kernel, form, y, w)
     return kernel.input(y, w, form)
 
 
@@ -173,8 +176,8 @@ def _by_phases(form: Form, y: jax.Array, w: jax.Array) -> bool:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    kernel = _choose(WINDOW, form, *_wide(form, x, y))
-    kernel, x, y = _prepared(kernel, form, x, y)
+    kernel = _choose(WINDOW, form, *_counted(form, x, y))
+    kernel, x, y = prepared(kernel, form, x, y)
     return kernel.window(x, y, form)
 
 

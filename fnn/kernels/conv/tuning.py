@@ -26,7 +26,7 @@ from fnn.dtypes import accumulator
 from fnn.kernels.conv.axes import ROLES, merged, shaped
 from fnn.kernels.conv.cells import mostly_padding
 from fnn.kernels.conv.form import INPUT, WINDOW, Form, Kernel, primitive
-from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, key, tuned
+from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, counted, key, prepared, tuned
 from fnn.kernels.conv.taps import FEW, elementwise
 from fnn.kernels.conv.taps_planes import few_outputs
 
@@ -124,7 +124,7 @@ def _maps(equation: Any) -> Iterator[Task]:
     floating = jnp.issubdtype(arrays[0].dtype, jnp.floating)
     if not floating or any(0 in a.shape for a in arrays):
         return
-    dtype = accumulator(arrays[0].dtype) if form.platform == "cpu" else arrays[0].dtype
+    dtype = counted(arrays[0].dtype, form)
     of = {
         role: jax.ShapeDtypeStruct(a.shape, dtype)
         for role, a in zip(ROLES[slot], arrays, strict=True)
@@ -193,8 +193,12 @@ def _seconds(slot: str, form: Form, a: Any, b: Any) -> dict[str, float]:
 
 
 def _map(kernel: Kernel, slot: str, form: Form, a: jax.Array, b: jax.Array) -> jax.Array:
+    """One map, as `fnn.conv` runs it by this kernel."""
+    dtype = a.dtype
+    if kernel is not AUTO:  # which does so itself
+        kernel, a, b = prepared(kernel, form, a, b)
     out: jax.Array = getattr(kernel, slot)(a, b, form)
-    return out
+    return out.astype(dtype)
 
 
 def _check_agreement(
@@ -206,8 +210,8 @@ def _check_agreement(
     """
     terms = max(1.0, math.sqrt(products / max(1, out.size)))
     error = np.abs(out - first).max() / max(np.abs(first).max(), 1.0)
-    eps = max(float(jnp.finfo(dtype).eps), FACTORS.get(platform, 0.0))
-    bound = 64 * eps * math.sqrt(terms)
+    eps = max(float(jnp.finfo(accumulator(dtype)).eps), FACTORS.get(platform, 0.0))
+    bound = 64 * eps * math.sqrt(terms) + 2 * float(jnp.finfo(dtype).eps)
     if not error <= bound:
         differs = f"kernel {name} differs from the default by {error:.2g}, more than {bound:.2g}"
         message = f"fnn.tune: {differs}"

@@ -342,7 +342,7 @@ def test_tune_looks_into_scans_and_adds_to_what_is_there(cache: Path) -> None:
 
     second = fnn.tune(stack, line, window, say=None)
     assert len(second) == 3
-    assert all("float32" in name for name in second)  # what the CPU computes bfloat16 in
+    assert all("bfloat16" in name for name in second)  # of which a CPU has products
     assert json.loads(cache.read_text()) == first | second
 
 
@@ -494,6 +494,21 @@ def test_a_kernel_that_disagrees_is_an_error_and_nothing_is_lost(
         fnn.tune(fnn.conv, x, w)
     assert json.loads(cache.read_text()) == before
     assert os.listdir(cache.parent) == ["tuned.json"]
+
+
+def test_maps_that_differ_in_their_window_alone_have_keys_of_their_own() -> None:
+    x, y = jnp.ones((1, 8, 8, 4)), jnp.ones((1, 3, 3, 8))
+    windows = [resolve("test", (8, 8), size, 2, "VALID") for size in ((3, 3), (4, 4))]
+    keys = [rules.key(WINDOW, Form((8, 8), window, 1, "cpu"), x, y) for window in windows]
+    assert keys[0] != keys[1]
+
+
+def test_products_that_a_platform_rounds_agree() -> None:
+    """To TF32, as GPUs do by default, and not where products are of float32."""
+    out, first = np.full(4, 1.0003), np.ones(4)
+    tuning._check_agreement("lax", out, first, jnp.float32, 4 * 576, "gpu")
+    with pytest.raises(RuntimeError, match="kernel lax differs from the default by 0.0003"):
+        tuning._check_agreement("lax", out, first, jnp.float32, 4 * 576, "cpu")
 
 
 @pytest.mark.parametrize(("dtype", "product"), [(jnp.bfloat16, "bf16"), (jnp.float16, "f32")])
