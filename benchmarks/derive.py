@@ -95,8 +95,8 @@ def choose(found: Sequence[Race]) -> str:
     able = [k for k in KERNELS if all(k in race.times for race in found)]
     if not able:
         raise ValueError(
-            f"benchmarks.derive: {found[0].cell}: got no kernel that was timed in all of its races; "
-            "needed one: see the rows of its sweeps that failed or are wrong"
+            f"benchmarks.derive: {found[0].cell}: got no kernel that was timed in all of its "
+            "races; needed one: see the rows of its sweeps that failed or are wrong"
         )
     regrets = {k: [race.regret(k) for race in found] for k in able}
     most = BOUND * min(map(max, regrets.values()))

@@ -14,8 +14,9 @@ def keep_memory() -> bool:
     are freed. A compiled program then pays for its temporary arrays and results at every call, page
     by page. Whether it does can differ between processes: a depthwise layer's output and gradients
     took 4 to 15 ms in eight of them, and 3.6 to 4.9 in six after this call. The process then holds
-    on to the most memory that it has used. It is the same as ``MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0
-    MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=268435456`` in the environment.
+    on to the most memory that it has used. It is the same as ``MALLOC_ARENA_MAX=1
+    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_TOP_PAD_=268435456`` in the
+    environment.
 
     Call it once, at the top of a script: after the first computation it does little, as JAX's
     threads have their memory by then.
