@@ -25,11 +25,11 @@ import numpy as np
 from benchmarks import placement
 
 # Every turn runs its program once before it is counted, if that takes less than this many seconds:
-# the caches hold what the turn before has left. One of another's after PyTorch's runs for as long
-# as this: PyTorch's threads, as installed, look for work for 7 to 11 ms before they sleep, on busy
-# cores several times as long, and slow whoever comes next. To forbid it slows PyTorch: the MLP's
-# step takes four times as long. XLA's threads look for 0.05 ms. To sleep until then slows
-# everybody, by up to two times.
+# else the caches hold what the turn before has left. Whoever follows PyTorch runs for that long:
+# PyTorch's threads, as installed, look for work for 7 to 11 ms before they sleep, on busy cores
+# several times as long, and slow whoever comes next. To forbid it slows PyTorch: the MLP's step
+# takes four times as long. XLA's threads look for 0.05 ms. To sleep until then slows everybody, by
+# up to two times.
 LOOKED = 0.05
 SAMPLE = 0.01  # seconds: far above the clock's and the dispatch's grain
 LOOP = 0.1  # seconds: a loop that is shorter than this is built anew with its longest length

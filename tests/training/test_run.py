@@ -286,6 +286,8 @@ def test_more_examples_than_their_order_can_count_are_refused() -> None:
     data = np.broadcast_to(np.zeros((), np.uint8), (2**31,))
     with pytest.raises(ValueError, match=r"fnn\.train: data: got 2,147,483,648 examples; needed"):
         fnn.train(squares, start(), fnn.sgd(0.1), data, batch_size=4, epochs=1, key=KEY)
+    with pytest.raises(ValueError, match=r"fnn\.predict: data: got 2,147,483,648 examples; needed"):
+        fnn.predict(lambda params, x: x, (), data, batch_size=4)
 
 
 @pytest.mark.parametrize("data", [np.arange(5.0, dtype=np.float32), [np.ones(4), np.ones(3)]])

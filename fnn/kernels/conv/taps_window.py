@@ -202,7 +202,7 @@ def _of_taps(x: jax.Array, y: jax.Array, form: Form, first: int) -> jax.Array:
 
 
 def _of_strided(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    """The same of all taps, of an x without padding: with a stride a copy of it is large beside y.
+    """Like `_of_taps`, of an x that is not padded: with a stride a padded copy is large beside y.
 
     ``x`` is ``(n, *spatial, c)``, and ``y`` ``(n, *out, places, c)``.
     """

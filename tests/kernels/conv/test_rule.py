@@ -507,6 +507,8 @@ def test_products_that_a_platform_rounds_agree() -> None:
     """To TF32, as GPUs do by default, and not where products are of float32."""
     out, first = np.full(4, 1.0003), np.ones(4)
     tuning._check_agreement("lax", out, first, jnp.float32, 4 * 576, "gpu")
+    with pytest.raises(RuntimeError, match=r"kernel lax differs from the default by 0\.02"):
+        tuning._check_agreement("lax", out + 0.02, first, jnp.float32, 4 * 576, "gpu")
     with pytest.raises(RuntimeError, match=r"kernel lax differs from the default by 0\.0003"):
         tuning._check_agreement("lax", out, first, jnp.float32, 4 * 576, "cpu")
 
