@@ -12,6 +12,7 @@ Results go to benchmarks/results/<device>/, with --keep-memory to <device>-memor
 """
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from benchmarks import machine
 from benchmarks.session import EXTRA, KEPT, QUICK, RESULTS, SUBJECTS
 
 BUSY = {"sweep", "judge"}  # what can be measured by processor time
+PEERS = ("torch", "flax", "equinox", "haiku")
 
 
 def folder(device: str, kept: bool = False) -> Path:
@@ -81,6 +83,8 @@ def main() -> None:
         parser.error(f"--busy: got {got}; needed {' or '.join(sorted(BUSY))}")
     if options.busy and options.peers:
         parser.error("--busy and --peers: PyTorch's threads count while they wait for work")
+    if options.peers and (absent := [name for name in PEERS if not importlib.util.find_spec(name)]):
+        parser.error(f'--peers: needs {", ".join(absent)}: pip install -e ".[peers]"')
     commands = {"compare", "derive", "report"} & {*options.words}
     if commands and any((options.quick, options.peers, options.keep_memory, options.busy)):
         parser.error(f"{commands.pop()} takes no options")

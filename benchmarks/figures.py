@@ -295,7 +295,8 @@ DRAWN = {
 
 
 def draw(records: dict[str, Record], folder: Path) -> list[Path]:
-    """Draw every figure whose subject was measured; return the paths."""
+    """Draw every figure of whose subject something was timed; return the paths."""
+    records = {s: r for s, r in records.items() if any("seconds" in row for row in r["rows"])}
     paths = [fn(records, folder / f"{n}.png") for s, (n, fn) in DRAWN.items() if s in records]
     if {"conv", "pooling"} & set(records):
         paths.append(ratios(records, folder / "ratios.png"))

@@ -114,6 +114,12 @@ def settings(record: Record) -> str:
     return f"{written}, by processor time" if record.get("busy") else written
 
 
+def versions(record: Record) -> str:
+    """Return the versions of Python and of the packages."""
+    packages = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"Python {record['python']}, {packages}"
+
+
 def latest(records: dict[str, Record]) -> str:
     """Return the date of the last measurement."""
     return max(record["date"] for record in records.values())
@@ -122,14 +128,13 @@ def latest(records: dict[str, Record]) -> str:
 def facts(records: dict[str, Record]) -> str:
     """Return one line with device, commit, date, versions and the machine's ceiling."""
     first = next(iter(records.values()))
-    versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
     products = ", ".join(f"{r['ceiling']['gflops']:.0f}" for r in records.values())
     copies = ", ".join(f"{r['ceiling']['gbytes']:.0f}" for r in records.values())
     threads = plural(first["threads"], "thread")
     commits = of_all(records, lambda record: str(record["commit"]))
     return (
         f"{first['device']}; {threads} for everybody; {latest(records)}; commit "
-        f"{commits}; Python {first['python']}, {versions}. Ceiling measured before each "
+        f"{commits}; {of_all(records, versions)}. Ceiling measured before each "
         f"of {', '.join(records)}: {products} GFLOP/s of a large float32 matrix product and "
         f"{copies} GB/s of a copy. Settings of every process: {of_all(records, settings)}."
     )

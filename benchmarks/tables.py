@@ -233,7 +233,8 @@ def optimizers(record: Record) -> str:
         for name in found.contestants:
             row = found.get(case, name)
             if row:
-                against = over(row, found.get(case, "optax.adam"))
+                most = 1.0 if name.startswith("fnn") else None
+                against = over(row, found.get(case, "optax.adam"), most)
                 lines.append(
                     [f"{case}: {name}", ms(row), against, cost(row), of_limit(row, record)]
                 )

@@ -48,7 +48,15 @@ def ratios(pairs: list[tuple[Row, Row]]) -> tuple[list[float], bool]:
     A row that is wrong, failed or was left out has no time.
     """
     found = [r[0] for r in (ratio(a, b) for a, b in pairs) if r]
-    return found, len(found) == len(pairs) or all("seconds" not in b for _, b in pairs)
+    whole = len(found) == len(pairs) and all(b.get("whole", True) for _, b in pairs)
+    return found, whole or all("seconds" not in b for _, b in pairs)
+
+
+def fastest(found: Rows, case: str, names: Iterable[str], place: str = "") -> Row:
+    """Return the fastest of the others, marked where one of them is wrong or failed."""
+    rows = [found.get(case, name, place=place) for name in names]
+    untimed = any(row.get("status") in ("wrong", "failed") for row in rows)
+    return found.best(case, names, place=place) | ({"whole": False} if untimed else {})
 
 
 def worst(what: str, most: float, pairs: list[tuple[Row, Row]]) -> Target:
@@ -87,7 +95,7 @@ def convolution(record: Record) -> Iterator[Target]:
         yield worst(f"convolution in {place}, slowest row against lax", 1 / 0.95, pairs)
     pairs = [(ours(c, "scan"), ours(c, "jit")) for c in layers]
     yield worst("convolution, slowest row inside scan against outside", 1 / 0.9, pairs)
-    pairs = [(ours(c, "jit"), found.best(c, PYTORCH)) for c in layers]
+    pairs = [(ours(c, "jit"), fastest(found, c, PYTORCH)) for c in layers]
     grouped = [conv.name(layer) for layer in TARGETS if 1 < layer.groups < layer.inputs]
     for what, most, are in ("grouped", 1.5, True), ("not grouped", 1.25, False):
         some = [pair for c, pair in zip(layers, pairs, strict=True) if (c in grouped) == are]
@@ -103,14 +111,14 @@ def kept(record: Record) -> Iterator[Target]:
     yield worst("held-out layers, slowest against lax", 1 / 0.95, by_lax)
     by_jit = [(found.get(c, "conv", place="scan"), row) for c, row in ours]
     yield worst("held-out layers, slowest inside scan against outside", 1 / 0.9, by_jit)
-    by_torch = [(row, found.best(c, PYTORCH)) for c, row in ours]
+    by_torch = [(row, fastest(found, c, PYTORCH)) for c, row in ours]
     yield mean("held-out layers, geometric mean against PyTorch", 1.0, by_torch)
 
 
 def half(record: Record) -> Iterator[Target]:
     found = Rows(record["rows"])
     layers = cases(record, found, map(conv.name, LAYERS))
-    pairs = [(found.get(c, "conv", place="jit"), found.best(c, PYTORCH)) for c in layers]
+    pairs = [(found.get(c, "conv", place="jit"), fastest(found, c, PYTORCH)) for c in layers]
     yield worst("convolution in bfloat16, slowest row against PyTorch", 1.25, pairs)
 
 
@@ -127,7 +135,7 @@ def pooling(record: Record) -> Iterator[Target]:
         lax = found.get(two, "lax", place=place)
         yield worst(f"{two} in {place} against reduce_window", 1 / 6, [(ours(two, place), lax)])
     for place, (case, most) in itertools.product(("jit", "scan"), ((two, 1 / 1.5), (three, 1.0))):
-        pair = ours(case, place), found.best(case, PYTORCH)
+        pair = ours(case, place), fastest(found, case, PYTORCH)
         yield worst(f"{case} in {place} against PyTorch", most, [pair])
     for place in ("jit", "scan"):
         pairs = [(ours(c, place), found.get(c, "lax", place=place)) for c in layers]
@@ -142,7 +150,7 @@ def recurrence(record: Record) -> Iterator[Target]:
             for case in cases(record, found, (c.name for c in CASES)):
                 ours = found.best(case, ("fnn.lstm", "fnn.gru"), place=place)
                 torch.append((ours, found.get(case, "PyTorch")))
-                peers.append((ours, found.best(case, JAX_LAYERS, place=place)))
+                peers.append((ours, fastest(found, case, JAX_LAYERS, place)))
         yield mean(f"recurrence in {place}, geometric mean against PyTorch", 1.0, torch)
         yield worst(f"recurrence in {place}, slowest row against PyTorch", 1.25, torch)
         yield mean(
@@ -164,15 +172,15 @@ def optimizers(record: Record) -> Iterator[Target]:
 
 
 def training(record: Record) -> Iterator[Target]:
-    found = Rows(record["rows"])
+    found, peers = Rows(record["rows"]), JAX_PEERS if record["peers"] else ()
     for case, torch, jax in (
         ("small CNN", 1.0, 1 / 4),
         ("MLP 784-128-10", 1 / 2, 1 / 5),
         ("ResNet-18 at 32x32", 1.0, 1 / 3),
     ):
-        pair = found.best(case, FNN), found.best(case, PYTORCH)
+        pair = found.best(case, FNN), fastest(found, case, PYTORCH)
         yield worst(f"training the {case}, against PyTorch", torch, [pair])
-        pair = found.get(case, "fnn.make_step"), found.best(case, JAX_PEERS)
+        pair = found.get(case, "fnn.make_step"), fastest(found, case, peers)
         yield worst(f"training the {case} with make_step, against the best JAX peer", jax, [pair])
     for case in ("ResNet-18 at 32x32", "ResNet-50 at 32x32"):
         rows = [found.get(case, name) for name in ("fnn.make_step", "plain JAX + optax")]

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -12,8 +13,10 @@ from benchmarks.machine import threads
 from benchmarks.shapes import Layer, Pool
 from benchmarks.timing import Contestant, Program
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cuda" if jax.default_backend() == "gpu" else "cpu"  # where JAX computes
 torch.set_num_threads(threads())
+torch.backends.cudnn.benchmark = True  # as XLA looks for the fastest algorithm on a GPU
+torch.compiler.config.force_disable_caches = True  # a first step compiles, as JAX's does
 torch.backends.cudnn.allow_tf32 = False  # as JAX's products of float32 are float32 on a GPU
 
 CONVS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
