@@ -169,7 +169,8 @@ def conv(
     The algorithm is picked by a rule over platform, dtype and shapes, or by what `tune` measured.
     On a CPU it is not always a plain sum: small windows over many channels go by minimal filtering,
     large depthwise windows by Fourier transforms. There a NaN or an infinity in x reaches a whole
-    tile, or all of its channel. `conv_lax`, `conv_im2col` and `conv_taps` are plain sums.
+    tile, or all of its channel. `conv_lax`, `conv_im2col` and `conv_taps` are plain sums; in the
+    gradients of the last two, which multiply zeros too, it may reach neighbouring taps and places.
 
     Args:
         x: input (n, *spatial, c_in), with 1, 2 or 3 spatial axes. Half-precision sums accumulate
@@ -301,6 +302,9 @@ def conv_transpose(
     ``<conv(u, w), x> = <u, conv_transpose(x, w)>`` for all u and x: each element of x is spread
     over the window, ``y[n, o s + k d - lo, j] += sum_i x[n, o, i] w[k, j, i]``. So w is the window
     of the convolution that leads from the result's channels to those of x.
+
+    On a CPU a NaN or an infinity in x may reach neighbouring places, as it is multiplied by the
+    zeros that fill a window up to its stride, or goes further, as in `conv`.
 
     Args:
         x: input (n, *spatial, c_in), with 1, 2 or 3 spatial axes.

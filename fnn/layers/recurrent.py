@@ -129,7 +129,8 @@ def rnn(
             where a length that is out of range cannot raise, its sequence's outputs and state are
             NaN.
         reverse: whether to run each sequence from its last real step to its first.
-        activation: any function of each number.
+        activation: any function of each number. With ``lengths`` its slope at b, or at 0 without b,
+            must be finite: steps behind a length are computed there.
         remat: k, to keep the state at every k-th step only and compute the others again for the
             gradient: memory for time / k + k steps, at the price of a second forward pass.
 

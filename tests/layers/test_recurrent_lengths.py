@@ -67,6 +67,28 @@ def test_padding_changes_no_bit(name: str, reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_sequence_without_steps_may_begin_with_nan(name: str, reverse: bool) -> None:
+    """Its state is in no gradient to what the others share."""
+    fn, _, config = LAYERS[name]
+    x, wx, wh, h = draw(name)
+
+    @jax.jit
+    def gradients(h: Any) -> Any:
+        state = (h, h) if name.startswith("lstm") else h
+
+        def loss(*args: Any) -> Any:
+            y, _ = fn(*args, state=state, lengths=LENGTHS, reverse=reverse, **config)
+            return jnp.sin(y).sum()
+
+        return jax.grad(loss, (0, 1, 2))(x, wx, wh)
+
+    want = gradients(h)
+    got = gradients(np.where(LENGTHS[:, None] == 0, np.float32(np.nan), h))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
 def test_a_length_out_of_range_inside_jit_gives_nan(reverse: bool) -> None:
     x, wx, wh, _ = draw("gru")
     lengths = np.array([7, -1, 6, 2])

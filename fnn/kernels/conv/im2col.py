@@ -316,7 +316,6 @@ def _unfolded(y: jax.Array, walk: _Walk) -> jax.Array:
 
 
 def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    x, form = met_only(x, form)
     walk = _walk(x, y.shape[-1], form, WINDOW)
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
@@ -370,6 +369,14 @@ def _window_of(sums: jax.Array, walk: _Walk) -> jax.Array:
     return w.reshape(*size, channels, -1)
 
 
+_of_narrower = of_narrower(_window, TIMES)
+
+
+def _of_met(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
+    x, form = met_only(x, form)
+    return _of_narrower(x, y, form)
+
+
 _outputs = by_device(_output, OUTPUT)
 _collected = by_device(col2im, INPUT)
 _through = through_output(_outputs)
@@ -379,4 +386,4 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     return (_collected if applies(form, y, w) else _through)(y, w, form)
 
 
-IM2COL = Kernel("im2col", _outputs, _input, by_device(of_narrower(_window, TIMES), WINDOW))
+IM2COL = Kernel("im2col", _outputs, _input, by_device(_of_met, WINDOW))

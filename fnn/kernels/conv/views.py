@@ -163,9 +163,10 @@ def met(form: Form, place: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[sl
 
 
 def met_only(x: jax.Array, form: Form) -> tuple[jax.Array, Form]:
-    """x without what lies behind the last stop of every axis, and the form of that.
+    """x without what no window meets, and the form of that.
 
-    No window meets it, so it may be NaN; but zeros that fill a block of outputs would meet it.
+    It may be NaN, but zeros that fill a block of outputs, or a row that a tap moved, would meet it.
+    What lies behind the last stop of an axis is cut off; what lies between dilated taps is 0.
     """
     win, sizes, pads = form.windows, list[int](), list[tuple[int, int]]()
     for i, o, s, e, (lo, hi) in zip(
@@ -174,10 +175,24 @@ def met_only(x: jax.Array, form: Form) -> tuple[jax.Array, Form]:
         reach = (o - 1) * s + e - lo
         sizes.append(reach if 0 < reach < i else i)
         pads.append((lo, 0 if 0 < reach < i else hi))
-    if (*sizes,) == form.spatial:
-        return x, form
-    x = lax.slice(x, (0,) * x.ndim, (x.shape[0], *sizes, x.shape[-1]))
-    return x, form._replace(spatial=(*sizes,), windows=win._replace(padding=(*pads,)))
+    if (*sizes,) != form.spatial:
+        x = lax.slice(x, (0,) * x.ndim, (x.shape[0], *sizes, x.shape[-1]))
+        form = form._replace(spatial=(*sizes,), windows=win._replace(padding=(*pads,)))
+    for axis, d in enumerate(win.dilation):
+        if d > 1 and not (places := _places_met(form, axis)).all():
+            x = jnp.where(places.reshape(-1, *(1,) * (x.ndim - axis - 2)), x, 0)
+    return x, form
+
+
+def _places_met(form: Form, axis: int) -> np.ndarray:
+    """Which places of a spatial axis any tap meets at any stop."""
+    win, lo = form.windows, form.windows.padding[axis][0]
+    k, s, d = (v[axis] for v in (win.size, win.stride, win.dilation))
+    places = np.zeros(form.spatial[axis], bool)
+    for start in range(-lo, k * d - lo, d):
+        stops = stops_inside(len(places), form.out[axis], s, start)
+        places[start + s * np.arange(*stops)] = True
+    return places
 
 
 def share_met(form: Form) -> float:

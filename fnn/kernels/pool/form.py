@@ -9,7 +9,10 @@ The poolings take the name of the public function, for messages, a kernel, and t
 arguments, which `read` makes windows of.
 """
 
-from collections.abc import Callable
+import functools
+import math
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import Range, check_number, describe, wrong
+from fnn.compiler import kept_apart
 from fnn.dtypes import computed_wide, is_floating, is_real, real, widen
 from fnn.windows import Ints, Padding, Pads, Windows, check_fits, explicit
 
 FROM_ONE = Range(1, high_closed=False)  # infinity is the maximum of |x|
+STORED = 1 << 20  # the most numbers of a constant
 
 
 class PoolKernel(NamedTuple):
@@ -113,13 +118,29 @@ def along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return np.expand_dims(alike, [a for a in range(rank) if a != axis])
 
 
+def combined(op: Callable[[Any, Any], Any], parts: Sequence[np.ndarray], dtype: Any) -> Any:
+    """Combine values that lie `along` different axes, a large plane of them only as it is read.
+
+    As a constant it would be stored in the program. The parts are kept apart, or XLA would combine
+    them as well when it compiles.
+    """
+    arrays: Sequence[Any] = [part.astype(dtype) for part in parts]
+    if math.prod(np.broadcast_shapes(*(part.shape for part in parts))) > STORED:
+        arrays = kept_apart(*map(jnp.asarray, arrays))
+    return functools.reduce(op, arrays)
+
+
+def taps_inside(a: Axis, before: int = 0, after: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return at every stop the first and the last tap inside the input enlarged by so much."""
+    start = np.arange(a.o) * a.s - a.lo
+    first = np.maximum(0, -((start + before) // a.d))
+    return first, np.minimum(a.k - 1, (a.i + after - 1 - start) // a.d)
+
+
 def inside(windows: Windows, spatial: tuple[int, ...], pads: Pads) -> list[np.ndarray]:
     """Return per axis and stop how many taps fall into the input enlarged by ``pads``."""
-    counts = []
-    for a, (before, after) in zip(axes(windows, spatial), pads, strict=True):
-        place = np.arange(a.o)[:, None] * a.s + np.arange(a.k)[None, :] * a.d - a.lo
-        counts.append(((place >= -before) & (place < a.i + after)).sum(1))
-    return counts
+    ends = [taps_inside(a, *p) for a, p in zip(axes(windows, spatial), pads, strict=True)]
+    return [np.maximum(0, last - first + 1) for first, last in ends]
 
 
 def _ceil(windows: Windows, spatial: tuple[int, ...]) -> Windows:
@@ -197,10 +218,11 @@ def mean(
     windows, asked = read(name, x, count_include_pad, window, stride, padding, dilation, ceil_mode)
     spatial = x.shape[1:-1]
     counted = asked if count_include_pad else ((0, 0),) * len(spatial)
-    count = np.ones((1,) * x.ndim)
-    for axis, taps in enumerate(inside(windows, spatial, counted), 1):
-        count = count * along(taps, axis, x.ndim)
-    return computed_wide(lambda x: kernel.sum(x, windows) / count.astype(x.dtype), real(x))
+    taps = enumerate(inside(windows, spatial, counted), 1)
+    counts = [along(count, axis, x.ndim) for axis, count in taps]
+    return computed_wide(
+        lambda x: kernel.sum(x, windows) / combined(operator.mul, counts, x.dtype), real(x)
+    )
 
 
 def norm(

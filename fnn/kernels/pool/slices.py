@@ -11,6 +11,7 @@ maxima of maxima, whose first maximum is the first of its row in the first such 
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,16 @@ from jax import lax
 from fnn.compiler import kept_apart, root_computed_once
 from fnn.dtypes import computed_wide, is_floating, widen
 from fnn.kernels.pool.blocks import in_blocks
-from fnn.kernels.pool.form import Axis, PoolKernel, along, axes, comparable, least
+from fnn.kernels.pool.form import (
+    Axis,
+    PoolKernel,
+    along,
+    axes,
+    combined,
+    comparable,
+    least,
+    taps_inside,
+)
 from fnn.kernels.pool.norm import p_norm, slope
 from fnn.windows import Windows
 
@@ -74,14 +84,12 @@ def _padded_taps(x: jax.Array, windows: Windows) -> Iterator[jax.Array]:
 
 def _nearest(a: Axis, tap: int) -> np.ndarray:
     """Return which tap is read for this one at every stop: the nearest that lies inside."""
-    start = np.arange(a.o) * a.s - a.lo
-    first, last = np.maximum(0, -(start // a.d)), np.minimum(a.k - 1, (a.i - 1 - start) // a.d)
-    nearest: np.ndarray = np.clip(tap, first, last)
+    nearest: np.ndarray = np.clip(tap, *taps_inside(a))
     return nearest
 
 
-def _nearest_taps(x: jax.Array, windows: Windows) -> Iterator[tuple[jax.Array, np.ndarray]]:
-    """What each tap sees at every stop, in window order, and its number there.
+def _nearest_taps(x: jax.Array, windows: Windows) -> Iterator[tuple[jax.Array, list[np.ndarray]]]:
+    """What each tap sees at every stop, in window order, and the terms, by axis, of its number.
 
     A tap in the padding stands for the nearest of its window inside the input, which changes no
     maximum. It reads that one, and saves a padded copy of the input, which would cost as much as
@@ -93,12 +101,13 @@ def _nearest_taps(x: jax.Array, windows: Windows) -> Iterator[tuple[jax.Array, n
     edges = [p if s == 1 else (0, 0) for p, s in zip(pads, windows.stride, strict=True)]
     x = _pad(x, least(x.dtype), edges)
     for taps in itertools.product(*map(range, windows.size)):
-        seen, number = x, np.zeros((1,) * x.ndim, np.int64)
+        seen, number, weight = x, list[np.ndarray](), math.prod(windows.size)
         for axis, (tap, a) in enumerate(zip(taps, axes(windows, spatial), strict=True), 1):
             read = _nearest(a, tap)
             offset = tap * a.d if a.s == 1 else read * a.d - a.lo
             seen = _at(seen, np.arange(a.o) * a.s + offset, axis)
-            number = number * a.k + along(read, axis, x.ndim)
+            weight //= a.k
+            number.append(along(read * weight, axis, x.ndim))
         yield seen, number
 
 
@@ -122,13 +131,17 @@ def _winner(x: jax.Array, windows: Windows) -> jax.Array:
 
     The numbers are floats, as wide as the values compared, to keep the loop in vectors.
     """
+
+    def squared(number: list[np.ndarray]) -> jax.Array:
+        return jnp.asarray(combined(operator.add, number, x.dtype) ** 2)
+
     taps = ((comparable(seen), number) for seen, number in _nearest_taps(x, windows))
     best, number = next(taps)
-    square = jnp.broadcast_to(jnp.asarray(number**2, x.dtype), best.shape)
+    square = jnp.broadcast_to(squared(number), best.shape)
     for seen, number in taps:
         more = seen > best
         best = jnp.where(more, seen, best)
-        square = jnp.where(more, jnp.asarray(number**2, x.dtype), square)
+        square = jnp.where(more, squared(number), square)
     return root_computed_once(square)
 
 
@@ -269,8 +282,9 @@ def _norm_tangent(
     stops = blocks.padded(jnp.ones(y.shape, bool), False)
     around, cut_x, cut_t = blocks.padded(y, jnp.inf), blocks.cut(x), blocks.cut(t)
     for shift, number in blocks.shifts():
-        slopes = slope(cut_x, blocks.before(around, shift), p)
         read = (number >= 0) & blocks.before(stops, shift)  # by no stop: there may be a NaN
+        seen = jnp.where(read, cut_x, 0)  # or the derivative of a slope that is left out is NaN
+        slopes = slope(seen, blocks.before(around, shift), p)
         terms[shift] = jnp.where(read, slopes, 0) * cut_t
     return y, blocks.summed(terms)
 

@@ -180,8 +180,8 @@ def advance(
 ) -> tuple[State, Any]:
     """Return the next state, computed wide, of the sequences that are still going; and the rest.
 
-    The others are computed from zeros: where a padded step has an infinite slope, not even a
-    cotangent of 0 goes back through it.
+    The others are computed from zeros: where their own state has an infinite slope, not even a
+    cotangent of 0 goes back through it. From zeros, the step must have a finite one.
     """
     seen = state if going is None else tuple(jnp.where(going, s, 0) for s in state)
     new, more = step(tuple(map(widen, seen)))

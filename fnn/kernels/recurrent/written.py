@@ -110,7 +110,10 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
         return written.step(z, state, weights)
 
     last, (h, slopes) = over_sums(step, cell, x, weights, state, left, reverse)
-    dz = sums(cell, h, reverse, primals, tangents)
+    steps = jnp.arange(x.shape[0], dtype=jnp.int32)[:, None, None]
+    passed = x.shape[0] - 1 - steps if reverse else steps
+    going = None if left is None else left[None] + (passed if reverse else -passed) > 0
+    dz = sums(cell, h, going, reverse, primals, tangents)
     across = weights.wh.T  # so that the product of the backward pass reads it row by row
 
     def along(state: State, here: Any) -> tuple[State, jax.Array]:
@@ -125,15 +128,14 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
         state, _ = advance(linear, state, going)
         return state, widen(state[0])
 
-    steps = jnp.arange(x.shape[0], dtype=jnp.int32)[:, None, None]
-    passed = x.shape[0] - 1 - steps if reverse else steps
-    going = None if left is None else left[None] + (passed if reverse else -passed) > 0
     start = jax.tree.map(present, tangents[2], state, is_leaf=is_zero)
     dlast, dh = lax.scan(along, start, (slopes, dz, going), reverse=reverse)
     return (h, last), (dh, dlast)
 
 
-def sums(cell: Cell, h: jax.Array, reverse: bool, primals: Any, tangents: Any) -> jax.Array:
+def sums(
+    cell: Cell, h: jax.Array, going: Left, reverse: bool, primals: Any, tangents: Any
+) -> jax.Array:
     """Return what the tangents of x and of the weights add to the sums z of all steps."""
     (x, weights, state, _), (dx, dweights, _, _) = primals, tangents
     assert cell.slopes is not None
@@ -144,6 +146,8 @@ def sums(cell: Cell, h: jax.Array, reverse: bool, primals: Any, tangents: Any) -
     if not all(map(is_zero, jax.tree.leaves(dweights, is_leaf=is_zero))):
         first = widen(state[0])[None]
         before = jnp.concatenate([h, first])[1:] if reverse else jnp.concatenate([first, h])[:-1]
+        if going is not None:  # a sequence without steps may begin with a NaN
+            before = jnp.where(going, before, 0)
         dw, dc = cell.slopes.joint(jax.tree.map(present, dweights, weights, is_leaf=is_zero))
         dz = dz + add_bias(for_weights(jnp.concatenate([x, before], 2), dw), dc)
     return dz

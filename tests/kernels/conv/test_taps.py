@@ -92,16 +92,33 @@ def test_taps_of_a_depthwise_window_read_the_padding(case: str, dtype: str) -> N
         assert not re.search(of_x, program.as_text())
 
 
+# Sizes, configuration, the axis of what no window of two meets, and its places.
+UNMET: dict[str, tuple[Any, dict[str, Any], int, list[int]]] = {
+    "behind the last stop": ((19,), {"stride": 2}, 1, [18]),
+    "between the taps": ((19,), {"dilation": 10}, 1, [9]),
+    "between and behind": ((21,), {"dilation": 3, "stride": 2}, 1, [1, 18, 20]),
+    "rows": ((19, 9), {"dilation": (10, 1)}, 1, [9]),
+    "columns": ((5, 19), {"dilation": (1, 10)}, 2, [9]),
+}
+
+
 @pytest.mark.parametrize("conv", [fnn.conv_taps, fnn.conv_im2col], ids=["taps", "im2col"])
-@pytest.mark.parametrize("groups", [1, 4, 16])
-def test_what_no_window_meets_is_in_no_gradient(conv: Any, groups: int) -> None:
-    """Behind the last stop, where zeros fill a block of outputs."""
-    x, w = normal((2, 19, 16), (2, 16 // groups, 16))
-    y, pull = jax.vjp(lambda w: conv(x, w, stride=2, padding="VALID", groups=groups), w)
-    (want,) = pull(y)
-    x[:, 18] = np.nan
-    y, pull = jax.vjp(lambda w: conv(x, w, stride=2, padding="VALID", groups=groups), w)
-    np.testing.assert_array_equal(pull(y)[0], want)
+@pytest.mark.parametrize(("groups", "outputs"), [(1, 16), (1, 4), (4, 16), (16, 16)])
+@pytest.mark.parametrize("case", UNMET)
+def test_what_no_window_meets_is_in_no_gradient(
+    case: str, groups: int, outputs: int, conv: Any
+) -> None:
+    """Where zeros fill a block of outputs, or a row that a tap moved."""
+    sizes, config, axis, places = UNMET[case]
+    x, w = normal((2, *sizes, 16), (*(2 for _ in sizes), 16 // groups, outputs))
+
+    def gradient(x: Any) -> Any:
+        y, pull = jax.vjp(lambda w: conv(x, w, padding="VALID", groups=groups, **config), w)
+        return pull(y)[0]
+
+    want = np.asarray(gradient(x))
+    x[(slice(None),) * axis + (places,)] = np.nan
+    np.testing.assert_array_equal(gradient(x), want)
 
 
 def test_what_a_tap_reads_in_place_of_padding_is_left_out() -> None:
