@@ -44,7 +44,8 @@ def _groups(leaves: list[Any]) -> list[list[int]]:
     """
 
     def kind(i: int) -> tuple[Any, ...]:
-        return str(leaves[i].dtype), leaves[i].shape
+        # As a compiled step reads it: without x64 NumPy's float64 is float32 there.
+        return str(jnp.result_type(leaves[i])), leaves[i].shape
 
     groups = [[i] for i, x in enumerate(leaves) if not 1 < x.size <= SMALL]
     rest: dict[str, list[int]] = {}
@@ -66,8 +67,9 @@ def _pack(tree: Any, like: Any) -> list[Any]:
 def _joined(group: list[Any]) -> Any:
     if len(group) == 1:
         return group[0]
-    if len({x.dtype for x in group}) > 1:  # gradients, which need not have the params' dtype
-        wide = max((accumulator(x.dtype) for x in group), key=lambda dtype: dtype.itemsize)
+    dtypes = {jnp.result_type(x) for x in group}
+    if len(dtypes) > 1:  # gradients, which need not have the params' dtype
+        wide = max(map(accumulator, dtypes), key=lambda dtype: dtype.itemsize)
         group = [x.astype(wide) for x in group]
     return lax.concatenate([lax.reshape(x, (x.size,)) for x in group], 0)
 

@@ -56,6 +56,8 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
 
     ``m <- m + g / k``; at each k-th call the optimizer sees ``m``, and ``m`` starts again at zero.
     A gradient that is not finite spoils its mean, and the parameters show it at the k-th call.
+    Of the extra arguments of `fnn.make_step`, ``grad`` is the mean as well, and ``value`` the loss
+    of the k-th batch alone.
 
     Args:
         optimizer: the optimizer to run at every k-th call; a schedule counts its steps.
@@ -65,7 +67,9 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
         An `Optimizer` with one buffer of the gradients' size.
 
     Raises:
-        ValueError: k < 1; gradients shaped otherwise than the params.
+        ValueError: k < 1; gradients shaped otherwise than the params; with k > 1, an optimizer that
+            calls ``value_fn``, such as `fnn.newton` or a line search: there is no loss of all k
+            batches to give it.
         TypeError: no optimizer.
 
     >>> opt = fnn.accumulate(fnn.sgd(0.5), 2)
@@ -89,7 +93,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
 
         def step(mean: Any, inner: Any) -> Any:
             whole = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, grads)
-            updates, inner = run_update(optimizer, whole, inner, params, extra)
+            updates, inner = run_update(optimizer, whole, inner, params, _of_all(extra, whole, k))
             return updates, inner, jax.tree.map(jnp.zeros_like, mean)
 
         def wait(mean: Any, inner: Any) -> Any:
@@ -103,6 +107,23 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
         return updates, Accumulated(inner, jnp.where(ready, 0, state.step + 1), mean)
 
     return Optimizer(init, update)
+
+
+def _of_all(extra: dict[str, Any], mean: Any, k: int) -> dict[str, Any]:
+    """Return the extra arguments of `fnn.make_step` for the mean gradient of k batches."""
+
+    def refuse(params: Any) -> Any:
+        del params
+        got = "one that calls value_fn, the loss of the last batch alone"
+        needed = f"one that does not, or k = 1 and batches {k} times as large"
+        raise wrong("accumulate", "optimizer", got, needed)
+
+    whole = dict(extra)
+    if "grad" in extra:
+        whole["grad"] = mean
+    if "value_fn" in extra and k > 1:
+        whole["value_fn"] = refuse
+    return whole
 
 
 class Averaged(NamedTuple):
@@ -377,7 +398,14 @@ def with_loss_scale(
         updates, inner = run_update(optimizer, grads, state.inner, params, extra)
         finite = all_finite(grads)
         used = finite | (state.scale <= 1)
-        inner = jax.tree.map(functools.partial(jnp.where, used), inner, state.inner)
+
+        def keep(new: Any, old: Any) -> Any:
+            """Keep the dtype too: optax's moments of half precision take that of the gradients."""
+            dtype = jnp.result_type(old)
+            same = jnp.result_type(new) == dtype  # as that of a random key, which has no other
+            return jnp.where(used, new if same else new.astype(dtype), old)
+
+        inner = jax.tree.map(keep, inner, state.inner)
         updates = jax.tree.map(lambda u: jnp.where(used, u, 0), updates)
         return updates, _rescaled(state._replace(inner=inner), finite, grow_after)
 
@@ -386,8 +414,9 @@ def with_loss_scale(
 
 def _scaled_gradient(value_fn: Any, params: Any, scale: Array) -> Any:
     value, pull = jax.vjp(value_fn, params)
-    (grads,) = pull(scale.astype(value.dtype))
-    return jax.tree.map(lambda g: g / scale.astype(g.dtype), _widened(grads))
+    used = scale.astype(value.dtype)  # rounded, so that is what there is to divide by
+    (grads,) = pull(used)
+    return jax.tree.map(lambda g: g / used.astype(g.dtype), _widened(grads))
 
 
 def _rescaled(state: Scaled, finite: Array, grow_after: int) -> Scaled:

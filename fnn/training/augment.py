@@ -1,6 +1,5 @@
 """Random changes of the data while a model trains on them: `augmented`."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax
 from jaxtyping import Array
 
 from fnn.checks import check_callable
-from fnn.training.step import Loss
+from fnn.training.step import Loss, takes_key
 
 
 def augmented(loss: Loss, transform: Callable[[Array, Any], Any]) -> Loss:
@@ -37,7 +36,7 @@ def augmented(loss: Loss, transform: Callable[[Array, Any], Any]) -> Loss:
     """
     check_callable("augmented", "loss", loss, "loss(params, batch)")
     check_callable("augmented", "transform", transform, "transform(key, batch)")
-    keyed = "key" in inspect.signature(loss).parameters
+    keyed = takes_key(loss)
 
     def changed(*inputs: Any, key: Array) -> Any:
         *before, batch = inputs

@@ -34,7 +34,9 @@ def predict(
     the model must treat each example by itself, as it does without batch statistics.
 
     Args:
-        model: ``model(params, batch)``, a pytree of arrays with the examples first.
+        model: ``model(params, batch)``, a pytree of arrays with the examples first. A later call
+            with the same function may run the program of this one: what model reads in a dict, an
+            array or an object that changes belongs in params or data.
         params: any pytree of arrays; may hold running statistics too.
         data: as `fnn.train` takes it: arrays, of which a batch has the structure, or, without
             batch_size, an iterable of batches, such as one epoch, ``data(0)``, of
@@ -69,7 +71,9 @@ def evaluate(
 
     Args:
         metrics: ``metrics(params, batch)``, a pytree of arrays with one number per example, as the
-            losses and `fnn.accuracy` return them.
+            losses and `fnn.accuracy` return them. A later call with the same function may run the
+            program of this one: what metrics reads in a dict, an array or an object that changes
+            belongs in params or data.
         params: as `predict` takes it.
         data: as `predict` takes it.
         batch_size: as `predict` takes it.

@@ -5,6 +5,7 @@ of one compiled program.
 """
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -65,7 +66,9 @@ def train(
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch, as `make_step` takes it; a
-            parameter named ``key`` receives another key at every step.
+            parameter named ``key`` receives another key at every step. A later run with the same
+            function may run the program of this one: what loss reads in a dict, an array or an
+            object that changes belongs in params or data.
         params: any pytree of floating-point arrays, where a new run starts; not donated.
         optimizer: any (init, update) pair, as `make_step` takes it.
         data: any pytree of arrays with one common leading axis, the examples, of which a batch has
@@ -157,7 +160,9 @@ def _calls(
     """Return the calls of the compiled program that make the run, and the most steps in one."""
     if batch_size is None:
         check_batches(data, run, epochs)
-        return ahead(batch_calls(data, run, epochs, every)), min(MOST, every or MOST)
+        left = threading.Event()
+        calls = batch_calls(data, run, epochs, every, left)
+        return ahead(calls, left), min(MOST, every or MOST)
     n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
     if batch_size > n:
@@ -179,9 +184,10 @@ def _reports(
     calls: Generator[Call],
     on_nonfinite: str,
 ) -> Iterator[Report]:
-    plan, watch = planned(), watched()  # what functions reach may have changed since the call
     learner = jax.tree.map(_strong, Learner(run.params, run.state, run.stats))
-    compiled: set[Any] = set()
+    # By the shapes of a batch. Each has the plan of when it was compiled, as later runs find its
+    # program by that: what functions reach may have changed since the call or the program before.
+    compiled: dict[Any, tuple[Plan, Watch | None]] = {}
     counted: list[tuple[int, Tally]] = []
     clock = 0.0
     with closing(calls):
@@ -189,10 +195,12 @@ def _reports(
             if (shapes := _shapes(call.feed)) not in compiled:
                 began = time.perf_counter()
                 learner = beside(learner, call.feed)
+                plan, watch = planned(), watched()
                 run_call(plan, watch, learner, call, call.start)  # no step: compiles
                 now = time.perf_counter()
                 clock = clock + now - began if compiled else now
-                compiled.add(shapes)
+                compiled[shapes] = plan, watch
+            plan, watch = compiled[shapes]
             before = learner
             learner, tally = run_call(plan, watch, before, call, call.stop)
             if not tally.finite and on_nonfinite != "ignore":

@@ -71,9 +71,15 @@ def make_plan(
     """
     check_callable(function, "loss", loss, "loss(params, batch)")
     check_transform(function, "optimizer", optimizer)
-    keyed = "key" in inspect.signature(loss).parameters
+    keyed = takes_key(loss)
     own = Optimizer(frozen(optimizer.init), frozen(optimizer.update))
     return Plan(function, frozen(loss), own, has_stats, has_aux, keyed)
+
+
+def takes_key(loss: Loss) -> bool:
+    """Whether loss has a parameter ``key`` that `functools.partial` has not bound already."""
+    bound = loss.keywords if isinstance(loss, functools.partial) else {}
+    return "key" in inspect.signature(loss).parameters and "key" not in bound
 
 
 def make_step(
@@ -85,7 +91,9 @@ def make_step(
 
     Args:
         loss: ``loss(params, batch)``, a scalar; one with a parameter named ``key``, such as a loss
-            with dropout, is called with ``key=`` as well.
+            with dropout, is called with ``key=`` as well, unless `functools.partial` has bound it.
+            A step is compiled once for every shape of its arguments: what else loss reads counts as
+            it was then.
         optimizer: any (init, update) pair, of fnn or of optax. An update that takes optax's extra
             arguments receives ``value``, ``grad`` and ``value_fn``, a function of params.
         has_aux: whether loss returns ``(scalar, aux)``. Running statistics can travel this way:

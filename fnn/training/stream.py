@@ -7,6 +7,7 @@ to the device while the call before is running.
 import dataclasses
 import functools
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,9 @@ class Stacked:
         return jax.tree.map(lambda x: x[i], self.batches)
 
 
-def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Generator[Call]:
+def batch_calls(
+    data: Batches, run: Run, epochs: int, every: int | None, left: threading.Event
+) -> Generator[Call]:
     """Yield the calls of a run over batches, each of several batches of one shape.
 
     Args:
@@ -54,13 +57,14 @@ def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Gene
         run: where to begin.
         epochs: how many there are.
         every: steps between two reports, counted within the epoch; None for all of it.
+        left: once it is set, nobody waits for what comes, and no further batch is read.
     """
     before = run.step - run.batch
     for epoch in range(run.epoch, epochs):
         noise = epoch_keys(run.key, epoch)[1]
         done, last = (run.batch if epoch == run.epoch else 0), False
         for group, last in _groups(
-            itertools.islice(_batches(data, epoch), done, None), done, every
+            itertools.islice(_batches(data, epoch, left), done, None), done, every
         ):
             feed, place, n = _stacked(group, every), Place(noise, done, before + done), len(group)
             done += n
@@ -75,12 +79,13 @@ def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Gene
         before += done
 
 
-def _batches(data: Batches, epoch: int) -> Iterable[Any]:
+def _batches(data: Batches, epoch: int, left: threading.Event) -> Iterable[Any]:
+    """Return the batches of an epoch, which end early once this is set."""
     batches: Any = data if isinstance(data, Iterable) else data(epoch)
     if not isinstance(batches, Iterable):
         got, needed = describe(batches), "an iterable of batches"
         raise wrong("train", f"data({epoch})", got, needed, TypeError)
-    return batches
+    return itertools.takewhile(lambda _: not left.is_set(), batches)
 
 
 def _groups(
@@ -151,11 +156,12 @@ def _stacked(group: list[Any], every: int | None) -> Stacked:
     return Stacked(jax.device_put(jax.tree.map(stack, *filled)), most, size)
 
 
-def ahead(items: Generator[T]) -> Generator[T]:
+def ahead(items: Generator[T], left: threading.Event) -> Generator[T]:
     """Yield what a generator yields, which a thread runs ahead; its errors are raised here.
 
     The thread has the caller's default device, mesh and width of numbers, which JAX keeps by
-    thread. It ends, and the generator with it, when this one does.
+    thread. It ends, and the generator with it, when this one does. By ``left`` the generator learns
+    of that, as it may be reading many batches, which nobody waits for then.
     """
     config: Any = jax.config
     wide, device, end = config.jax_enable_x64, config.jax_default_device, object()
@@ -173,6 +179,7 @@ def ahead(items: Generator[T]) -> Generator[T]:
             coming.append(pool.submit(read))
             yield item
     finally:
+        left.set()
         pool.shutdown(wait=True, cancel_futures=True)
         items.close()
 

@@ -58,6 +58,22 @@ def test_flat_takes_gradients_of_several_dtypes() -> None:
     jax.tree.map(np.testing.assert_array_equal, updates, want)
 
 
+def test_flat_takes_params_partly_of_numpy() -> None:
+    """Of float64, which without x64 is the float32 of the others in every compiled step."""
+    params = {"a": np.ones(3), "b": jnp.ones(3), "c": np.ones((2, 2)), "d": jnp.ones((2, 2))}
+
+    def loss(p: Any, batch: Any) -> Any:
+        return batch.mean() * ((p["a"] * p["b"]).sum() + (p["c"] * p["d"]).sum())
+
+    def trained(opt: Any) -> Any:
+        data, key = np.ones(4, np.float32), jax.random.key(0)
+        (report,) = fnn.train(loss, params, opt, data, batch_size=2, epochs=1, key=key)
+        return report.params
+
+    opt = fnn.adam(0.1)
+    jax.tree.map(np.testing.assert_array_equal, trained(fnn.flat(opt)), trained(opt))
+
+
 def test_flat_gathers_small_leaves_alone() -> None:
     """Of its 16,384 numbers at most; a larger leaf stays one, and so does a single number."""
     params = [jnp.zeros(shape) for shape in [(2**14,), (2**14 + 1,), (), (2, 1), (2, 1)]]

@@ -159,6 +159,17 @@ def test_as_many_products_as_iterations_say() -> None:
         np.testing.assert_allclose(y, 0, atol=1e-10)
 
 
+def test_conjugate_gradients_end_where_the_residual_is_small() -> None:
+    """Below sqrt(eps) |g|, here 3.5e-4: the second slope is then left as the first step has it."""
+    h, x = np.float32([1, 2]), np.ones(2, np.float32)
+    optimizer = fnn.newton(dense_up_to=0)
+    for slope, want in ((1e-4, 1e-4), (1e-3, 1e-3 / 2)):
+        g = np.float32([1, slope])
+        value_fn = lambda x: (h * x**2).sum() / 2
+        updates, _ = optimizer.update(g, optimizer.init(x), x, value_fn=value_fn)
+        np.testing.assert_allclose(updates, [-1, -want], rtol=1e-3)
+
+
 def test_many_numbers_never_form_the_hessian() -> None:
     """200,000 numbers, whose Hessian would take 160 GB: products with it alone."""
     scale = jnp.linspace(1.0, 4.0, 200_000)

@@ -61,6 +61,17 @@ def test_learning_rate_errors() -> None:
     twice = fnn.chain(fnn.sgd(0.1), fnn.sgd(0.2)).init(jnp.zeros(1))
     with pytest.raises(ValueError, match="got 2 leaves"):
         fnn.with_learning_rate(twice, 0.1)
+    state = fnn.sgd(0.1).init(jnp.zeros(1))
+    for rate in (True, jnp.ones(1)):
+        with pytest.raises(TypeError, match=r"with_learning_rate: rate: got .*; needed a number"):
+            fnn.with_learning_rate(state, rate)
+
+
+def test_the_learning_rates_of_many_states_are_replaced_at_once() -> None:
+    states = jax.vmap(lambda rate: fnn.sgd(rate).init(jnp.ones(2)))(jnp.array([0.5, 0.25]))
+    for rate, want in ((0.125, [0.125, 0.125]), (jnp.array([1.0, 2.0]), [1.0, 2.0])):
+        replaced = fnn.with_learning_rate(states, rate)
+        assert fnn.learning_rate(replaced).tolist() == want
 
 
 class Pair(NamedTuple):

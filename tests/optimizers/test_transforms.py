@@ -238,6 +238,43 @@ def test_accumulate_on_a_mesh(kind: str) -> None:
     assert_same(got, two(x), 1e-6)
 
 
+def test_accumulate_offers_the_mean_as_the_gradient() -> None:
+    def update(grads: Any, state: Any, params: Any = None, *, grad: Any) -> Any:
+        return grad, state
+
+    opt, x = fnn.accumulate(fnn.Optimizer(lambda params: (), update), 2), jnp.zeros(1)
+    state = opt.init(x)
+    for part in (1.0, 3.0):
+        g = jnp.array([part])
+        updates, state = opt.update(g, state, x, grad=g)
+    assert updates.tolist() == [2.0]
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        fnn.newton(),
+        fnn.diagonal_newton(),
+        fnn.with_loss_scale(fnn.sgd(0.1)),
+        fnn.freeze(fnn.newton(), lambda path: path == "b"),
+    ],
+    ids=["newton", "diagonal_newton", "with_loss_scale", "of a part"],
+)
+def test_accumulate_refuses_what_asks_for_the_loss(asking: Any) -> None:
+    """That of the last batch is not the loss whose gradient the mean is."""
+    start = {"a": jnp.zeros(()), "b": jnp.zeros(())}
+
+    def step(k: int) -> Any:
+        opt, params = fnn.accumulate(asking, k), jax.tree.map(jnp.copy, start)
+        loss = lambda p, batch: batch * ((p["a"] - 1) ** 2 + (p["b"] - 1) ** 2) / 2
+        return fnn.make_step(loss, opt)(params, opt.init(params), jnp.array(3.0))[0]
+
+    message = r"^fnn\.accumulate: optimizer: got one that calls value_fn, the loss of the last"
+    with pytest.raises(ValueError, match=message):
+        step(2)
+    assert step(1)["a"] > 0
+
+
 def test_accumulate_sums_half_precision_in_single() -> None:
     opt, x = fnn.accumulate(fnn.sgd(1.0), 512), jnp.zeros(1, HALF)
     x, _ = walk_constant(opt, x, jnp.ones(1, HALF), 512)

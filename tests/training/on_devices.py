@@ -4,6 +4,7 @@ import tempfile
 from functools import partial
 from itertools import product
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import jax
@@ -109,13 +110,21 @@ def check_batches(mesh: Any) -> None:
     placed = jax.device_put(x, NamedSharding(mesh, P("data")))
     params = fnn.sharding.place(jnp.ones((2, 16)), mesh)
     plan = make_plan("train", lambda w, x: ((x @ w) ** 2).mean(), fnn.sgd(0.1), has_aux=False)
-    call = next(batch_calls([placed] * 3, Run(params, (), None, 0, 0, 0, KEY), 1, None))
+    call = next(batch_calls([placed] * 3, Run(params, (), None, 0, 0, 0, KEY), 1, None, Event()))
     learner = Learner(params, fnn.sgd(0.1).init(params))
     text = advance.lower(plan, None, learner, call.feed, call.place, 0, 3).compile().as_text()
     assert "f32[3,16]" in text
     assert "f32[24," not in text  # neither results nor examples of all devices
     mean = fnn.evaluate(lambda w, x: (x @ w)[:, 0], params, placed, batch_size=16)
     assert mean == x.sum(1).mean()
+
+
+def check_place(mesh: Any) -> None:
+    """Cut is an axis that eight devices divide evenly, if there is one."""
+    arrays = jnp.ones((8, 100)), jnp.ones((9, 100))
+    placed = fnn.sharding.place(arrays, mesh, "data", least=LEAST)
+    parts = [x.sharding.shard_shape(x.shape) for x in placed]
+    assert parts == [(1, 100), (9, 100)]
 
 
 def observed(data: Any, place: Any) -> Any:
@@ -140,6 +149,7 @@ def main(file: Path) -> None:
         on_mesh = jax.device_put(data(), NamedSharding(mesh, P("data")))
         place = partial(fnn.sharding.place, mesh=mesh, axis=axis, least=LEAST)
         check_batches(mesh)
+        check_place(mesh)
         check_refused(on_mesh)
         if axis or kind == AxisType.Auto:
             check_program(on_mesh, place(start()))

@@ -9,6 +9,8 @@ import pytest
 from jax import lax
 
 import fnn
+from fnn.static import frozen
+from fnn.training.evaluate import _by_batches
 from tests.training.cases import DATA, KEY, Pairs, X, Y, counted, squares, start
 from tests.training.test_stream import Tensor
 
@@ -51,6 +53,14 @@ def test_batches_give_the_outputs_of_arrays() -> None:
     want = fnn.predict(model, PARAMS, DATA, batch_size=10)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_memory_holds_the_activations_of_one_batch() -> None:
+    wide = {"in": jnp.ones((3, 4096)), "out": jnp.ones(4096)}
+    model = frozen(lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"])
+    lowered = _by_batches.lower("predict", model, 32, wide, jnp.ones((1024, 3)))
+    activations = 32 * 4096 * 4  # bytes; of all examples 32 times as many
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 3 * activations
 
 
 @pytest.mark.parametrize("size", [1, 4, 10])
@@ -125,6 +135,14 @@ def test_augmented_changes_every_batch_anew(keyed: bool) -> None:
     slopes = np.concatenate([r.observed for r in reports])
     assert len(set(slopes.tolist())) == 4
     assert keyed or ((slopes > 0) & (slopes < 1)).all()
+
+
+def test_the_loss_and_the_transform_draw_apart() -> None:
+    def loss(params: Any, batch: Any, key: Any) -> Any:
+        return params * (batch - jax.random.uniform(key))
+
+    both = fnn.augmented(loss, lambda key, batch: jax.random.uniform(key))
+    assert both(1.0, None, key=KEY) != 0
 
 
 def test_augmented_with_statistics() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fnn
@@ -92,6 +93,26 @@ def test_refuses(call: Any, message: str) -> None:
 
 W = np.ones(3, np.float32)
 SCALED = fnn.with_loss_scale(ADAM)
+
+
+def test_the_state_of_an_optimizer_of_optax_keeps_its_dtypes() -> None:
+    """Its moments are of half precision as the params are, and of what the gradients are."""
+    optimizer, w = fnn.with_loss_scale(optax.adam(1e-2)), jnp.ones(3, jnp.float16)
+    loss = lambda w, batch: (w.astype(jnp.float32) * batch).sum()
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        run = fnn.train(loss, w, optimizer, [np.ones(3, np.float32)] * 2, epochs=1, key=KEY)
+        (report,) = run
+    for new, old in zip(*map(jax.tree.leaves, (report.state, optimizer.init(w))), strict=True):
+        assert new.dtype == old.dtype
+    np.testing.assert_allclose(np.float32(report.params), 0.98, rtol=2e-3)
+
+
+def test_gradients_are_divided_by_the_scale_that_multiplied_them() -> None:
+    """In bfloat16 by 1000, to which 1001 is rounded there."""
+    optimizer, w = fnn.with_loss_scale(fnn.sgd(1.0), initial=1001.0), jnp.zeros(2)
+    step = fnn.make_step(lambda w, batch: w.astype(jnp.bfloat16).sum(), optimizer)
+    moved, _, _ = step(w, optimizer.init(w), None)
+    np.testing.assert_array_equal(moved, -1)
 
 
 def init(dtype: Any) -> Any:

@@ -70,6 +70,12 @@ def test_every_order_is_as_likely() -> None:
     assert chi2 < 49.7  # exceeded by one fair shuffle in a thousand, 23 degrees of freedom
 
 
+def test_an_order_of_many_is_not_partly_sorted() -> None:
+    """Half of the neighbours ascend, as they do not where random bits are too few."""
+    order = np.asarray(draw_order(KEY, 0, n=2**20)[0])
+    assert abs((order[1:] > order[:-1]).mean() - 0.5) < 0.01
+
+
 SCALE = 1.0
 
 
@@ -83,6 +89,23 @@ def test_what_a_loss_reaches_is_read_when_the_run_begins(monkeypatch: pytest.Mon
     twice = next(late).loss
     monkeypatch.setitem(globals(), "SCALE", 1.0)
     assert next(run()).loss == twice / 2
+
+
+def test_a_program_compiled_late_is_found_by_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a smaller last batch, before which what the loss reaches has changed."""
+    batches, optimizer = [np.ones(2, np.float32), np.ones(1, np.float32)], fnn.sgd(0.0)
+
+    def run() -> Any:
+        loss = lambda w, batch: SCALE * (w * batch).sum()
+        config: Any = {"epochs": 1, "key": KEY, "report_every": 1}
+        return fnn.train(loss, jnp.ones(()), optimizer, batches, **config)
+
+    changed = run()
+    assert next(changed).loss == 2
+    monkeypatch.setitem(globals(), "SCALE", 4.0)
+    assert next(changed).loss == 4
+    monkeypatch.setitem(globals(), "SCALE", 1.0)
+    assert [report.loss for report in run()] == [2, 1]
 
 
 def test_an_observer_is_read_as_the_loss_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """make_step: the formula, what it takes and gives, one trace, errors."""
 
+import functools
 from typing import Any
 
 import jax
@@ -234,3 +235,17 @@ def test_a_deleted_batch_is_named() -> None:
     new, state, _ = step(w, optimizer.init(w), jnp.ones(3))
     with pytest.raises(ValueError, match=r"make_step: batch or key: got a deleted float32\[3\]"):
         step(new, state, w)
+
+
+def test_a_key_that_is_bound_stays() -> None:
+    """As for a loss without its dropout: neither asked for nor replaced."""
+
+    def loss(params: Any, batch: Any, key: Any) -> Any:
+        return params * (1.0 if key is None else jnp.nan)
+
+    bound, optimizer, w = functools.partial(loss, key=None), fnn.sgd(1.0), jnp.ones(())
+    step = fnn.make_step(bound, optimizer)
+    assert step(w.copy(), optimizer.init(w), None)[0] == 0
+    (report,) = fnn.train(bound, w, optimizer, X, batch_size=10, epochs=1, key=KEY)
+    assert report.loss == 1
+    assert fnn.augmented(bound, lambda key, batch: batch)(w, None, key=KEY) == 1

@@ -142,6 +142,7 @@ def test_one_trace_per_shape_and_few_calls(monkeypatch: pytest.MonkeyPatch) -> N
 def test_large_batches_go_one_by_one() -> None:
     batch = np.zeros((stream.STACK // 4,), np.float32)
     assert stream._capacity(batch, None) == 1
+    assert stream._capacity(np.zeros(stream.STACK, np.float32), None) == 1
     assert stream._capacity(batch[: len(batch) // 8], None) == 8
 
 
@@ -234,6 +235,26 @@ def test_stopping_early_ends_the_thread_and_the_producer() -> None:
     assert len(read) < 10 + 5 * (stream.AHEAD + 2), "reads further ahead than it may"
 
 
+def test_leaving_waits_for_one_batch_alone() -> None:
+    """Not for all that one call of the program takes."""
+    began, read = threading.Event(), []
+
+    def data(epoch: int) -> Iterator[np.ndarray]:
+        for i in range(stream.MOST if epoch else 1):
+            if epoch:
+                began.set()
+                time.sleep(0.02)
+            read.append(i)
+            yield np.array([i % N])
+
+    reports: Any = fnn.train(marks, jnp.zeros(N), SGD, data, epochs=2, key=KEY)
+    next(reports)
+    assert began.wait(60)
+    reports.close()
+    assert not reading()
+    assert len(read) < stream.MOST
+
+
 def test_nothing_is_read_before_the_first_report_is_asked_for() -> None:
     read: list[int] = []
     reports = fnn.train(
@@ -287,6 +308,19 @@ def test_the_thread_has_the_callers_mesh() -> None:
     train(lambda epoch: meshes.append(jax.sharding.get_mesh()) or [np.ones(4)])
     assert meshes[0] == mesh
     assert meshes[1].empty
+
+
+def test_the_thread_has_the_callers_default_device() -> None:
+    devices: list[Any] = []
+
+    def data(epoch: int) -> list[np.ndarray]:
+        devices.append(jax.config.jax_default_device)
+        return [np.ones(4, np.float32)]
+
+    with jax.default_device(jax.devices()[0]):
+        loss = lambda w, batch: (w * batch).mean()
+        list(fnn.train(loss, jnp.zeros(()), SGD, data, epochs=1, key=KEY))
+    assert devices == [jax.devices()[0]]
 
 
 def test_the_thread_has_the_callers_width_of_numbers() -> None:
