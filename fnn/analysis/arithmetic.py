@@ -36,6 +36,7 @@ def multiply_adds(op: Operation, arrays: Sequence[Any]) -> tuple[int, int]:
 MOVES = (  # numbers that are there already
     *("reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", "rev", "copy", "split"),
     *("slice", "dynamic_slice", "dynamic_update_slice", "concatenate", "pad", "gather", "iota"),
+    *("tile", "stack", "unstack"),
     *("stop_gradient", "convert_element_type", "bitcast_convert_type", "optimization_barrier"),
     *("fnn_watch", "random_wrap", "random_unwrap", "random_bits", "while"),
 )

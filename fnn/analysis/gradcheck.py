@@ -342,7 +342,8 @@ def _slopes(
     left, x, right, low, high = lax.map(around, at)
     ahead, behind = (high - here) / (right - x), (here - low) / (x - left)
     difference = (high - low) / (right - left) if two_sided else ahead
-    largest = jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), jnp.abs(here))
+    values = (low, high, here) if two_sided else (high, here)  # low may have no value
+    largest = functools.reduce(jnp.maximum, map(jnp.abs, values))
     noise = ROUNDINGS * EPS * largest / (right - x)
     return jax.grad(value)(flat)[at], difference, ahead, behind, noise
 

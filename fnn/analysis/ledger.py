@@ -2,7 +2,8 @@
 
 Every array of the program is computed from some leaves of params, from data, or from both. A layer
 is where they meet: an operation that takes data and something made of params alone uses these
-leaves. A constant that is multiplied by weights is data too: a recurrence starts from one.
+leaves. A constant that is multiplied by weights is data too: a recurrence starts from one. Leaves
+that it starts from instead are data from its second step on, and biases of what reads them first.
 Operations of one call of an fnn function are one layer. Outside of such calls, those that
 use leaves of one branch of params are, until one uses a leaf for the second time.
 """
@@ -46,7 +47,10 @@ class Entry:
 
 
 class Source(NamedTuple):
-    """What an array is computed from: these leaves of params alone, or data as well."""
+    """What an array is computed from: these leaves of params alone, or data as well.
+
+    Of data, leaves are what a loop starts from, where this is the state of its later steps.
+    """
 
     leaves: frozenset[str]
     data: bool
@@ -102,10 +106,16 @@ def _flow_in_scan(op: Operation, reads: list[Source]) -> list[Source]:
         sources = _flow(body, reads)
         before = reads[place]
         after = [sources[i] for i in body.outputs[: len(before)]]
-        carry = [_merged(pair) for pair in zip(before, after, strict=True)]
+        carry = [_later(*pair) for pair in zip(before, after, strict=True)]
         if carry == before:
             return sources
         reads = [*reads[: place.start], *carry, *reads[place.stop :]]
+
+
+def _later(start: Source, end: Source) -> Source:
+    """A state of a loop, from what it is before a step and after it."""
+    both = _merged((start, end))
+    return Source(start.leaves, True) if both.data else both
 
 
 class Book(NamedTuple):
@@ -133,6 +143,11 @@ class Book(NamedTuple):
             self.latest[key] = found
         return found
 
+    def starts(self, reads: Sequence[Source]) -> frozenset[str]:
+        """Return the leaves that a loop starts from, where its state is read for the first time."""
+        found: frozenset[str] = frozenset().union(*(s.leaves for s in reads if s.data))
+        return found.difference(*(entry.uses for entry in self.entries)) if found else found
+
 
 class Place(NamedTuple):
     """Where operations stand: how often they run, inside of which call, and whether in no loop."""
@@ -151,8 +166,9 @@ def _enter(book: Book, program: Program, sources: list[Source], place: Place) ->
             continue  # without a result: it prints, or checks
         loop = op.name in LOOPS
         leaves = _merged([source for source in reads if not source.data]).leaves
+        starts = book.starts(reads)
         products, taps = multiply_adds(op, program.arrays)
-        entry = None if loop and not op.call else book.entry(op, leaves, products)
+        entry = None if loop and not op.call else book.entry(op, leaves or starts, products)
         if loop:
             _enter_loop(book, op, reads, place)
         if entry is None:
@@ -161,8 +177,11 @@ def _enter(book: Book, program: Program, sources: list[Source], place: Place) ->
             scaled = program.arrays[op.writes[0]].size if op.name in SCALED else 0
             entry.multiply_adds += place.times * products
             entry.connections += place.times * (taps or scaled) * bool(leaves)
+            entry.uses.update(dict.fromkeys(starts, True))
             for path in leaves:
                 entry.uses[path] = entry.uses.get(path, True) and op.name in ADDED
+        if entry.units and not (op.call or leaves or products):
+            continue  # as it reads no more than a state, the layer keeps its output
         if op.call is None or op.call != place.call:
             for i in op.writes:
                 units = place.times * program.arrays[i].size

@@ -217,16 +217,28 @@ def flat(
 
 def known(program: Program, array: int) -> Any:
     """Return the value of an array, no key, that is computed from constants alone, or None."""
-    if jax.numpy.issubdtype(program.arrays[array].dtype, jax.dtypes.extended):
+
+    def is_key(i: int) -> bool:
+        return bool(jax.numpy.issubdtype(program.arrays[i].dtype, jax.dtypes.extended))
+
+    needed, steps = {array}, []  # each operation once: there may be many paths, and long ones
+    for op in reversed(program.operations):
+        if needed.isdisjoint(op.writes):
+            continue
+        if op.bodies or any(map(is_key, op.reads)):
+            return None
+        needed.difference_update(op.writes)
+        needed.update(op.reads)
+        steps.append(op)
+    if is_key(array) or not needed <= program.constants.keys():
         return None
-    if array in program.constants:
-        return np.asarray(program.constants[array])
-    op = next((op for op in program.operations if op.writes == (array,)), None)
-    values = [known(program, i) for i in op.reads] if op else []
-    if op is None or op.bodies or any(value is None for value in values):
-        return None
+    values = {i: np.asarray(program.constants[i]) for i in needed}
     with jax.ensure_compile_time_eval():
-        return np.asarray(op.primitive.bind(*values, **op.params))
+        for op in reversed(steps):
+            results = op.primitive.bind(*(values[i] for i in op.reads), **op.params)
+            results = results if op.primitive.multiple_results else [results]
+            values.update(zip(op.writes, results, strict=True))
+        return np.asarray(values[array])
 
 
 def _call(eqn: "lazily.JaxprEqn", held: list["lazily.ClosedJaxpr"], run: int) -> Call | None:

@@ -4,7 +4,8 @@ Read backwards, from one element to what it is computed from. What is asked for 
 box, a range of positions along every axis, and each operation turns the box of its result into
 boxes of its operands: a window makes the box wider, a stride spreads it, a sum takes in all of the
 axes that it runs over. Positions in zero padding count, as in `fnn.receptive_field`. An operation
-without a rule here reads operands of its result's shape entry by entry, and all of any other.
+without a rule here reads operands of its result's shape entry by entry, and all of any other; one
+that holds a program, as a solver does, reads all.
 """
 
 import functools
@@ -36,12 +37,15 @@ def reach(program: Program, array: int, source: int) -> Box | None:
             found = wanted
         elif op.name == "split":
             found = [_split(op, wanted)]
+        elif op.name == "unstack":
+            found = [_unstack(op, wanted)]
         elif op.name == "gather" and wanted[0] is not None:
             found = _gather(op, shapes, wanted[0], known(program, op.reads[1]))
         elif len(wanted) == 1 or op.name in FOLDS:  # whose results are all of one shape
             all_wanted = functools.reduce(_union, (box for box in wanted if box is not None))
             out = program.arrays[op.writes[0]].shape
-            found = RULES.get(op.name, _same)(op, shapes, out, all_wanted)
+            rule = RULES.get(op.name, _everything if op.bodies else _same)
+            found = rule(op, shapes, out, all_wanted)
         for i, shape, part in zip(op.reads, shapes, found, strict=True):
             if part is not None and _holds(part, shape):
                 boxes[i] = _union(boxes[i], part) if i in boxes else part
@@ -132,6 +136,30 @@ def _split(op: Operation, wanted: Sequence[Box | None]) -> Box:
     return functools.reduce(_union, boxes)
 
 
+def _stack(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    axis = op.params["axis"]
+    (first, last), own = box[axis], [*box[:axis], *box[axis + 1 :]]
+    return [own if first <= i <= last else None for i in range(len(shapes))]
+
+
+def _unstack(op: Operation, wanted: Sequence[Box | None]) -> Box:
+    axis = op.params["axis"]
+    numbered = [(i, box) for i, box in enumerate(wanted) if box is not None]
+    boxes = [[*box[:axis], (i, i), *box[axis:]] for i, box in numbered]
+    return functools.reduce(_union, boxes)
+
+
+def _tile(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
+    """Within one copy as it lies there; what touches several copies reads all along the axis."""
+    if 0 in out:
+        return [_whole(shapes[0])]
+    own: Box = []
+    for (a, b), n, copies in zip(box, shapes[0], op.params["reps"], strict=True):
+        first, last = (min(max(end // n, 0), copies - 1) for end in (a, b))
+        own.append((a - first * n, b - first * n) if first == last else (0, n - 1))
+    return [own]
+
+
 def _reduce(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
     kept = iter(box)
     axes = op.params["dimensions" if op.name == "reduce" else "axes"]
@@ -149,11 +177,14 @@ def _reshape(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
     """Group by group of axes that hold the same elements; positions outside are cut off."""
     if 0 in out:
         return [_whole(shapes[0])]
+    order = op.params["dimensions"] if op.name == "reshape" else None  # of a transpose before it
+    order = range(len(shapes[0])) if order is None else order
+    shape = tuple(shapes[0][axis] for axis in order)
     inside = [(max(0, a), min(b, n - 1)) for (a, b), n in zip(box, out, strict=True)]
     if not _holds(inside, out):
         return [None]
     own: Box = []
-    for after, before in _groups(out, shapes[0]):
+    for after, before in _groups(out, shape):
         sizes = [out[axis] for axis in after]
         first, last = (
             int(np.ravel_multi_index([inside[axis][end] for axis in after], sizes)) if sizes else 0
@@ -161,11 +192,11 @@ def _reshape(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
         )
         same = True
         for axis in before:
-            below = math.prod(shapes[0][a] for a in before if a > axis)
-            n = shapes[0][axis]
+            below = math.prod(shape[a] for a in before if a > axis)
+            n = shape[axis]
             own.append((first // below % n, last // below % n) if same else (0, n - 1))
             same = same and own[-1][0] == own[-1][1]
-    return [own]
+    return [[own[order.index(axis)] for axis in range(len(own))]]
 
 
 def _groups(a: Shape, b: Shape) -> list[tuple[list[int], list[int]]]:
@@ -258,7 +289,10 @@ WINDOWS = ("sum", "max", "min")
 MIXING = (  # of the shape of the result, but not entry by entry
     *("sort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "fft"),
     *("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"),
-    *("dynamic_update_slice", "scan", "while", "cond"),
+    *("select_and_scatter_add", "select_and_gather_add", "dynamic_update_slice"),
+    *("ragged_dot_general", "cholesky_update", "symmetric_product", "ormqr"),
+    "lu_pivots_to_permutation",
+    *("pure_callback", "io_callback", "ffi_call", "call_exported"),  # of unknown insides
     *("cholesky", "eig", "eigh", "householder_product", "lu", "qr", "schur", "svd"),
     *("triangular_solve", "tridiagonal_solve", "tridiagonal"),
 )
@@ -276,6 +310,8 @@ RULES: dict[str, Callable[[Operation, list[Shape], Shape, Box], Found]] = {
     "slice": _slice,
     "pad": _pad,
     "concatenate": _concatenate,
+    "stack": _stack,
+    "tile": _tile,
     "fnn_conv": _own_convolution,
     "conv_general_dilated": _convolution,
     "dot_general": _product,

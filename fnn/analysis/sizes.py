@@ -22,8 +22,9 @@ class Layer(NamedTuple):
         function: of fnn, or the primitive that takes the params.
         output: shape of its output.
         units: numbers in its output.
-        weights, biases: numbers in its params, those that are only added to data being biases. The
-            params of a layer that is used again count where it is used first.
+        weights, biases: numbers in its params, those that are only added to data being biases, and
+            those that a loop starts from. The params of a layer that is used again count where it
+            is used first.
         connections: pairs of a unit and a weight, the taps that fall into padding included.
         multiply_adds: products of a matrix product or a convolution, without these taps.
         bytes: of its output.

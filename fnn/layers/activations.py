@@ -464,20 +464,47 @@ def squareplus(x: Floats, *, b: float = 4.0) -> Floats:
     >>> squareplus(jnp.array([-1.5, 0.0, 1.5])).tolist()
     [0.5, 1.0, 2.0]
     """
-    return computed_wide(lambda x: _squareplus(x, jnp.sqrt(number_like(b, x))), x)
+    return computed_wide(lambda x: _squareplus(x, number_like(b, x)), x)
 
 
-def _squareplus(x: jax.Array, root: jax.Array) -> jax.Array:
-    far = jnp.abs(x) >= jnp.finfo(x.dtype).max * root  # there the root's derivative is 0
-    return jnp.where(far, jax.nn.relu(x), root * _unit_squareplus(jnp.where(far, 0, x) / root))
+def _squareplus(x: jax.Array, b: jax.Array) -> jax.Array:
+    far = jnp.abs(x) >= jnp.finfo(x.dtype).max * jnp.sqrt(b)  # there b's derivative is 0
+    return jnp.where(far, jax.nn.relu(x), _near_squareplus(jnp.where(far, 0, x), b))
+
+
+@jax.custom_jvp
+def _hypotenuse(x: jax.Array, b: jax.Array) -> jax.Array:
+    """``sqrt(x^2 + b)``."""
+    root = jnp.sqrt(b)
+    return root * _unit_root(x / root)
+
+
+_hypotenuse.defjvps(lambda t, h, x, b: t * (x / h), lambda t, h, x, b: t * (0.5 / h))
+
+
+@jax.custom_jvp
+def _near_squareplus(x: jax.Array, b: jax.Array) -> jax.Array:
+    root = jnp.sqrt(b)
+    return root * _unit_squareplus(x / root)
+
+
+_near_squareplus.defjvps(
+    lambda t, y, x, b: jax.jvp(_unit_squareplus, (x / jnp.sqrt(b),), (t,))[1],
+    lambda t, y, x, b: t * (0.25 / _hypotenuse(x, b)),
+)
+
+
+def _unit_root(z: jax.Array) -> jax.Array:
+    """``sqrt(z^2 + 1)``."""
+    far = jnp.abs(z) > 2 / math.sqrt(jnp.finfo(z.dtype).eps)  # the square is all of the sum
+    near = jnp.where(far, 0, z)
+    return jnp.where(far, jnp.abs(z), jnp.sqrt(near * near + 1))
 
 
 @_smooth
 def _unit_squareplus(z: jax.Array) -> Three:
     """``(z + sqrt(z^2 + 1)) / 2``, halved before it is added, for the largest z."""
-    far = jnp.abs(z) > 2 / math.sqrt(jnp.finfo(z.dtype).eps)  # the square is all of the sum
-    near = jnp.where(far, 0, z)
-    root = jnp.where(far, jnp.abs(z), jnp.sqrt(near * near + 1))
+    root = _unit_root(z)
     value = jnp.where(z > 0, z / 2 + root / 2, 0.25 / (root / 2 - z / 2))
     return value, value / root, 0.5 * (1 / root) ** 3
 
@@ -544,10 +571,32 @@ def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
     def formula(x: jax.Array) -> jax.Array:
         a = number_like(alpha, x)
         far = x < jnp.maximum(-FLAT * a, -jnp.finfo(x.dtype).max)  # exp(x / alpha) is 0 there
-        low = jnp.where((x > 0) | far, 0, x) / a
-        return jnp.where(x > 0, x, jnp.where(far, -a, _times_expm1(a, low)))
+        low = jnp.where((x > 0) | far, 0, x)
+        return jnp.where(x > 0, x, jnp.where(far, -a, _scaled_expm1(a, low)))
 
     return computed_wide(formula, x)
+
+
+@jax.custom_jvp
+def _expm1_bend(z: jax.Array) -> jax.Array:
+    """``exp(z) - 1 - z exp(z)`` of z <= 0: near 0, where that cancels, the series."""
+    near, series = jnp.maximum(z, -1), jnp.zeros_like(z)
+    for k in range(20, 1, -1):  # as many terms as float64 has use for
+        series = series * near - (k - 1) / math.factorial(k)
+    return jnp.where(z > -1, near * near * series, jnp.expm1(z) - _times_exp(z, z))
+
+
+_expm1_bend.defjvps(lambda t, y, z: -_times_exp(t * z, z))
+
+
+@jax.custom_jvp
+def _scaled_expm1(a: jax.Array, x: jax.Array) -> jax.Array:
+    return a * jnp.expm1(x / a)
+
+
+_scaled_expm1.defjvps(
+    lambda t, y, a, x: t * _expm1_bend(x / a), lambda t, y, a, x: _times_exp(t, x / a)
+)
 
 
 @jitted()

@@ -137,7 +137,7 @@ def kl_divergence(
 
     Returns:
         (*n), of the dtype of logits. A class with q = 0 costs nothing; its derivative with respect
-        to q, which is infinite, is given without the infinite part.
+        to q, which is infinite, is given without that of ``q log q``: as ``-log softmax(logits)``.
 
     Raises:
         ValueError, TypeError: shapes or dtypes do not fit.
@@ -274,7 +274,7 @@ def _class_weighted(function: str, weights: jax.Array | None, costs: jax.Array) 
 def _shares(q: jax.Array, cost: jax.Array, present: jax.Array) -> jax.Array:
     """Return ``q cost`` of each class, 0 where no class is present."""
     if q.dtype == jnp.bool_:
-        return jnp.where(q, cost, 0)
+        return jnp.where(q & present, cost, 0)
     return weighted(jnp.where(present, q, 0), cost)
 
 

@@ -319,6 +319,15 @@ def test_what_counts_as_zero_at_a_critical_point() -> None:
     assert kind([0.0, 0.0], tolerance=0.1) == "degenerate"
 
 
+def test_an_eigenvalue_within_the_error_of_lanczos_has_no_sign() -> None:
+    """One step between 20 eigenvalues of -1 and 20 of 1 gives one number, which may be off by 1."""
+    signs, zero = np.repeat([-1.0, 1.0], 20), np.zeros(40)
+    point = fnn.critical_point(lambda x: (signs * x * x).sum() / 2, zero, key=KEY, iterations=1)
+    assert point.smallest == point.largest
+    assert 1e-3 < abs(point.smallest) < 0.7  # far from 0, but not as far as it may be off
+    assert point.kind == "degenerate"
+
+
 def test_other_refusals() -> None:
     message = r"fnn.hvp: v\['w'\]: got float64\[3\]; needed the shape of float64\[2\]"
     with pytest.raises(ValueError, match=message):

@@ -236,6 +236,15 @@ def test_numbers_that_are_not_finite() -> None:
         assert_gradients(lambda x: jnp.log(x).sum(), -np.ones(1))
 
 
+def test_one_sided_differences_at_the_end_of_a_domain() -> None:
+    """To the other side the loss is no number."""
+    loss = lambda x: jnp.where(x < 0, jnp.nan, jnp.sin(x)).sum()
+    (leaf,) = check_gradients(loss, np.array([0.0, 1.0]), two_sided=False).leaves
+    assert (leaf.checked, leaf.kinks, leaf.relative < 1e-7) == (2, 0, True)
+    with pytest.raises(AssertionError, match="nan"):
+        assert_gradients(loss, np.array([0.0, 1.0]))
+
+
 def total(x: Any) -> Any:
     return x.sum()
 

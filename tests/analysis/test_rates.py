@@ -115,6 +115,16 @@ def test_optimizers_of_optax() -> None:
     np.testing.assert_allclose(other.losses, own.losses, rtol=1e-3)
 
 
+def test_batches_are_drawn_at_random() -> None:
+    """From all of the data: the loss is the batch's mean, whatever the rate."""
+    loss = lambda w, x: 0 * w + x.mean()
+    losses = rate_range(loss, jnp.ones(()), fnn.sgd, DATA, batch_size=8, key=KEY).losses
+    assert len(set(losses.tolist())) > 50
+    deviation = float(DATA.std()) / 8**0.5
+    assert abs(losses.mean()) < 4 * deviation / len(losses) ** 0.5
+    assert 0.8 < losses.std() / deviation < 1.2
+
+
 class Plain(NamedTuple):
     init: Any
     update: Any

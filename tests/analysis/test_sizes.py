@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental.pallas import pallas_call
 
 import fnn
 from fnn.analysis import summary
@@ -267,6 +268,40 @@ def test_a_state_becomes_data() -> None:
     assert (layer.weights, layer.biases, layer.connections) == (8, 0, 7 * 8)
 
 
+def test_a_learned_state() -> None:
+    """Counts as a bias, once, and takes no output from the layer that reads it first."""
+    x = shape(7, 2, 3)
+
+    def plain(params: Any, xs: Any) -> Any:
+        step = lambda h, x: (jnp.tanh(x @ params["u"] + h @ params["w"]), None)
+        return lax.scan(step, params["h0"], xs)[0]
+
+    params = {"h0": shape(2, 4), "u": shape(3, 4), "w": shape(4, 4)}
+    size = summary(plain, params, x)
+    assert size.unused == ()
+    assert (size.total["weights"], size.total["biases"]) == (3 * 4 + 4 * 4, 2 * 4)
+    assert size.total["connections"] == 7 * 2 * (3 * 4 + 4 * 4)
+    assert [layer.name for layer in size.layers] == ["u", "h0+w"]
+
+    def gated(params: Any, xs: Any) -> Any:
+        def step(state: Any, x: Any) -> Any:
+            h, c = state
+            i, f = jnp.split(x @ params["u"] + h @ params["w"], 2, 1)
+            c = f * c + i
+            return (jnp.tanh(c), c), None
+
+        return lax.scan(step, (params["h0"], params["c0"]), xs)[0]
+
+    wide = {"h0": shape(2, 4), "c0": shape(2, 4), "u": shape(3, 8), "w": shape(4, 8)}
+    (layer,) = summary(lambda p, xs: gated(p["cell"], xs), {"cell": wide}, x).layers
+    assert (layer.weights, layer.biases, layer.output) == (24 + 32, 8 + 8, (2, 8))
+
+    cell = jax.eval_shape(lambda: fnn.init_lstm(jax.random.key(0), 3, 4))
+    start = (shape(2, 4), shape(2, 4))
+    size = summary(lambda p, x: fnn.lstm(x, **p[0], state=p[1])[0], [cell, start], shape(2, 5, 3))
+    assert (size.unused, len(size.layers), size.total["biases"]) == ((), 1, 16 + 8 + 8)
+
+
 def test_shared_layers() -> None:
     """Weights count where they are used first, arithmetic everywhere."""
     block = jax.jit(lambda layer, x: fnn.relu(fnn.dense(x, **layer)))
@@ -387,6 +422,80 @@ def test_the_receptive_field_of_folds() -> None:
     )  # the middle of 13 sums is over places 6 to 8 of 15
     then = lambda w, x: apart(w, x) @ w
     assert summary(then, shape(1, 2), shape(1, 8, 1)).layers[0].field == (2,)
+
+
+COPIES = {  # a model, its window, and what that reads
+    "channels": (lambda w, x: fnn.conv(jnp.tile(x, (1, 1, 1, 3)), w), (3, 3, 3, 1), (3, 3)),
+    "one of three": (lambda w, x: fnn.conv(jnp.tile(x, (1, 3, 1, 1)), w), (3, 3, 1, 1), (3, 3)),
+    "two of two": (lambda w, x: fnn.conv(jnp.tile(x, (1, 2, 1, 1)), w), (3, 3, 1, 1), (8, 3)),
+    "stack": (
+        lambda w, x: fnn.conv(jnp.stack([x.sum(1), x[:, 2]], 1)[:, 1], w),
+        (3, 1, 1),
+        (1, 3),
+    ),
+    "unstack": (lambda w, x: fnn.conv(jnp.unstack(x, axis=1)[2], w), (3, 1, 1), (1, 3)),
+    "two of unstack": (
+        lambda w, x: fnn.conv(sum(jnp.unstack(x, axis=1)[2:5:2]), w),
+        (3, 1, 1),
+        (3, 3),
+    ),
+    "columns": (  # (7, 2), (0, 3), (1, 3)
+        lambda w, x: fnn.conv(x.reshape((1, 48, 1), order="F"), w),
+        (3, 1, 1),
+        (8, 2),
+    ),
+    "in place": (
+        lambda w, x: fnn.conv(x.reshape((1, 8, 6, 1), order="F"), w),
+        (3, 1, 1, 1),
+        (3, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_the_receptive_field_of_copies(name: str) -> None:
+    model, window, field = COPIES[name]
+    assert summary(model, shape(*window), shape(1, 8, 6, 1)).layers[-1].field == field
+
+
+def test_copies_are_no_arithmetic() -> None:
+    copies = (
+        lambda p, x: jnp.tile(x, (1, 3)),
+        lambda p, x: jnp.stack([x, x]),
+        lambda p, x: jnp.unstack(x),
+    )
+    assert [summary(copy, {}, shape(2, 4)).flops for copy in copies] == [0, 0, 0]
+
+
+def test_operations_with_insides_read_everything() -> None:
+    """A solver, a callback, a kernel: here of a result of the shape of what they read."""
+    x = shape(1, 8, 8)
+
+    def turn(source: Any, target: Any) -> None:
+        target[...] = source[...][:, ::-1]
+
+    for function in (
+        lambda x: jnp.linalg.solve(jnp.eye(8)[None], x),
+        lambda x: jax.pure_callback(lambda x: x[:, ::-1], x, x),
+        lambda x: pallas_call(turn, out_shape=x)(x),
+    ):
+        (*_, layer) = summary(lambda w, x, f=function: f(x) @ w, shape(8, 4), x).layers
+        assert layer.field == (8,)
+
+
+def test_a_long_way_to_places() -> None:
+    """Of a gather: over 1,500 operations, and by 2^1500 paths."""
+
+    def model(w: Any, x: Any, place: Any) -> Any:
+        for _ in range(1500):
+            place = place + place
+        return fnn.conv(x[:, place], w)
+
+    w, x = shape(1, 1, 1), shape(1, 12, 1)
+    (layer,) = summary(model, w, x, S((2,), jnp.int32)).layers
+    assert layer.field == (12,)
+    (layer,) = summary(lambda w, x: model(w, x, jnp.zeros(2, jnp.int32)), w, x).layers
+    assert layer.field == (1,)
 
 
 def test_the_receptive_field_of_what_is_split() -> None:

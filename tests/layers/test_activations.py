@@ -1,6 +1,7 @@
 """Activations against float64, in value and two derivatives; and the faults they avoid."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -237,6 +238,45 @@ def test_infinities_leave_the_gradients_of_numbers_alone() -> None:
 
     for got, (_, number, want) in zip(slopes([n for _, n, _ in cases]), cases, strict=True):
         np.testing.assert_array_equal(got, want, err_msg=str(number))
+
+
+def bend(z: Any) -> Any:
+    """exp(z) - 1 - z exp(z), near 0 its series."""
+    series = sum((1 - k) / np.longdouble(math.factorial(k)) * z**k for k in range(2, 30))
+    return np.where(z > -1, series, np.expm1(z) - z * np.exp(z))
+
+
+WIDTHS = {  # by the width n = 3, by both, and by the width twice
+    "squareplus": (
+        lambda x, n: fnn.squareplus(x, b=n),
+        lambda x: 1 / (4 * np.sqrt(x * x + 3)),
+        lambda x: -x / (4 * np.sqrt(x * x + 3) ** 3),
+        lambda x: -1 / (8 * np.sqrt(x * x + 3) ** 3),
+    ),
+    "celu": (
+        lambda x, n: fnn.celu(x, alpha=n),
+        lambda x: bend(np.minimum(x, 0) / 3),
+        lambda x: -np.minimum(x, 0) / 9 * np.exp(np.minimum(x, 0) / 3),
+        lambda x: np.minimum(x, 0) ** 2 / 27 * np.exp(np.minimum(x, 0) / 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_the_derivatives_by_a_width(name: str) -> None:
+    """Small differences of large terms, as the formula has them: near 0, or far from it."""
+    fn, *wants = WIDTHS[name]
+    sizes = np.array([1e-12, 1e-6, 1e-3, 0.1, 1, 2.9, 3.1, 20, 200, 1e4, 1e7, 1e12, 1e20])
+    by_width = jax.grad(fn, 1)
+    slopes = (by_width, jax.grad(by_width), jax.grad(by_width, 1))
+    with jax.enable_x64(True):
+        points = [np.array([0, *sizes, *-sizes], dtype) for dtype in (F32, F64)]
+        results = jax.jit(
+            lambda xs: [[jax.vmap(f, (0, None))(x, x.dtype.type(3)) for f in slopes] for x in xs]
+        )(points)
+    for x, got in zip(points, results, strict=True):
+        for values, want in zip(got, wants, strict=True):
+            assert_rounded(values, want, x)
 
 
 def test_bounds_of_hard_tanh_and_sharpness_of_softplus() -> None:

@@ -282,8 +282,24 @@ def test_the_gradient_of_class_weights() -> None:
         np.testing.assert_allclose(jax.grad(lambda w, f=loss: f(w).sum())(jnp.ones(2)), [want, 0])
 
 
+def test_a_row_left_out_has_no_share_in_the_gradient_of_class_weights() -> None:
+    """Though its label is one of the classes."""
+    rows, labels = jnp.log(jnp.full((2, 2), 0.5)), jnp.array([0, 1])
+    for loss in (fnn.cross_entropy, fnn.nll):
+        for without in ({"where": jnp.array([[True], [False]])}, {"ignore": 1}):
+            some = functools.partial(loss, rows, labels, **without)
+            got = jax.grad(lambda w, f=some: f(weights=w).sum())(jnp.ones(2))
+            np.testing.assert_allclose(got, [jnp.log(2.0), 0], rtol=1e-6)
+
+
 def test_labels_of_a_row_left_out_have_gradient_0() -> None:
     def loss(q: Any) -> Any:
         return fnn.kl_divergence(jnp.zeros((1, 2)), q, where=jnp.zeros((1, 1), bool)).sum()
 
     assert jax.grad(loss)(jnp.full((1, 2), jnp.nan)).tolist() == [[0, 0]]
+
+
+def test_the_derivative_of_kl_divergence_by_a_target_of_0() -> None:
+    """log q + 1 - log p at q = 1; at 0, where that is infinite, its -log p."""
+    got = jax.grad(lambda q: fnn.kl_divergence(jnp.zeros((1, 2)), q).sum())(jnp.array([[1.0, 0.0]]))
+    np.testing.assert_allclose(got, [[1 + np.log(2), np.log(2)]], rtol=1e-6)
