@@ -35,9 +35,9 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
         path: the file, in an existing folder; by custom it ends in ``.safetensors``. Where it is
             there already, it keeps its permissions, and a symbolic link then points to the new
             file.
-        tree: arrays of any dtype that JAX has, random keys and Python numbers, in dicts (with str
-            or int keys), lists, tuples, None, NamedTuples and other registered pytrees: parameters,
-            an optimizer's state, or all that a run carries, ``report.run``.
+        tree: arrays of any dtype that JAX has, random keys, bools, ints and floats, in dicts (with
+            str or int keys), lists, tuples, None, NamedTuples and other registered pytrees:
+            parameters, an optimizer's state, or all that a run carries, ``report.run``.
         keep: how many files to keep: the new one and keep - 1 before it, as ``run.1.safetensors``
             and so on, the oldest with the largest number. `latest` finds the newest. Files of an
             earlier call that kept more stay.
@@ -47,11 +47,11 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
 
     Raises:
         TypeError: the tree holds something else: a string, a function, an array that JAX would
-            narrow, as float64 without x64.
-        ValueError: keep < 1; an array of which other processes have parts; two arrays whose keys
-            are the same as strings.
-        OSError: the folder does not exist or cannot be written, path is a folder, the disk is full;
-            another process is writing the file.
+            narrow, as float64 without x64; a traced array.
+        ValueError: keep < 1; an array of which other processes have parts; one that was donated;
+            two arrays whose keys are the same as strings.
+        OSError: the folder does not exist or cannot be written, path is a folder or a device, the
+            disk is full; another process is writing the file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -67,6 +67,9 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
         raise wrong("save", "path", got, "an existing folder", FileNotFoundError)
     if path.is_dir():
         raise wrong("save", "path", path, "a file: this is a folder", IsADirectoryError)
+    if path.exists() and not path.is_file():  # which the new file would replace
+        needed = "a file: this is a device, a pipe or a socket"
+        raise wrong("save", "path", path, needed, OSError)
     unfinished = _unfinished(path)
     with unfinished.open("ab") as file:  # over what a killed process left
         if not _is_own(file):
@@ -74,14 +77,14 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
             raise wrong("save", "path", got, "one process that saves to it", BlockingIOError)
         mode = (path if path.exists() else unfinished).stat().st_mode & 0o777
         try:
-            os.fchmod(file.fileno(), mode | 0o200)  # what is unfinished can be written over
+            _permit(file, mode | 0o200)  # what is unfinished can be written over
             _write(file, content)
             _rotate(path, keep)
             unfinished.replace(path)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
-        os.fchmod(file.fileno(), mode)
+        _permit(file, mode)
         _flush(path.parent)
 
 
@@ -120,6 +123,7 @@ def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
 def latest(folder: str | Path) -> Path | None:
     """Return the newest whole file in a folder that `save` wrote, or None where there is none.
 
+    The newest by time of modification; of equal times, ``run`` before ``run.1`` before ``run.2``.
     Files that are truncated or altered are passed over.
 
     Args:
@@ -146,13 +150,19 @@ def latest(folder: str | Path) -> Path | None:
         if file.suffix == SUFFIX and file.is_file():
             with suppress(FileNotFoundError):  # which a run has just renamed
                 times[file] = file.stat().st_mtime_ns
-    for file in sorted(times, key=lambda f: (times[f], f.name), reverse=True):
+    for file in sorted(times, key=lambda f: (times[f], -_number(f), f.name), reverse=True):
         try:
             _decode(file.read_bytes())
         except (Unfit, OSError):
             continue
         return file
     return None
+
+
+def _number(file: Path) -> int:
+    """Return which of its series a file is, as `save` counts them: 2 for ``run.2.safetensors``."""
+    number = Path(file.stem).suffix[1:]
+    return int(number) if number.isdecimal() else 0
 
 
 def _encode(packed: Packed) -> bytes:
@@ -181,7 +191,8 @@ def _decode(content: bytes) -> Packed:
     if ENTRY not in metadata:
         needed = "a file that fnn.save wrote; fnn.weights.from_torch reads others"
         raise Unfit("no description of a tree", needed)
-    if str(zlib.crc32(metadata[ENTRY].encode())) != metadata.get(CHECKSUM):
+    description = metadata[ENTRY].encode(errors="surrogatepass")  # an altered emoji may be half one
+    if str(zlib.crc32(description)) != metadata.get(CHECKSUM):
         raise Unfit("an altered description", whole)
     facts = json.loads(metadata[ENTRY])
     if facts["format"] != FORMAT:
@@ -214,6 +225,12 @@ def _is_own(file: IO[bytes]) -> bool:
         return False
 
 
+def _permit(file: IO[bytes], mode: int) -> None:
+    """Give a file these permissions; some file systems refuse even to set those that it has."""
+    if os.fstat(file.fileno()).st_mode & 0o777 != mode:
+        os.fchmod(file.fileno(), mode)
+
+
 def _write(file: IO[bytes], content: bytes) -> None:
     """Write a file anew, through to the disk."""
     file.truncate(0)
@@ -229,6 +246,8 @@ def _rotate(path: Path, keep: int) -> None:
         return
     second = _unfinished(names[0])
     second.unlink(missing_ok=True)
+    if names[0].exists() and names[0].samefile(path):
+        return  # a process was killed between the names: the older files have moved already
     try:
         try:
             os.link(path, second)
@@ -239,13 +258,14 @@ def _rotate(path: Path, keep: int) -> None:
                 newer.replace(older)
         second.replace(names[0])
     finally:
-        second.unlink(missing_ok=True)  # to replace a name of the same file does nothing
+        second.unlink(missing_ok=True)  # where something failed
 
 
 def _flush(folder: Path) -> None:
-    """Write a folder's names through to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Write a folder's names through to the disk, where file system and permissions allow it."""
+    with suppress(OSError):  # the file is whole and in its place already
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -155,16 +155,23 @@ def _part(key: Any) -> str:
 
 def _pack_leaf(leaf: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """Return a leaf's description; put its array among the others."""
+    place = path or "tree"
+    if isinstance(leaf, jax.core.Tracer):
+        needed = "arrays with values: call it outside of jit, grad, vmap and scan"
+        raise wrong("save", place, "a traced array", needed, TypeError)
+    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+        needed = "an array that was not donated: a step uses up the params and state given"
+        raise wrong("save", place, f"a deleted {describe(leaf)}", needed)
     description = _describe_leaf(leaf)
     if "number" in description:
         return description
     array = isinstance(leaf, jax.Array | np.ndarray | np.generic)  # and not its shape alone
     if not array or ("dtype" in description and not _is_jax(leaf.dtype)):
-        needed = "arrays of a dtype that JAX has, random keys or numbers in registered pytrees"
-        raise wrong("save", path or "tree", describe(leaf), needed, TypeError)
+        needed = "arrays of a dtype that JAX has, random keys, bools, ints or floats, in pytrees"
+        raise wrong("save", place, describe(leaf), needed, TypeError)
     if not (getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated):
         needed = "whole arrays: fnn.sharding.place(tree, mesh), called by every process"
-        raise wrong("save", path or "tree", f"{describe(leaf)} in parts, on other machines", needed)
+        raise wrong("save", place, f"{describe(leaf)} in parts, on other machines", needed)
     if path in arrays:
         raise wrong("save", path, "two arrays", "one: keys that differ as strings, not 0 and '0'")
     own = np.asarray(jax.random.key_data(leaf) if "key" in description else leaf, order="C")

@@ -95,6 +95,15 @@ def _turned(layer: Arrays) -> Arrays:
     return {"wx": layer["wx"].T, "wh": layer["wh"].T}
 
 
+def _shared(layer: Arrays) -> Arrays:
+    """Give the one slope of all channels no axis: fnn broadcasts no axis of length 1."""
+    return {"slope": layer["slope"].reshape(()) if layer["slope"].size == 1 else layer["slope"]}
+
+
+def _with_axis(layer: Arrays) -> Arrays:
+    return {"slope": np.atleast_1d(layer["slope"])}
+
+
 WEIGHT_BIAS = {"w": "weight", "b": "bias"}
 NORM = {"scale": "weight", "bias": "bias"}
 RECURRENT = {"wx": "weight_ih", "wh": "weight_hh", "b": "bias_ih", "bh": "bias_hh"}
@@ -114,7 +123,7 @@ KINDS = {
     "group_norm": _Kind(NORM, (1,)),
     "instance_norm": _Kind(NORM, (1,)),
     "rms_norm": _Kind({"scale": "weight"}, (1, 2, 3, 4)),
-    "prelu": _Kind({"slope": "weight"}, (1,)),
+    "prelu": _Kind({"slope": "weight"}, (0, 1), _shared, _with_axis),
     "rnn": _Kind(RECURRENT, (2,), _added, _apart),
     "lstm": _Kind(RECURRENT, (2,), _added, _apart),
     "gru": _Kind(RECURRENT, (2,), _added_but_one, _apart),
@@ -123,6 +132,9 @@ KINDS = {
 
 def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str, Any]:
     """Return the parameters of a PyTorch network as a pytree for fnn.
+
+    The arrays do not tell the eps of a normalization. PyTorch's RMSNorm adds the dtype's epsilon by
+    default, 1.2e-7 in float32, and `fnn.rms_norm` 1e-5: pass eps for the same outputs.
 
     Args:
         source: a ``state_dict``, of tensors or arrays, or the path of a safetensors file.
@@ -140,7 +152,8 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
         ValueError: names of the source that no rule uses, arrays that a rule needs and the source
             lacks, all of them listed; an unknown kind; a shape that does not fit; two rules for one
             layer; a file in another format.
-        TypeError: a source that is neither a dict nor a path.
+        TypeError: a source that is neither a dict nor a path; a tensor of a dtype that NumPy lacks.
+        FileNotFoundError: there is no such file.
 
     Source: the layouts of `torch.nn`, as its documentation states them.
 
@@ -148,7 +161,7 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
     >>> fnn.weights.from_torch(state, {"fc": ("head", "dense")})["head"]["w"].tolist()
     [[1.0], [2.0]]
     """
-    arrays = {name: _numpy(value) for name, value in _given(source).items()}
+    arrays = {name: _numpy(name, value) for name, value in _given(source).items()}
     params: dict[str, Any] = {}
     used: set[str] = set()
     missing: list[str] = []
@@ -176,7 +189,8 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
 
     Args:
         params: nested dicts as `from_torch` returns them.
-        rules: as `from_torch` takes them.
+        rules: as `from_torch` takes them. PyTorch's GRU computes what `fnn.gru` does by default,
+            with ``reset="after"``: arrays that were trained with "before" do not fit it.
 
     Returns:
         NumPy arrays by name, for ``{k: torch.tensor(v) for k, v in ...}``, which takes no bfloat16,
@@ -259,6 +273,9 @@ def _read(function: str, rules: Rules) -> list[_Rule]:
 
 def _given(source: Any) -> Mapping[str, Any]:
     if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            needed = "an existing file"
+            raise wrong("weights.from_torch", "source", source, needed, FileNotFoundError)
         try:
             return load_file(source)
         except SafetensorError as error:
@@ -270,7 +287,7 @@ def _given(source: Any) -> Mapping[str, Any]:
     return source
 
 
-def _numpy(value: Any) -> np.ndarray:
+def _numpy(name: str, value: Any) -> np.ndarray:
     if not hasattr(value, "detach"):
         return np.asarray(value)
     tensor = value.detach().cpu()
@@ -278,7 +295,12 @@ def _numpy(value: Any) -> np.ndarray:
         import ml_dtypes
 
         return np.asarray(tensor.float().numpy()).astype(ml_dtypes.bfloat16)
-    return np.asarray(tensor.numpy())
+    try:
+        return np.asarray(tensor.numpy())
+    except TypeError:  # such as float8
+        place, got = f"source[{name!r}]", f"a tensor of {tensor.dtype}"
+        needed = "a dtype that NumPy has, such as tensor.float() gives"
+        raise wrong("weights.from_torch", place, got, needed, TypeError) from None
 
 
 def _own(x: np.ndarray) -> np.ndarray:
@@ -301,7 +323,7 @@ def _check_axes(function: str, rule: _Rule, layer: Arrays) -> None:
 
 def _check_lengths(function: str, rule: _Rule, layer: Arrays) -> None:
     """Raise unless the arrays, in PyTorch's layout, are of as many outputs."""
-    if rule.kind != "conv_transpose" and len({len(x) for x in layer.values()}) > 1:
+    if rule.kind != "conv_transpose" and len({x.shape[:1] for x in layer.values()}) > 1:
         got = ", ".join(f"{key} {describe(x)}" for key, x in layer.items())
         needed = "one length of all first axes, in PyTorch's layout"
         raise wrong(function, f"rules[{rule.pattern!r}]", got, needed)

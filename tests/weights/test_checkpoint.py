@@ -233,6 +233,7 @@ def test_two_arrays_of_one_path(tmp_path: Path) -> None:
     ("tree", "message"),
     [
         ({"a": ["text"]}, "a/0: got str 'text'; needed arrays of a dtype that JAX has, random"),
+        ({"a": 1j}, "a: got complex 1j; needed arrays .*, random keys, bools, ints or floats"),
         ({"a": lambda x: x}, "a: got function .*; needed arrays"),
         ({"k": {None: ones()}}, "k: got the key None; needed str or int keys"),
         ([np.array(["a"])], r"0: got <U1\[1\]; needed arrays"),
@@ -259,6 +260,19 @@ def test_parts_on_other_machines_are_refused(tmp_path: Path) -> None:
         fnn.save(tmp_path / "a", {"w": np.ones(1, np.float32).view(Part)})
 
 
+def test_arrays_without_values_are_refused(tmp_path: Path) -> None:
+    def save(w: Any) -> None:
+        fnn.save(tmp_path / "a", {"conv": {"w": w}})
+
+    gone = jnp.ones(2)
+    gone.delete()  # as donation does
+    with pytest.raises(ValueError, match=r"^fnn.save: conv/w: got a deleted float32\[2\]; needed"):
+        save(gone)
+    with pytest.raises(TypeError, match=r"^fnn.save: conv/w: got a traced array; needed arrays"):
+        jax.jit(save)(jnp.ones(2))
+    assert not list(tmp_path.iterdir())
+
+
 def test_save_needs_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "gone" / "a"
     with pytest.raises(FileNotFoundError, match=f"{re.escape(str(path))} in a folder that does"):
@@ -272,6 +286,16 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"fnn.load: path: got {name}; needed an existing"):
         fnn.load(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    os.mkfifo(path)
+    message = f"fnn.save: path: got {re.escape(str(path))}; needed a file: this is a device, a pipe"
+    with pytest.raises(OSError, match=message):
+        fnn.save(path, {})
+    assert path.is_fifo(), "replaced"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
@@ -333,6 +357,35 @@ def test_a_file_system_without_links_and_locks(
     path = tmp_path / "run.safetensors"
     assert kept_steps(path, 4) == [2, 1, 3]
     assert fnn.weights.latest(tmp_path) == path
+
+
+@pytest.mark.parametrize("refused", ["open", "fsync"])
+def test_a_folder_that_cannot_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """For its permissions or its file system: the file is in its place by then."""
+    real = getattr(os, refused)
+
+    def refuse(where: Any, *args: Any) -> Any:
+        if os.path.isdir(where):
+            raise OSError(errno.EINVAL, "invalid argument")
+        return real(where, *args)
+
+    monkeypatch.setattr(os, refused, refuse)
+    fnn.save(tmp_path / "a", {"w": ones()})
+    same(fnn.load(tmp_path / "a"), {"w": ones()})
+
+
+def test_a_file_system_that_sets_no_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise PermissionError(errno.EPERM, "operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    for step in range(2):
+        fnn.save(tmp_path / "a", {"step": step})
+    assert fnn.load(tmp_path / "a")["step"] == 1
 
 
 ELSEWHERE = "fnn.save: path: got .*a, which another process is writing; needed one process that"
@@ -422,6 +475,17 @@ def test_a_process_killed_between_the_names_is_in_nobodys_way(tmp_path: Path) ->
     assert [fnn.load(p)["step"] for p in (path, tmp_path / "a.1")] == [1, 0]
 
 
+def test_a_process_killed_between_the_names_costs_no_older_file(tmp_path: Path) -> None:
+    path, names = tmp_path / "a", ("a", "a.1", "a.2")
+    for step in range(3):
+        fnn.save(path, {"step": step}, keep=3)
+    (tmp_path / "a.1").replace(tmp_path / "a.2")
+    os.link(path, tmp_path / "a.1")
+    fnn.save(path, {"step": 3}, keep=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == list(names)
+    assert [fnn.load(tmp_path / name)["step"] for name in names] == [3, 2, 1]
+
+
 def test_a_file_of_the_users_stays(tmp_path: Path) -> None:
     (tmp_path / "run.tmp").write_bytes(b"notes")
     fnn.save(tmp_path / "run", {"w": ones()})
@@ -471,6 +535,17 @@ def test_latest_passes_over_what_is_not_whole(tmp_path: Path) -> None:
     assert fnn.load(fnn.weights.latest(str(tmp_path)))["step"] == 0
 
 
+def test_latest_of_equal_times_goes_by_number(tmp_path: Path) -> None:
+    for step in range(11):
+        fnn.save(tmp_path / "run.safetensors", {"step": step}, keep=11)
+    for file in tmp_path.iterdir():
+        os.utime(file, ns=(0, 0))
+    for step in reversed(range(11)):
+        newest = fnn.weights.latest(tmp_path)
+        assert fnn.load(newest)["step"] == step
+        newest.unlink()
+
+
 def test_latest_passes_over_what_is_renamed_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -500,6 +575,15 @@ def test_latest_passes_over_an_altered_place_of_an_array(tmp_path: Path) -> None
     for places in (b"160   ", b"[null]", b'["",1]', b"[0,{}]"):
         path.write_bytes(content.replace(b"[0,16]", places))
         assert re.match(MESSAGE, loaded(path))
+
+
+def test_latest_passes_over_half_an_emoji(tmp_path: Path) -> None:
+    """One bit makes another sign of a backslash, and half a character of a key's."""
+    path = tmp_path / "a.safetensors"
+    fnn.save(path, {"\N{GRINNING FACE}": ones()})
+    flip(path, path.read_bytes().index(rb"\\ud83d"))
+    assert fnn.weights.latest(tmp_path) is None
+    assert "with an altered description" + WHOLE in loaded(path)
 
 
 def flip(path: Path, place: int, bit: int = 1) -> None:

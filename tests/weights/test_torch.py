@@ -176,6 +176,8 @@ def test_a_source_that_is_none(tmp_path: Path) -> None:
     pickled.write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(ValueError, match=r"^fnn.weights.from_torch: source: .*x.pt .* torch.load"):
         from_torch(pickled, {"fc": ("head", "dense")})
+    with pytest.raises(FileNotFoundError, match=r"^fnn.*_torch: source: got gone; needed an exist"):
+        from_torch("gone", {"fc": ("head", "dense")})
     with pytest.raises(TypeError, match=r"^fnn.weights.from_torch: source: .*model.state_dict\(\)"):
         from_torch(object(), {"fc": ("head", "dense")})  # type: ignore[arg-type]  # the mistake
 
@@ -228,6 +230,17 @@ def test_the_other_kinds_and_layers_without_bias() -> None:
         np.testing.assert_array_equal(array, state[name], name)
 
 
+def test_one_slope_for_all_channels() -> None:
+    """As PyTorch's `PReLU` has by default, with an axis of length 1."""
+    rules = {"act": ("act", "prelu")}
+    params = from_torch({"act.weight": np.full(1, 0.25, np.float32)}, rules)
+    got = fnn.prelu(jnp.array([[-4.0, 4.0, -8.0]]), **params["act"])
+    assert got.tolist() == [[-1.0, 4.0, -2.0]]
+    for slope in (params["act"]["slope"], jnp.full((), 0.25), jnp.full(1, 0.25)):
+        back = to_torch({"act": {"slope": slope}}, rules)["act.weight"]
+        assert (back.shape, back.tolist()) == ((1,), [0.25])
+
+
 def test_every_array_has_its_own_memory_in_the_order_of_its_axes(tmp_path: Path) -> None:
     """Or a writer that takes memory as it is writes a view wrongly, and PyTorch changes ours."""
     params = {"head": {"w": jnp.arange(6.0).reshape(2, 3)}}
@@ -277,6 +290,8 @@ class Tensor:
     def numpy(self) -> Any:
         assert self.done >= {"detach", "cpu"}
         assert self.dtype != "torch.bfloat16", "which PyTorch refuses"
+        if "float8" in self.dtype:
+            raise TypeError("Got unsupported ScalarType Float8_e4m3fn")
         return self.array
 
 
@@ -286,3 +301,10 @@ def test_tensors_of_a_model(dtype: str) -> None:
     got = from_torch({"fc.weight": Tensor(w, dtype)}, {"fc": ("head", "dense")})["head"]["w"]
     assert str(got.dtype) == dtype
     np.testing.assert_array_equal(got.astype(np.float32), w.T)
+
+
+def test_tensors_of_a_dtype_that_numpy_lacks() -> None:
+    state = {"fc.weight": Tensor(np.ones((2, 3)), "float8_e4m3fn")}
+    message = r"_torch: source\['fc.weight'\]: got a tensor of torch.float8_e4m3fn; needed a dtype"
+    with pytest.raises(TypeError, match=message):
+        from_torch(state, {"fc": ("head", "dense")})
