@@ -3,13 +3,14 @@
 Each process reads its own part of the data and computes on its own devices; the devices add up
 their gradients at every step. Large parameters and their moments are kept in parts, one on each
 device, and are whole only in the loss. After each epoch process 0 writes the run, and a script that
-is started again, on any number of devices, goes on from there. If a process dies or the network
-fails, the others end with an error. Between machines that compute on CPUs, the name of each must
-lead to an address that the others reach, not to 127.0.0.1 in its own /etc/hosts.
+is started again, on any number of devices, goes on from there; a finished run is only scored, until
+you delete distributed.safetensors in the folder --out. If a process dies or the network fails, the
+others end with an error. Between machines that compute on CPUs, the name of each must lead to an
+address that the others reach, not to 127.0.0.1 in its own /etc/hosts.
 
 Command   python examples/distributed.py                       all devices of this machine
           XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \\
-              python examples/distributed.py                   eight devices that one CPU plays
+              python examples/distributed.py --out out/eight   eight devices that one CPU plays
           by hand, on each machine, with the number of the process, from 0:
               python examples/distributed.py --processes 2 --process 0 --coordinator HOST:1234
           where JAX finds all three itself, one process for each GPU:
