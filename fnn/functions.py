@@ -77,6 +77,12 @@ def taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str,
     return {name: value for name, value in offered.items() if every or name in takes}
 
 
+def takes_key(function: Callable[..., Any]) -> bool:
+    """Whether a function has a parameter ``key`` that `functools.partial` has not bound already."""
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    return "key" in inspect.signature(function).parameters and "key" not in bound
+
+
 def _program(function: Callable[..., Any], static: Sequence[str]) -> Callable[..., Any]:
     # In profiles, and in the compiler's own messages, operations stand under this name.
     scoped = jax.named_scope(f"fnn.{function.__name__}")(function)

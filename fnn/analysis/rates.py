@@ -5,7 +5,6 @@ above some rate it grows again. One run shows all three.
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.functions import taken
+from fnn.functions import taken, takes_key
 from fnn.static import frozen
 from fnn.trees import FloatTree, check_params
 
@@ -151,7 +150,7 @@ def _run(
 ) -> tuple[Array, Array]:
     """Return the rates and the losses of the run."""
     function = "analysis.rate_range"
-    keyed = "key" in inspect.signature(loss).parameters
+    keyed = takes_key(loss)
 
     def rate(step: Any) -> Array:
         value: Array = low * (high / low) ** (jnp.asarray(step, float) / (steps - 1))

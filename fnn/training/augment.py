@@ -7,7 +7,8 @@ import jax
 from jaxtyping import Array
 
 from fnn.checks import check_callable
-from fnn.training.step import Loss, takes_key
+from fnn.functions import takes_key
+from fnn.training.step import Loss
 
 
 def augmented(loss: Loss, transform: Callable[[Array, Any], Any]) -> Loss:

@@ -7,7 +7,6 @@ gradient of a leaf, such as one that freezes it, makes the compiler leave out it
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn.checks import check_callable, check_key, check_scalar, describe, wrong
+from fnn.functions import takes_key
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
 from fnn.static import frozen
 from fnn.trees import check_like, check_params
@@ -74,12 +74,6 @@ def make_plan(
     keyed = takes_key(loss)
     own = Optimizer(frozen(optimizer.init), frozen(optimizer.update))
     return Plan(function, frozen(loss), own, has_stats, has_aux, keyed)
-
-
-def takes_key(loss: Loss) -> bool:
-    """Whether loss has a parameter ``key`` that `functools.partial` has not bound already."""
-    bound = loss.keywords if isinstance(loss, functools.partial) else {}
-    return "key" in inspect.signature(loss).parameters and "key" not in bound
 
 
 def make_step(

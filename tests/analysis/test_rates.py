@@ -48,6 +48,17 @@ def test_the_run_is_the_loop() -> None:
     np.testing.assert_allclose(found.smoothed[:40], average, rtol=1e-3)
 
 
+def test_a_key_that_is_bound_stays() -> None:
+    def noisy(w: Any, x: Any, key: Any) -> Any:
+        return distance(w, x) + (0 if key is None else jax.random.uniform(key))
+
+    def losses(loss: Any) -> Any:
+        return rate_range(loss, jnp.ones(()), fnn.sgd, DATA, batch_size=8, key=KEY).losses
+
+    bound = losses(functools.partial(noisy, key=None))
+    np.testing.assert_allclose(bound, losses(distance), rtol=1e-5)
+
+
 def test_the_suggestion_is_where_it_says() -> None:
     found = rate_range(distance, jnp.full((), 5.0), fnn.sgd, DATA, batch_size=8, key=KEY)
     least = int(np.argmin(found.smoothed[: found.stop]))
