@@ -148,9 +148,15 @@ def check_number(function: str, argument: str, value: Any, allowed: Range = ANY)
 def check_known(function: str, **arguments: Any) -> None:
     """Raise for a traced array in these arguments: the function needs its values at once."""
     for argument, tree in arguments.items():
-        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree)):
-            needed = "arrays with values: call it outside of jit, grad, vmap and scan"
-            raise wrong(function, argument, "a traced array", needed, TypeError)
+        for x in jax.tree.leaves(tree):
+            check_known_array(function, argument, x)
+
+
+def check_known_array(function: str, place: str, x: Any) -> None:
+    """Raise for this array as `check_known` does."""
+    if isinstance(x, jax.core.Tracer):
+        needed = "arrays with values: call it outside of jit, grad, vmap and scan"
+        raise wrong(function, place, "a traced array", needed, TypeError)
 
 
 def check_callable(function: str, argument: str, value: Any, needed: str = "") -> None:
@@ -164,11 +170,15 @@ def check_alive(function: str, **arguments: Any) -> None:
     """Raise for an array in these arguments whose memory was donated to another computation."""
     for argument, tree in arguments.items():
         for path, x in jax.tree.leaves_with_path(tree):
-            concrete = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
-            if concrete and x.is_deleted():
-                place = argument + jax.tree_util.keystr(path)
-                needed = "an array that was not donated: a step uses up the params and state given"
-                raise wrong(function, place, f"a deleted {describe(x)}", needed)
+            check_alive_array(function, argument + jax.tree_util.keystr(path), x)
+
+
+def check_alive_array(function: str, place: str, x: Any) -> None:
+    """Raise for this array as `check_alive` does."""
+    concrete = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+    if concrete and x.is_deleted():
+        needed = "an array that was not donated: a step uses up the params and state given"
+        raise wrong(function, place, f"a deleted {describe(x)}", needed)
 
 
 def check_scalar(name: str, value: Any) -> Any:

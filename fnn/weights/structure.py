@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe, wrong
+from fnn.checks import check_alive_array, check_known_array, describe, wrong
 
 # What safetensors calls by a name of its own; an array of another dtype is kept as its bytes.
 FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
@@ -156,12 +156,8 @@ def _part(key: Any) -> str:
 def _pack_leaf(leaf: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """Return a leaf's description; put its array among the others."""
     place = path or "tree"
-    if isinstance(leaf, jax.core.Tracer):
-        needed = "arrays with values: call it outside of jit, grad, vmap and scan"
-        raise wrong("save", place, "a traced array", needed, TypeError)
-    if isinstance(leaf, jax.Array) and leaf.is_deleted():
-        needed = "an array that was not donated: a step uses up the params and state given"
-        raise wrong("save", place, f"a deleted {describe(leaf)}", needed)
+    check_known_array("save", place, leaf)
+    check_alive_array("save", place, leaf)
     description = _describe_leaf(leaf)
     if "number" in description:
         return description
