@@ -59,7 +59,8 @@ def run(subjects: list[str], quick: bool, peers: bool, kept: bool, busy: bool) -
     return target, whole
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
+    """Read the command line, or end with what is wrong in it."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -88,6 +89,13 @@ def main() -> None:
     commands = {"compare", "derive", "report"} & {*options.words}
     if commands and any((options.quick, options.peers, options.keep_memory, options.busy)):
         parser.error(f"{commands.pop()} takes no options")
+    if options.keep_memory and "startup" in options.words:
+        parser.error("startup: the processes that it times are new, and keep no memory")
+    return options
+
+
+def main() -> None:
+    options = arguments()
     match options.words:
         case ["compare", before, after]:
             from benchmarks import compare
@@ -105,8 +113,6 @@ def main() -> None:
         case subjects if set(subjects) <= {*SUBJECTS, *EXTRA}:
             from benchmarks import report
 
-            if options.keep_memory and "startup" in subjects:
-                parser.error("startup: the processes that it times are new, and keep no memory")
             every = (s for s in SUBJECTS if not (options.keep_memory and s == "startup"))
             subjects = subjects or [*every]
             flags = (options.quick, options.peers, options.keep_memory, options.busy)
@@ -114,7 +120,7 @@ def main() -> None:
             print(report.text(where, subjects))
             sys.exit(0 if whole else 1)
         case words:
-            parser.error(f"no such subject or command: {' '.join(words)}")
+            sys.exit(f"no such subject or command: {' '.join(words)}")
 
 
 if __name__ == "__main__":

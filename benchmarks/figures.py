@@ -9,6 +9,7 @@ import matplotlib as mpl
 mpl.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.tables import PYTORCH, Record, Rows, library
@@ -214,18 +215,19 @@ def machines(records: dict[str, Record], path: Path) -> Path:
     return path
 
 
+def in_a_row(cases: Sequence[str], width: float) -> tuple[Figure, Any]:
+    """Return a figure with a panel for each case, side by side."""
+    size = (width * len(cases), 4)
+    figure, panels = plt.subplots(1, len(cases), figsize=size, layout="constrained", squeeze=False)
+    return figure, panels[0]
+
+
 def training(records: dict[str, Record], path: Path) -> Path:
     """Steps per second, one panel per model."""
     record = records["training"]
     found = Rows([r for r in record["rows"] if "seconds" in r])
-    figure, panels = plt.subplots(
-        1,
-        len(found.cases),
-        figsize=(4.6 * len(found.cases), 4),
-        layout="constrained",
-        squeeze=False,
-    )
-    for axes, case in zip(panels[0], found.cases, strict=True):
+    figure, panels = in_a_row(found.cases, 4.6)
+    for axes, case in zip(panels, found.cases, strict=True):
         rows = sorted((r for r in found.rows if r["case"] == case), key=lambda r: -r["seconds"])
         for i, row in enumerate(rows):
             name, speed = row["contestant"], 1 / row["seconds"]
@@ -244,14 +246,8 @@ def scaling(records: dict[str, Record], path: Path) -> Path:
     """Time over size, with the fitted exponent at the end of each line."""
     record = records["scaling"]
     found = Rows([r for r in record["rows"] if "exponent" in r])
-    figure, panels = plt.subplots(
-        1,
-        len(found.cases),
-        figsize=(4.4 * len(found.cases), 4),
-        layout="constrained",
-        squeeze=False,
-    )
-    for axes, case in zip(panels[0], found.cases, strict=True):
+    figure, panels = in_a_row(found.cases, 4.4)
+    for axes, case in zip(panels, found.cases, strict=True):
         ends = []
         for name in found.contestants:
             line = [r for r in found.rows if (r["case"], r["contestant"]) == (case, name)]

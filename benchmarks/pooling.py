@@ -38,15 +38,19 @@ def ours(pool: Pool) -> dict[str, Callable[[jax.Array], jax.Array]]:
     return {name: functools.partial(getattr(fnn, name), **config) for name in names}
 
 
-def measure(pool: Pool, session: Session) -> list[Row]:
+def drawn(pool: Pool, session: Session) -> tuple[Any, Any, Any, Any]:
+    """Return x and g, drawn, and y and the gradient to x of the reference."""
     rng = session.rng(pool.name)
     x, g = (
         jnp.asarray(rng.standard_normal((pool.n, *sizes, pool.channels), np.float32))
         for sizes in (pool.spatial, pool.out)
     )
-    y, dx = reference.pooling(
-        pool.kind, x, g, pool.window, (pool.stride,) * len(pool.window), pool.pads
-    )
+    strides = (pool.stride,) * len(pool.window)
+    return x, g, *reference.pooling(pool.kind, x, g, pool.window, strides, pool.pads)
+
+
+def measure(pool: Pool, session: Session) -> list[Row]:
+    x, g, y, dx = drawn(pool, session)
     found = []
     for name, fn in (ours(pool) | {"lax": library(pool)}).items():
         found += contestants(name, with_gradient(fn), (x, g), "gradient")

@@ -8,10 +8,8 @@ import itertools
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from benchmarks import reference
+from benchmarks.pooling import drawn
 from benchmarks.programs import contestants, with_gradient
 from benchmarks.session import Job, Session
 from benchmarks.shapes import Pool
@@ -35,13 +33,7 @@ def grid() -> Iterator[Pool]:
 
 
 def measure(pool: Pool, session: Session) -> list[Row]:
-    rng = session.rng(pool.name)
-    x, g = (
-        jnp.asarray(rng.standard_normal((pool.n, *sizes, pool.channels), np.float32))
-        for sizes in (pool.spatial, pool.out)
-    )
-    strides = (pool.stride,) * len(pool.window)
-    y, dx = reference.pooling(pool.kind, x, g, pool.window, strides, pool.pads)
+    x, g, y, dx = drawn(pool, session)
     call = pool.window, pool.stride, pool.padding, 1, False
 
     def pooling(x: jax.Array, kernel: PoolKernel) -> jax.Array:

@@ -95,17 +95,27 @@ def mean_of(ratios: Iterable[tuple[float, float] | None]) -> str:
 
 def convolution(record: Record, targets: bool) -> str:
     """fnn's default beside the library and PyTorch: forward + backward."""
-    found = Rows([r for r in record["rows"] if r["target"] == targets])
+    rows = [r for r in record["rows"] if r["target"] == targets]
+    return layers(record, rows, ("conv", "conv_transpose"), 1.25)
+
+
+def pooling(record: Record) -> str:
+    """fnn's default beside `reduce_window` and PyTorch: forward + backward."""
+    rows = [r for r in record["rows"] if r["measure"] == "gradient"]
+    return layers(record, rows, ("max_pool", "avg_pool"), 1.0)
+
+
+def layers(record: Record, rows: list[Row], names: Sequence[str], most: float) -> str:
+    """One line per layer, fnn's functions of these names; ``most`` is the limit over PyTorch."""
+    found = Rows(rows)
     head = ["layer, ms", "fnn", "in scan", "lax", "in scan", "PyTorch"]
     head += ["fnn/lax", "in scan", "scan/jit", "fnn/PyTorch", "% of limit"]
     lines, ratios = [], []
     for case in found.cases:
-        ours, scan = (
-            found.best(case, ("conv", "conv_transpose"), "gradient", p) for p in ("jit", "scan")
-        )
+        ours, scan = (found.best(case, names, "gradient", p) for p in ("jit", "scan"))
         lax, lax_scan = (library(found, case, p) for p in ("jit", "scan"))
         torch = found.best(case, PYTORCH, "gradient")
-        pairs = [(ours, lax, 1.0), (scan, lax_scan, 1.0), (scan, ours, 1.2), (ours, torch, 1.25)]
+        pairs = [(ours, lax, 1.0), (scan, lax_scan, 1.0), (scan, ours, 1.2), (ours, torch, most)]
         ratios.append([ratio(a, b) for a, b, _ in pairs])
         times = [ms(r) for r in (ours, scan, lax, lax_scan, torch)]
         lines.append([case, *times, *(over(*p) for p in pairs), of_limit(ours, record)])
@@ -163,23 +173,6 @@ def cost(row: Row) -> str:
     memory = row.get("temporary_bytes")
     seconds = f"{row['compile_seconds']:.2f} s"
     return seconds if memory is None else f"{seconds}, {memory / 1e6:.1f} MB"
-
-
-def pooling(record: Record) -> str:
-    """fnn's default beside `reduce_window` and PyTorch: forward + backward."""
-    found = Rows([r for r in record["rows"] if r["measure"] == "gradient"])
-    head = ["layer, ms", "fnn", "in scan", "lax", "in scan", "PyTorch"]
-    head += ["fnn/lax", "in scan", "scan/jit", "fnn/PyTorch", "% of limit"]
-    lines = []
-    for case in found.cases:
-        names = ("max_pool", "avg_pool")
-        ours, scan = (found.best(case, names, place=p) for p in ("jit", "scan"))
-        lax, lax_scan = (found.get(case, "lax", place=p) for p in ("jit", "scan"))
-        torch = found.best(case, PYTORCH)
-        pairs = [(ours, lax, 1.0), (scan, lax_scan, 1.0), (scan, ours, 1.2), (ours, torch, 1.0)]
-        times = [ms(r) for r in (ours, scan, lax, lax_scan, torch)]
-        lines.append([case, *times, *(over(*p) for p in pairs), of_limit(ours, record)])
-    return table(head, lines)
 
 
 def stacks(record: Record) -> str:

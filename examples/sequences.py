@@ -1,5 +1,7 @@
 """Five uses of a recurrent network: one or many steps in and out, of lengths that differ.
 
+The network is a GRU, in place of the plain cell of the text.
+
 Systems   C5
 Command   python examples/sequences.py
 Time      50 s on 2 cores, of processor time

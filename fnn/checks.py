@@ -181,6 +181,20 @@ def check_alive_array(function: str, place: str, x: Any) -> None:
         raise wrong(function, place, f"a deleted {describe(x)}", needed)
 
 
+def count_examples(function: str, data: Any) -> int:
+    """Return the length of the one leading axis that all arrays of data have, or raise."""
+    sizes = {
+        "data" + jax.tree_util.keystr(path): jnp.shape(x)[0] if jnp.ndim(x) else None
+        for path, x in jax.tree.leaves_with_path(data)
+    }
+    n = next(iter(sizes.values()), None)
+    if not n or len(set(sizes.values())) > 1:
+        got = ", ".join(f"{size or 'no'} examples in {path}" for path, size in sizes.items())
+        needed = "arrays with one common leading axis, the examples, at least one"
+        raise wrong(function, "data", got or "no array", needed)
+    return n
+
+
 def check_scalar(name: str, value: Any) -> Any:
     """Return the value of a loss, or raise the error of public function ``name``."""
     if getattr(value, "shape", None) != ():

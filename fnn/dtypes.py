@@ -46,11 +46,13 @@ def is_floating(dtype: Any) -> bool:
 def names_floats(name: Any) -> bool:
     """Whether this is, or names, a dtype of floating-point numbers.
 
-    >>> [names_floats(name) for name in (float, "bfloat16", int, "foo")]
-    [True, True, False, False]
+    None is none, though NumPy reads it as float64.
+
+    >>> [names_floats(name) for name in (float, "bfloat16", int, "foo", None)]
+    [True, True, False, False, False]
     """
     try:
-        return is_floating(jnp.dtype(name))
+        return name is not None and is_floating(jnp.dtype(name))
     except TypeError:
         return False
 

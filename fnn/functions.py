@@ -246,13 +246,13 @@ def _number(allowed: Range, floats: bool, function: str, argument: str, value: A
 
 
 def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
-    dtype = getattr(value, "dtype", None)
-    if isinstance(dtype, np.dtype) and is_real(dtype):  # first: the checks cost more than a call
-        return value
+    known = isinstance(value, jax.Array | np.ndarray)
+    if known and isinstance(value.dtype, np.dtype) and is_real(value.dtype):
+        return value  # first: the checks cost more than a call
     check_array(function, argument, value)
     if of_reals and not is_real(jnp.result_type(value)):
         raise wrong(function, argument, describe(value), "real numbers", TypeError)
-    return value
+    return value if hasattr(value, "dtype") else jnp.asarray(value)  # for runs without jit
 
 
 def _real_array(function: str, argument: str, value: Any) -> Any:

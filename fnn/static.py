@@ -2,6 +2,7 @@
 
 import dis
 import functools
+import inspect
 import itertools
 import sys
 import types
@@ -107,6 +108,8 @@ def _facts(value: Any, above: tuple[Any, ...]) -> Any:
 
 
 def _of_a_library(value: Any) -> bool:
+    if isinstance(inspect.unwrap(value), functools.partial):  # as `jax.tree_util.Partial` is
+        return False  # it holds any function
     module = isinstance(value, types.ModuleType)
     fixed = module or isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
     if isinstance(value, types.BuiltinFunctionType):  # or a method of what may change, as {}.get

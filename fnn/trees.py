@@ -8,6 +8,7 @@ slashes. A mask is a function of that string, so that it reads in the script tha
 import functools
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -176,6 +177,20 @@ def all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
     return functools.reduce(operator.and_, found, jnp.array(True))
 
 
+def names(function: str, params: Any) -> list[str]:
+    """Return the path of every leaf of params, "params" of an array alone.
+
+    Raises:
+        ValueError: two leaves have one path.
+    """
+    found = [path or "params" for path in jax.tree.leaves(paths(params))]
+    for path, times in Counter(found).items():
+        if times > 1:
+            needed = "one: a key with a slash may look like two keys"
+            raise wrong(function, "params", f"{times} arrays with the path {path!r}", needed)
+    return found
+
+
 def check_like(function: str, argument: str, tree: Any, like: Any) -> None:
     """Raise an error that names the first path where a tree of floats is not shaped as another.
 
@@ -185,21 +200,29 @@ def check_like(function: str, argument: str, tree: Any, like: Any) -> None:
     """
     if _alike(tree, like):
         return
-    got, needed = (dict(jax.tree_util.tree_leaves_with_path(t)) for t in (tree, like))
+    check_same(function, argument, tree, like, "as in params")
+    for path, x in jax.tree.leaves_with_path(tree):
+        if not is_floating(jnp.result_type(x)):
+            place = argument + jax.tree_util.keystr(path)
+            raise wrong(function, place, describe(x), "floating-point numbers", TypeError)
+
+
+def check_same(function: str, argument: str, tree: Any, like: Any, whose: str) -> None:
+    """Raise a ValueError that names the first path where a tree has another structure or shape."""
+    got, needed = (dict(jax.tree.leaves_with_path(t)) for t in (tree, like))
     for path in {**needed, **got}:
         place = argument + jax.tree_util.keystr(path)
         if path not in got:
-            raise wrong(function, place, "nothing", describe(needed[path]))
+            raise wrong(function, place, "nothing", f"{describe(needed[path])}, {whose}")
         if path not in needed:
-            raise wrong(function, place, describe(got[path]), "nothing, as params have none there")
+            raise wrong(function, place, describe(got[path]), f"nothing, {whose}")
         if jnp.shape(got[path]) != jnp.shape(needed[path]):
-            wanted = f"the shape of {describe(needed[path])}"
+            wanted = f"the shape of {describe(needed[path])}, {whose}"
             raise wrong(function, place, describe(got[path]), wanted)
-        if not jnp.issubdtype(jnp.result_type(got[path]), jnp.floating):
-            raise wrong(function, place, describe(got[path]), "floating-point numbers", TypeError)
     structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
     if structures[0] != structures[1]:
-        raise wrong(function, *_other_node(argument, tree, like))
+        place, found, wanted = _other_node(argument, tree, like)
+        raise wrong(function, place, found, f"{wanted}, {whose}")
 
 
 def _alike(tree: Any, like: Any) -> bool:
@@ -232,7 +255,7 @@ def _other_node(place: str, a: Any, b: Any) -> tuple[str, str, str]:
         if path not in got:
             return inside, "nothing", _node(needed[path])
         if path not in needed:
-            return inside, _node(got[path]), "nothing, as params have none there"
+            return inside, _node(got[path]), "nothing"
         structures: list[Any] = [jax.tree.structure(x[path]) for x in (got, needed)]
         if structures[0] != structures[1]:
             return _other_node(inside, got[path], needed[path])

@@ -1,7 +1,9 @@
 """How public functions are made, and what is checked before they compute."""
 
 import doctest
+import functools
 import inspect
+import itertools
 import pickle
 import sys
 import types
@@ -144,6 +146,13 @@ def test_equal_lambdas_are_one_program_and_changed_ones_are_not() -> None:
         box[0] = shift
         want = (X + shift).sum(1, keepdims=True) * X / 2
         np.testing.assert_allclose(layer(X, rule=lambda x: x + box[0]), want)
+    shifted = jax.tree_util.Partial(lambda x: x + box[0])
+    alike = jax.custom_jvp(functools.partial(lambda x: x + box[0]))
+    alike.defjvps(lambda t, y, x: t)
+    for held, shift in itertools.product((shifted, alike), (1.0, 2.0)):
+        box[0] = shift
+        want = (X + shift).sum(1, keepdims=True) * X / 2
+        np.testing.assert_allclose(layer(X, rule=lambda x, held=held: held(x)), want)
 
 
 def test_a_value_that_is_reached_by_an_attribute_or_an_import_may_change(
@@ -248,12 +257,14 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
     for wrong_x in (np.array(["x"]), np.array([object()]), jax.random.key(0)):
         with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array of numbers"):
             layer(wrong_x)
-    for wrong_x in (X.tolist(), "x", None, {"x": X}, (X, X)):
+    for wrong_x in (X.tolist(), "x", None, {"x": X}, (X, X), jax.typeof(jnp.asarray(X))):
         with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array, such"):
             layer(wrong_x)
     with pytest.raises(TypeError, match=r"fnn\.layer: x: got complex64\[1,1\]; needed real"):
         layer(jnp.ones((1, 1), jnp.complex64))
     np.testing.assert_array_equal(layer(X, size=2), layer(X, size=np.float32([2, 2])))
+    with jax.disable_jit():
+        assert fnn.softplus(1.0) == fnn.softplus(jnp.float32(1))
     with pytest.raises(TypeError, match=r"fnn\.layer: size: got list \[2, 2\]; needed an array"):
         layer(X, size=[2, 2])
 

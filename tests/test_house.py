@@ -14,7 +14,7 @@ import fnn
 HOUSE = Path(fnn.__file__).parent
 GROUND = (
     *("dtypes", "checks", "trees", "windows", "static", "functions"),
-    *("lazily", "compiler", "memory"),
+    *("lazily", "compiler", "memory", "placement"),
 )
 # A room may import the ground, itself, and the rooms before it.
 ROOMS = ("kernels", "layers", "losses", "analysis", "optimizers", "training")

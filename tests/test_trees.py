@@ -45,6 +45,8 @@ def test_cast_changes_floats_alone() -> None:
         fnn.trees.cast(tree, int)
     with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got foo; needed one of"):
         fnn.trees.cast(tree, "foo")
+    with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got None; needed one of"):
+        fnn.trees.cast(tree, None)  # type: ignore[arg-type]  # refused
 
 
 @jax.tree_util.register_dataclass
@@ -57,11 +59,11 @@ class Tagged:
 @pytest.mark.parametrize(
     ("tree", "like", "message"),
     [
-        ({"w": 1, "b": None}, {"w": 1}, r"\['b'\]: got None; needed nothing, as params have none"),
+        ({"w": 1, "b": None}, {"w": 1}, r"\['b'\]: got None; needed nothing, as in params"),
         ({"w": 1}, {"w": 1, "b": None}, r"\['b'\]: got nothing; needed None"),
         ({"w": 1, "b": None}, {"w": 1, "c": None}, r"\['c'\]: got nothing; needed None"),
         ([1, {"b": ()}], [1, {"b": {}}], r"\[1\]\['b'\]: got a tuple; needed a dict"),
-        ([1, {"b": []}], [1, {}], r"\[1\]\['b'\]: got a list; needed nothing, as params"),
+        ([1, {"b": []}], [1, {}], r"\[1\]\['b'\]: got a list; needed nothing, as in params"),
         ([1, []], [1, [None]], r"\[1\]\[0\]: got nothing; needed None"),
         ([None, 1], [(), 1], r"\[0\]: got None; needed a tuple"),
         (None, {}, ": got None; needed a dict"),

@@ -29,6 +29,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.functions import jitted
+from fnn.placement import placed_as, replicated
 from fnn.trees import FloatTree, check_like, check_params, global_norm
 
 Loss = Callable[..., Any]
@@ -83,12 +84,14 @@ def quadratic(function: str, loss: Loss, params: Any, *args: Any) -> Quadratic:
     ends = [sum(x.size for x in leaves[: i + 1]) for i in range(len(leaves))]
 
     def pack(tree: Any) -> Array:
-        return jnp.concatenate([x.astype(dtype).ravel() for x in jax.tree.leaves(tree)])
+        whole = map(replicated, jax.tree.leaves(tree))
+        return jnp.concatenate([x.astype(dtype).ravel() for x in whole])
 
     def unpack(vector: Array) -> Any:
         parts = jnp.split(vector, ends[:-1])
         like = zip(parts, leaves, strict=True)
-        return jax.tree.unflatten(structure, [v.reshape(x.shape).astype(x.dtype) for v, x in like])
+        made = [v.reshape(x.shape).astype(x.dtype) for v, x in like]
+        return jax.tree.unflatten(structure, list(map(placed_as, made, leaves)))
 
     gradient, product = jax.linearize(jax.grad(scalar), params)
     return Quadratic(pack(gradient), lambda v: pack(product(unpack(v))), pack, unpack)

@@ -35,6 +35,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.dtypes import is_floating
+from fnn.placement import replicated
 from fnn.static import frozen
 from fnn.trees import FloatTree, paths
 
@@ -321,7 +322,7 @@ def _slopes(
     h: Array,
 ) -> tuple[Array, ...]:
     """Compute `Slopes` at these positions in the vector of all params."""
-    flat, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(jax.tree.map(replicated, params))
 
     def value(flat: Array) -> Array:
         scalar: Array = check_scalar(

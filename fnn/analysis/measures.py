@@ -16,7 +16,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Real
 
-from fnn.analysis.program import names
 from fnn.checks import (
     POSITIVE,
     check_array,
@@ -29,7 +28,7 @@ from fnn.checks import (
 from fnn.dtypes import is_real, magnitude, number_like, real, widen
 from fnn.layers.activations import identity
 from fnn.static import frozen
-from fnn.trees import FloatTree, check_like, check_params, global_norm
+from fnn.trees import FloatTree, check_like, check_params, global_norm, names
 
 Activation = Callable[[Any], Any]
 

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
 
 from fnn.analysis.curvature import Loss, scalar_loss
-from fnn.checks import check_int, wrong
+from fnn.checks import check_int, count_examples, wrong
 from fnn.dtypes import widen
 from fnn.static import frozen
 from fnn.trees import FloatTree, count
@@ -73,7 +73,7 @@ def gradient_noise_scale(
     """
     function = "analysis.gradient_noise_scale"
     check_int(function, "batch_size", batch_size, 1)
-    n = examples(function, data)
+    n = count_examples(function, data)
     if n % batch_size or n < 2 * batch_size:
         raise wrong(function, "batch_size", batch_size, f"a divisor of {n} examples, below {n}")
     scale: NoiseScale = _noise_scale(frozen(loss), params, data, batch_size)
@@ -112,20 +112,6 @@ def _inner(a: Any, b: Any) -> Array:
     widest = max(p.dtype for p in products)
     total: Array = functools.reduce(jnp.add, [p.astype(widest) for p in products])
     return total
-
-
-def examples(function: str, data: Any) -> int:
-    """Return how many examples data holds, or raise the error of a public function."""
-    sizes = {
-        "data" + jax.tree_util.keystr(path): jnp.shape(x)[0] if jnp.ndim(x) else None
-        for path, x in jax.tree.leaves_with_path(data)
-    }
-    n = next(iter(sizes.values()), None)
-    if not n or len(set(sizes.values())) > 1:
-        got = ", ".join(f"{size or 'no'} examples in {path}" for path, size in sizes.items())
-        needed = "arrays with one common leading axis, the examples, at least one"
-        raise wrong(function, "data", got or "no array", needed)
-    return n
 
 
 def read(data: Any, rows: Array) -> Any:

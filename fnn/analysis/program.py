@@ -7,7 +7,6 @@ are equations that hold programs of their own.
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ import numpy as np
 from fnn import lazily
 from fnn.checks import describe, wrong
 from fnn.static import Same, frozen
-from fnn.trees import paths
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
@@ -53,25 +51,7 @@ class Known(NamedTuple):
                 raise wrong(function, "an argument", describe(x), needed, TypeError) from None
 
 
-class _Array:
-    """Stands where an array was."""
-
-
-ARRAY = _Array()
-
-
-def names(function: str, params: Any) -> list[str]:
-    """Return the path of every leaf of params, "params" of an array alone.
-
-    Raises:
-        ValueError: two leaves have one path.
-    """
-    found = [path or "params" for path in jax.tree.leaves(paths(params))]
-    for path, times in Counter(found).items():
-        if times > 1:
-            needed = "one: a key with a slash may look like two keys"
-            raise wrong(function, "params", f"{times} arrays with the path {path!r}", needed)
-    return found
+ARRAY = object()  # stands where an array was
 
 
 def split(args: Any, kwargs: Any) -> tuple[Known, list[Any]]:

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
 
 from fnn.analysis.curvature import Loss, scalar_loss
-from fnn.analysis.noise import examples, read
+from fnn.analysis.noise import read
 from fnn.checks import (
     BELOW_ONE,
     POSITIVE,
@@ -24,6 +24,7 @@ from fnn.checks import (
     check_key,
     check_known,
     check_number,
+    count_examples,
     describe,
     wrong,
 )
@@ -115,9 +116,9 @@ def rate_range(
     """
     function = "analysis.rate_range"
     check_callable(function, "loss", loss, "loss(params, batch)")
-    check_known(function, params=params, data=data, key=key)
+    numbers = {"low": low, "high": high, "smoothing": smoothing}
+    check_known(function, params=params, data=data, key=key, **numbers)
     check_params(function, params)
-    check_known(function, low=low, high=high, smoothing=smoothing)
     check_number(function, "low", low, POSITIVE)
     check_number(function, "high", high, POSITIVE)
     if not low < high:
@@ -129,7 +130,7 @@ def rate_range(
     if not callable(optimizer) or hasattr(optimizer, "update"):
         needed = "a function of the learning rate, such as fnn.adam, or a lambda of it"
         raise wrong(function, "optimizer", describe(optimizer), needed, TypeError)
-    n = examples(function, data)
+    n = count_examples(function, data)
     static = frozen(loss), frozen(optimizer), batch_size, steps
     rates, losses = map(np.asarray, _run(*static, params, data, key, low, high, n))
     return _suggest(rates, losses, smoothing)

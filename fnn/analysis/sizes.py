@@ -9,9 +9,10 @@ from jaxtyping import PyTree
 
 from fnn.analysis.arithmetic import flops
 from fnn.analysis.ledger import Entry, ledger
-from fnn.analysis.program import ARRAYS, Program, flat, names, split, trace
+from fnn.analysis.program import ARRAYS, Program, flat, split, trace
 from fnn.analysis.reach import reach
-from fnn.checks import describe, wrong
+from fnn.checks import check_callable, describe, wrong
+from fnn.trees import names
 
 
 class Layer(NamedTuple):
@@ -70,12 +71,6 @@ class Summary(NamedTuple):
     def total(self) -> dict[str, int]:
         """The sums over all layers, by the names of their attributes."""
         return {name: sum(getattr(layer, name) for layer in self.layers) for name in SUMMED}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the layers and the total as dicts."""
-        layers = [layer._asdict() for layer in self.layers]
-        total = {**self.total, "flops": self.flops}
-        return {"layers": layers, "total": total, "unused": list(self.unused)}
 
     def __str__(self) -> str:
         """Return the table, a line per layer, of at most 80 columns where names allow it."""
@@ -154,8 +149,7 @@ def summary(model: Callable[..., Any], params: PyTree[Any], *args: Any, **kwargs
     >>> [(layer.name, layer.weights, layer.connections, layer.field) for layer in size.layers]
     [('conv', 72, 4608, (3, 3)), ('max_pool', 0, 0, (4, 4)), ('head', 1280, 1280, (10, 10))]
     """
-    if not callable(model):
-        raise wrong("analysis.summary", "model", describe(model), "a function", TypeError)
+    check_callable("analysis.summary", "model", model)
     for path, leaf in jax.tree.leaves_with_path(params):
         if not isinstance(leaf, ARRAYS):
             place = "params" + jax.tree_util.keystr(path)

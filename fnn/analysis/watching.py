@@ -238,11 +238,12 @@ def _call(function: str, eqn: "lazily.JaxprEqn", values: list[Any], nudges: Arra
 
 
 def _checkpoint(function: str, eqn: "lazily.JaxprEqn", values: list[Any], nudges: Arrays) -> Step:
-    def body(values: list[Any], nudges: Arrays) -> Step:
-        return _run(function, eqn.params["jaxpr"], (), values, nudges)
+    def body(nudges: Arrays, *values: Any) -> Step:
+        return _run(function, eqn.params["jaxpr"], (), list(values), nudges)
 
-    how = {key: eqn.params[key] for key in ("prevent_cse", "policy")}
-    result: Step = jax.checkpoint(body, **how)(values, nudges)
+    apart, policy = eqn.params["prevent_cse"], eqn.params["policy"]
+    apart = (True, *apart) if isinstance(apart, tuple) else apart  # a flag for each value
+    result: Step = jax.checkpoint(body, prevent_cse=apart, policy=policy)(nudges, *values)
     return result
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fnn.checks import check_int, describe, wrong
+from fnn.checks import check_int, count_examples, describe, wrong
 
 
 def batches(
@@ -39,19 +39,12 @@ def batches(
     """
     check_int("data.batches", "size", size, 1)
     check_int("data.batches", "seed", seed, 0)
-    lengths = set()
     for path, leaf in jax.tree.leaves_with_path(data):
         place = "data" + jax.tree_util.keystr(path)
         if not isinstance(leaf, np.ndarray) or leaf.ndim == 0:
             needed = "a NumPy array with the examples first"
             raise wrong("data.batches", place, describe(leaf), needed, TypeError)
-        lengths.add(len(leaf))
-        if len(lengths) > 1 or 0 in lengths:
-            needed = "one common number of examples, at least one"
-            raise wrong("data.batches", place, describe(leaf), needed)
-    if not lengths:
-        raise wrong("data.batches", "data", "no array", "at least one")
-    (n,) = lengths
+    n = count_examples("data.batches", data)
 
     def epoch(number: int) -> Iterator[Any]:
         order = np.random.default_rng((seed, number)).permutation(n)

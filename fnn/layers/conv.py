@@ -209,7 +209,7 @@ conv_im2col = variant(
     conv, _convolve, IM2COL, "by patches side by side and one matrix product", example=EXAMPLE
 )
 conv_taps = variant(conv, _convolve, TAPS, "by shift and add, one term per tap", example=EXAMPLE)
-MINIMAL = (
+FILTERING = (
     "Takes floats, and windows of at most {} taps along the last two axes, without a stride. "
     "In float32 its largest error is {} that of a plain sum. A NaN or an infinity in x "
     "reaches all outputs of its tile."
@@ -219,7 +219,7 @@ conv_winograd = variant(
     _convolve,
     WINOGRAD4,
     "by minimal filtering with 6 points, F(4, 3) and its kin",
-    notes=MINIMAL.format(5, "4 to 11 times"),
+    notes=FILTERING.format(5, "4 to 11 times"),
     example=EXAMPLE,
 )
 conv_winograd2 = variant(
@@ -227,7 +227,7 @@ conv_winograd2 = variant(
     _convolve,
     WINOGRAD2,
     "by minimal filtering with 4 points, F(2, 3) and its kin",
-    notes=MINIMAL.format(3, "about"),
+    notes=FILTERING.format(3, "about"),
     example=EXAMPLE,
 )
 conv_fft = variant(
@@ -278,10 +278,10 @@ def convolve(
     >>> convolve(x.reshape(1, 3, 1), w.reshape(2, 1, 1), padding=1).ravel()
     Array([ 1., 12., 23., 30.], dtype=float32)
     """
-    name = "convolve"
-    _check_window(name, w, groups)
     flipped = jnp.flip(w, tuple(range(w.ndim - 2)))
-    return _convolve(name, AUTO, x, flipped, b, stride, padding, padding_mode, dilation, groups)
+    return _convolve(
+        "convolve", AUTO, x, flipped, b, stride, padding, padding_mode, dilation, groups
+    )
 
 
 @jitted(static=(*STATIC, "output_padding"))
@@ -358,7 +358,10 @@ def _adjoint(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     ends = [(lo, hi - t) for t, (lo, hi) in zip(tails, win.padding, strict=True)]
     zeros = [max(0, -hi) for _, hi in ends]
     if any(z and i < z for i, z in zip(form.spatial, zeros, strict=True)):
-        return jnp.zeros((len(x), *form.spatial, w.shape[-2] * form.groups), x.dtype)
+        # On a mesh they are placed as x and w are: by the sums of empty parts.
+        none = x[..., :0].sum(tuple(range(1, x.ndim)), keepdims=True) + w[:0].sum()
+        channels = w.shape[-2] * form.groups
+        return jnp.zeros((1, *form.spatial, channels), x.dtype) + none.astype(x.dtype)
     form = form._replace(
         spatial=tuple(i - z for i, z in zip(form.spatial, zeros, strict=True)),
         windows=win._replace(padding=tuple((lo, max(0, hi)) for lo, hi in ends)),

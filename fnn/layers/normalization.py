@@ -358,7 +358,8 @@ def spectral_norm(
     matrix = widen(w).reshape(math.prod(w.shape[:-1]), w.shape[-1])
     matrix = matrix / magnitude(matrix)
     fixed = lax.stop_gradient(matrix)
-    start = _unit(lax.stop_gradient(widen(u)))
+    # Inside `jax.shard_map` a loop must begin with what varies as its result: as u and w do.
+    start = _unit(lax.stop_gradient(widen(u))) + fixed[:0].sum()
     right = lax.fori_loop(0, iterations, lambda _, u: _unit(_unit(fixed @ u) @ fixed), start)
     left = _unit(fixed @ right)
     sigma = left @ matrix @ right

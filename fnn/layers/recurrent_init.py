@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fnn.checks import check_int
 from fnn.dtypes import number_like
 from fnn.functions import jitted
-from fnn.layers.initializers import XAVIER, Initializer, check_dtype, draw, orthogonal
+from fnn.layers.initializers import XAVIER, Initializer, draw, orthogonal
 
 ORTHOGONAL = orthogonal()
 SIZES = ("d_in", "units", "weights", "recurrent", "bias", "dtype")
@@ -33,7 +33,6 @@ def _draw(
     """Draw wx and wh for public function ``name``, and a bias of zeros."""
     check_int(name, "d_in", d_in, 1)
     check_int(name, "units", units, 1)
-    check_dtype(name, dtype)
 
     def columns(argument: str, by: Initializer, key: jax.Array, rows: int) -> jax.Array:
         parts = jax.vmap(lambda k: draw(name, by, k, (rows, units), dtype, argument))(

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from fnn.checks import check_axis, check_one_of, describe, wrong
-from fnn.dtypes import computed_wide, is_floating, real
+from fnn.dtypes import computed_wide, is_floating, nan_where, real
 from fnn.functions import jitted
 from fnn.kernels.pool.form import check_dtype, check_input, check_sizes, comparable, reverse
 from fnn.layers.pooling import Images, Pooled, avg_pool, max_pool
@@ -29,7 +29,9 @@ Reduce = Callable[[jax.Array, int], jax.Array]
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _first_max(x: jax.Array, axis: int) -> jax.Array:
-    return x.max(axis)
+    # XLA's own maximum over an axis on a CPU passes over a NaN (openxla/xla#21461).
+    unknown = jnp.isnan(x).any(axis)
+    return nan_where(unknown, x.max(axis))
 
 
 @_first_max.defjvp

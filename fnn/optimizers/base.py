@@ -6,9 +6,9 @@ updates are added to the params. An optimizer of fnn is one rule, the formula fo
 
 Learning rate. A number, a scalar array, or a schedule: a function of the number of steps taken, 0
 at the first. The state's leaf ``learning_rate`` is the rate of the next step; `learning_rate` reads
-it and `with_learning_rate` replaces it, which recompiles nothing. Whatever was set last counts: the
-rate in the state, or the array that the optimizer is made with, as `optax.inject_hyperparams` makes
-it with another at every step.
+it and `with_learning_rate` replaces it, which recompiles nothing. The newer of two rates counts:
+that in the state, or the array that the optimizer is made with, as `optax.inject_hyperparams` makes
+it anew at every step.
 
 Numbers. Every ``float`` argument may also be a traced array, so that `jax.vmap` runs a sweep.
 

@@ -90,6 +90,16 @@ def _unpack(packs: list[Any], like: Any, zero: Any) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
+def _packed(extra: dict[str, Any], like: Any, zero: Any) -> dict[str, Any]:
+    """Return the extra arguments of `fnn.make_step` for what `_pack` returns."""
+    packed = dict(extra)
+    if "grad" in extra:
+        packed["grad"] = _pack(extra["grad"], like)
+    if "value_fn" in extra:
+        packed["value_fn"] = lambda packs: extra["value_fn"](_unpack(packs, like, zero))
+    return packed
+
+
 def _refuse_sharded(params: Any) -> None:
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         sharding = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
@@ -135,8 +145,9 @@ def flat(optimizer: Transform) -> Optimizer:
         check_state("flat", state, Flat)
         like = grads if params is None else params
         check_like("flat", "grads", grads, like)
-        packed = None if params is None else _pack(params, params)
-        updates, inner = run_update(optimizer, _pack(grads, like), state.inner, packed, extra)
+        own = None if params is None else _pack(params, params)
+        packed = _packed(extra, like, state.zero)
+        updates, inner = run_update(optimizer, _pack(grads, like), state.inner, own, packed)
         return _unpack(updates, like, state.zero), Flat(inner, state.zero)
 
     return Optimizer(init, update)

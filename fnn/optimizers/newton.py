@@ -3,8 +3,7 @@
 The quadratic model of the loss, ``loss(x + d) = loss(x) + g . d + d . H d / 2``, is least at
 ``d = -H^-1 g``. An optimizer sees gradients only, so these ask for the loss itself as the extra
 argument ``value_fn``, a function of params, which `fnn.make_step` and `fnn.train` hand to every
-optimizer that takes it; in an optax chain they stand as
-``optax.GradientTransformationExtraArgs(*fnn.newton())``.
+optimizer that takes it.
 """
 
 from collections.abc import Callable
@@ -65,7 +64,8 @@ def newton(
             the residual falls below ``sqrt(eps) |g|``.
 
     Returns:
-        An `Optimizer`; its update needs params and value_fn.
+        An `Optimizer`; its update needs params and value_fn. In an optax chain it stands as
+        ``optax.GradientTransformationExtraArgs(*fnn.newton())``.
 
     Raises:
         ValueError: damping < 0, dense_up_to < 0, iterations < 1; from update, params or value_fn
@@ -118,7 +118,8 @@ def diagonal_newton(
         key: draws the samples, others at every step.
 
     Returns:
-        An `Optimizer`; its update needs params and value_fn.
+        An `Optimizer`; its update needs params and value_fn. In an optax chain it stands as
+        ``optax.GradientTransformationExtraArgs(*fnn.diagonal_newton())``.
 
     Raises:
         ValueError: damping < 0, samples < 1, samples without key; from update, params or value_fn

@@ -14,7 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fnn.checks import NOT_NEGATIVE, POSITIVE, check_int, check_number, describe, wrong
+from fnn.checks import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Range,
+    check_callable,
+    check_int,
+    check_number,
+    describe,
+    wrong,
+)
 from fnn.optimizers.base import Schedule, in_dtype, read_numbers
 
 
@@ -47,12 +56,14 @@ def exponential(
 ) -> Schedule:
     """Return ``max(rate base^(step / steps), floor)``; ``staircase`` rounds the exponent down.
 
+    The base is finite and not negative.
+
     >>> schedule = fnn.schedules.exponential(1.0, 0.5, floor=0.2)
     >>> [round(float(schedule(step)), 2) for step in (0, 1, 2, 3)]
     [1.0, 0.5, 0.25, 0.2]
     """
     check_int("schedules.exponential", "steps", steps, 1)
-    check_number("schedules.exponential", "base", base, NOT_NEGATIVE)
+    check_number("schedules.exponential", "base", base, Range(0, high_closed=False))
 
     def formula(step: Any, rate: Any, base: Any, floor: Any) -> Any:
         length = float(steps)  # `//` is exact, where a compiled `/` may fall short of the stair
@@ -60,7 +71,8 @@ def exponential(
         value = rate * base**exponent
         if not isinstance(base, jax.Array) and (near := float(np.asarray(base, exponent.dtype))):
             # What rounding takes from the base: of a million steps by 0.99999 it is 1.4 %.
-            value *= jnp.exp(exponent * math.log1p((base - near) / near))
+            # Bounded within float32: the power may be 0 or infinite, and 0 times infinity is NaN.
+            value *= jnp.exp(jnp.clip(exponent * math.log1p((base - near) / near), -87.0, 87.0))
         return jnp.maximum(value, floor)
 
     return _of_float("exponential", formula, rate=rate, base=base, floor=floor)
@@ -86,7 +98,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 def cosine(rate: float, steps: int, *, end: float = 0.0, exponent: float = 1.0) -> Schedule:
     """Return half a cosine wave from ``rate`` at step 0 to ``end`` at ``steps`` and afterwards.
 
-    ``end + (rate - end) ((1 + cos(pi step / steps)) / 2)^exponent``.
+    ``end + (rate - end) ((1 + cos(pi step / steps)) / 2)^exponent``, with an exponent >= 0.
 
     Source: I. Loshchilov, F. Hutter, SGDR: stochastic gradient descent with warm restarts (2017).
 
@@ -94,6 +106,7 @@ def cosine(rate: float, steps: int, *, end: float = 0.0, exponent: float = 1.0) 
     [1.0, 0.5, 0.0, 0.0]
     """
     check_int("schedules.cosine", "steps", steps, 1)
+    check_number("schedules.cosine", "exponent", exponent, NOT_NEGATIVE)
 
     def formula(step: Any, rate: Any, end: Any, exponent: Any) -> Any:
         return _wave(rate, end, step / float(steps), exponent)
@@ -127,6 +140,7 @@ def warmup_cosine(
     """
     check_int("schedules.warmup_cosine", "warmup", warmup, 1)
     check_int("schedules.warmup_cosine", "steps", steps, warmup + 1)
+    check_number("schedules.warmup_cosine", "exponent", exponent, NOT_NEGATIVE)
 
     def formula(step: Any, rate: Any, start: Any, end: Any, exponent: Any) -> Any:
         line = start + (rate - start) * step / float(warmup)
@@ -216,8 +230,7 @@ def delay(schedule: Schedule, steps: int) -> Schedule:
     [1.0, 1.0, 0.5, 0.0]
     """
     check_int("schedules.delay", "steps", steps, 0)
-    if not callable(schedule):
-        raise wrong("schedules.delay", "schedule", schedule, "a schedule", TypeError)
+    check_callable("schedules.delay", "schedule", schedule, "of the number of steps taken")
 
     def delayed(step: Any) -> Any:
         if isinstance(step, int | np.integer):

@@ -22,7 +22,7 @@ from fnn.optimizers.base import (
     rate_used,
     run_update,
 )
-from fnn.trees import Mask, chosen, scaled_norm
+from fnn.trees import Mask, check_like, chosen, scaled_norm
 
 
 def check_mask(name: str, mask: Mask | None) -> None:
@@ -101,6 +101,9 @@ def clip_by_global_norm(max_norm: float) -> Optimizer:
     Returns:
         An `Optimizer` without state, for a `chain`.
 
+    Raises:
+        TypeError: from update, gradients that are no floating-point numbers.
+
     Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural
     networks (2013).
 
@@ -111,6 +114,7 @@ def clip_by_global_norm(max_norm: float) -> Optimizer:
     check_number("clip_by_global_norm", "max_norm", max_norm, NOT_NEGATIVE)
 
     def clip(grads: Any, params: Any) -> Any:
+        check_like("clip_by_global_norm", "grads", grads, grads)
         scale, norm = scaled_norm(grads)
         limit = number_like(max_norm, norm)
         over = scale * norm > limit
@@ -133,6 +137,9 @@ def clip_by_value(limit: float) -> Optimizer:
     Returns:
         An `Optimizer` without state, for a `chain`.
 
+    Raises:
+        TypeError: from update, gradients that are no floating-point numbers.
+
     >>> fnn.clip_by_value(1.0).update(jnp.array([0.5, -8.0]), ())[0].tolist()
     [0.5, -1.0]
     """
@@ -142,7 +149,11 @@ def clip_by_value(limit: float) -> Optimizer:
         most = number_like(limit, g)
         return jnp.clip(g, -most, most)
 
-    return stateless(lambda grads, params: jax.tree.map(clip, grads))
+    def clip_all(grads: Any, params: Any) -> Any:
+        check_like("clip_by_value", "grads", grads, grads)
+        return jax.tree.map(clip, grads)
+
+    return stateless(clip_all)
 
 
 def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:

@@ -34,6 +34,20 @@ def _widened(tree: Any) -> Any:
     return jax.tree.map(widen, tree)
 
 
+def _typed_as(old: Any, new: Any) -> Any:
+    """Return a new state in the dtypes of the old.
+
+    optax's moments of half precision take the dtype of the gradients, which may be float32.
+    """
+
+    def leaf(x: Any, like: Any) -> Any:
+        dtype = jnp.result_type(like)
+        same = jnp.result_type(x) == dtype  # as that of a random key, which has no other
+        return x if same else x.astype(dtype)
+
+    return jax.tree.map(leaf, new, old)
+
+
 LARGEST_SCALE = 2.0**100  # of a loss: far above need, far below infinity
 
 
@@ -43,7 +57,7 @@ class Accumulated(NamedTuple):
     Attributes:
         inner: the state of the optimizer.
         step: int32[], gradients in the mean so far.
-        mean: their sum over k, a pytree like the gradients, at least float32.
+        mean: a pytree like the gradients, at least float32.
     """
 
     inner: Any
@@ -54,14 +68,16 @@ class Accumulated(NamedTuple):
 def accumulate(optimizer: Transform, k: int) -> Optimizer:
     """Step once with the mean of every k gradients; the updates between are zero.
 
-    ``m <- m + g / k``; at each k-th call the optimizer sees ``m``, and ``m`` starts again at zero.
-    A gradient that is not finite spoils its mean, and the parameters show it at the k-th call.
-    Of the extra arguments of `fnn.make_step`, ``grad`` is the mean as well, and ``value`` the loss
-    of the k-th batch alone.
+    ``m <- m (n - 1) / n + g / n`` at the n-th call; at the k-th the optimizer sees ``m``, and ``n``
+    starts again at 1. A gradient that is not finite spoils its mean, and the parameters show it at
+    the k-th call. Of the extra arguments of `fnn.make_step`, ``grad`` is the mean as well, and
+    ``value`` the loss of the k-th batch alone.
 
     Args:
-        optimizer: the optimizer to run at every k-th call; a schedule counts its steps.
-        k: how many gradients make a step, each a mean over as many examples.
+        optimizer: the optimizer to run at every k-th call; a schedule counts its steps. Weight
+            decay belongs inside it: around `accumulate` it would act at every call.
+        k: how many gradients make a step, each a mean over as many examples. A run may go on with
+            another k; a mean that holds as many already is done with the next gradient.
 
     Returns:
         An `Optimizer` with one buffer of the gradients' size.
@@ -89,12 +105,17 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_state("accumulate", state, Accumulated)
         check_like("accumulate", "grads", grads, state.mean)
-        mean = _map(lambda m, g: m + g / float(k), state.mean, grads)
+
+        def mixed(m: Any, g: Any) -> Any:
+            n = state.step.astype(m.dtype) + 1
+            return m * ((n - 1) / n) + g / n
+
+        mean = _map(mixed, state.mean, grads)
 
         def step(mean: Any, inner: Any) -> Any:
             whole = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, grads)
-            updates, inner = run_update(optimizer, whole, inner, params, _of_all(extra, whole, k))
-            return updates, inner, jax.tree.map(jnp.zeros_like, mean)
+            updates, new = run_update(optimizer, whole, inner, params, _of_all(extra, whole, k))
+            return updates, _typed_as(inner, new), jax.tree.map(jnp.zeros_like, mean)
 
         def wait(mean: Any, inner: Any) -> Any:
             updates = jax.eval_shape(step, mean, inner)[0]
@@ -102,7 +123,8 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
             none = jax.tree.map(lambda m, u: jnp.zeros_like(m, u.dtype), mean, updates)
             return none, inner, mean
 
-        ready = state.step == min(k - 1, LAST)  # steps are counted in an int32
+        # Counted in an int32, and more than k where the run began with a larger one.
+        ready = state.step >= min(k - 1, LAST)
         updates, inner, mean = lax.cond(ready, step, wait, mean, state.inner)
         return updates, Accumulated(inner, jnp.where(ready, 0, state.step + 1), mean)
 
@@ -251,7 +273,7 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
         check_state("lookahead", state, Ahead)
         need_params("lookahead", grads, params)
         updates, inner = run_update(optimizer, grads, state.inner, params, extra)
-        ready = state.step == min(k - 1, LAST)
+        ready = state.step >= min(k - 1, LAST)  # more: the run began with a larger k
 
         def advance(s: Any, x: Any, u: Any) -> Any:
             return jnp.where(ready, s + number_like(slow_rate, s) * (x + u - s), s)
@@ -313,6 +335,8 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_state("with_master_weights", state, Mastered)
         need_params("with_master_weights", grads, params)
+        if "grad" in extra:
+            extra["grad"] = _widened(extra["grad"])
         updates, inner = run_update(optimizer, _widened(grads), state.inner, state.master, extra)
         master = _map(lambda m, u: m + u, state.master, updates)
         moved = jax.tree.map(
@@ -354,13 +378,15 @@ def with_loss_scale(
     all, unless ``observe`` reads it.
 
     Args:
-        optimizer: any. Clipping, accumulation, master weights and `flat` belong inside it: the
-            gradients that it is given are not read.
+        optimizer: any. Clipping, accumulation, weight decay, master weights and `flat` belong
+            inside it: the gradients that it is given are not read, and what is around it acts on
+            the steps that it leaves out too.
         initial: the first scale, from 1 to 2^100; dividing by a power of two rounds nothing.
         grow_after: finite gradients after which the scale is doubled.
 
     Returns:
-        An `Optimizer`; its update needs params and value_fn.
+        An `Optimizer`; its update needs params and value_fn. In an optax chain it stands as
+        ``optax.GradientTransformationExtraArgs(*fnn.with_loss_scale(...))``.
 
     Raises:
         ValueError: initial not in [1, 2^100], grow_after < 1; from update, params or value_fn
@@ -399,13 +425,8 @@ def with_loss_scale(
         finite = all_finite(grads)
         used = finite | (state.scale <= 1)
 
-        def keep(new: Any, old: Any) -> Any:
-            """Keep the dtype too: optax's moments of half precision take that of the gradients."""
-            dtype = jnp.result_type(old)
-            same = jnp.result_type(new) == dtype  # as that of a random key, which has no other
-            return jnp.where(used, new if same else new.astype(dtype), old)
-
-        inner = jax.tree.map(keep, inner, state.inner)
+        inner = _typed_as(state.inner, inner)
+        inner = jax.tree.map(lambda new, old: jnp.where(used, new, old), inner, state.inner)
         updates = jax.tree.map(lambda u: jnp.where(used, u, 0), updates)
         return updates, _rescaled(state._replace(inner=inner), finite, grow_after)
 

@@ -18,12 +18,11 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Array
 
-from fnn.checks import check_array, check_int, describe, wrong
+from fnn.checks import check_array, check_int, count_examples, describe, wrong
 from fnn.compiler import by_itself
+from fnn.optimizers.base import LAST
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
-
-MOST = 2**31 - 1  # examples: their places are of int32
 
 
 @functools.partial(
@@ -134,7 +133,6 @@ def draw_order(key: Array, epoch: Any, *, n: int) -> tuple[Array, Array]:
 
 def check_examples(function: str, data: Any, batch_size: Any) -> int:
     """Return how many examples the arrays have, or raise where they are none of one length."""
-    sizes: dict[str, int | None] = {}
     for path, leaf in jax.tree.leaves_with_path(data, is_leaf=lambda x: isinstance(x, Iterator)):
         place = "data" + jax.tree_util.keystr(path)
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
@@ -142,15 +140,9 @@ def check_examples(function: str, data: Any, batch_size: Any) -> int:
             raise wrong(function, place, describe(leaf), needed, TypeError)
         if isinstance(leaf, np.ndarray):
             check_array(function, place, leaf)
-        sizes[place] = np.shape(leaf)[0] if np.ndim(leaf) else None
-    n = next(iter(sizes.values()), None)
-    if not n or len(set(sizes.values())) > 1:
-        got = ", ".join(f"{size or 'no'} examples in {place}" for place, size in sizes.items())
-        needed = "arrays with one common leading axis, the examples, at least one"
-        raise wrong(function, "data", got or "no array", needed)
-    if n > MOST:
-        raise wrong(
-            function, "data", f"{n:,} examples", f"at most {MOST:,}, or an iterable of batches"
-        )
+    n = count_examples(function, data)
+    if n > LAST:  # their places are of int32
+        needed = f"at most {LAST:,}, or an iterable of batches"
+        raise wrong(function, "data", f"{n:,} examples", needed)
     check_int(function, "batch_size", batch_size, 1)
     return n

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from fnn.checks import check_alive, describe, wrong
+from fnn.checks import check_alive, check_known, describe, wrong
+from fnn.compiler import as_bits, from_bits
 from fnn.dtypes import is_real
+from fnn.placement import replicated
 from fnn.static import frozen
-from fnn.training.arrays import check_examples
+from fnn.training.arrays import check_examples, check_parts
 from fnn.training.stream import check_iterable, length, read_batch
 
 Model = Callable[[Any, Any], Any]
@@ -91,6 +92,7 @@ def evaluate(
     >>> fnn.evaluate(metrics, jnp.array(1.0), data, batch_size=2)
     {'large': 0.3333333333333333, 'squared': 1.6666666666666667}
     """
+    check_known("evaluate", params=params)
     outputs = _outputs("evaluate", metrics, params, data, batch_size)
 
     def mean(path: Any, x: Array) -> Any:
@@ -109,7 +111,10 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     if batch_size is not None:
         size = min(batch_size, check_examples(function, data, batch_size))
         check_alive(function, data=data)
-        return _by_batches(function, model, size, params, jax.tree.map(jnp.asarray, data))
+        data = jax.tree.map(jnp.asarray, data)
+        if any(jax.typeof(x).sharding.mesh.explicit_axes for x in jax.tree.leaves(data)):
+            check_parts(function, data, size)
+        return _by_batches(function, model, size, params, data)
     check_iterable(function, data)
     if not isinstance(data, Iterable):
         needed = "arrays and a batch_size, or an iterable of batches, such as one epoch: data(0)"
@@ -118,7 +123,7 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     parts = [_of_one(function, model, params, batch) for batch in batches]
     if not parts:
         raise wrong(function, "data", "no batch", "at least one")
-    return jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+    return jax.tree.map(lambda *xs: jnp.concatenate(list(map(replicated, xs))), *parts)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -134,20 +139,24 @@ def _of_one(function: str, model: Model, params: Any, batch: Any) -> Any:
 def _by_batches(function: str, model: Model, size: int, params: Any, data: Any) -> Any:
     n = jax.tree.leaves(data)[0].shape[0]
     steps, rest = -(-n // size), n % size or size
+    bits = jax.tree.map(as_bits, data)
 
+    @functools.partial(jax.jit, inline=True)  # which keeps the trace for the question of dtypes
     def outputs(start: Array) -> Any:
-        batch = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size), data)
-        return _checked(function, model(params, batch), size)
+        batch = jax.tree.map(functools.partial(part, start), bits, data)
+        return jax.tree.map(jnp.asarray, _checked(function, model(params, batch), size))
 
-    def join(y: Array) -> Array:
-        mesh = jax.typeof(y).sharding.mesh
-        if mesh.explicit_axes:  # where examples that are sharded cannot be merged with batches
-            y = jax.sharding.reshard(y, NamedSharding(mesh, PartitionSpec()))
+    def part(start: Array, bits: Array, like: Array) -> Array:
+        return from_bits(lax.dynamic_slice_in_dim(bits, start, size), like.dtype)
+
+    def join(y: Array, dtype: Any) -> Array:
+        y = from_bits(replicated(y), dtype)  # or sharded examples could not be merged with batches
         whole = y[:-1].reshape((steps - 1) * size, *y.shape[2:])
         return jnp.concatenate([whole, y[-1, size - rest :]])
 
     starts = jnp.minimum(size * jnp.arange(steps), n - size)  # the last batch begins earlier
-    return jax.tree.map(join, lax.map(outputs, starts))
+    dtypes = jax.tree.map(lambda y: y.dtype, jax.eval_shape(outputs, starts[0]))
+    return jax.tree.map(join, lax.map(lambda i: jax.tree.map(as_bits, outputs(i)), starts), dtypes)
 
 
 def _checked(function: str, outputs: Any, size: int) -> Any:

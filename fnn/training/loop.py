@@ -17,8 +17,8 @@ from fnn.checks import describe, wrong
 from fnn.dtypes import accumulator, is_floating, is_real
 from fnn.training.report import Run
 from fnn.training.sharding import gather
-from fnn.training.step import Learner, Observer, Plan, Seen, check_same, take_step
-from fnn.trees import all_finite
+from fnn.training.step import Learner, Observer, Plan, Seen, take_step
+from fnn.trees import all_finite, check_same
 
 # jit keeps the trace: `_nothing`, which asks for shapes, and the loop trace the loss once.
 once = functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -221,7 +221,7 @@ def _counted(tally: Tally, seen: Seen, share: Array) -> Tally:
         return (1 - part) * mean + part * jnp.asarray(x, mean.dtype)
 
     check_aux(seen.aux, tally.aux)
-    aux = jax.tree.map(add, tally.aux, seen.aux)
+    aux = jax.tree.map(add, tally.aux, gather(seen.aux))
     return tally._replace(loss=add(tally.loss, seen.loss), aux=aux)
 
 

@@ -21,6 +21,7 @@ from fnn.checks import (
     check_callable,
     check_int,
     check_key,
+    check_known,
     check_one_of,
     describe,
     wrong,
@@ -32,9 +33,9 @@ from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
 from fnn.training.sharding import beside
-from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, check_same, make_plan
+from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
 from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches
-from fnn.trees import check_like, check_params
+from fnn.trees import check_like, check_params, check_same
 
 
 def train(
@@ -77,10 +78,9 @@ def train(
             iterable of batches such as a list, a PyTorch or grain loader, a generator for a single
             epoch, or a function that takes the epoch, from 0, and returns an iterable. Each shape
             of batch is a program, compiled once, when the first such batch comes. A smaller last
-            one makes a second program: nobody knows its size before, and it cannot be filled up
-            without a share in the mean that loss returns. Over arrays one program has both shapes
-            and takes as long to compile. A batch counts as many examples as its first array is
-            long.
+            one makes a second program: its size is not known in advance, and padding would change
+            the mean that loss returns. Over arrays one program has both shapes and takes as long
+            to compile. A batch counts as many examples as its first array is long.
         epochs: passes over data in all, those of a resumed run included.
         key: the source of all randomness.
         batch_size: examples in a step, at most all of them, a multiple of the number of devices
@@ -135,6 +135,7 @@ def train(
         check_callable("train", "observe", observe, "observe(params, grads, updates, batch)")
     check_key("train", "key", key)
     check_params("train", params)
+    check_known("train", params=params, stats=stats, key=key)
     check_alive("train", params=params, stats=stats, resume=resume)
     plan = functools.partial(
         make_plan, "train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux

@@ -64,7 +64,7 @@ def place(
         where = NamedSharding(mesh, _spec(x, mesh, axis, least))
         if getattr(x, "is_fully_addressable", True) and not where.is_fully_addressable:
             x = np.asarray(x)  # each process has it whole, and puts its own parts
-        return jax.device_put(x, where)
+        return jax.device_put(x, where, may_alias=False)  # a step may use up what it is given
 
     return jax.tree.map(put, tree)
 

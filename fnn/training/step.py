@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn.checks import check_callable, check_key, check_scalar, describe, wrong
+from fnn.checks import check_alive_array, check_callable, check_key, check_scalar, describe, wrong
 from fnn.functions import takes_key
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
 from fnn.static import frozen
-from fnn.trees import check_like, check_params
+from fnn.trees import check_like, check_params, check_same
 
 Loss = Callable[..., Any]
 Observer = Callable[[Any, Any, Any, Any], Any]
@@ -204,21 +204,6 @@ def _update(
     return updates, new
 
 
-def check_same(function: str, argument: str, tree: Any, like: Any, whose: str) -> None:
-    """Raise an error that names the first path where a tree has another structure or shape."""
-    got, needed = (dict(jax.tree.leaves_with_path(t)) for t in (tree, like))
-    for path in {**needed, **got}:
-        found, wanted = (
-            describe(leaves[path]) if path in leaves else "nothing" for leaves in (got, needed)
-        )
-        if "nothing" in (found, wanted) or jnp.shape(got[path]) != jnp.shape(needed[path]):
-            place = argument + jax.tree_util.keystr(path)
-            raise wrong(function, place, found, f"{wanted}, {whose}")
-    structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
-    if structures[0] != structures[1]:
-        raise wrong(function, argument, structures[0], f"{structures[1]}, {whose}")
-
-
 def check_dtypes(function: str, argument: str, tree: Any, like: Any, whose: str) -> None:
     """Raise an error that names the first path where a tree of this structure has another dtype."""
     for (path, got), x in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(like), strict=True):
@@ -254,7 +239,6 @@ def _place(x: Any, argument: str = "params or state") -> int:
     """Return what two arrays share that are one: their place in memory, if it is one."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
         return id(x)
-    if x.is_deleted():
-        needed = "the arrays that the last step returned: a step uses up the params and state given"
-        raise wrong("make_step", argument, f"a deleted {describe(x)}", needed)
-    return id(x) if len(x.sharding.device_set) > 1 else x.unsafe_buffer_pointer()
+    check_alive_array("make_step", argument, x)
+    part = x if len(x.sharding.device_set) == 1 else x.addressable_data(0)
+    return part.unsafe_buffer_pointer()

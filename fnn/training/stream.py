@@ -63,17 +63,17 @@ def batch_calls(
     for epoch in range(run.epoch, epochs):
         noise = epoch_keys(run.key, epoch)[1]
         done, last = (run.batch if epoch == run.epoch else 0), False
-        for group, last in _groups(
-            itertools.islice(_batches(data, epoch, left), done, None), done, every
-        ):
+        batches = iter(_batches(data, epoch, left))
+        taken = sum(1 for _ in itertools.islice(batches, done))
+        for group, last in _groups(batches, done, every):
             feed, place, n = _stacked(group, every), Place(noise, done, before + done), len(group)
             done += n
             reports = last or (every is not None and done % every == 0)
             yield Call(feed, place, 0, n, epoch, n * feed.size, last, reports)
-        if not last and done:
-            needed = "less than the batches of an epoch of this data"
+        if taken < done and not last:
+            needed = "at most the batches of an epoch of this data"
             raise wrong("train", "resume.batch", done, needed)
-        if not last:
+        if not done:
             needed = "at least one; what is read once, such as a generator, lasts for one epoch"
             raise wrong("train", "data", f"no batch in epoch {epoch + 1}", needed)
         before += done

@@ -176,7 +176,7 @@ def _decode(content: bytes) -> Packed:
     whole = "a whole file that fnn.save wrote; fnn.weights.latest(folder) finds one"
     if content[:4] == b"PK\x03\x04":
         needed = "a .safetensors file: numpy.load reads the arrays of this one, to be saved anew"
-        raise Unfit("the .npz format of fnn 0.2", needed)
+        raise Unfit("the .npz format of fnn 0.1", needed)
     start = 8 + int.from_bytes(content[:8], "little")
     try:
         entries = json.loads(content[8:start])

@@ -13,7 +13,6 @@ PyTorch itself is not needed: a file in the safetensors format will do.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fnn.checks import check_one_of, describe, wrong
-from fnn.trees import paths
+from fnn.trees import names
 
 Arrays = dict[str, np.ndarray]
 Rule = tuple[str, str] | tuple[str, str, tuple[int, ...]]
@@ -205,13 +204,7 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
     >>> fnn.weights.to_torch(params, {"fc": ("head", "dense")})["fc.weight"].tolist()
     [[1.0, 2.0]]
     """
-    places = jax.tree.leaves(paths(params))
-    for place, times in Counter(places).items():
-        if times > 1:
-            needed = "one: a key with a slash may look like two keys"
-            raise wrong(
-                "weights.to_torch", "params", f"{times} arrays with the path {place!r}", needed
-            )
+    places = names("weights.to_torch", params)
     arrays = dict(zip(places, map(np.asarray, jax.tree.leaves(params)), strict=True))
     state: Arrays = {}
     used: set[str] = set()
@@ -336,8 +329,11 @@ def _check_lengths(function: str, rule: _Rule, layer: Arrays) -> None:
 
 def _check_exact(function: str, argument: str, missing: list[str], unused: set[str]) -> None:
     if missing or unused:
-        got = f"no {missing}" if missing else f"{sorted(unused)}, which no rule names"
-        raise wrong(function, argument, got, "exactly the arrays that the rules name")
+        parts = [f"no {missing}"] if missing else []
+        parts += [f"{sorted(unused)}, which no rule names"] if unused else []
+        raise wrong(
+            function, argument, ", and ".join(parts), "exactly the arrays that the rules name"
+        )
 
 
 def _unflattened(function: str, rule: _Rule, w: np.ndarray) -> np.ndarray:

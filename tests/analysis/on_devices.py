@@ -31,6 +31,19 @@ def rates(params: Any, data: Any) -> Any:
     return found.losses
 
 
+def curvature(params: Any, data: Any) -> Any:
+    ends = fnn.extreme_eigenvalues(gathered, params, data, key=jax.random.key(2))
+    step = fnn.make_step(gathered, fnn.newton())
+    moved = step(jax.tree.map(jnp.copy, params), fnn.newton().init(params), data)[0]
+    fnn.analysis.assert_gradients(gathered, params, data)
+    return ends.smallest, ends.largest, fnn.hessian_diagonal(gathered, params, data), moved
+
+
+def gathered(params: Any, batch: Any) -> Any:
+    params = fnn.sharding.gather(params)
+    return loss(params, batch) + sum((w**2).sum() for w in params.values())
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N, 6)).astype(np.float32)
@@ -46,6 +59,13 @@ def main() -> None:
                     got = run(whole, placed)
                 name = f"{run.__name__} {kind.name} {spec}"
                 print(f"{name}: {error(got, run(params, data)):.1e}", flush=True)
+    wide = fnn.init_dense(jax.random.key(0), 6, 8)
+    want = curvature(wide, data)
+    for kind in (AxisType.Explicit, AxisType.Auto):
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+        cut = fnn.sharding.place(wide, mesh, "data", least=10)
+        got = curvature(cut, jax.device_put(data, NamedSharding(mesh, P("data"))))
+        print(f"curvature {kind.name}, parameters cut: {error(got, want):.1e}", flush=True)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
     def here(params: Any, data: Any) -> Any:

@@ -107,10 +107,10 @@ def test_B15_units_weights_connections() -> None:
 
 
 def test_B15_units_and_connections_are_in_the_convolutions_weights_in_the_dense_layers() -> None:
-    size = summary(*network("2-layer"), shape(1, 32, 32, 3)).as_dict()
+    layers = summary(*network("2-layer"), shape(1, 32, 32, 3)).layers
     share = {
-        name: sum(layer[name] for layer in size["layers"] if layer["name"].startswith("conv"))
-        / sum(layer[name] for layer in size["layers"] if layer["weights"])
+        name: sum(getattr(layer, name) for layer in layers if layer.name.startswith("conv"))
+        / sum(getattr(layer, name) for layer in layers if layer.weights)
         for name in ("units", "connections", "weights")
     }
     assert share["units"] > 0.99

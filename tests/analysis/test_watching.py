@@ -81,6 +81,7 @@ def test_values_and_gradients(dtype: Any) -> None:
 ROUTES = {
     "jit": lambda f: jax.jit(f(jax.jit(net))),
     "checkpoint": lambda f: f(jax.checkpoint(net)),
+    "checkpoint of some": lambda f: f(jax.checkpoint(net, prevent_cse=(True, False))),
     "keywords": lambda f: lambda params, x: f(functools.partial(net, act=jnp.tanh))(params, x=x),
     "functions": lambda f: lambda params, x: f(net)(params, x, act=jnp.tanh),
 }

@@ -69,11 +69,11 @@ def test_a_seed_is_an_int(seed: Any) -> None:
             {"x": X, "y": np.arange(9)},
             2,
             ValueError,
-            r"data\['y'\]: got int64\[9\]; needed one com",
+            r"data: got 10 examples in data\['x'\], 9 examples in data\['y'\]; needed arrays with",
         ),
-        (X[:0], 2, ValueError, r"data: got float32\[0,3\]; needed one common number of examples"),
+        (X[:0], 2, ValueError, "data: got no examples in data; needed arrays with one common"),
         ({"x": [1.0]}, 2, TypeError, r"data\['x'\]\[0\]: got float 1.0; needed a NumPy array"),
-        ((), 2, ValueError, "data: got no array; needed at least one"),
+        ((), 2, ValueError, "data: got no array; needed arrays with one common"),
     ],
 )
 def test_refuses(data: Any, size: Any, kind: Any, message: str) -> None:

@@ -290,6 +290,11 @@ def test_a_transpose_that_nothing_reaches_is_zero(taps: int, config: dict[str, A
     y = fnn.conv_transpose(x, w, **config)
     sizes = fnn.transposed_size((1,), (taps,), **config)
     np.testing.assert_array_equal(y, np.zeros((2, *sizes, 2)))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))
+        placed = jax.typeof(fnn.conv_transpose(x, w, **config)).sharding.spec
+    assert placed == jax.P("data", None, None)
 
 
 def test_numpy_numbers_and_lists_are_configuration() -> None:

@@ -17,6 +17,20 @@ RNG = np.random.default_rng(0)
 SPECIAL = [-np.inf, -np.inf, np.inf, 2.0, np.nan, 1.0, -np.inf, 3.0, 3.0, np.inf, np.inf, 0.0]
 
 
+def test_a_nan_is_the_result_of_its_region() -> None:
+    """On axes long enough for the compiler's vectors, in which its own maximum loses a NaN."""
+    x = RNG.normal(size=(4, 50, 33)).astype(np.float32)
+    x[1, 7, 5] = np.nan
+    for pool in (fnn.global_max_pool, fnn.global_min_pool, fnn.global_avg_pool):
+        assert np.argwhere(np.isnan(pool(x))).tolist() == [[1, 5]]
+    for pool in (fnn.adaptive_max_pool, fnn.adaptive_avg_pool):
+        assert np.argwhere(np.isnan(pool(x, 7))).tolist() == [[1, 0, 5], [1, 1, 5]]
+    for pool in (fnn.max_pool, fnn.max_pool_lax, fnn.min_pool_lax):
+        assert np.argwhere(np.isnan(pool(x, 10))).tolist() == [[1, 0, 5]]
+    blocks = [range(10), range(10, 50)]
+    assert np.argwhere(np.isnan(fnn.partition_pool(x, blocks, axis=1))).tolist() == [[1, 0, 5]]
+
+
 @forms
 @pytest.mark.parametrize("config", [{"window": 2}, {"window": 3, "stride": 1, "padding": 1}])
 def test_infinities_and_nan(form: str, config: dict[str, Any]) -> None:

@@ -338,6 +338,22 @@ def test_activations_that_are_no_slopes_of_their_own() -> None:
         assert np.abs(b).max() > 0.01
 
 
+def test_an_activation_that_joins_large_numbers() -> None:
+    """Small ones, by which it could be tried, it takes one by one."""
+    x, w, ct = 4 * jnp.arange(1.0, 5).reshape(4, 1, 1), jnp.ones((1, 1)), jnp.arange(4.0)
+    clip = lambda z: z / jnp.maximum(1, jnp.abs(z).max() / 3)
+    for run in (fnn.rnn, fnn.rnn_scan):
+        slope = jax.grad(lambda w, run=run: ct @ run(x, w, 0 * w, activation=clip)[0].ravel() ** 2)
+        close(slope(w), np.zeros((1, 1)), slack=1e-4)  # by the scan as well
+
+
+def test_an_activation_of_positive_numbers_while_nans_raise() -> None:
+    x, w = jnp.ones((1, 2, 1)), jnp.ones((1, 1))
+    with jax.debug_nans(True), jax.debug_infs(True):
+        y = fnn.rnn(x, w, 0 * w, activation=lambda z: jnp.where(z > 0, jnp.log(z), z) + 1 / z)[0]
+    assert y.ravel().tolist() == [1, 1]
+
+
 STEEP: dict[str, Any] = {
     "written": lambda x, w, s, **c: fnn.rnn(x, w, w * 0 + 1, activation=jnp.exp, **c)[0].sum(),
     "loop": lambda x, w, s, **c: fnn.rnn_scan(x, w, w * 0 + 1, activation=jnp.exp, **c)[0].sum(),
@@ -372,6 +388,18 @@ def test_parts_of_the_time_without_jit(remat: int) -> None:
     want = fnn.lstm(x, *weights)[0]
     with jax.disable_jit():
         close(fnn.lstm(x, *weights, remat=remat)[0], want, length=F + UNITS)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_no_time_without_jit(kind: str) -> None:
+    params = getattr(fnn, f"init_{kind}")(jax.random.key(0), 3, 4)
+    x = jnp.ones((2, 0, 3))
+    for options in ({}, {"remat": 2}, {"lengths": np.array([0, 0])}):
+        want = getattr(fnn, kind)(x, **params, **options)
+        with jax.disable_jit():
+            got = getattr(fnn, kind)(x, **params, **options)
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+        assert got[0].shape == (2, 0, 4)
 
 
 def test_no_nan_where_lengths_are_right() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.check import FACTOR
+from tests.check import tolerance
 from tests.oracles import losses as oracles
 
 pytestmark = pytest.mark.usefixtures("optimized")
@@ -52,12 +52,19 @@ def agree(got: Any, *wanted: Any, slack: Any = 0.0) -> None:
     info, got64 = jnp.finfo(got.dtype), np.asarray(got, np.float64)
     good = np.zeros(got64.shape, bool)
     for want in wanted:
-        want = np.where(np.abs(want) > float(info.max), np.copysign(np.inf, want), want)
-        bound = FACTOR * float(info.eps) * np.abs(want) + float(info.tiny) + slack
+        want = np.where(np.isinf(want.astype(got.dtype)), np.copysign(np.inf, want), want)
+        bound = tolerance(got.dtype) * np.abs(want) + float(info.tiny) + slack
+        bound = np.where(np.isinf(want), 0, bound)  # to an infinity nothing else is near
         good |= (got64 == want) | (np.abs(got64 - want) <= bound)
         good |= np.isnan(got64) & np.isnan(want)
     places = np.argwhere(~good)
     assert good.all(), [(tuple(p), got64[tuple(p)], wanted[0][tuple(p)]) for p in places[:9]]
+
+
+def test_no_number_agrees_with_an_infinity() -> None:
+    for got, want in ((1.0, np.inf), (-np.inf, np.inf), (3e38, -np.inf), (np.nan, np.inf)):
+        with pytest.raises(AssertionError):
+            agree(np.array([got], np.float32), np.array([want]))
 
 
 def value_and_slopes(fn: Any, *xs: Any) -> Any:
@@ -186,7 +193,7 @@ def test_classes(dtype: Any) -> None:
     top = float(jnp.finfo(jnp.float32).max)
     finite = np.where(np.isfinite(x), x, 0)
     far = finite.max(-1) - finite.min(-1) > top  # documented: there the loss is infinite
-    eps = FACTOR * float(jnp.finfo(dtype).eps)
+    eps = tolerance(dtype)
     for (value, slope), (q, less) in zip(got, asked, strict=True):
         want = np.where(absent, 0, oracles.times(q, cost).sum(-1) - less)
         agree(value, want, np.where(far, np.inf, want), slack=eps)
@@ -222,7 +229,7 @@ def test_directions(dtype: Any) -> None:
     zero = ~flushed(x, dtype).any(-1) | ~flushed(y, dtype).any(-1)
     assert np.isnan(value[unknown & ~zero]).all()
     x, y, value, dx = (a[~unknown] for a in (x, y, value, dx))
-    eps = FACTOR * float(jnp.finfo(dtype).eps)
+    eps = tolerance(dtype)
     a, b = flushed(x, dtype), flushed(y, dtype)
     agree(value, oracles.cosine_distance(x, y), oracles.cosine_distance(a, b), slack=eps)
     size = np.maximum(np.hypot(x[:, :1], x[:, 1:]), float(jnp.finfo(dtype).smallest_subnormal))

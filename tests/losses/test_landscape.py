@@ -12,10 +12,10 @@ import fnn
 TARGET = np.array([1.0, 0.0], np.float32)
 FLAT = 1e-3
 LOSSES: dict[str, tuple[Any, float, float]] = {  # the share that is flat, and flat and wrong
-    "squared error": (lambda s: fnn.squared_error(fnn.sigmoid(s), TARGET).sum(), 0.188, 0.091),
-    "cross-entropy": (lambda s: -(TARGET * fnn.log_sigmoid(s)).sum(), 0.155, 0.077),
-    "binary cross-entropy": (lambda s: fnn.binary_cross_entropy(s, TARGET).sum(), 0.024, 0),
-    "softmax cross-entropy": (lambda s: fnn.cross_entropy(s, 0), 0.214, 0),
+    "squared error": (lambda s: fnn.squared_error(fnn.sigmoid(s), TARGET).sum(), 0.1864, 0.0892),
+    "cross-entropy": (lambda s: -(TARGET * fnn.log_sigmoid(s)).sum(), 0.1547, 0.0773),
+    "binary cross-entropy": (lambda s: fnn.binary_cross_entropy(s, TARGET).sum(), 0.0239, 0),
+    "softmax cross-entropy": (lambda s: fnn.cross_entropy(s, 0), 0.2143, 0),
 }
 
 
@@ -24,7 +24,7 @@ def test_A1_shares_of_the_square_that_are_flat() -> None:
 
     With softmax the order breaks: it is flat on more than the squared error, and nowhere wrong.
     """
-    axis = np.linspace(-10, 10, 801, dtype=np.float32)
+    axis = (np.arange(800, dtype=np.float32) + 0.5) / 40 - 10  # the middles of the square's cells
     square = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     slopes = jax.jit(
         lambda s: [jnp.abs(jax.vmap(jax.grad(loss))(s)).max(1) for loss, *_ in LOSSES.values()]
@@ -33,9 +33,9 @@ def test_A1_shares_of_the_square_that_are_flat() -> None:
     softmax_wrong = square[:, 0] < square[:, 1]
     for (name, (_, flat, and_wrong)), slope in zip(LOSSES.items(), slopes, strict=True):
         low = np.asarray(slope) < FLAT
-        assert abs(low.mean() - flat) < 1e-3, name
+        assert abs(low.mean() - flat) < 5e-4, name
         mistaken = softmax_wrong if name.startswith("softmax") else wrong
-        assert abs((low & mistaken).mean() - and_wrong) < 1e-3, name
+        assert abs((low & mistaken).mean() - and_wrong) < 5e-4, name
 
 
 def network(params: Any, x: Any) -> Any:

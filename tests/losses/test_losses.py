@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fnn
-from tests.check import check
+from tests.check import check, tolerance
 from tests.entries import DTYPES, assert_rounded, part, three
 from tests.oracles import losses as oracles
 
@@ -72,7 +72,7 @@ def test_classes_that_are_left_out_of_nll_and_kl_divergence() -> None:
 def test_other_dtypes(dtype: Any) -> None:
     logits, soft, weights = (a.astype(dtype) for a in (LOGITS, SOFT, WEIGHTS))
     wide = [np.asarray(a, np.float64) for a in (logits, soft, weights)]
-    eps = 8 * float(jnp.finfo(dtype).eps)
+    eps = tolerance(dtype)
     for got, want in [
         (
             fnn.cross_entropy(logits, LABELS, weights=weights, label_smoothing=0.5),

@@ -74,6 +74,25 @@ def test_flat_takes_params_partly_of_numpy() -> None:
     jax.tree.map(np.testing.assert_array_equal, trained(fnn.flat(opt)), trained(opt))
 
 
+@pytest.mark.parametrize("opt", [fnn.diagonal_newton(0.5), optax.lbfgs()], ids=["newton", "lbfgs"])
+def test_flat_hands_on_the_loss_and_its_gradient(opt: Any) -> None:
+    """As functions and vectors of what the optimizer holds."""
+
+    def loss(p: Any, batch: Any) -> Any:
+        return (p["w"] ** 4).sum() + ((p["b"] - p["c"]) ** 2).sum() + 10 * p["c"] ** 2
+
+    def trained(opt: Any) -> Any:
+        params = {"w": jnp.ones((2, 2)), "b": jnp.arange(3.0), "c": jnp.ones(())}
+        step, state = fnn.make_step(loss, opt), opt.init(params)
+        for _ in range(3):
+            params, state, _ = step(params, state, None)
+        return params
+
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        got, want = trained(fnn.flat(opt)), trained(opt)
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-5, 1e-6), got, want)
+
+
 def test_flat_gathers_small_leaves_alone() -> None:
     """Of its 16,384 numbers at most; a larger leaf stays one, and so does a single number."""
     params = [jnp.zeros(shape) for shape in [(2**14,), (2**14 + 1,), (), (2, 1), (2, 1)]]

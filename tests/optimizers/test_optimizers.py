@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,9 +15,8 @@ from onnx.backend.test.case.node import momentum as onnx_momentum
 
 import fnn
 from tests.oracles import optimizers as oracle
+from tests.recorded.record_torch_optimizers import FILE, STEPS
 
-STEPS = 200
-TORCH = Path(__file__).parents[1] / "recorded" / "optimizers_torch.npz"
 wave = fnn.schedules.cosine(1e-3, STEPS)
 optax_wave = optax.cosine_decay_schedule(1e-3, STEPS)
 
@@ -212,7 +210,7 @@ def test_pytorch() -> None:
         "nadam": fnn.nadam(0.1, momentum_decay=0.004),
         "radam": fnn.radam(1e-3, eps=1e-3, eps_before_correction=True),
     }
-    recorded = np.load(TORCH)
+    recorded = np.load(FILE)
     assert set(recorded) - {"version"} == set(ours)
     with jax.enable_x64(True):
         paths = run(list(ours.values()), jnp.asarray(oracle.START), reference, 10)

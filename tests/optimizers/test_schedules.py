@@ -121,6 +121,13 @@ def test_a_base_that_float32_rounds(base: float) -> None:
         np.testing.assert_allclose(got, 0.1 * base**steps, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("base", "floor", "end"), [(0.9999, 0.0, 0.0), (0.9999, 1e-3, 1e-3),
+                                                   (1.0001, 0.0, math.inf)])  # fmt: skip
+def test_a_power_beyond_float32(base: float, floor: float, end: float) -> None:
+    for step in (10**10, 10**12):
+        assert float(s.exponential(0.1, base, floor=floor)(step)) == pytest.approx(end)
+
+
 @pytest.mark.parametrize("name", LONG)
 def test_counts_above_int32(name: str) -> None:
     """As lengths and, from Python, as steps: the last rate of each is that of an endless run."""
@@ -188,6 +195,15 @@ def test_errors() -> None:
         lambda: s.piecewise(0.1, {-1: 0.1}): r"fnn.schedules.piecewise: factors: got -1",
         lambda: s.delay(s.constant(0.1), -1): r"fnn.schedules.delay: steps: got -1",
         lambda: s.exponential(0.1, -1.0): r"fnn.schedules.exponential: base: got -1.0",
+        lambda: s.exponential(
+            0.1, math.inf
+        ): r"exponential: base: got inf; needed a number >= 0, and finite",
+        lambda: s.cosine(
+            0.1, 10, exponent=-1.0
+        ): r"fnn.schedules.cosine: exponent: got -1.0; needed a number >= 0",
+        lambda: s.warmup_cosine(
+            0.1, 10, warmup=2, exponent=-1.0
+        ): r"warmup_cosine: exponent: got -1.0; needed a number >= 0",
         lambda: s.one_cycle(0.1, 9, end=0.0): r"fnn.schedules.one_cycle: end: got 0.0",
         lambda: s.one_cycle(0.1, 3, rise=0.1): r"fnn.schedules.one_cycle: rise: got 0.1",
         lambda: s.one_cycle(
@@ -205,7 +221,7 @@ def test_errors() -> None:
             s.piecewise(1.0, factors)  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match=r"fnn.schedules.cosine: rate: got str"):
         s.cosine("0.1", 5)  # type: ignore[arg-type]  # which is the mistake
-    with pytest.raises(TypeError, match=r"fnn.schedules.delay: schedule: got 0.1"):
+    with pytest.raises(TypeError, match=r"fnn.schedules.delay: schedule: got float 0.1"):
         s.delay(0.1, 5)  # type: ignore[arg-type]  # which is the mistake
 
 

@@ -147,6 +147,20 @@ def test_a_count_beyond_an_int32_waits_for_ever(wrap: Any) -> None:
     assert updates.tolist() == ([0, 0] if wrap is fnn.accumulate else [-0.5, -0.5])
 
 
+@pytest.mark.parametrize(("k", "calls", "last"), [(8, 6, 7), (2, 1, 4)])
+@pytest.mark.parametrize("wrap", [fnn.accumulate, fnn.lookahead])
+def test_a_run_goes_on_with_another_k(wrap: Any, k: int, calls: int, last: int) -> None:
+    """With 4: what has lasted longer ends at once, and all gradients of a mean count alike."""
+    x = jnp.zeros(1)
+    state = wrap(fnn.sgd(0.5), k).init(x)
+    for n in range(1, last + 1):
+        opt = wrap(fnn.sgd(0.5), k if n <= calls else 4)
+        updates, state = opt.update(jnp.array([float(n)]), state, x)
+    step = (1 + last) / 2 if wrap is fnn.accumulate else last / 2  # half of the way
+    np.testing.assert_allclose(updates, -0.5 * step, rtol=1e-6)
+    assert int(state.step) == 0
+
+
 def test_lookahead_is_optax_lookahead() -> None:
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         params, (steps, k, rate) = tree(0), (10, 5, 0.3)
@@ -275,6 +289,17 @@ def test_accumulate_refuses_what_asks_for_the_loss(asking: Any) -> None:
     assert step(1)["a"] > 0
 
 
+def test_accumulate_keeps_the_dtypes_of_a_state() -> None:
+    """Of gradients in float32, as `with_loss_scale` hands them on, optax makes float32 moments."""
+    opt, w = fnn.with_loss_scale(fnn.accumulate(optax.adam(0.5), 2)), jnp.ones(3, jnp.float16)
+    loss = lambda w, batch: (w.astype(jnp.float32) * batch).sum()
+    step, state = fnn.make_step(loss, opt), opt.init(w)
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        for _ in range(2):
+            w, state, _ = step(w, state, jnp.ones(3))
+    np.testing.assert_allclose(w, np.float16(0.5), rtol=1e-3)
+
+
 def test_accumulate_sums_half_precision_in_single() -> None:
     opt, x = fnn.accumulate(fnn.sgd(1.0), 512), jnp.zeros(1, HALF)
     x, _ = walk_constant(opt, x, jnp.ones(1, HALF), 512)
@@ -304,6 +329,16 @@ def test_master_weights_follow_float32() -> None:
     assert_same(state.inner.moments, single.moments)
     assert (moved == want.astype(HALF)).all()
     assert (moved.dtype, state.master.dtype) == (HALF, jnp.float32)
+
+
+def test_a_line_search_on_master_weights() -> None:
+    """The gradient at its start, the extra argument ``grad``, is in float32 as the others are."""
+    opt, w = fnn.with_master_weights(optax.lbfgs()), jnp.ones(2, HALF)
+    loss = lambda w, batch: ((w.astype(jnp.float32) - batch) ** 2).sum()
+    step, state = fnn.make_step(loss, opt), opt.init(w)
+    for _ in range(3):
+        w, state, _ = step(w, state, jnp.array([2.0, -3.0]))
+    assert w.tolist() == [2.0, -3.0]
 
 
 def test_chain_hands_on_the_extra_arguments_that_each_takes() -> None:
@@ -382,6 +417,14 @@ def test_a_mask_that_is_no_function() -> None:
     ):
         with pytest.raises(TypeError, match=rf"^fnn.{message}; needed a function of a leaf's path"):
             make()
+
+
+@pytest.mark.parametrize("clip", [fnn.clip_by_value(0.5), fnn.clip_by_global_norm(0.5)])
+@pytest.mark.parametrize("bad", [jnp.array([3, -4]), jnp.array([3j, 4.0])])
+def test_clipping_of_other_numbers(clip: Any, bad: Any) -> None:
+    message = r"fnn\.clip_by_\w+: grads\['w'\]: got \w+\[2\]; needed floating-point numbers"
+    with pytest.raises(TypeError, match=message):
+        clip.update({"w": bad}, ())
 
 
 needing = {

@@ -117,6 +117,39 @@ def check_batches(mesh: Any) -> None:
     assert "f32[24," not in text  # neither results nor examples of all devices
     mean = fnn.evaluate(lambda w, x: (x @ w)[:, 0], params, placed, batch_size=16)
     assert mean == x.sum(1).mean()
+    half = [placed, x[:12]]  # the second, of no multiple of 8, is on one device
+    if mesh.explicit_axes:
+        half[1] = jax.device_put(x[:12], NamedSharding(mesh, P()))
+        with pytest.raises(
+            ValueError, match="evaluate: batch_size: got 12; needed a multiple of 8"
+        ):
+            fnn.evaluate(lambda w, x: (x @ w)[:, 0], params, placed, batch_size=12)
+    outputs = fnn.predict(lambda w, x: (x @ w)[:, 0], params, half)
+    assert outputs.tolist() == [*x.sum(1), *x[:12].sum(1)]
+
+
+def check_steps(mesh: Any) -> None:
+    """A step leaves alone what its arrays were placed from, and what else shares their memory."""
+    w = jnp.ones(16)
+    placed = fnn.sharding.place(w, mesh)
+    again = jax.device_put(placed, NamedSharding(mesh, P(None)))
+    step = fnn.make_step(lambda w, x: (w * x).sum(), fnn.sgd(0.5))
+    after, _, _ = step(placed, fnn.sgd(0.5).init(placed), again)
+    assert float(after.sum() + w.sum() + again.sum()) == 8 + 16 + 16
+
+
+def check_aux(mesh: Any) -> None:
+    """What a loss returns beside its value may be cut as its parameters are."""
+
+    def loss(w: Any, x: Any) -> Any:
+        return (x @ fnn.sharding.gather(w)).mean(), jnp.abs(w).mean(0)
+
+    w = fnn.sharding.place(jnp.ones((2, 64)), mesh, "data", least=LEAST)
+    data = jax.device_put(np.ones((32, 2), np.float32), NamedSharding(mesh, P("data")))
+    config = {"batch_size": 16, "epochs": 1, "key": KEY, "has_aux": True}
+    with jax.set_mesh(mesh):
+        (report,) = fnn.train(loss, w, fnn.sgd(0.0), data, **config)
+    assert report.aux.tolist() == [1] * 64
 
 
 def check_place(mesh: Any) -> None:
@@ -150,6 +183,8 @@ def main(file: Path) -> None:
         place = partial(fnn.sharding.place, mesh=mesh, axis=axis, least=LEAST)
         check_batches(mesh)
         check_place(mesh)
+        check_steps(mesh)
+        check_aux(mesh)
         check_refused(on_mesh)
         if axis or kind == AxisType.Auto:
             check_program(on_mesh, place(start()))

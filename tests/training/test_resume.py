@@ -130,8 +130,8 @@ def test_resume_refuses(change: Any, message: str) -> None:
 def test_resume_beyond_the_batches_of_an_epoch() -> None:
     """Which only reading them tells."""
     run = runs(batches, ADAM)
-    beyond = run()[0].run._replace(batch=4)
-    message = "^fnn.train: resume.batch: got 4; needed less than the batches of an epoch of this"
+    beyond = run()[0].run._replace(batch=5)
+    message = "^fnn.train: resume.batch: got 5; needed at most the batches of an epoch of this"
     with pytest.raises(ValueError, match=message):
         run(resume=beyond)
 

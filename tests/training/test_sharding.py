@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import fnn
@@ -22,6 +23,15 @@ def test_place_leaves_what_is_no_array() -> None:
     assert (placed.epoch, placed.state, placed.step) == (1, None, 23)
     assert placed.key == run.key
     assert placed.params["w"].sharding.mesh == mesh
+
+
+def test_a_step_with_placed_parameters_leaves_the_ones_before() -> None:
+    w = jnp.ones(3)
+    placed = fnn.sharding.place(w, jax.make_mesh((1,), ("data",)))
+    step = fnn.make_step(lambda w, x: (w * x).sum(), fnn.sgd(0.5))
+    step(placed, fnn.sgd(0.5).init(placed), np.ones(3, np.float32))
+    assert placed.is_deleted()
+    assert w.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

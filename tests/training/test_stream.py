@@ -214,6 +214,21 @@ def test_a_report_that_is_due_when_the_producer_fails_comes_first() -> None:
         next(reports)
 
 
+def test_a_run_whose_producer_failed_behind_the_last_batch_goes_on() -> None:
+    """It had taken the whole epoch, but did not know that."""
+
+    def broken(epoch: int) -> Iterator[np.ndarray]:
+        yield from rows([1] * 4)
+        raise OSError("disk gone")
+
+    config: Any = {"epochs": 2, "key": KEY, "report_every": 2}
+    reports = fnn.train(marks, jnp.zeros(N), SGD, broken, **config)
+    run = [next(reports) for _ in range(2)][1].run
+    assert (run.epoch, run.batch) == (0, 4)
+    whole = fnn.train(marks, jnp.zeros(N), SGD, lambda _: rows([1] * 4), resume=run, **config)
+    assert [(r.run.epoch, r.run.batch, r.step) for r in whole] == [(1, 2, 6), (2, 0, 8)]
+
+
 def test_stopping_early_ends_the_thread_and_the_producer() -> None:
     ends: list[str] = []
     read: list[int] = []

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,6 +48,11 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
                          r"evaluate: params\['w'\]: got a deleted float32\[3\]"),
     "predict_used_up": (lambda: fnn.predict(squares, 1, Pairs(X, deleted(Y)), batch_size=5),
                         ValueError, r"predict: data.y: got a deleted float32\[10\]"),
+    "train_traced": (lambda: jax.jit(lambda w: train(params=w))(start()), TypeError,
+                     "train: params: got a traced array; needed arrays with values"),
+    "evaluate_traced": (
+        lambda: jax.jit(lambda w: fnn.evaluate(squares, w, DATA, batch_size=5))(start()),
+        TypeError, "evaluate: params: got a traced array; needed arrays with values"),
     "words": (lambda: train(data=Pairs(X, np.array(["a"] * 10))), TypeError,
               r"train: data.y: got <U1\[10\]; needed an array of numbers"),
     "objects": (lambda: train(data=Pairs(X, np.array([None] * 10))), TypeError,

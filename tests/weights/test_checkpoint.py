@@ -638,7 +638,7 @@ def test_a_missing_file_and_files_of_others(tmp_path: Path) -> None:
         fnn.load(path)
     with path.open("wb") as file:
         np.savez(file, w=ones())
-    with pytest.raises(ValueError, match=r"the .npz format of fnn 0.2; .*numpy.load reads"):
+    with pytest.raises(ValueError, match=r"the .npz format of fnn 0.1; .*numpy.load reads"):
         fnn.load(path)
     fnn.save(path, {"w": ones()})
     edit(path, '"format": 1', '"format": 2')

@@ -71,7 +71,11 @@ def test_there_and_back() -> None:
     [
         ({"head": None}, r"source: got \['head.bias', 'head.weight'\], which no rule names"),
         ({"words": ("words", "batch_norm")}, r"no \['words.running_mean', 'words.running_var'\]"),
-        ({"tail": ("tail", "dense")}, r"source: got no \['tail.weight'\]"),
+        ({"tail": ("tail", "dense")}, r"source: got no \['tail.weight'\]; needed"),
+        (
+            {"head": None, "haed": ("head", "dense")},
+            r"source: got no \['haed.weight'\], and \['head.bias', 'head.weight'\], which no rule",
+        ),
         ({"head": ("head", "linear")}, r"rules\['head'\]: got 'linear'; needed 'conv' or"),
         (
             {"head": ("head", "dense", (4, 4, 4))},

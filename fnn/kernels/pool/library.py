@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.dtypes import is_floating, widen
+from fnn.dtypes import is_floating, nan_where, widen
 from fnn.kernels.pool.form import PoolKernel, along, axes, comparable, least
 from fnn.kernels.pool.norm import p_norm
 from fnn.windows import Windows
@@ -60,7 +60,9 @@ def _max_value(x: jax.Array, windows: Windows) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _max(x: jax.Array, windows: Windows) -> jax.Array:
-    return _max_value(x, windows)
+    # XLA's own maximum of a window on a CPU passes over a NaN (openxla/xla#21461).
+    unknown = _reduce(jnp.isnan(x), np.zeros((), bool), lax.bitwise_or, windows)
+    return nan_where(unknown, _max_value(x, windows))
 
 
 @_max.defjvp

@@ -86,9 +86,9 @@ def recur(
     x: jax.Array,
     weights: Weights,
     state: State,
-    lengths: jax.Array | None = None,
-    reverse: bool = False,
-    remat: int | None = None,
+    lengths: jax.Array | None,
+    reverse: bool,
+    remat: int | None,
 ) -> tuple[jax.Array, State]:
     """Run a cell over ``x (n, time, f)``: outputs (n, time, units), and the last state."""
     time, dtype, left = x.shape[1], x.dtype, None
@@ -108,7 +108,10 @@ def recur(
     def run(x: jax.Array, state: State, left: Left) -> tuple[jax.Array, State]:
         return kernel.run(cell, x, weights, state, left, reverse)
 
-    h, state = in_chunks(run, x, state, left, reverse, remat) if remat else run(x, state, left)
+    if isinstance(time, int) and time == 0:  # a scan of no steps fails without jit
+        h = state[0][None][:0]
+    else:
+        h, state = in_chunks(run, x, state, left, reverse, remat) if remat else run(x, state, left)
     y = jnp.swapaxes(h, 0, 1).astype(dtype)
     if lengths is not None:
         y = nan_where(wrong[..., None], jnp.where(real, y, 0))
