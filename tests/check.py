@@ -6,8 +6,8 @@ directions: a wrong gradient passes with probability zero.
 
 Tolerance is derived, never tuned: a sum of ``length`` terms rounded to the unit roundoff ``eps`` of
 a dtype errs by a small multiple of ``eps * sqrt(length)`` of its largest possible size; the
-multiple, 8, is the same in every test. Half-precision sums accumulate in float32, so only their
-storage rounds: ``length`` counts once there.
+multiple, 8, is the same in every test. Half precision is computed in float32 and rounded, by half
+of its own ``eps``: once, where no test says why more often.
 """
 
 from collections.abc import Callable
@@ -24,18 +24,30 @@ STEP = 1e-5  # of the central differences of the oracle
 SLACK = 1e-8  # their relative error in float64: STEP**2 of curvature, 1e-16 / STEP of rounding
 
 
-def tolerance(dtype: Any, length: int = 1) -> float:
+def precision(dtype: Any) -> float:
+    """The unit roundoff of what a dtype is computed in."""
+    return float(jnp.finfo(jnp.float32 if np.dtype(dtype) in HALF else dtype).eps)
+
+
+def tolerance(dtype: Any, length: int = 1, roundings: int = 1) -> float:
     """Relative to the largest entry compared: the bound stated above."""
-    terms = 1 if np.dtype(dtype) in HALF else length
-    return FACTOR * float(jnp.finfo(dtype).eps) * float(np.sqrt(terms))
+    stored = float(jnp.finfo(dtype).eps) / 2 if np.dtype(dtype) in HALF else 0.0
+    return roundings * stored + FACTOR * precision(dtype) * float(np.sqrt(length))
 
 
 def close(
-    got: Any, want: Any, *, length: int = 1, scale: float | None = None, slack: float = 0.0
+    got: Any,
+    want: Any,
+    *,
+    length: int = 1,
+    scale: float | None = None,
+    slack: float = 0.0,
+    roundings: int = 1,
 ) -> None:
     """Assert that arrays agree within `tolerance` of ``scale`` (by default the largest |want|).
 
-    ``slack`` is the error of ``want`` itself, where it comes from finite differences.
+    ``slack`` is the error of ``want`` itself, where it comes from finite differences; ``roundings``
+    is how often in a row half precision is rounded.
     """
     got, want64 = np.asarray(got), np.asarray(want, np.float64)
     assert got.shape == want64.shape, f"shape {got.shape}, oracle {want64.shape}"
@@ -50,7 +62,7 @@ def close(
     if not finite.any():
         return
     size = max(np.abs(want64[finite]).max(), float(jnp.finfo(got.dtype).tiny))
-    bound = tolerance(got.dtype, length) * (size if scale is None else scale) + slack
+    bound = tolerance(got.dtype, length, roundings) * (size if scale is None else scale) + slack
     error = np.abs(got64[finite] - want64[finite])
     assert error.max() <= bound, (
         f"error {error.max():.3g} > {bound:.3g} ({got.dtype}, length {length}); "

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.check import FACTOR
+from tests.check import FACTOR, precision, tolerance
 
 DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
 
@@ -27,22 +27,22 @@ def assert_rounded(
 ) -> None:
     """Assert that every entry is the oracle's, rounded.
 
-    Allowed are ``FACTOR`` roundings of the result, and what it changes when x moves by as many,
-    except across the kinks. What is larger than the dtype's largest number is infinite; a subnormal
-    x, or result, may count as 0.
+    Allowed are the `tolerance` of the result, and what it changes when x moves by ``FACTOR``
+    roundings of what it is computed in, except across the kinks. What is larger than the dtype's
+    largest number is infinite; a subnormal x, or result, may count as 0.
     """
     info = jnp.finfo(got.dtype)
-    eps, tiny = FACTOR * float(info.eps), float(info.tiny)
+    step, tiny = FACTOR * precision(got.dtype), float(info.tiny)
     at = np.asarray(np.asarray(x, np.float64), np.longdouble)
     want = oracle(at)
-    moved = np.maximum(*(np.abs(oracle(at * (1 + s * eps)) - want) for s in (1, -1)))
+    moved = np.maximum(*(np.abs(oracle(at * (1 + s * step)) - want) for s in (1, -1)))
     moved = np.where(np.isin(at, kinks), 0, moved)
     moved = np.where(np.abs(at) < tiny, np.maximum(moved, np.abs(oracle(0 * at) - want)), moved)
     top = float(info.max) * (1 + float(info.eps) / 4)  # what is beyond it rounds to infinity
     want = np.where(np.abs(want) > top, np.copysign(np.inf, want), want)
     wide = np.asarray(np.asarray(got, np.float64), np.longdouble)
     with np.errstate(invalid="ignore"):
-        near = np.abs(wide - want) <= eps * np.abs(want) + moved + tiny
+        near = np.abs(wide - want) <= tolerance(got.dtype) * np.abs(want) + moved + tiny
     bad = ~np.where(np.isinf(want), wide == want, near)
     assert not bad.any(), [
         f"{got.dtype}: {wide[i]} at {at[i]}, oracle {want[i]}" for i in np.flatnonzero(bad)

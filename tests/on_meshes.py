@@ -18,19 +18,19 @@ from jax.sharding import PartitionSpec as P
 
 import fnn
 from tests.devices import collectives, error, strict
-from tests.table import LAYERS, LOSSES, POOLING, RECURRENT, Row
+from tests.table import ACTIVATIONS, LAYERS, LOSSES, POOLING, RECURRENT, Row
 from tests.table import ROWS as TABLE
 
 DEVICES = 8
 OF_WEIGHTS = (fnn.conv_matrix, fnn.spectral_norm)  # which have no examples
 ROWS = [row for row in TABLE if row.fn not in OF_WEIGHTS]
 POOLS = [fnn.max_pool, fnn.max_pool_lax, fnn.min_pool, fnn.avg_pool, fnn.lp_pool]
+POOLED = [row for row in POOLING if row.fn in POOLS]
+OTHERS = [row for row in (*LOSSES, *LAYERS, *RECURRENT) if row.fn not in OF_WEIGHTS]
 COMPILED = {
-    "Explicit": [*(row for row in POOLING if row.fn in POOLS), *RECURRENT],
-    "Manual": [row for row in POOLING if row.fn in POOLS],
-    "Auto": [
-        row for row in (*LOSSES, *LAYERS, *POOLING[:4], *RECURRENT) if row.fn not in OF_WEIGHTS
-    ],
+    "Explicit": [*POOLED, *ACTIVATIONS, *OTHERS],
+    "Manual": POOLED,
+    "Auto": [*POOLING[:4], *OTHERS],
 }
 
 

@@ -92,11 +92,24 @@ def conv_transpose(node: Node, x: Any, w: Any, b: Any = None) -> Any:
 
 
 def max_pool(node: Node, x: Any) -> Any:
-    if node.outputs > 1:
-        raise NotSupported("max_pool gives no indices")
     taps = tuple(node["kernel_shape"])
-    spread = windows(node, x.shape[2:], taps)
-    return first(fnn.max_pool(last(x), taps, ceil_mode=bool(node.get("ceil_mode", 0)), **spread))
+    spread = windows(node, x.shape[2:], taps) | {"ceil_mode": bool(node.get("ceil_mode", 0))}
+    y = first(fnn.max_pool(last(x), taps, **spread))
+    if node.outputs == 1:
+        return y
+    assert x.shape[:2] == (1, 1)  # of several planes ONNX counts all places, fnn those of each
+    places = np.unravel_index(first(fnn.max_pool_indices(last(x), taps, **spread)), x.shape[2:])
+    order = "F" if node.get("storage_order", 0) else "C"
+    return y, np.ravel_multi_index(places, x.shape[2:], order=order)
+
+
+def max_unpool(node: Node, y: Any, indices: Any, shape: Any = None) -> Any:
+    assert y.shape[:2] == (1, 1)
+    assert "pads" not in node.attributes
+    axes = zip(y.shape[2:], node["strides"], node["kernel_shape"], strict=True)
+    sizes = tuple((o - 1) * s + k for o, s, k in axes)
+    x = first(fnn.max_unpool(last(y), last(indices), sizes))
+    return x if shape is None else np.pad(x, [(0, n) for n in shape - x.shape])
 
 
 def avg_pool(node: Node, x: Any) -> Any:
@@ -304,6 +317,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "LogSoftmax": softmax(fnn.log_softmax),
     "LpPool": lp_pool,
     "MaxPool": max_pool,
+    "MaxUnpool": max_unpool,
     "MeanVarianceNormalization": mean_variance_norm,
     "Mish": plain(fnn.mish),
     "Momentum": optimizer(momentum, "trace"),

@@ -27,7 +27,7 @@ class Row(NamedTuple):
         half: whether it takes float16 and bfloat16 and returns them.
         data: how many of the arguments, the first ones, have an axis of examples in front; the
             others are parameters, shared by all examples.
-        needs: the axes, as the annotation names them, that must not be of size 0.
+        needs: the axes, as the annotation names them, that must not alone be of size 0.
     """
 
     fn: Callable[..., Any]
@@ -120,7 +120,7 @@ ACTIVATIONS: list[Row] = [
             *(fnn.softmax, fnn.log_softmax, fnn.logsumexp),
         )
     ),
-    Row(fnn.prelu, normal((2, 4), (4,))),
+    Row(fnn.prelu, normal((2, 4), (4,)), needs=("*shape1",)),
 ]
 
 LOSSES: list[Row] = [
@@ -133,6 +133,7 @@ LOSSES: list[Row] = [
         lambda rng: (*normal((4, 3))(rng), rng.integers(0, 2, (4, 3))),
         {"pos_weight": jnp.array([0.5, 1.0, 2.0])},
         data=2,
+        needs=("*shape1",),
     ),
     Row(fnn.hinge, lambda rng: (*normal((4, 3))(rng), 2 * rng.integers(0, 2, (4, 3)) - 1), data=2),
     Row(fnn.cross_entropy, classes, {"label_smoothing": 0.1}, data=2),
@@ -145,7 +146,7 @@ LOSSES: list[Row] = [
     Row(fnn.l1_penalty, normal((4, 3)), half=False),  # sums are returned as float32
     Row(fnn.l2_penalty, normal((4, 3)), half=False),
     Row(fnn.accuracy, classes, smooth=0, data=2, needs=("classes",)),
-    Row(fnn.top_k_accuracy, classes, {"k": 2}, smooth=0, data=2),
+    Row(fnn.top_k_accuracy, classes, {"k": 2}, smooth=0, data=2, needs=("classes",)),
     Row(fnn.confusion_matrix, classes, smooth=0, half=False, data=2),  # so are counts
     Row(fnn.perplexity, classes, data=2),
 ]
@@ -159,15 +160,15 @@ LAYERS: list[Row] = [  # linear, normalization, dropout
         fnn.batch_norm,
         lambda rng: (*normal((4, 3, 3, 2), (2,), (2,), (2,))(rng), np.float32([1, 2])),
     ),
-    Row(fnn.batch_stats, normal((4, 3, 3, 2)), half=False, needs=("n",)),
-    Row(fnn.layer_norm, normal((4, 3, 5), (5,), (5,))),
-    Row(fnn.rms_norm, normal((4, 3, 5), (5,))),
+    Row(fnn.batch_stats, normal((4, 3, 3, 2)), half=False, needs=("n", "*spatial0", "*spatial1")),
+    Row(fnn.layer_norm, normal((4, 3, 5), (5,), (5,)), needs=("*n2",)),
+    Row(fnn.rms_norm, normal((4, 3, 5), (5,)), needs=("*n2",)),
     Row(fnn.group_norm, normal((3, 2, 3, 6), (6,), (6,)), {"groups": 2}),
     Row(fnn.instance_norm, normal((3, 2, 3, 2), (2,), (2,))),
     # The vectors of spectral_norm count as constants.
     Row(fnn.spectral_norm, normal((3, 4, 5), (5,)), smooth=0, data=2),
     Row(fnn.standardize, lambda rng: (*normal((4, 3, 2), (2,))(rng), np.float32([0.5, 2]))),
-    Row(fnn.fit_standardize, normal((4, 3, 2)), half=False, needs=("n",)),
+    Row(fnn.fit_standardize, normal((4, 3, 2)), half=False, needs=("n", "*spatial0")),
 ]
 
 RECURRENT: list[Row] = [  # second derivatives: kernels/recurrent/test_written.py

@@ -38,9 +38,6 @@ REFUSALS = {
         "test_gather_negative_indices",
     "dense adds one bias per output, not one per entry": "test_gemm_default_matrix_bias",
     "a sequence of arrays is no array": "test_identity_opt test_identity_sequence",
-    "max_pool gives no indices": """
-        test_maxpool_with_argmax_2d_precomputed_pads
-        test_maxpool_with_argmax_2d_precomputed_strides""",
 }  # fmt: skip
 NOT_SUPPORTED = {name: why for why, names in REFUSALS.items() for name in names.split()}
 

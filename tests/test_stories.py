@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import fnn
@@ -60,6 +61,16 @@ def test_any_algorithm_of_convolution_learns_the_digits() -> None:
     names = {name for name in fnn.__all__ if name.startswith("conv_")}
     others = {"conv_transpose", "conv_matrix"}
     assert {f"conv_{name}" for name in ast.literal_eval(offered[1])} == names - others
+    reports = runpy.run_path(str(FOLDER / "digits.py"))["reports"]
+    train = fnn.data.Dataset(*(a[:128] for a in fnn.data.digits()[0]))
+    curves = [
+        [report.loss for report in reports(train, conv=getattr(fnn, name), epochs=2)]
+        for name in sorted(names - others)
+    ]
+    for first, second in curves:
+        assert second < first
+        np.testing.assert_allclose((first, second), curves[0], rtol=1e-3)
+    assert len(set(map(tuple, curves))) > 1, "every algorithm rounds in its own way"
 
 
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnn.analysis import gradient_noise_scale, spectral_density
+import fnn
+from fnn.analysis import gradient_by_time, gradient_noise_scale, spectral_density
 from tests.analysis.test_curvature import dense, form, network, problem, symmetric
 
 KEY = jax.random.key(5)
@@ -168,13 +169,22 @@ def test_refuses(call: Any, message: str) -> None:
         call()
 
 
-def test_a_fresh_lambda_is_no_fresh_program(caplog: pytest.LogCaptureFixture) -> None:
-    data = np.arange(4, dtype=np.float32)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: fnn.critical_point(lambda x: (x**4).sum(), x, key=KEY, iterations=2),
+        lambda x: gradient_noise_scale(lambda w, x: ((w - x) ** 2).mean(), x[0], x),
+        lambda x: spectral_density(lambda x: (x**4).sum(), x, key=KEY, iterations=2),
+        lambda x: gradient_by_time(lambda h, x: h / 3, lambda h: (h**3).sum(), x, x[None, :, None]),
+    ],
+    ids=["critical_point", "gradient_noise_scale", "spectral_density", "gradient_by_time"],
+)
+def test_a_fresh_lambda_is_no_fresh_program(call: Any, caplog: pytest.LogCaptureFixture) -> None:
+    x = np.arange(13, dtype=np.float32)  # as many as no other test has
     for compiled in (True, False):
         caplog.clear()
         with jax.log_compiles():
-            gradient_noise_scale(lambda w, x: ((w - x) ** 2).mean(), np.float32(1), data)
-            spectral_density(lambda x: (x**4).sum(), data, key=KEY, iterations=2)
+            call(x)
         assert bool(caplog.records) == compiled
 
 

@@ -104,12 +104,3 @@ def test_wrong_calls() -> None:
         gradient_by_time(
             lambda h, x: (2 * h[0].astype(jnp.float32),), jnp.sum, (h.astype(jnp.float16),), x
         )
-
-
-def test_a_fresh_lambda_is_no_fresh_program(caplog: pytest.LogCaptureFixture) -> None:
-    h, x = jnp.zeros((N, UNITS)), jnp.zeros((N, TIME, F))
-    for compiled in (True, False):
-        caplog.clear()
-        with jax.log_compiles():
-            gradient_by_time(lambda h, x: jnp.sin(h) / 3, lambda h: (h**3).sum(), h, x)
-        assert bool(caplog.records) == compiled

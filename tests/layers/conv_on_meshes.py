@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from tests.devices import error
+from tests.devices import error, strict
 
 X, W = (16, 5, 6, 2), (3, 3, 2, 8)
 ALGORITHMS = ("", "_lax", "_im2col", "_taps", "_winograd", "_winograd2", "_fft")
@@ -121,6 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-    jax.config.update("jax_numpy_rank_promotion", "raise")
+    strict()
     main()

@@ -33,6 +33,16 @@ def normal(*shapes: tuple[int, ...], seed: int = 0, dtype: Any = np.float32) -> 
     return [rng.standard_normal(s).astype(dtype) for s in shapes]
 
 
+def against_the_oracle(fn: Any, x: Any, w: Any, length: int, **config: Any) -> None:
+    """Assert that value and gradients of a convolution are the oracle's."""
+    y, pull = jax.vjp(lambda x, w: fn(x, w, **config), x, w)
+    (g,) = normal(y.shape, seed=1, dtype=y.dtype)
+    wide = [np.asarray(t, np.float64) for t in (x, w, g)]
+    wants = [oracle.conv(*wide[:2], **config), *oracle.conv_gradients(*wide, **config)]
+    for got, want in zip([y, *pull(g)], wants, strict=True):
+        close(got, want, length=length)
+
+
 # Laws, for every algorithm.
 
 

@@ -12,7 +12,7 @@ import fnn
 from fnn.kernels.conv.form import Form, trimmed
 from fnn.windows import Windows
 from tests.check import close
-from tests.layers.test_conv import normal
+from tests.layers.test_conv import against_the_oracle, normal
 from tests.oracles import conv as oracle
 
 
@@ -57,12 +57,7 @@ def test_values_and_gradients(x: Any, w: Any, config: Any, size: Any) -> None:
     a, v = normal(x, w)
     convolve = functools.partial(fnn.conv, **config)
     assert f"size={size}" in str(jax.make_jaxpr(convolve)(a, v))
-    y, pull = jax.vjp(jax.jit(convolve), a, v)
-    (g,) = normal(y.shape, seed=1)
-    wide = [t.astype(np.float64) for t in (a, v, g)]
-    wants = [oracle.conv(*wide[:2], **config), *oracle.conv_gradients(*wide, **config)]
-    for got, want in zip([y, *pull(g)], wants, strict=True):
-        close(got, want, length=60)
+    against_the_oracle(fnn.conv, a, v, 60, **config)
 
 
 @pytest.mark.parametrize(

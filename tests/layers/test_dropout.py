@@ -23,6 +23,15 @@ def test_rate_is_the_fraction_dropped_and_the_mean_is_kept(rate: float) -> None:
     assert abs(y.mean() - 2) < 4 * 2 * deviation / (1 - rate)
 
 
+def test_every_entry_is_drawn_by_itself() -> None:
+    """No row, no column and no pair of neighbours is dropped together."""
+    z = 2.0 * np.asarray(fnn.dropout(jnp.ones((100, 200)), 0.5, KEY) > 0) - 1
+    for axis in (0, 1):
+        assert abs(z.mean(axis)).max() < 5 / z.shape[axis] ** 0.5
+    pairs = z[:, 1:] * z[:, :-1], z[1:] * z[:-1]
+    assert max(abs(p.mean()) for p in pairs) < 5 / z.size**0.5
+
+
 def test_no_key_and_rate_zero_are_the_identity() -> None:
     x = jnp.array([1.0, -2.0, jnp.inf])
     np.testing.assert_array_equal(fnn.dropout(x, 0.5, None), x)

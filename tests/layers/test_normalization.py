@@ -219,6 +219,17 @@ def test_running_stats_keep_nine_tenths_by_default() -> None:
     np.testing.assert_allclose((mean, var), [[0.1], [0.9]], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "values"), [("decay", (0.0, 0.9, 1.0)), ("count", (2, 5, 1e4))])
+def test_the_numbers_of_running_stats_may_be_traced(name: str, values: Any) -> None:
+    old, new = (fnn.batch_stats(k * draw(np.float32, 3, 2)) for k in (1, 2))
+    update = lambda value: fnn.running_stats(old, new, **{name: value})
+    with jax.enable_x64(True):
+        swept = jax.jit(jax.vmap(update))(np.array(values))
+        for got, want in zip(zip(*swept, strict=True), map(update, values), strict=True):
+            close(np.stack(got), np.stack(want))
+    assert swept.var.dtype == jnp.float32
+
+
 def test_a_count_may_exceed_an_int32() -> None:
     ones = fnn.BatchStats(jnp.ones(1), jnp.ones(1))
     assert fnn.running_stats(ones, ones, count=3_000_000_000).var.tolist() == [1]
@@ -400,6 +411,15 @@ def test_spectral_norm_of_zero_is_zero() -> None:
     assert (np.asarray(gradient) == 0).all()
     _, u = fnn.spectral_norm(w, 3 * u)
     close(u, np.full(2, 0.5**0.5))
+
+
+def test_spectral_norm_inside_shard_map() -> None:
+    """Of weights that vary over the mesh, with a start that does not."""
+    mesh, P = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,)), jax.P
+    w, u = np.float32([[1, 2], [3, 4]]), np.float32([1, 1])
+    on = jax.shard_map(fnn.spectral_norm, mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"))
+    for got, want in zip(on(w, u), fnn.spectral_norm(w, u), strict=True):
+        close(got, want)
 
 
 @pytest.mark.parametrize("u", [[0.0, 0.0], [0.0, 2.0]])

@@ -1,6 +1,7 @@
 """Pooling against its NumPy oracle: both forms, every window argument, ties, infinities, NaN."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import fnn
+from fnn.kernels.pool import rule as pool_rules
 from tests.check import check, close
 from tests.oracles import pooling as oracle
 
@@ -24,7 +26,7 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "stride over window": ((1, 9, 8, 2), {"window": 2, "stride": 3, "padding": ((1, 0), (0, 1))}),
     "ceil": ((1, 8, 6, 2), {"window": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
     "ceil tiles": ((1, 5, 2), {"window": 3, "stride": 2, "ceil_mode": True}),
-    "by axes": ((1, 6, 7, 2), {"window": (4, 5), "stride": (2, 1), "padding": (2, 1)}),
+    "by axes": ((1, 8, 9, 2), {"window": (6, 5), "stride": (2, 1), "padding": (2, 1)}),
     "1-D": ((2, 9, 3), {"window": 3, "stride": 1, "padding": 1}),
     "3-D": ((1, 4, 5, 4, 2), {"window": (2, 3, 2), "stride": (2, 1, 2), "padding": (0, 1, 1)}),
     "long": ((1, 40, 2), {"window": 20, "stride": 3, "padding": 4}),
@@ -32,6 +34,13 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 cases = pytest.mark.parametrize(("shape", "config"), CASES.values(), ids=CASES.keys())
 both = pytest.mark.parametrize("form", BOTH)
 all_forms = pytest.mark.parametrize("form", FORMS)
+
+
+def test_the_window_by_axes_is_large_enough() -> None:
+    """Whatever the next sweep makes of the rule."""
+    window = CASES["by axes"][1]["window"]
+    kinds = pool_rules.LIMITS["cpu"].values()
+    assert {pool_rules.choice(window, **limits) for limits in kinds} == {"by axes"}
 
 
 def distinct(shape: tuple[int, ...]) -> np.ndarray:
@@ -77,11 +86,12 @@ def test_average(include: bool, form: str, shape: tuple[int, ...], config: dict[
 
 
 @both
+@pytest.mark.parametrize("window", [(3, 3), (6, 5)], ids=str)
 @pytest.mark.parametrize("p", [1, 2, 2.5, 3])
-def test_norm(form: str, p: float) -> None:
+def test_norm(p: float, window: tuple[int, int], form: str) -> None:
     x = RNG.standard_normal((1, 7, 6, 2)).astype(np.float32)
-    config = {"window": 3, "stride": 2, "padding": 1, "p": p}
-    check(getattr(fnn, "lp_pool" + form), oracle.lp_pool, x, length=18, **config)
+    config = {"window": window, "stride": 2, "padding": 1, "p": p}
+    check(getattr(fnn, "lp_pool" + form), oracle.lp_pool, x, length=2 * math.prod(window), **config)
 
 
 def test_norm_of_zeros_is_flat() -> None:

@@ -1,5 +1,6 @@
 """Where recurrent arrays start: the arguments' names, shapes, variances, and what is orthogonal."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -25,14 +26,14 @@ def test_C7_the_start_of_every_block(name: str) -> None:
     params = init(jax.random.key(0), D_IN, UNITS)
     y, _ = layer(jnp.ones((2, 3, D_IN)), **params)
     assert y.shape == (2, 3, UNITS)
-    for block in np.split(np.asarray(params["wh"]), blocks, axis=1):
+    inputs, states = (np.split(np.asarray(params[k]), blocks, axis=1) for k in ("wx", "wh"))
+    for block in states:
         close(block @ block.T, np.eye(UNITS), length=UNITS)
         assert abs(np.linalg.norm(block, 2) - 1) < 1e-5
-    for block in np.split(np.asarray(params["wx"]), blocks, axis=1):
+    for block in inputs:
         assert abs(block.var() * (D_IN + UNITS) / 2 - 1) < 0.15
-    if blocks > 1:
-        first, second, *_ = np.split(np.asarray(params["wh"]), blocks, axis=1)
-        assert np.abs(first - second).max() > 0.1  # each is drawn by itself
+    for pair in (*itertools.combinations(inputs, 2), *itertools.combinations(states, 2)):
+        assert np.abs(np.subtract(*pair)).max() > 0.1  # each is drawn by itself
 
 
 def test_biases_peepholes_and_dtype() -> None:

@@ -44,7 +44,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(folder: Path, kind: str, saved: int | None = None) -> None:
-    """Begin the run or go on with it, saving every report; write a byte when the first is saved."""
+    """Begin the run or go on with it, saving every report; then write its step."""
     file = fnn.weights.latest(folder)
     source, size = (data(), SIZE) if kind == "arrays" else (batches, None)
     reports = fnn.train(
@@ -55,24 +55,27 @@ def train(folder: Path, kind: str, saved: int | None = None) -> None:
     for report in reports:
         fnn.save(folder / "run.safetensors", report.run, keep=2)
         if saved is not None:
-            os.write(saved, b".")
+            os.write(saved, report.step.to_bytes(4, "little"))
 
 
-def kill(folder: Path, kind: str, chance: random.Random) -> None:
-    """Start the run in a process of its own, and kill it at any moment."""
+def kill(folder: Path, kind: str, chance: random.Random) -> int:
+    """Start the run in a process of its own and kill it at any moment.
+
+    Return the first step that it saved, or 0 where nobody waited for one.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         train(folder, kind, writer)
         os._exit(1)  # it must not come to its end
     os.close(writer)
-    if chance.random() < 0.9:
-        os.read(reader, 1)
+    first = os.read(reader, 4) if chance.random() < 0.9 else b""
     time.sleep(chance.uniform(0, 0.02))
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     os.close(reader)
     assert os.WIFSIGNALED(status), "the run is too short for this many kills"
+    return int.from_bytes(first, "little")
 
 
 def main(folder: str, kind: str, kills: str, seed: str) -> None:
@@ -85,8 +88,8 @@ def main(folder: str, kind: str, kills: str, seed: str) -> None:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     chance = random.Random(int(seed))
-    for _ in range(int(kills)):
-        kill(parts, kind, chance)
+    firsts = [first for _ in range(int(kills)) if (first := kill(parts, kind, chance))]
+    assert firsts == sorted(set(firsts)), "a run began anew"
     train(parts, kind)
 
 

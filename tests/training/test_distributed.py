@@ -128,8 +128,10 @@ def test_a_process_dies_and_more_go_on(
 
     epochs = fnn.load(folder / "killed" / FILE).epoch + 1
     many, one = begin(folder / "killed", epochs, 4, 1), begin(folder / "one", epochs, 1, 1)
-    for said in finish([*many, *one]):
+    *resumed, whole = finish([*many, *one])
+    for said in (*resumed, whole):
         assert f"epoch {epochs:3d}" in said, said
+    assert {said.count("epoch ") for said in resumed} == {1}, "a run began anew"
     assert {p.returncode for p in (*many, *one)} == {0}
     got, want = (fnn.load(folder / name / FILE) for name in ("killed", "one"))
     assert got[3:6] == want[3:6] == (epochs, 0, 22 * epochs)
@@ -151,4 +153,5 @@ def test_a_network_fails_and_both_hosts_go_on(
     again = begin(folder / "cut", epochs, 2, 2, hosts)
     for said in finish(again):
         assert f"epoch {epochs:3d}" in said, said
+        assert said.count("epoch ") == 1, "a run began anew"
     assert {p.returncode for p in again} == {0}

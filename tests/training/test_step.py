@@ -167,7 +167,8 @@ def test_the_state_of_another_optimizer(own: Any, other: Any, path: str) -> None
 
 def test_the_state_of_other_params() -> None:
     state = fnn.adam(0.1).init(start() | {"w": jnp.zeros(4)})
-    with pytest.raises(ValueError, match=r"state.*'w'.*: got float32\[4\]; needed the shape of float32\[3\]"):
+    message = r"state.*'w'.*: got float32\[4\]; needed the shape of float32\[3\]"
+    with pytest.raises(ValueError, match=message):
         fnn.make_step(squares, fnn.adam(0.1))(start(), state, DATA)
 
 

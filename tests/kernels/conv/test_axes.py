@@ -11,7 +11,7 @@ from fnn.kernels.conv.axes import merged
 from fnn.kernels.conv.form import INPUT, OUTPUT, Form
 from fnn.windows import resolve
 from tests.check import close
-from tests.layers.test_conv import normal
+from tests.layers.test_conv import against_the_oracle, normal
 from tests.oracles import conv as oracle
 
 # Sizes, window, configuration, and the sizes of the merged form.
@@ -92,12 +92,7 @@ LONG: list[tuple[Any, Any, dict[str, Any]]] = [
 def test_values_and_gradients(algorithm: Any, sizes: Any, window: Any, config: Any) -> None:
     groups = config.get("groups", 1)
     x, w = normal((2, *sizes, 4), (*window, 4 // groups, 6))
-    y, pull = jax.vjp(lambda x, w: algorithm(x, w, **config), x, w)
-    (g,) = normal(y.shape, seed=1)
-    wide = [t.astype(np.float64) for t in (x, w, g)]
-    wants = [oracle.conv(*wide[:2], **config), *oracle.conv_gradients(*wide, **config)]
-    for got, want in zip([y, *pull(g)], wants, strict=True):
-        close(got, want, length=60)
+    against_the_oracle(algorithm, x, w, 60, **config)
 
 
 @pytest.mark.parametrize(("sizes", "window", "config"), [case[:3] for case in CASES])

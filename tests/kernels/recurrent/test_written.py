@@ -154,14 +154,19 @@ def test_cudnn_gets_the_weights_and_the_order_that_it_reads(monkeypatch: Any) ->
 
     monkeypatch.setattr(rnn, "lstm", stand_in)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    x, wx, wh, b = draw("lstm", 3, 5, 2, 4)
-    state = tuple(s * np.ones((3, 4), np.float32) for s in (1, -1))
+    args = (*draw("lstm", 3, 5, 2, 4), tuple(s * np.ones((3, 4), np.float32) for s in (1, -1)))
     for reverse in (False, True):
         for lengths in (None, jnp.array([5, 0, 3])):
-            options: dict[str, Any] = {"state": state, "lengths": lengths, "reverse": reverse}
-            both = lambda o=options: [f(x, wx, wh, b, **o) for f in (fnn.lstm_cudnn, fnn.lstm_scan)]
-            got, want = jax.jit(both)()
-            jax.tree.map(lambda g, w: close(g, w, length=16), got, want)
+
+            def results(f: Any, reverse: Any = reverse, lengths: Any = lengths) -> Any:
+                def loss(*args: Any) -> Any:
+                    found = f(*args[:-1], state=args[-1], lengths=lengths, reverse=reverse)
+                    return sum((a**2).sum() for a in jax.tree.leaves(found)), found
+
+                return jax.grad(loss, (0, 1, 2, 3, 4), has_aux=True)(*args)
+
+            got, want = jax.jit(lambda: [results(f) for f in (fnn.lstm_cudnn, fnn.lstm_scan)])()
+            jax.tree.map(lambda g, w: close(g, w, length=60), got, want)
 
 
 def test_cudnn_takes_float32_alone(monkeypatch: Any) -> None:
