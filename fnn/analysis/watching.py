@@ -50,7 +50,7 @@ def watch(x: Shaped[Array, "*shape"], name: str) -> Shaped[Array, "*shape"]:
     check_array("analysis.watch", "x", x)
     if not isinstance(name, str) or not name:
         raise wrong("analysis.watch", "name", repr(name), "a string that is not empty")
-    y: Array = _primitive().bind(jnp.asarray(x), name=name, mapped=())
+    y: Array = _watch_p.bind(jnp.asarray(x), name=name, mapped=())
     return y
 
 
@@ -154,29 +154,24 @@ def _gradients(loss: Callable[..., Any], known: Known, arrays: list[Any]) -> Arr
     return gradients
 
 
-@functools.cache
-def _primitive() -> Any:
-    """Return the mark: the identity, with a name; ``mapped`` are the axes that `jax.vmap` added.
-
-    The outermost of these is the first. Made at the first call, as `fnn.lazily` says.
-    """
-    watch_p: Any = lazily.Primitive("fnn_watch")
-    watch_p.def_impl(lambda x, **_: x)
-    watch_p.def_abstract_eval(lambda x, **_: x)
-    ad.primitive_jvps[watch_p] = lambda primals, tangents, **params: (
-        watch_p.bind(*primals, **params),
-        tangents[0],
-    )
-    ad.primitive_transposes[watch_p] = lambda cotangent, x, **_: [cotangent]
-    batching.primitive_batchers[watch_p] = _batch
-    mlir.register_lowering(watch_p, lambda context, x, **_: [x])
-    return watch_p
-
-
 def _batch(args: Any, dims: Any, *, name: str, mapped: tuple[int, ...]) -> tuple[Array, int]:
     (x,), (new,) = args, dims
     mapped = (new, *(axis + (axis >= new) for axis in mapped))
-    return _primitive().bind(x, name=name, mapped=mapped), new
+    return _watch_p.bind(x, name=name, mapped=mapped), new
+
+
+# The mark: the identity, with a name; ``mapped`` are the axes that `jax.vmap` added, the outermost
+# first.
+_watch_p = lazily.Primitive("fnn_watch")
+_watch_p.def_impl(lambda x, **_: x)
+_watch_p.def_abstract_eval(lambda x, **_: x)
+ad.primitive_jvps[_watch_p] = lambda primals, tangents, **params: (
+    _watch_p.bind(*primals, **params),
+    tangents[0],
+)
+ad.primitive_transposes[_watch_p] = lambda cotangent, x, **_: [cotangent]
+batching.primitive_batchers[_watch_p] = _batch
+mlir.register_lowering(_watch_p, lambda context, x, **_: [x])
 
 
 def _run(
@@ -207,7 +202,7 @@ def _marks(eqn: "lazily.JaxprEqn") -> dict[str, bool]:
 
     It is where `jax.checkpoint` repeats in the backward pass what the forward pass did.
     """
-    if eqn.primitive is _primitive():
+    if eqn.primitive is _watch_p:
         return {eqn.params["name"]: False}
     marks: dict[str, bool] = {}
     for within in (e for held in inner(eqn) for e in held.jaxpr.eqns):
@@ -274,7 +269,7 @@ def _steps() -> dict[Any, Callable[..., Step]]:
     """Return what runs an equation that holds marks, by its primitive."""
     known = lazily.primitives
     return {
-        _primitive(): _mark,
+        _watch_p: _mark,
         known.jit_p: _call,
         known.closed_call_p: _call,
         known.remat_p: _checkpoint,

@@ -121,7 +121,7 @@ def _shape(a: Shape, b: Shape, slot: str, form: Form) -> Shape:
 
 def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
     """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w."""
-    run: Any = functools.partial(primitive().bind, slot=slot, form=form, kernel=kernel)
+    run: Any = functools.partial(conv_p.bind, slot=slot, form=form, kernel=kernel)
     for mesh in (jax.typeof(a).sharding.mesh, jax.sharding.get_abstract_mesh()):
         if mesh.explicit_axes:
             with jax.sharding.use_abstract_mesh(mesh):
@@ -298,19 +298,12 @@ def _without(shape: Shape, axis: int | None) -> Shape:
     return shape if axis is None else shape[:axis] + shape[axis + 1 :]
 
 
-@functools.cache
-def primitive() -> Any:
-    """Return the primitive of all three maps; its parameters are ``slot``, ``form``, ``kernel``.
-
-    It is made at the first call, as `fnn.lazily` says.
-    """
-    conv_p: Any = lazily.Primitive("fnn_conv")
-    conv_p.def_impl(_run_eagerly)
-    conv_p.def_abstract_eval(_abstract)
-    ad.defbilinear(conv_p, _by_left, _by_right)
-    batching.primitive_batchers[conv_p] = _batch
-    for target, platform in {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}.items():
-        run = functools.partial(_run, platform=platform)
-        lowering = mlir.lower_fun(run, multiple_results=False)
-        mlir.register_lowering(conv_p, lowering, platform=target)
-    return conv_p
+# The primitive of all three maps; its parameters are ``slot``, ``form``, ``kernel``.
+conv_p = lazily.Primitive("fnn_conv")
+conv_p.def_impl(_run_eagerly)
+conv_p.def_abstract_eval(_abstract)
+ad.defbilinear(conv_p, _by_left, _by_right)
+batching.primitive_batchers[conv_p] = _batch
+for _target, _platform in {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}.items():
+    _lowering = mlir.lower_fun(functools.partial(_run, platform=_platform), multiple_results=False)
+    mlir.register_lowering(conv_p, _lowering, platform=_target)

@@ -25,7 +25,7 @@ from fnn.checks import check_callable
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.axes import ROLES, merged, shaped
 from fnn.kernels.conv.cells import mostly_padding
-from fnn.kernels.conv.form import INPUT, WINDOW, Form, Kernel, primitive
+from fnn.kernels.conv.form import INPUT, WINDOW, Form, Kernel, conv_p
 from fnn.kernels.conv.rule import AUTO, KERNELS, cache_file, counted, key, prepared, tuned
 from fnn.kernels.conv.taps import FEW, elementwise
 from fnn.kernels.conv.taps_planes import few_outputs
@@ -112,7 +112,7 @@ def _writable(file: Path | None) -> Path:
 def _tasks(jaxpr: "lazily.Jaxpr") -> Iterator[Task]:
     """Yield the three maps of every convolution that leaves its kernel to the rule."""
     for equation in jaxpr.eqns:
-        if equation.primitive is primitive() and equation.params["kernel"] is AUTO:
+        if equation.primitive is conv_p and equation.params["kernel"] is AUTO:
             yield from _maps(equation)
     for inner in lazily.subjaxprs(jaxpr):
         yield from _tasks(inner)
