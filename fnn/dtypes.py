@@ -130,4 +130,4 @@ def nan_where(bad: jax.Array, x: jax.Array) -> jax.Array:
     >>> nan_where(jnp.array([True, False]), jnp.ones(2)).tolist()
     [nan, 1.0]
     """
-    return x + 0 / jnp.where(bad, 0, 1).astype(x.dtype)
+    return x - 0 / jnp.where(bad, 0, 1).astype(x.dtype)  # less 0, for -0.0 to stay

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,6 +28,9 @@ def test_a_nan_is_the_result_of_its_region() -> None:
         assert np.argwhere(np.isnan(pool(x, 7))).tolist() == [[1, 0, 5], [1, 1, 5]]
     for pool in (fnn.max_pool, fnn.max_pool_lax, fnn.min_pool_lax):
         assert np.argwhere(np.isnan(pool(x, 10))).tolist() == [[1, 0, 5]]
+    for zero in (0.0, -0.0):
+        for pool in (fnn.global_max_pool, fnn.global_min_pool):
+            assert str(pool(jnp.full((1, 5, 1), zero)).item()) == str(zero)
     blocks = [range(10), range(10, 50)]
     assert np.argwhere(np.isnan(fnn.partition_pool(x, blocks, axis=1))).tolist() == [[1, 0, 5]]
 
