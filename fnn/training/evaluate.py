@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 from fnn.checks import check_alive, check_known, describe, wrong
-from fnn.compiler import as_bits, from_bits
+from fnn.compiler import by_itself
 from fnn.dtypes import is_real
 from fnn.placement import replicated
 from fnn.static import frozen
@@ -139,24 +139,30 @@ def _of_one(function: str, model: Model, params: Any, batch: Any) -> Any:
 def _by_batches(function: str, model: Model, size: int, params: Any, data: Any) -> Any:
     n = jax.tree.leaves(data)[0].shape[0]
     steps, rest = -(-n // size), n % size or size
-    bits = jax.tree.map(as_bits, data)
+    slow = jax.default_backend() == "cpu"  # `fnn.compiler.as_bits` says why bfloat16 is
 
     @functools.partial(jax.jit, inline=True)  # which keeps the trace for the question of dtypes
     def outputs(start: Array) -> Any:
-        batch = jax.tree.map(functools.partial(part, start), bits, data)
+        batch = jax.tree.map(functools.partial(part, start), data)
         return jax.tree.map(jnp.asarray, _checked(function, model(params, batch), size))
 
-    def part(start: Array, bits: Array, like: Array) -> Array:
-        return from_bits(lax.dynamic_slice_in_dim(bits, start, size), like.dtype)
+    def part(start: Array, x: Array) -> Array:
+        def read(x: Array, start: Array) -> Array:
+            return lax.dynamic_slice_in_dim(x, start, size)
+
+        return (by_itself(read) if slow and x.dtype == jnp.bfloat16 else read)(x, start)
+
+    def stored(y: Array) -> Array:
+        return y.astype(jnp.float32) if slow and y.dtype == jnp.bfloat16 else y
 
     def join(y: Array, dtype: Any) -> Array:
-        y = from_bits(replicated(y), dtype)  # or sharded examples could not be merged with batches
+        y = replicated(y).astype(dtype)  # or sharded examples could not be merged with batches
         whole = y[:-1].reshape((steps - 1) * size, *y.shape[2:])
         return jnp.concatenate([whole, y[-1, size - rest :]])
 
     starts = jnp.minimum(size * jnp.arange(steps), n - size)  # the last batch begins earlier
     dtypes = jax.tree.map(lambda y: y.dtype, jax.eval_shape(outputs, starts[0]))
-    return jax.tree.map(join, lax.map(lambda i: jax.tree.map(as_bits, outputs(i)), starts), dtypes)
+    return jax.tree.map(join, lax.map(lambda i: jax.tree.map(stored, outputs(i)), starts), dtypes)
 
 
 def _checked(function: str, outputs: Any, size: int) -> Any:
