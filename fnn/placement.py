@@ -5,15 +5,15 @@ Anywhere else these functions change nothing.
 """
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 
 def replicated(x: jax.Array) -> jax.Array:
     """Return x whole on every device."""
-    mesh = jax.typeof(x).sharding.mesh
-    if not mesh.explicit_axes:
+    where = jax.typeof(x).sharding
+    if not where.mesh.explicit_axes:
         return x
-    whole: jax.Array = jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))
+    whole: jax.Array = jax.sharding.reshard(x, where.update(spec=PartitionSpec()))
     return whole
 
 

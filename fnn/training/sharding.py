@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree
 
 from fnn.checks import check_int, check_one_of
 from fnn.functions import jitted
+from fnn.placement import replicated
 
 
 def place(
@@ -102,10 +103,9 @@ def gather(tree: PyTree[Array]) -> PyTree[Array]:
         where = jax.typeof(x).sharding
         if where.mesh.empty or where.mesh.are_all_axes_manual:
             return x
-        everywhere = where.update(spec=PartitionSpec())
         if where.mesh.explicit_axes:
-            return jax.sharding.reshard(x, everywhere)
-        return jax.lax.with_sharding_constraint(x, everywhere)
+            return replicated(x)
+        return jax.lax.with_sharding_constraint(x, where.update(spec=PartitionSpec()))
 
     return jax.tree.map(whole, tree)
 
