@@ -1,4 +1,4 @@
-"""Results as text: the tables of one run, and the generated part of the README."""
+"""Results as text: the tables of one run, a page per results folder, and the READMEs' targets."""
 
 import re
 from collections import Counter
@@ -163,23 +163,25 @@ def name(folder: Path, records: dict[str, Record]) -> str:
 
 
 def markdown(folder: Path) -> str:
-    """Return the README's section of one results folder, figures first."""
+    """Return the page of one results folder, figures first."""
     records = read(folder)
-    parts = [f"## {name(folder, records)}", facts(records)]
-    for path in sorted(folder.glob("*.png")):
-        parts.append(f"![{path.stem}]({path.relative_to(README.parent)})")
-    parts += [f"### {title}\n\n{body}" for title, body in sections(records)]
+    method = "Method, and causes of what falls short: [benchmarks/README.md](../../README.md)."
+    parts = [f"# {name(folder, records)}", method, facts(records)]
+    parts += [f"![{path.stem}]({path.name})" for path in sorted(folder.glob("*.png"))]
+    parts += [f"## {title}\n\n{body}" for title, body in sections(records)]
     if missing := trouble(records):
-        parts.append(f"### Not timed\n\n{missing}")
-    return "\n\n".join(parts)
+        parts.append(f"## Not timed\n\n{missing}")
+    return "\n\n".join(parts) + "\n"
 
 
-def front(folders: Sequence[Path]) -> str:
-    """Return the part of the results that the project's README shows: every target by machine."""
-    machines = {name(folder, records := read(folder)): records for folder in folders}
-    narrow = re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", targets.beside(machines)))
-    dates = "; ".join(f"{machine}: {latest(records)}" for machine, records in machines.items())
-    return f"{narrow}\n\n{dates}."
+def across(folders: Sequence[Path], page: Path) -> str:
+    """Return every target by results folder, each column's head a link to the folder's page."""
+    columns = {}
+    for folder in folders:
+        there = (folder / "README.md").relative_to(page.parent)
+        records = read(folder)
+        columns[f"[{name(folder, records)}]({there}), {latest(records)[:10]}"] = records
+    return re.sub(r"-{2,}", "--", re.sub(r" {2,}", " ", targets.beside(columns)))
 
 
 def fill(page: Path, body: str) -> None:
@@ -189,9 +191,9 @@ def fill(page: Path, body: str) -> None:
 
 
 def write(folder: Path) -> str:
-    """Draw figures, write the README's tables anew, and return what was written.
+    """Draw figures, write every folder's page and the READMEs' targets, and return their paths.
 
-    Of a folder that no README shows, as that of ``--quick``, the tables are returned.
+    Of a folder that has no page, as that of ``--quick``, the tables are returned.
     """
     from benchmarks import figures
 
@@ -207,9 +209,11 @@ def write(folder: Path) -> str:
     both = {name(f, r): r["conv"] for f in folders if "conv" in (r := read(f)) and not kept(f)}
     drawn = [path for f in folders for path in figures.draw(read(f), f)]
     drawn.append(figures.machines(both, RESULTS / "machines.png"))
-    shown = f"![machines](results/{drawn[-1].name})"
-    fill(README, "\n\n".join([shown, *map(markdown, folders)]))
+    pages = [f / "README.md" for f in folders]
+    for page in pages:
+        page.write_text(markdown(page.parent))
+    fill(README, f"![machines](results/{drawn[-1].name})\n\n{across(folders, README)}")
     whole = [f for f in folders if not kept(f) and "training" in read(f)]
     if whole:
-        fill(FRONT, front(whole))
-    return "\n".join(str(path) for path in (*drawn, README, FRONT))
+        fill(FRONT, across(whole, FRONT))
+    return "\n".join(map(str, (*drawn, *pages, README, FRONT)))

@@ -39,7 +39,8 @@ class Target(NamedTuple):
     @property
     def cell(self) -> str:
         """What was measured, with what is not met said behind it."""
-        return self.measured if self.met == "met" else f"{self.measured} {self.met}"
+        plain = self.met in ("met", "not measured")
+        return self.measured if plain else f"{self.measured} {self.met}"
 
 
 def ratios(pairs: list[tuple[Row, Row]]) -> tuple[list[float], bool]:

@@ -517,10 +517,10 @@ def test_a_report_names_each_commit_with_what_was_measured_at_it() -> None:
     assert report.of_all(records, commit) == "abc"
 
 
-def test_a_report_by_a_relative_path_fills_both_pages(
+def test_a_report_by_a_relative_path_writes_all_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sections are told apart by the version of JAX; a sweep alone has none, nor an empty table."""
+    """Each folder has its page, a sweep alone has none, nor an empty table; both READMEs link."""
     rows = [row("conv", 1.0), row("conv_lax", 2.0)]
     conv = record(rows, skipped=["b: not started within 5 s"])
     session.write(tmp_path / "results" / "a" / "conv.json", conv)
@@ -535,13 +535,16 @@ def test_a_report_by_a_relative_path_fills_both_pages(
     monkeypatch.setattr("benchmarks.figures.machines", lambda records, path: path)
     monkeypatch.chdir(tmp_path / "results")
     assert "README.md" in report.write(Path("c"))
-    text = (tmp_path / "README.md").read_text()
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## cpu, JAX 1",
-        "## cpu, JAX 2",
-    ]
+    assert not (tmp_path / "results" / "c" / "README.md").exists()
+    text = (tmp_path / "results" / "a" / "README.md").read_text()
+    assert text.startswith("# cpu, JAX 1\n")
     assert "conv: 1 case not started" in text
     assert "further layers" not in text  # none was measured
+    text = (tmp_path / "README.md").read_text()
+    assert "[cpu, JAX 1](results/a/README.md)" in text
+    assert "[cpu, JAX 2](results/b/README.md)" in text
+    assert "old" not in text
+    assert "old" in (tmp_path / "FRONT.md").read_text()  # no folder has all subjects
     assert "cpu; 1 thread for everybody" in report.text(tmp_path / "results" / "c")
 
 
