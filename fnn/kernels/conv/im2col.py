@@ -259,6 +259,9 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     columns = matrices.shape[-1]
     wide = whole_vectors(columns, walk.folded or walk.chunks * steps > 1)
     matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, wide - columns)))
+    unfolded = functools.partial(_unfolded, walk=walk)
+    if steps > 1 == walk.at_once:  # XLA writes a block on one core, and all that it merges with it
+        unfolded = by_itself(unfolded, form)
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
         index = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
@@ -271,7 +274,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
             part = _padded(x, step + chunk * np.uint32(steps), walk)
             patches = _seen(part, walk)
             whole = _apart(product, part, patches, walk)
-            y = _unfolded(whole, walk) if walk.folded else whole
+            y = unfolded(whole) if walk.folded else whole
             y = walk.kept(y, part, matrix, patches, whole)
             return y.astype(x.dtype).reshape(-1, *walk.form.out, w.shape[-1] // walk.chunks)
 

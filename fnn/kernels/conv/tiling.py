@@ -129,9 +129,9 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
     several = tiled and small and one * n >= WORTH
     most, at_once = (SHARE, AT_ONCE) if several else (BLOCK[slot], 1)
     examples = cut(n, most // one, -(-ENOUGH // one), at_once)
-    if one > most:
+    if one > most or n < at_once:  # a single example is cut in two
         m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
-        rows = min(rows, m * fitting(count, one, most))
+        rows = min(rows, m * fitting(count, one, min(most, -(-one // at_once))))
     pieces = Pieces(examples, Stretches(f.form, rows))
     return Blocks(f._replace(cut=pieces.stretches), examples, min(at_once, pieces.steps), 1)
 

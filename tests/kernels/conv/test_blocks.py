@@ -233,8 +233,9 @@ def test_winograd_in_blocks_gives_the_same(
     [
         (2, 28, 64, OUTPUT, 2, 2),  # both would fit one block
         (6, 56, 64, WINDOW, 12, 2),  # two stretches of each
-        (1, 28, 64, OUTPUT, 1, 1),
-        (2, 8, 64, OUTPUT, 1, 1),  # too little to do
+        (1, 56, 32, OUTPUT, 2, 2),  # two stretches of the only one
+        (1, 28, 64, OUTPUT, 1, 1),  # too little to do
+        (2, 8, 64, OUTPUT, 1, 1),
         (4, 28, 128, WINDOW, 1, 1),  # large products use all cores
         (4, 28, 256, OUTPUT, 2, 1),
     ],
