@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, PyTree
 
 from fnn.checks import check_alive, check_known, describe, wrong
-from fnn.compiler import by_itself
 from fnn.dtypes import is_real
 from fnn.placement import replicated
 from fnn.static import frozen
-from fnn.training.arrays import check_examples, check_parts
+from fnn.training.arrays import check_examples, check_parts, read_rows, spread_of
 from fnn.training.stream import check_iterable, length, read_batch
 
 Model = Callable[[Any, Any], Any]
@@ -48,8 +48,9 @@ def predict(
         The outputs, with the examples in the order of data.
 
     Raises:
-        ValueError: data of unequal lengths; an iterable without a batch, or a batch without
-            examples; an output that does not have the batch's examples first.
+        ValueError: data of unequal lengths; a batch_size that the devices of the examples do not
+            divide; an iterable without a batch, or a batch without examples; an output that does
+            not have the batch's examples first.
         TypeError: data that are no arrays, with a batch_size, or no iterable, without.
 
     >>> double = lambda params, x: params * x
@@ -112,9 +113,9 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
         size = min(batch_size, check_examples(function, data, batch_size))
         check_alive(function, data=data)
         data = jax.tree.map(jnp.asarray, data)
-        if any(jax.typeof(x).sharding.mesh.explicit_axes for x in jax.tree.leaves(data)):
-            check_parts(function, data, size)
-        return _by_batches(function, model, size, params, data)
+        check_parts(function, data, size)
+        spread = tuple(map(spread_of, jax.tree.leaves(data)))
+        return _by_batches(function, model, size, spread, params, data)
     check_iterable(function, data)
     if not isinstance(data, Iterable):
         needed = "arrays and a batch_size, or an iterable of batches, such as one epoch: data(0)"
@@ -135,22 +136,26 @@ def _of_one(function: str, model: Model, params: Any, batch: Any) -> Any:
     return _checked(function, model(params, batch), size)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _by_batches(function: str, model: Model, size: int, params: Any, data: Any) -> Any:
-    n = jax.tree.leaves(data)[0].shape[0]
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _by_batches(
+    function: str,
+    model: Model,
+    size: int,
+    spread: tuple[NamedSharding | None, ...],
+    params: Any,
+    data: Any,
+) -> Any:
+    leaves, structure = jax.tree.flatten(data)
+    n = leaves[0].shape[0]
     steps, rest = -(-n // size), n % size or size
     slow = jax.default_backend() == "cpu"  # `fnn.compiler.as_bits` says why bfloat16 is
 
     @functools.partial(jax.jit, inline=True)  # which keeps the trace for the question of dtypes
     def outputs(start: Array) -> Any:
-        batch = jax.tree.map(functools.partial(part, start), data)
+        rows = start + jnp.arange(size)
+        read = [read_rows(x, rows, where) for x, where in zip(leaves, spread, strict=True)]
+        batch = jax.tree.unflatten(structure, read)
         return jax.tree.map(jnp.asarray, _checked(function, model(params, batch), size))
-
-    def part(start: Array, x: Array) -> Array:
-        def read(x: Array, start: Array) -> Array:
-            return lax.dynamic_slice_in_dim(x, start, size)
-
-        return (by_itself(read) if slow and x.dtype == jnp.bfloat16 else read)(x, start)
 
     def stored(y: Array) -> Array:
         return y.astype(jnp.float32) if slow and y.dtype == jnp.bfloat16 else y

@@ -58,7 +58,7 @@ def test_batches_give_the_outputs_of_arrays() -> None:
 def test_memory_holds_the_activations_of_one_batch() -> None:
     wide = {"in": jnp.ones((3, 4096)), "out": jnp.ones(4096)}
     model = frozen(lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"])
-    lowered = _by_batches.lower("predict", model, 32, wide, jnp.ones((1024, 3)))
+    lowered = _by_batches.lower("predict", model, 32, (None,), wide, jnp.ones((1024, 3)))
     activations = 32 * 4096 * 4  # bytes; of all examples 32 times as many
     assert lowered.compile().memory_analysis().temp_size_in_bytes < 3 * activations
 
@@ -66,7 +66,7 @@ def test_memory_holds_the_activations_of_one_batch() -> None:
 def test_bfloat16_is_read_and_written_batch_by_batch() -> None:
     """XLA on a CPU would change all examples to float32, and all outputs at every batch."""
     data, model = jnp.ones((4096, 256), jnp.bfloat16), frozen(lambda _, x: 2 * x)
-    compiled = _by_batches.lower("predict", model, 32, (), data).compile()
+    compiled = _by_batches.lower("predict", model, 32, (None,), (), data).compile()
     wide = 2 * data.nbytes  # the outputs, in float32
     assert compiled.memory_analysis().temp_size_in_bytes < 1.1 * wide
     got = fnn.predict(model, (), data[:50], batch_size=32)
