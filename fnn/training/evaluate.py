@@ -112,6 +112,8 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     if batch_size is not None:
         size = min(batch_size, check_examples(function, data, batch_size))
         check_alive(function, data=data)
+        if function == "evaluate":
+            check_known(function, data=data)
         data = jax.tree.map(jnp.asarray, data)
         check_parts(function, data, size)
         spread = tuple(map(spread_of, jax.tree.leaves(data)))
