@@ -40,12 +40,12 @@ def predict(
             array or an object that changes belongs in params or data.
         params: any pytree of arrays; may hold running statistics too.
         data: as `fnn.train` takes it: arrays, of which a batch has the structure, or, without
-            batch_size, an iterable of batches, such as one epoch, ``data(0)``, of
-            `fnn.data.batches`.
+            batch_size, an iterable of batches.
         batch_size: examples at a time.
 
     Returns:
-        The outputs, with the examples in the order of data.
+        The outputs, with the examples in the order in which data gives them. `fnn.data.batches`
+        shuffles: of its epochs, let the model return the labels too.
 
     Raises:
         ValueError: data of unequal lengths; a batch_size that the devices of the examples do not
@@ -77,7 +77,7 @@ def evaluate(
             program of this one: what metrics reads in a dict, an array or an object that changes
             belongs in params or data.
         params: as `predict` takes it.
-        data: as `predict` takes it.
+        data: as `predict` takes it. An epoch of `fnn.data.batches` is ``data(0)``.
         batch_size: as `predict` takes it.
 
     Returns:
@@ -120,7 +120,7 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
         return _by_batches(function, model, size, spread, params, data)
     check_iterable(function, data)
     if not isinstance(data, Iterable):
-        needed = "arrays and a batch_size, or an iterable of batches, such as one epoch: data(0)"
+        needed = "arrays and a batch_size, or an iterable of batches, such as data(0), in its order"
         raise wrong(function, "data", describe(data), needed, TypeError)
     batches = map(functools.partial(read_batch, function), data)
     parts = [_of_one(function, model, params, batch) for batch in batches]
