@@ -150,6 +150,21 @@ def check_evaluation(mesh: Any) -> None:
         fnn.evaluate(norms, params, placed, batch_size=12)
 
 
+def check_axes_of_both_kinds() -> None:
+    """Examples may be on explicit and on auto axes of one mesh."""
+    kinds = (AxisType.Explicit, AxisType.Auto)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=kinds)
+    x = np.arange(32, dtype=np.float32).reshape(16, 2)
+    placed = jax.device_put(x, NamedSharding(mesh, P(("data", "model"))))
+    params, config = fnn.sharding.place(jnp.ones(2), mesh), {"batch_size": 8, "epochs": 1}
+    got = fnn.predict(lambda w, x: x @ w, params, placed, batch_size=8)
+    assert got.tolist() == x.sum(1).tolist()
+    with jax.set_mesh(mesh):
+        loss = lambda w, x: (x @ w).mean()
+        (report,) = fnn.train(loss, params, fnn.sgd(0.0), placed, key=KEY, **config)
+    assert report.loss == x.sum(1).mean()
+
+
 def check_steps(mesh: Any) -> None:
     """A step leaves alone what its arrays were placed from, and what else shares their memory."""
     w = jnp.ones(16)
@@ -198,6 +213,7 @@ def check_refused(on_mesh: Any) -> None:
 
 
 def main(file: Path) -> None:
+    check_axes_of_both_kinds()
     *_, one = want = reports(data())
     for axis, kind in product((None, "data"), (AxisType.Auto, AxisType.Explicit)):
         mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))

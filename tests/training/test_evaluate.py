@@ -102,7 +102,7 @@ def test_a_batch_may_have_a_scalar_first() -> None:
             {},
             fnn.data.batches(X, 4),
             TypeError,
-            r"data: got function .*; needed .* iterable of batches, such as data\(0\), in its order",
+            r"data: got function .*; needed .* of batches, such as data\(0\), in its order",
         ),
         ({}, [1.0, 2.0], ValueError, r"a batch of data: got float32\[\]; needed an array with the"),
         ({}, [{}], ValueError, "a batch of data: got no array; needed an array with the examples"),
