@@ -78,9 +78,19 @@ def taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str,
 
 
 def takes_key(function: Callable[..., Any]) -> bool:
-    """Whether a function has a parameter ``key`` that `functools.partial` has not bound already."""
-    bound = function.keywords if isinstance(function, functools.partial) else {}
-    return "key" in inspect.signature(function).parameters and "key" not in bound
+    """Whether a function has a parameter ``key`` that `functools.partial` has not bound already.
+
+    It may have been bound before the function was wrapped, as by `jax.jit`.
+    """
+    if "key" not in inspect.signature(function).parameters:
+        return False
+    inner: Any = function
+    while inner is not None:
+        partial = isinstance(inner, functools.partial)
+        if partial and "key" in inner.keywords:
+            return False
+        inner = inner.func if partial else getattr(inner, "__wrapped__", None)
+    return True
 
 
 def _program(function: Callable[..., Any], static: Sequence[str]) -> Callable[..., Any]:

@@ -54,13 +54,14 @@ class Shuffled:
         """Return batch i, of this size."""
         rows = lax.dynamic_slice(self.order, (i * self.size,), (size,))
         leaves, structure = jax.tree.flatten(self.data)
-        read = [_read(x, rows, spread) for x, spread in zip(leaves, self.spread, strict=True)]
+        read = [read_rows(x, rows, spread) for x, spread in zip(leaves, self.spread, strict=True)]
         return jax.tree.unflatten(structure, read)
 
 
-def _read(x: Array, rows: Array, spread: NamedSharding | None) -> Any:
+def read_rows(x: Array, rows: Array, spread: NamedSharding | None) -> Any:
     """Return these rows, on as many devices as all are."""
-    explicit = spread if spread and spread.mesh.explicit_axes else None
+    where = jax.typeof(x).sharding
+    explicit = where if where.mesh.explicit_axes else None
 
     def read(x: Array, rows: Array) -> Array:
         some: Array = x.at[rows].get(mode="promise_in_bounds", out_sharding=explicit)
@@ -69,18 +70,23 @@ def _read(x: Array, rows: Array, spread: NamedSharding | None) -> Any:
     if spread is None and x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
         return by_itself(read)(x, rows)  # or all is changed before the loop over batches
     some = read(x, rows)
-    return some if spread is explicit else lax.with_sharding_constraint(some, spread)
+    return lax.with_sharding_constraint(some, spread) if spread and not explicit else some
 
 
-def _spread(x: Array) -> NamedSharding | None:
-    where = x.sharding
+def spread_of(x: Array) -> NamedSharding | None:
+    """Return the sharding of an array whose examples are on several devices of a mesh.
+
+    Where a traced array is, only its type can tell, and does so for explicit axes.
+    """
+    where = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
     return where if isinstance(where, NamedSharding) and where.spec and where.spec[0] else None
 
 
 def check_parts(function: str, data: Any, batch_size: int) -> None:
     """Raise where the devices that the examples are on cannot take equal parts of a batch."""
     for x in jax.tree.leaves(data):
-        parts = x.shape[0] // x.sharding.shard_shape(x.shape)[0]
+        spread = spread_of(x)
+        parts = x.shape[0] // spread.shard_shape(x.shape)[0] if spread else 1
         if batch_size % parts:
             needed = f"a multiple of {parts}, as the examples are on {parts} devices"
             raise wrong(function, "batch_size", batch_size, needed)
@@ -97,7 +103,7 @@ def array_calls(data: Any, size: int, run: Run, epochs: int, every: int) -> Gene
         every: steps between two reports, counted within the epoch.
     """
     leaves = jax.tree.leaves(data)
-    n, spread = leaves[0].shape[0], tuple(map(_spread, leaves))
+    n, spread = leaves[0].shape[0], tuple(map(spread_of, leaves))
     steps = -(-n // size)
     batch, before = run.batch, run.step - run.batch
     for epoch in range(run.epoch, epochs):

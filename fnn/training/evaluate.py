@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, PyTree
 
 from fnn.checks import check_alive, check_known, describe, wrong
-from fnn.compiler import by_itself
 from fnn.dtypes import is_real
 from fnn.placement import replicated
 from fnn.static import frozen
-from fnn.training.arrays import check_examples, check_parts
+from fnn.training.arrays import check_examples, check_parts, read_rows, spread_of
 from fnn.training.stream import check_iterable, length, read_batch
 
 Model = Callable[[Any, Any], Any]
@@ -40,16 +40,17 @@ def predict(
             array or an object that changes belongs in params or data.
         params: any pytree of arrays; may hold running statistics too.
         data: as `fnn.train` takes it: arrays, of which a batch has the structure, or, without
-            batch_size, an iterable of batches, such as one epoch, ``data(0)``, of
-            `fnn.data.batches`.
+            batch_size, an iterable of batches.
         batch_size: examples at a time.
 
     Returns:
-        The outputs, with the examples in the order of data.
+        The outputs, with the examples in the order in which data gives them. `fnn.data.batches`
+        shuffles: of its epochs, let the model return the labels too.
 
     Raises:
-        ValueError: data of unequal lengths; an iterable without a batch, or a batch without
-            examples; an output that does not have the batch's examples first.
+        ValueError: data of unequal lengths; a batch_size that the devices of the examples do not
+            divide; an iterable without a batch, or a batch without examples; an output that does
+            not have the batch's examples first.
         TypeError: data that are no arrays, with a batch_size, or no iterable, without.
 
     >>> double = lambda params, x: params * x
@@ -76,7 +77,7 @@ def evaluate(
             program of this one: what metrics reads in a dict, an array or an object that changes
             belongs in params or data.
         params: as `predict` takes it.
-        data: as `predict` takes it.
+        data: as `predict` takes it. An epoch of `fnn.data.batches` is ``data(0)``.
         batch_size: as `predict` takes it.
 
     Returns:
@@ -111,13 +112,15 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     if batch_size is not None:
         size = min(batch_size, check_examples(function, data, batch_size))
         check_alive(function, data=data)
+        if function == "evaluate":
+            check_known(function, data=data)
         data = jax.tree.map(jnp.asarray, data)
-        if any(jax.typeof(x).sharding.mesh.explicit_axes for x in jax.tree.leaves(data)):
-            check_parts(function, data, size)
-        return _by_batches(function, model, size, params, data)
+        check_parts(function, data, size)
+        spread = tuple(map(spread_of, jax.tree.leaves(data)))
+        return _by_batches(function, model, size, spread, params, data)
     check_iterable(function, data)
     if not isinstance(data, Iterable):
-        needed = "arrays and a batch_size, or an iterable of batches, such as one epoch: data(0)"
+        needed = "arrays and a batch_size, or an iterable of batches, such as data(0), in its order"
         raise wrong(function, "data", describe(data), needed, TypeError)
     batches = map(functools.partial(read_batch, function), data)
     parts = [_of_one(function, model, params, batch) for batch in batches]
@@ -135,22 +138,26 @@ def _of_one(function: str, model: Model, params: Any, batch: Any) -> Any:
     return _checked(function, model(params, batch), size)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _by_batches(function: str, model: Model, size: int, params: Any, data: Any) -> Any:
-    n = jax.tree.leaves(data)[0].shape[0]
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _by_batches(
+    function: str,
+    model: Model,
+    size: int,
+    spread: tuple[NamedSharding | None, ...],
+    params: Any,
+    data: Any,
+) -> Any:
+    leaves, structure = jax.tree.flatten(data)
+    n = leaves[0].shape[0]
     steps, rest = -(-n // size), n % size or size
     slow = jax.default_backend() == "cpu"  # `fnn.compiler.as_bits` says why bfloat16 is
 
     @functools.partial(jax.jit, inline=True)  # which keeps the trace for the question of dtypes
     def outputs(start: Array) -> Any:
-        batch = jax.tree.map(functools.partial(part, start), data)
+        rows = start + jnp.arange(size)
+        read = [read_rows(x, rows, where) for x, where in zip(leaves, spread, strict=True)]
+        batch = jax.tree.unflatten(structure, read)
         return jax.tree.map(jnp.asarray, _checked(function, model(params, batch), size))
-
-    def part(start: Array, x: Array) -> Array:
-        def read(x: Array, start: Array) -> Array:
-            return lax.dynamic_slice_in_dim(x, start, size)
-
-        return (by_itself(read) if slow and x.dtype == jnp.bfloat16 else read)(x, start)
 
     def stored(y: Array) -> Array:
         return y.astype(jnp.float32) if slow and y.dtype == jnp.bfloat16 else y

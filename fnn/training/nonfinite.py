@@ -16,8 +16,9 @@ class NonFiniteError(FloatingPointError):
 
     Attributes:
         loss: the loss that the first such step saw.
-        gradient: the path of the first gradient of this step that is not finite, or None.
-        parameter: the path of the first parameter that is not finite after it, or None.
+        gradient: the path of the first gradient of this step that is not finite, or None;
+            "params" where params are one array.
+        parameter: likewise of the first parameter that is not finite after it.
         run: the `Run` before this step, which is number ``run.step + 1``.
     """
 
@@ -41,7 +42,7 @@ def find(
     """Find the first step of a call, begun with this learner, that makes something not finite.
 
     A parameter that is not finite stays so, and so does a mean: bisection finds the step, and takes
-    no more time than the call.
+    no more than twice the time of the call.
 
     Returns:
         The error, with the run before the step; how many examples the call went through until then,
@@ -66,5 +67,5 @@ def _first(tree: Any) -> str | None:
     """Return the path of the first leaf that is not finite."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not jnp.isfinite(leaf).all():
-            return jax.tree_util.keystr(path, simple=True, separator="/")
+            return jax.tree_util.keystr(path, simple=True, separator="/") or "params"
     return None

@@ -135,7 +135,7 @@ def train(
         check_callable("train", "observe", observe, "observe(params, grads, updates, batch)")
     check_key("train", "key", key)
     check_params("train", params)
-    check_known("train", params=params, stats=stats, key=key)
+    check_known("train", params=params, stats=stats, key=key, resume=resume)
     check_alive("train", params=params, stats=stats, resume=resume)
     plan = functools.partial(
         make_plan, "train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux
@@ -166,6 +166,7 @@ def _calls(
         return ahead(calls, left), min(MOST, every or MOST)
     n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
+    check_known("train", data=data)
     if batch_size > n:
         raise wrong("train", "batch_size", batch_size, f"an int >= 1 and at most the {n} examples")
     steps = -(-n // batch_size)

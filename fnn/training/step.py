@@ -101,7 +101,7 @@ def make_step(
 
     Raises:
         ValueError: loss is no scalar; a key too many or too few; updates not shaped as params; the
-            state of another optimizer.
+            state of another optimizer, or one that changes its shapes or dtypes.
         TypeError: a leaf of params that is no floating-point array; a key that is none.
 
     Source: H. Robbins, S. Monro, A stochastic approximation method (1951).
@@ -196,6 +196,7 @@ def _update(
     try:
         updates, new = run_update(plan.optimizer, grads, state, params, offered)
         check_same(plan.function, "state", new, state, "as before the update")
+        check_dtypes(plan.function, "state", new, state, "as before the update")
     except Exception:
         own = plan.optimizer.init(params)
         check_same(plan.function, "state", state, own, "as this optimizer's init returns it")

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import check_array, describe, wrong
+from fnn.checks import check_array, check_known, check_known_array, describe, wrong
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -120,6 +120,8 @@ def read_batch(function: str, batch: Any) -> Any:
     for path, leaf in jax.tree.leaves_with_path(batch):
         if isinstance(leaf, np.ndarray):
             check_array(function, "a batch of data" + jax.tree_util.keystr(path), leaf)
+        elif function == "evaluate":
+            check_known_array(function, "a batch of data" + jax.tree_util.keystr(path), leaf)
     if length(batch) == 0:
         got = ", ".join(map(describe, jax.tree.leaves(batch)))
         raise wrong(function, "a batch of data", got, "at least one example")
@@ -194,6 +196,8 @@ def check_iterable(function: str, data: Any) -> None:
 def check_batches(data: Any, run: Run, epochs: int) -> None:
     """Raise unless data are batches that last for the run."""
     check_iterable("train", data)
+    if isinstance(data, list):
+        check_known("train", data=data)
     if not isinstance(data, Iterable) and not callable(data):
         needed = "arrays and a batch_size, an iterable of batches, or a function of the epoch"
         raise wrong("train", "data", describe(data), needed, TypeError)

@@ -28,7 +28,8 @@ def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: i
     """Return every iterate of an optimizer on a function of the parameters alone.
 
     ``params_{t+1} = params_t + update(grad loss(params_t), ...)`` for t from 0, one `jax.lax.scan`.
-    Under `jax.vmap` it is many at once: over starts, or over the optimizer's numbers.
+    Under `jax.vmap` it is many at once: over starts, or over the optimizer's numbers. Each call
+    compiles its loop; a `jax.jit` of a function of params that calls it compiles once.
 
     Args:
         loss: ``loss(params)``, a scalar.

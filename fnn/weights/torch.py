@@ -29,7 +29,7 @@ Arrays = dict[str, np.ndarray]
 Rule = tuple[str, str] | tuple[str, str, tuple[int, ...]]
 Rules = Mapping[str, Rule]
 Change = Callable[[Arrays], Arrays]
-BIASES = {"b", "bh", "bias"}  # which a layer may lack
+BIASES = frozenset({"b", "bh", "bias"})
 
 
 class _Kind(NamedTuple):
@@ -41,6 +41,8 @@ class _Kind(NamedTuple):
         inward: from PyTorch's layout of a layer, under fnn's names, to fnn's.
         outward: back.
         dropped: what PyTorch stores beside them and no computation needs.
+        optional: which arrays a layer of fnn may lack.
+        filled: adds what PyTorch leaves out and a layer of fnn needs.
     """
 
     names: dict[str, str]
@@ -48,6 +50,8 @@ class _Kind(NamedTuple):
     inward: Change = dict
     outward: Change = dict
     dropped: tuple[str, ...] = ()
+    optional: frozenset[str] = BIASES
+    filled: Change = dict
 
 
 def _of_w(change: Callable[[np.ndarray], np.ndarray]) -> Change:
@@ -103,6 +107,13 @@ def _with_axis(layer: Arrays) -> Arrays:
     return {"slope": np.atleast_1d(layer["slope"])}
 
 
+def _with_affine(layer: Arrays) -> Arrays:
+    """Add the scale and the bias that PyTorch does not store with ``affine=False``."""
+    if "var" not in layer or "scale" in layer or "bias" in layer:
+        return layer
+    return {"scale": np.ones_like(layer["var"]), "bias": np.zeros_like(layer["var"]), **layer}
+
+
 WEIGHT_BIAS = {"w": "weight", "b": "bias"}
 NORM = {"scale": "weight", "bias": "bias"}
 RECURRENT = {"wx": "weight_ih", "wh": "weight_hh", "b": "bias_ih", "bh": "bias_hh"}
@@ -117,6 +128,8 @@ KINDS = {
         {**NORM, "mean": "running_mean", "var": "running_var"},
         (1,),
         dropped=("num_batches_tracked",),
+        optional=frozenset(),
+        filled=_with_affine,
     ),
     "layer_norm": _Kind(NORM, (1, 2, 3, 4)),
     "group_norm": _Kind(NORM, (1,)),
@@ -134,6 +147,11 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
 
     The arrays do not tell the eps of a normalization. PyTorch's RMSNorm adds the dtype's epsilon by
     default, 1.2e-7 in float32, and `fnn.rms_norm` 1e-5: pass eps for the same outputs.
+
+    A batch_norm has its running statistics beside scale and bias, as `fnn.batch_norm` takes them.
+    An optimizer moves them like any parameter, and weight decay shrinks them; to keep them, wrap it
+    in ``fnn.freeze(optimizer, lambda path: path.endswith(("/mean", "/var")))``. A batch_norm of
+    ``affine=False`` gets a scale of ones and a bias of zeros.
 
     Args:
         source: a ``state_dict``, of tensors or arrays, or the path of a safetensors file.
@@ -168,8 +186,8 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
         kind = KINDS[rule.kind]
         own = {key: _name(rule.pattern, name) for key, name in kind.names.items()}
         used |= {*own.values(), *(_name(rule.pattern, name) for name in kind.dropped)}
-        layer = {key: arrays[name] for key, name in own.items() if name in arrays}
-        optional = BIASES if BIASES.isdisjoint(layer) else set()  # both biases or none
+        layer = kind.filled({key: arrays[name] for key, name in own.items() if name in arrays})
+        optional = kind.optional if kind.optional.isdisjoint(layer) else set()  # both or none
         lacks = [own[key] for key in own.keys() - layer.keys() - optional]
         missing += sorted(lacks)
         if not lacks:
@@ -215,7 +233,7 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
         own = {key: f"{rule.path}/{key}" for key in kind.names if key not in second}
         used |= {*own.values()}
         layer = {key: arrays[place] for key, place in own.items() if place in arrays}
-        lacks = [own[key] for key in own.keys() - layer.keys() - BIASES]
+        lacks = [own[key] for key in own.keys() - layer.keys() - kind.optional]
         missing += sorted(lacks)
         if not lacks:
             _check_axes("weights.to_torch", rule, layer)

@@ -15,7 +15,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.training.arrays import array_calls
+from fnn.static import frozen
+from fnn.training.arrays import array_calls, spread_of
+from fnn.training.evaluate import _by_batches
 from fnn.training.loop import advance
 from fnn.training.report import Run
 from fnn.training.step import Learner, make_plan
@@ -115,17 +117,52 @@ def check_batches(mesh: Any) -> None:
     text = advance.lower(plan, None, learner, call.feed, call.place, 0, 3).compile().as_text()
     assert "f32[3,16]" in text
     assert "f32[24," not in text  # neither results nor examples of all devices
-    mean = fnn.evaluate(lambda w, x: (x @ w)[:, 0], params, placed, batch_size=16)
-    assert mean == x.sum(1).mean()
     half = [placed, x[:12]]  # the second, of no multiple of 8, is on one device
     if mesh.explicit_axes:
         half[1] = jax.device_put(x[:12], NamedSharding(mesh, P()))
-        with pytest.raises(
-            ValueError, match="evaluate: batch_size: got 12; needed a multiple of 8"
-        ):
-            fnn.evaluate(lambda w, x: (x @ w)[:, 0], params, placed, batch_size=12)
     outputs = fnn.predict(lambda w, x: (x @ w)[:, 0], params, half)
     assert outputs.tolist() == [*x.sum(1), *x[:12].sum(1)]
+
+
+def check_evaluation(mesh: Any) -> None:
+    """Each device computes its own examples of a batch, and gives what one device gives."""
+    x = np.arange(72, dtype=np.float32).reshape(24, 3)
+    placed = jax.device_put(x, NamedSharding(mesh, P("data")))
+    params = fnn.sharding.place(jnp.ones((3, 16)), mesh)
+    norms = lambda w, x: ((x @ w) ** 2).sum(1)
+    predict = lambda x: fnn.predict(norms, params, x, batch_size=16)
+    ahead = _by_batches.lower("predict", frozen(norms), 16, (spread_of(placed),), params, placed)
+    text = ahead.compile().as_text()
+    assert "f32[2,16]" in text  # of the product
+    assert "f32[16,16]" not in text
+    assert "f32[24,3]" not in text  # all examples
+    want = 16 * x.sum(1, np.float64) ** 2
+    assert predict(placed).tolist() == want.tolist()
+    assert jax.jit(predict)(placed).tolist() == want.tolist()
+    slopes = jax.grad(lambda x: predict(x).sum())
+    with jax.set_mesh(mesh):  # as JAX needs it for gradients on explicit axes
+        assert slopes(placed).tolist() == [[32 * s] * 3 for s in x.sum(1).tolist()]
+    apart = lambda x: fnn.predict(norms, jnp.ones((3, 16)), x, batch_size=2)
+    manual = jax.shard_map(apart, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    assert jax.jit(manual)(placed).tolist() == want.tolist()
+    assert fnn.evaluate(norms, params, placed, batch_size=16) == want.mean()
+    with pytest.raises(ValueError, match="evaluate: batch_size: got 12; needed a multiple of 8"):
+        fnn.evaluate(norms, params, placed, batch_size=12)
+
+
+def check_axes_of_both_kinds() -> None:
+    """Examples may be on explicit and on auto axes of one mesh."""
+    kinds = (AxisType.Explicit, AxisType.Auto)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=kinds)
+    x = np.arange(32, dtype=np.float32).reshape(16, 2)
+    placed = jax.device_put(x, NamedSharding(mesh, P(("data", "model"))))
+    params, config = fnn.sharding.place(jnp.ones(2), mesh), {"batch_size": 8, "epochs": 1}
+    got = fnn.predict(lambda w, x: x @ w, params, placed, batch_size=8)
+    assert got.tolist() == x.sum(1).tolist()
+    with jax.set_mesh(mesh):
+        loss = lambda w, x: (x @ w).mean()
+        (report,) = fnn.train(loss, params, fnn.sgd(0.0), placed, key=KEY, **config)
+    assert report.loss == x.sum(1).mean()
 
 
 def check_steps(mesh: Any) -> None:
@@ -176,12 +213,14 @@ def check_refused(on_mesh: Any) -> None:
 
 
 def main(file: Path) -> None:
+    check_axes_of_both_kinds()
     *_, one = want = reports(data())
     for axis, kind in product((None, "data"), (AxisType.Auto, AxisType.Explicit)):
         mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
         on_mesh = jax.device_put(data(), NamedSharding(mesh, P("data")))
         place = partial(fnn.sharding.place, mesh=mesh, axis=axis, least=LEAST)
         check_batches(mesh)
+        check_evaluation(mesh)
         check_place(mesh)
         check_steps(mesh)
         check_aux(mesh)

@@ -58,7 +58,7 @@ def test_batches_give_the_outputs_of_arrays() -> None:
 def test_memory_holds_the_activations_of_one_batch() -> None:
     wide = {"in": jnp.ones((3, 4096)), "out": jnp.ones(4096)}
     model = frozen(lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"])
-    lowered = _by_batches.lower("predict", model, 32, wide, jnp.ones((1024, 3)))
+    lowered = _by_batches.lower("predict", model, 32, (None,), wide, jnp.ones((1024, 3)))
     activations = 32 * 4096 * 4  # bytes; of all examples 32 times as many
     assert lowered.compile().memory_analysis().temp_size_in_bytes < 3 * activations
 
@@ -66,7 +66,7 @@ def test_memory_holds_the_activations_of_one_batch() -> None:
 def test_bfloat16_is_read_and_written_batch_by_batch() -> None:
     """XLA on a CPU would change all examples to float32, and all outputs at every batch."""
     data, model = jnp.ones((4096, 256), jnp.bfloat16), frozen(lambda _, x: 2 * x)
-    compiled = _by_batches.lower("predict", model, 32, (), data).compile()
+    compiled = _by_batches.lower("predict", model, 32, (None,), (), data).compile()
     wide = 2 * data.nbytes  # the outputs, in float32
     assert compiled.memory_analysis().temp_size_in_bytes < 1.1 * wide
     got = fnn.predict(model, (), data[:50], batch_size=32)
@@ -102,7 +102,7 @@ def test_a_batch_may_have_a_scalar_first() -> None:
             {},
             fnn.data.batches(X, 4),
             TypeError,
-            r"data: got function .*; needed .* iterable of batches, such as one epoch: data\(0\)",
+            r"data: got function .*; needed .* of batches, such as data\(0\), in its order",
         ),
         ({}, [1.0, 2.0], ValueError, r"a batch of data: got float32\[\]; needed an array with the"),
         ({}, [{}], ValueError, "a batch of data: got no array; needed an array with the examples"),

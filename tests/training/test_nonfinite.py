@@ -147,7 +147,7 @@ def test_infinite_parameters_of_finite_loss() -> None:
         lambda w, batch: w * batch.mean() * 1e30, jnp.zeros(()), fnn.sgd(1e30), data,
         batch_size=4, epochs=1, key=KEY,
     )  # fmt: skip
-    with pytest.raises(fnn.NonFiniteError, match=r"step 1: got a loss of 0, .*parameter: '';"):
+    with pytest.raises(fnn.NonFiniteError, match=r"step 1: got a loss of 0, .*: 'params';"):
         list(run)
 
 

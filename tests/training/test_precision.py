@@ -69,7 +69,7 @@ def test_what_no_scale_mends_is_told() -> None:
         lambda w, batch: jnp.sqrt(w) + 0 * batch.sum(), jnp.zeros(()), optimizer, np.ones(4),
         batch_size=1, epochs=1, key=KEY,
     )  # fmt: skip
-    with pytest.raises(fnn.NonFiniteError, match=r"step 3: got a loss of 0, .*parameter: '';"):
+    with pytest.raises(fnn.NonFiniteError, match=r"step 3: got a loss of 0, .*: 'params';"):
         list(run)
 
 

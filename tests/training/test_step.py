@@ -246,9 +246,12 @@ def test_a_key_that_is_bound_stays() -> None:
     def loss(params: Any, batch: Any, key: Any) -> Any:
         return params * (1.0 if key is None else jnp.nan)
 
-    bound, optimizer, w = functools.partial(loss, key=None), fnn.sgd(1.0), jnp.ones(())
-    step = fnn.make_step(bound, optimizer)
-    assert step(w.copy(), optimizer.init(w), None)[0] == 0
-    (report,) = fnn.train(bound, w, optimizer, X, batch_size=10, epochs=1, key=KEY)
-    assert report.loss == 1
-    assert fnn.augmented(bound, lambda key, batch: batch)(w, None, key=KEY) == 1
+    optimizer, w = fnn.sgd(1.0), jnp.ones(())
+    plain = functools.partial(loss, key=None)
+    scaled = functools.partial(jax.jit(functools.partial(loss, key=None)))
+    for bound in (plain, jax.jit(plain), jax.checkpoint(plain), scaled):
+        step = fnn.make_step(bound, optimizer)
+        assert step(w.copy(), optimizer.init(w), None)[0] == 0
+        (report,) = fnn.train(bound, w, optimizer, X, batch_size=10, epochs=1, key=KEY)
+        assert report.loss == 1
+        assert fnn.augmented(bound, lambda key, batch: batch)(w, None, key=KEY) == 1

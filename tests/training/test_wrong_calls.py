@@ -12,6 +12,8 @@ import fnn
 from tests.training.cases import DATA, KEY, Pairs, X, Y, squares, start
 
 SGD = fnn.sgd(0.1)
+START = start()
+RUN = fnn.Run(START, SGD.init(START), None, 0, 0, 0, KEY)
 
 
 def train(loss: Any = squares, params: Any = None, optimizer: Any = SGD, **change: Any) -> None:
@@ -21,6 +23,10 @@ def train(loss: Any = squares, params: Any = None, optimizer: Any = SGD, **chang
 
 def step(loss: Any = squares, optimizer: Any = SGD) -> None:
     fnn.make_step(loss, optimizer)(start(), SGD.init(start()), DATA)
+
+
+def labels(params: Any, batch: Any) -> Any:
+    return batch.y
 
 
 def deleted(x: Any) -> Any:
@@ -34,6 +40,10 @@ def classes(params: Any, batch: Any) -> Any:
     return fnn.cross_entropy(batch.x @ params, batch.y).mean()
 
 
+ROUNDING = fnn.Optimizer(
+    lambda params: {"mean": jnp.zeros(())},
+    lambda grads, state, params=None: (grads, {"mean": state["mean"].astype(jnp.bfloat16)}),
+)
 GONE = {"w": deleted(np.ones(3)), "b": jnp.ones(())}
 CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "params_used_up": (lambda: train(params=GONE), ValueError,
@@ -53,6 +63,21 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "evaluate_traced": (
         lambda: jax.jit(lambda w: fnn.evaluate(squares, w, DATA, batch_size=5))(start()),
         TypeError, "evaluate: params: got a traced array; needed arrays with values"),
+    "train_traced_data": (
+        lambda: jax.jit(lambda x: train(params=START, data=Pairs(x, Y)))(X), TypeError,
+        "train: data: got a traced array; needed arrays with values"),
+    "train_traced_batches": (
+        lambda: jax.jit(lambda x: train(params=START, data=[Pairs(x, Y)], batch_size=None))(X),
+        TypeError, "train: data: got a traced array; needed arrays with values"),
+    "train_traced_run": (
+        lambda: jax.jit(lambda run: train(params=START, resume=run))(RUN),
+        TypeError, "train: resume: got a traced array; needed arrays with values"),
+    "evaluate_traced_data": (
+        lambda: jax.jit(lambda x: fnn.evaluate(labels, START, Pairs(x, x), batch_size=5))(Y),
+        TypeError, "evaluate: data: got a traced array; needed arrays with values"),
+    "evaluate_traced_batch": (
+        lambda: jax.jit(lambda x: fnn.evaluate(labels, START, iter([Pairs(X, x)])))(Y),
+        TypeError, "evaluate: a batch of data.y: got a traced array; needed arrays with values"),
     "words": (lambda: train(data=Pairs(X, np.array(["a"] * 10))), TypeError,
               r"train: data.y: got <U1\[10\]; needed an array of numbers"),
     "objects": (lambda: train(data=Pairs(X, np.array([None] * 10))), TypeError,
@@ -74,6 +99,11 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
                        "make_step: loss: got float 0.1; needed a scalar array"),
     "observe": (lambda: train(observe="loss"), TypeError,
                 r"train: observe: got str 'loss'; needed a function observe\(params, grads, upda"),
+    "state_of_another_dtype": (lambda: train(optimizer=ROUNDING), ValueError,
+                               r"train: state\['mean'\]: got bfloat16\[\]; needed float32, as be"),
+    "step_state_of_another_dtype": (
+        lambda: fnn.make_step(squares, ROUNDING)(start(), ROUNDING.init(start()), DATA), ValueError,
+        r"make_step: state\['mean'\]: got bfloat16\[\]; needed float32, as before the update"),
     "transform": (lambda: fnn.augmented(squares, 0.1), TypeError,
                   r"augmented: transform: got float 0.1; needed a function transform\(key, batch"),
     "augmented_loss": (lambda: fnn.augmented(0.1, squares), TypeError,

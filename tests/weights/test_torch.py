@@ -70,7 +70,7 @@ def test_there_and_back() -> None:
     ("change", "message"),
     [
         ({"head": None}, r"source: got \['head.bias', 'head.weight'\], which no rule names"),
-        ({"words": ("words", "batch_norm")}, r"no \['words.running_mean', 'words.running_var'\]"),
+        ({"words": ("words", "batch_norm")}, r"no \['words.bias', 'words.running_m"),
         ({"tail": ("tail", "dense")}, r"source: got no \['tail.weight'\]; needed"),
         (
             {"head": None, "haed": ("head", "dense")},
@@ -232,6 +232,32 @@ def test_the_other_kinds_and_layers_without_bias() -> None:
     np.testing.assert_allclose(back.pop("rnn.bias_ih") + back.pop("rnn.bias_hh"), bias, rtol=1e-6)
     for name, array in back.items():
         np.testing.assert_array_equal(array, state[name], name)
+
+
+def test_batch_norm_without_scale_and_bias() -> None:
+    """As PyTorch's `BatchNorm2d(3, affine=False)` stores it."""
+    mean, var = np.array([1.0, 2.0, 3.0], np.float32), np.array([1.0, 4.0, 9.0], np.float32)
+    count = np.array(7)  # steps, an int64 of no axes
+    state = {"bn.running_mean": mean, "bn.running_var": var, "bn.num_batches_tracked": count}
+    params = from_torch(state, {"bn": ("norm", "batch_norm")})
+    assert {x.dtype for x in params["norm"].values()} == {np.dtype(np.float32)}
+    got = fnn.batch_norm(jnp.array([[2.0, 4.0, 6.0]]), **params["norm"], eps=0.0)
+    assert got.tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_batch_norm_with_one_of_scale_and_bias(name: str) -> None:
+    arrays = ("running_mean", "running_var", name)
+    state = {f"bn.{array}": np.ones(3, np.float32) for array in arrays}
+    lacking = {"weight": "bias", "bias": "weight"}[name]
+    with pytest.raises(ValueError, match=rf"^fnn.*from_torch: source: got no \['bn.{lacking}'\]"):
+        from_torch(state, {"bn": ("norm", "batch_norm")})
+
+
+def test_batch_norm_goes_back_whole() -> None:
+    norm = {name: np.ones(3, np.float32) for name in ("scale", "mean", "var")}
+    with pytest.raises(ValueError, match=r"^fnn.*to_torch: params: got no \['norm/bias'\]; needed"):
+        to_torch({"norm": norm}, {"bn": ("norm", "batch_norm")})
 
 
 def test_one_slope_for_all_channels() -> None:
