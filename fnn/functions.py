@@ -30,6 +30,7 @@ from fnn.checks import (
     Range,
     check_array,
     check_callable,
+    check_flags,
     check_key,
     check_number,
     describe,
@@ -266,10 +267,9 @@ def _function(function: str, argument: str, value: Any) -> Any:
 
 
 def _flag(function: str, argument: str, value: Any) -> Any:
-    value = _known(function, argument, value)
-    if not isinstance(value, bool):
-        raise wrong(function, argument, describe(value), "True or False", TypeError)
-    return value
+    known = _known(function, argument, value)
+    check_flags(function, **{argument: known if isinstance(known, bool) else value})
+    return known
 
 
 def _known(function: str, argument: str, value: Any) -> Any:
@@ -277,10 +277,10 @@ def _known(function: str, argument: str, value: Any) -> Any:
     if isinstance(value, jax.Array):
         needed = "a Python value, known before compilation"
         raise wrong(function, argument, describe(value), needed, TypeError)
-    value = frozen(value)
+    known = frozen(value)
     try:
-        hash(value)
+        hash(known)
     except TypeError:
         needed = "numbers, strings, tuples or functions"
         raise wrong(function, argument, describe(value), needed, TypeError) from None
-    return value
+    return known

@@ -19,6 +19,7 @@ from fnn.checks import (
     POSITIVE,
     Range,
     check_callable,
+    check_flags,
     check_int,
     check_number,
     describe,
@@ -62,6 +63,7 @@ def exponential(
     >>> [round(float(schedule(step)), 2) for step in (0, 1, 2, 3)]
     [1.0, 0.5, 0.25, 0.2]
     """
+    check_flags("schedules.exponential", staircase=staircase)
     check_int("schedules.exponential", "steps", steps, 1)
     check_number("schedules.exponential", "base", base, Range(0, high_closed=False))
 
