@@ -27,6 +27,7 @@ grouped, such as `fnn.schedules.cosine`. ``help(fnn.conv)`` shows one function.
 # isort: off
 from fnn.kernels.conv.tuning import tune as tune
 from fnn.windows import (
+    ReceptiveField as ReceptiveField,
     output_size as output_size,
     receptive_field as receptive_field,
     transposed_size as transposed_size,

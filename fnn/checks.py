@@ -60,6 +60,13 @@ def check_one_of(function: str, argument: str, value: Any, allowed: Any) -> None
         raise wrong(function, argument, repr(value), " or ".join(map(repr, allowed)))
 
 
+def check_flags(function: str, **flags: Any) -> None:
+    """Raise for one of these arguments that is neither True nor False, Python's or NumPy's."""
+    for argument, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise wrong(function, argument, describe(value), "True or False", TypeError)
+
+
 def check_array(function: str, argument: str, x: Any) -> None:
     """Raise for a list, strings, keys, or whatever else is no number and no array of numbers."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):

@@ -7,7 +7,7 @@ annotation and is settled before the program sees it:
 - static (windows, axes, flags, functions): a list counts as a tuple, a NumPy number as Python's,
   and a flag is a bool;
 - an array: a Python list is refused, and integers where the annotation says ``Float`` are read in
-  the default float dtype;
+  the default float dtype; a tuple of arrays holds nothing else;
 - a ``float``: an ordinary argument that may be traced. It never changes a dtype, and one that is
   known is held to its range;
 - a random key: a seed is refused.
@@ -30,6 +30,7 @@ from fnn.checks import (
     Range,
     check_array,
     check_callable,
+    check_flags,
     check_key,
     check_number,
     describe,
@@ -227,6 +228,8 @@ def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: 
         of_reals = not any(_admits_complex(kind) for kind in arrays)
         floats = all(_is_float_only(kind) for kind in arrays)
         read = _real_array if floats else functools.partial(_array, of_reals)
+    elif kinds and all(get_origin(kind) is tuple for kind in kinds):
+        read = _arrays
     else:
         return lambda value: value
     return lambda value: (
@@ -270,16 +273,22 @@ def _real_array(function: str, argument: str, value: Any) -> Any:
     return value if is_floating(getattr(value, "dtype", None)) else real(value)
 
 
+def _arrays(function: str, argument: str, value: Any) -> Any:
+    """Read a tuple of arrays; how many and of which shape is for the function to check."""
+    for x in jax.tree.leaves(value):
+        check_array(function, argument, x)
+    return value
+
+
 def _function(function: str, argument: str, value: Any) -> Any:
     check_callable(function, argument, value)
     return _known(function, argument, value)
 
 
 def _flag(function: str, argument: str, value: Any) -> Any:
-    value = _known(function, argument, value)
-    if not isinstance(value, bool):
-        raise wrong(function, argument, describe(value), "True or False", TypeError)
-    return value
+    known = _known(function, argument, value)
+    check_flags(function, **{argument: known if isinstance(known, bool) else value})
+    return known
 
 
 def _known(function: str, argument: str, value: Any) -> Any:
@@ -287,10 +296,10 @@ def _known(function: str, argument: str, value: Any) -> Any:
     if isinstance(value, jax.Array):
         needed = "a Python value, known before compilation"
         raise wrong(function, argument, describe(value), needed, TypeError)
-    value = frozen(value)
+    known = frozen(value)
     try:
-        hash(value)
+        hash(known)
     except TypeError:
         needed = "numbers, strings, tuples or functions"
         raise wrong(function, argument, describe(value), needed, TypeError) from None
-    return value
+    return known

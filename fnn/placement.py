@@ -1,15 +1,20 @@
-"""Arrays on a mesh with explicit axes, where the type of an array says how it is sharded.
+"""Arrays on a mesh: inside a program `replicated` and `placed_as`, outside `copied` and `beside`.
 
-There, axes that are sharded cannot be merged, nor arrays that are sharded differently be joined.
-Anywhere else these functions change nothing.
+On explicit axes the type of an array says how it is sharded. There, axes that are sharded cannot
+be merged, nor arrays that are sharded differently be joined.
 """
 
+from typing import Any
+
 import jax
-from jax.sharding import PartitionSpec
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 
 def replicated(x: jax.Array) -> jax.Array:
-    """Return x whole on every device."""
+    """Return x whole on every device of a mesh with explicit axes; elsewhere as it is."""
     where = jax.typeof(x).sharding
     if not where.mesh.explicit_axes:
         return x
@@ -18,9 +23,37 @@ def replicated(x: jax.Array) -> jax.Array:
 
 
 def placed_as(x: jax.Array, like: jax.Array) -> jax.Array:
-    """Return x sharded as another array of its shape."""
+    """Return x sharded as another array of its shape, where that is on explicit axes."""
     where = jax.typeof(like).sharding
     if not where.mesh.explicit_axes:
         return x
     placed: jax.Array = jax.sharding.reshard(x, where)
     return placed
+
+
+def copied(x: jax.Array | np.ndarray, where: NamedSharding) -> jax.Array | np.ndarray:
+    """Return x on other devices, in memory of its own; random keys stay where they are."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    if getattr(x, "is_fully_addressable", True) and not where.is_fully_addressable:
+        x = np.asarray(x)  # each process has it whole, and puts its own parts
+    own: jax.Array = jax.device_put(x, where, may_alias=False)  # a step may use up what it is given
+    return own
+
+
+def beside(tree: PyTree[jax.Array], others: PyTree[Any]) -> PyTree[jax.Array]:
+    """Return the tree on the mesh, if there is one, that arrays of it or of others are on: copied.
+
+    A program that takes arrays of one mesh and arrays of none returns all on the mesh, and would be
+    compiled again to go on from there.
+    """
+    arrays = [x for x in jax.tree.leaves((tree, others)) if isinstance(x, jax.Array)]
+    meshes: set[Any] = {x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)}
+    if len(meshes) != 1:
+        return tree
+    everywhere = NamedSharding(meshes.pop(), PartitionSpec())
+
+    def put(x: jax.Array) -> jax.Array | np.ndarray:
+        return x if isinstance(x.sharding, NamedSharding) else copied(x, everywhere)
+
+    return jax.tree.map(put, tree)

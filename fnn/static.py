@@ -62,6 +62,10 @@ class Same:
         """Call the function."""
         return self.function(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        """Show the function, for messages."""
+        return repr(self.function)
+
     def __hash__(self) -> int:
         """Hash the code alone."""
         return hash(getattr(self.function, "__code__", None))

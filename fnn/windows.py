@@ -208,7 +208,8 @@ def output_size(
     Args:
         spatial: input sizes, one int per spatial axis.
         window: taps per axis.
-        stride, padding, dilation: as in `fnn.conv`.
+        stride, dilation: as in `fnn.conv`.
+        padding: likewise, but by default "VALID", as in `fnn.max_pool`; `fnn.conv` has "SAME".
 
     Returns:
         One int per spatial axis.
@@ -220,6 +221,8 @@ def output_size(
 
     >>> output_size((224, 224), 7, stride=2, padding=3)
     (112, 112)
+    >>> output_size((8,), 3), output_size((8,), 3, padding="SAME")
+    ((6,), (8,))
     """
     sizes = _read_sizes("output_size", spatial)
     return resolve("output_size", sizes, window, stride, padding, dilation).output(sizes)
@@ -243,7 +246,8 @@ def transposed_size(
     Args:
         spatial: input sizes, one int per spatial axis.
         window: taps per axis.
-        stride, padding, dilation, output_padding: as in `fnn.conv_transpose`.
+        stride, dilation, output_padding: as in `fnn.conv_transpose`.
+        padding: likewise, but by default "VALID"; `fnn.conv_transpose` has "SAME".
 
     Returns:
         One int per spatial axis.
@@ -255,6 +259,8 @@ def transposed_size(
 
     >>> transposed_size((7, 7), 4, stride=2, padding=1)
     (14, 14)
+    >>> transposed_size((6,), 3), transposed_size((6,), 3, padding="SAME")
+    ((8,), (6,))
     """
     sizes = _read_sizes("transposed_size", spatial)
     arguments = (sizes, window, stride, padding, dilation, output_padding)

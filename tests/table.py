@@ -203,6 +203,18 @@ KEYED: dict[str, dict[str, Any]] = {
     "init_rnn": {"d_in": 2, "units": 3},
     "hutchinson_diagonal": {**LOSS, "samples": 4},
     **dict.fromkeys(("critical_point", "extreme_eigenvalues", "max_stable_step"), LOSS),
+    **dict.fromkeys(
+        ("analysis.assert_gradients", "analysis.check_gradients"), LOSS | {"entries": 2}
+    ),
+    "analysis.spectral_density": {**LOSS, "iterations": 2, "samples": 2},
+    "analysis.rate_range": {
+        "loss": lambda x, batch: ((x - batch) ** 2).mean(),
+        "params": np.float32(1),
+        "optimizer": fnn.sgd,
+        "data": np.float32([1, 2, 4]),
+        "batch_size": 1,
+        "steps": 8,
+    },
 }
 
 # Public names that are no array functions: why, and the file that tests them instead.
@@ -222,6 +234,22 @@ REASONS = {
     "takes a loss: analysis/test_curvature.py": """
         critical_point extreme_eigenvalues hessian_diagonal hutchinson_diagonal hvp
         max_stable_step""",
+    "takes a loss: analysis/test_gradcheck.py": """
+        analysis.assert_gradients analysis.check_gradients""",
+    "takes a loss: analysis/test_rates.py": "analysis.rate_range",
+    "takes a loss: analysis/test_spectrum.py": """
+        analysis.gradient_noise_scale analysis.spectral_density""",
+    "takes a loss: analysis/test_time.py": "analysis.gradient_by_time",
+    "takes values and trees: analysis/test_measures.py": """
+        analysis.activity analysis.first_nonfinite analysis.norms""",
+    "takes a model: analysis/test_sizes.py": "analysis.summary",
+    "takes a model: analysis/test_watching.py": """
+        analysis.gradients_at analysis.watch analysis.watched""",
+    "returns a schedule: optimizers/test_schedules.py": """
+        schedules.constant schedules.cosine schedules.delay schedules.exponential schedules.linear
+        schedules.one_cycle schedules.piecewise schedules.power schedules.warmup_cosine""",
+    "takes a mesh: training/test_sharding.py": "sharding.place",
+    "takes arrays on a mesh: training/on_devices.py": "sharding.gather",
     "takes functions: training/test_step.py": "make_step",
     "takes functions: training/test_run.py": "train",
     "takes functions: training/test_trajectory.py": "trajectory",
@@ -232,8 +260,12 @@ REASONS = {
     "takes pairs of arrays: layers/test_normalization.py": "running_stats",
     "takes a layer: layers/test_recurrent.py": "bidirectional",
     "on a GPU only: kernels/recurrent/test_written.py": "lstm_cudnn",
-    "takes any pytree: test_trees.py": "count paths",
-    "reads or writes a file: weights/test_checkpoint.py": "load save",
+    "takes any pytree: test_trees.py": """
+        count paths trees.cast trees.global_norm trees.select""",
+    "reads files: data/test_images.py": "data.cifar10 data.digits data.idx data.mnist",
+    "takes any pytree: data/test_shuffle.py": "data.batches",
+    "reads or writes a file: weights/test_checkpoint.py": "load save weights.latest",
+    "takes any pytree: weights/test_torch.py": "weights.from_torch weights.to_torch",
     "integers only: test_windows.py": "output_size receptive_field transposed_size",
     "measures and writes a file: kernels/conv/test_rule.py": "tune",
     "sets the process up: test_memory.py": "keep_memory",

@@ -3,7 +3,10 @@
 import html
 import inspect
 import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,8 +31,29 @@ def test_every_public_name_stands_on_one_page(built: Pages) -> None:
     flat = {name for name in fnn.__all__ if not inspect.ismodule(getattr(fnn, name))}
     assert not flat - set(found)
     assert {"schedules.cosine", "initializers.he_normal", "trees.cast", "data.digits",
-            "weights.latest", "analysis.summary"} <= set(found)  # fmt: skip
+            "weights.latest", "analysis.summary", "analysis.Layer"} <= set(found)  # fmt: skip
     assert len(found) == len(set(found))
+
+
+def classes(annotation: Any) -> Iterator[type]:
+    """The classes of fnn that an annotation is made of."""
+    if inspect.isclass(annotation) and annotation.__module__.startswith("fnn."):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from classes(part)
+
+
+def test_what_a_public_function_returns_is_public() -> None:
+    """And so is what the fields of a result are."""
+    public = dict(docs.public())
+    known = [thing for thing in public.values() if inspect.isclass(thing)]
+    for name, thing in public.items():
+        function = inspect.isfunction(thing) and thing.__module__.startswith("fnn.")
+        fields = getattr(thing, "_fields", ())
+        hints = typing.get_type_hints(thing) if function or fields else {}
+        for place in ("return", *fields):
+            for result in classes(hints.get(place)):
+                assert result in known, f"{name}: {place}: {result.__name__} is not public"
 
 
 def test_links_lead_to_a_page_and_an_anchor(built: Pages) -> None:

@@ -21,6 +21,7 @@ import fnn
 from fnn import checks
 from fnn.checks import BELOW_ONE
 from fnn.functions import checked, jitted, variant
+from tests import docs
 
 FUNCTIONS = [
     getattr(fnn, name)
@@ -232,6 +233,48 @@ def test_a_flag_is_a_bool() -> None:
             said = rf"fnn\.{name}: twice: got .*; needed True or False"
             with pytest.raises(TypeError, match=said):
                 function(jnp.ones(2), twice=no_flag)
+
+
+FLAGS = [
+    (name, function, p.name)
+    for name, function in docs.public()
+    if inspect.isfunction(function)
+    for p in inspect.signature(function).parameters.values()
+    if p.annotation is bool
+]
+KEY = jax.random.key(0)
+REQUIRED = {
+    "loss": lambda x, *_: (x**2).sum(),
+    "params": jnp.ones(2),
+    "optimizer": fnn.sgd(0.1),
+    "data": jnp.ones(2),
+    "epochs": 1,
+    "key": KEY,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "flag"), FLAGS, ids=[f"{name}-{flag}" for name, _, flag in FLAGS]
+)
+def test_every_flag_is_a_bool(name: str, function: Any, flag: str) -> None:
+    needed = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL
+    ]
+    others = {argument: REQUIRED.get(argument, 0.5) for argument in needed}
+    for no_flag in ("no", 1, None):
+        said = rf"^fnn\.{name}: {flag}: got .*; needed True or False$"
+        with pytest.raises(TypeError, match=said):
+            function(**{flag: no_flag}, **others)
+
+
+def test_an_error_shows_a_function_as_it_was_given() -> None:
+    x, zeros = jnp.ones((1, 4, 1)), fnn.initializers.zeros
+    with pytest.raises(TypeError, match=r"^fnn\.init_lstm: bias: got function <function zeros"):
+        fnn.init_lstm(KEY, 2, 3, bias=zeros)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(ValueError, match=r"^fnn\.max_pool: window: got <function zeros"):
+        fnn.max_pool(x, zeros)  # type: ignore[arg-type]  # what is refused
 
 
 def test_numbers_are_held_to_their_range_and_may_be_traced() -> None:

@@ -35,10 +35,12 @@ def test_it_prints_what_it_shows(
             agree(next(printed), after.text if after.kind == "text" else "")
 
 
-FRONT = [guides.EXAMPLES.parent / "README.md", *guides.EXAMPLES.parent.glob(".github/*.md")]
+ROOT = guides.EXAMPLES.parent
+PLACES = ("*.md", ".github/*.md", "examples/*.md", "benchmarks/**/*.md")
+WRITTEN = [*PAGES, *(page for place in PLACES for page in sorted(ROOT.glob(place)))]
 
 
-@pytest.mark.parametrize("page", [*PAGES, *FRONT], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_its_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         assert link.startswith("http") or (page.parent / link).exists(), link

@@ -23,6 +23,7 @@ from jax.dtypes import float0
 
 import fnn
 from fnn.functions import KEYS
+from tests import docs
 from tests.check import close, tolerance
 from tests.table import CONV, EXEMPT, KEYED, POOLING, RECURRENT, ROWS, Row
 
@@ -82,16 +83,18 @@ def numbers(row: Row) -> dict[str, float]:
     return {name: v for name, v in values.items() if float in kinds(named[name]) and v is not None}
 
 
+PUBLIC = {  # but for what JAX documents
+    name: thing for name, thing in docs.public() if thing.__module__.startswith("fnn.")
+}
+GROUPS = [name for name in fnn.__all__ if inspect.ismodule(getattr(fnn, name))]
 NUMBERED = [row for row in ROWS if numbers(row)]
 
 
 def test_coverage() -> None:
-    public = {
-        n for n in fnn.__all__ if callable(getattr(fnn, n)) and not inspect.isclass(getattr(fnn, n))
-    }
+    public = {name for name, thing in PUBLIC.items() if inspect.isfunction(thing)}
     named = {row.name for row in ROWS} | set(EXEMPT)
     assert not public - named, f"without a row or a reason: {sorted(public - named)}"
-    assert not set(EXEMPT) - set(fnn.__all__), "a reason for a name that is not public"
+    assert not set(EXEMPT) - public, "a reason for a name that is not public"
     assert not set(EXEMPT) & {row.name for row in ROWS}, "both a row and a reason"
     for reason in set(EXEMPT.values()):
         assert Path(__file__).parent.joinpath(reason.rsplit(": ")[-1]).exists(), reason
@@ -410,7 +413,7 @@ def test_without_jit_and_with_nans_raising(row: Row) -> None:
 
 @pytest.mark.parametrize("name", KEYED)
 def test_keys_of_another_generator(name: str) -> None:
-    draw = functools.partial(getattr(fnn, name), **KEYED[name])
+    draw = functools.partial(PUBLIC[name], **KEYED[name])
     keys = [jax.random.key(seed, impl="rbg") for seed in (0, 0, 1)]
     first, again, other = (list(map(np.asarray, jax.tree.leaves(draw(key=key)))) for key in keys)
     equal(first, again)
@@ -421,11 +424,11 @@ def test_keys_of_another_generator(name: str) -> None:
 
 
 def test_all_that_take_a_key_are_tested_with_another() -> None:
-    public = [getattr(fnn, name) for name in fnn.__all__ if inspect.isfunction(getattr(fnn, name))]
     keyed = {
-        f.__name__
-        for f in public
-        if any(kinds(p) & KEYS for p in inspect.signature(f).parameters.values())
+        name
+        for name, thing in PUBLIC.items()
+        if inspect.isfunction(thing)
+        and any(kinds(p) & KEYS for p in inspect.signature(thing).parameters.values())
     }
     assert keyed == set(KEYED)
 
@@ -439,15 +442,25 @@ def test_annotations_tell_the_truth(row: Row) -> None:
     jax.eval_shape(lambda *args: checked(*args, **row.config), *arguments(row))
 
 
-@pytest.mark.parametrize("name", fnn.__all__)
+def explained(thing: Any) -> set[str]:
+    """The arguments that a docstring lists."""
+    found = re.search(r"^Args:\n((?: .*\n|\n)*)", inspect.getdoc(thing) or "", re.M)
+    listed = re.findall(r"^    ([\w, ]+):", found[1] if found else "", re.M)
+    return {name for names in listed for name in names.split(", ")}
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, *GROUPS])
 def test_documented(name: str) -> None:
-    thing = getattr(fnn, name)
+    thing = PUBLIC.get(name) or getattr(fnn, name)
     text = inspect.getdoc(thing) or ""
     assert text.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
-    if callable(thing) and not inspect.isclass(thing):
+    if inspect.isfunction(thing):
         assert doctest.DocTestParser().get_examples(text), f"{name}: no doctest"
         assert re.search(r"^Returns:$", text, re.M) or "Return" in text.split("\n")[0], (
             f"{name}: says not what it returns"
         )
         headings = re.findall(r"^( *)(Args|Returns|Raises|Source|>>>)", text, re.M)
         assert not any(indent for indent, _ in headings), f"{name}: a heading is indented"
+        arguments = set(inspect.signature(thing).parameters)
+        whose = [thing, *(PUBLIC[n] for n in re.findall(r"`(?:fnn\.)?(\w+)`", text) if n in PUBLIC)]
+        assert any(arguments <= explained(one) for one in whose), f"{name}: an argument is missing"

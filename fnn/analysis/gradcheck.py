@@ -26,6 +26,7 @@ from fnn.analysis.program import Known, split
 from fnn.checks import (
     POSITIVE,
     Range,
+    check_flags,
     check_int,
     check_key,
     check_known,
@@ -212,8 +213,7 @@ def _check(
     function = f"analysis.{name}"
     scalar_loss(function, loss, params, *args)
     check_known(function, params=params, args=args, h=h)
-    if not isinstance(two_sided, bool | np.bool_):
-        raise wrong(function, "two_sided", describe(two_sided), "True or False", TypeError)
+    check_flags(function, two_sided=two_sided)
     step = STEPS[two_sided] if h is None else h
     check_number(function, "h", step, H)
     if entries is not None:

@@ -59,8 +59,8 @@ def max_pool(
         padding: "VALID", "SAME", an int, one int per axis, or one pair (lo, hi) per axis.
         dilation: elements from one tap to the next.
         ceil_mode: whether a last window that starts inside the input or its low padding counts
-            though it does not fit. A window that exceeds the input by less than a stride then stops
-            once.
+            though it does not fit. So a window that is larger than the padded input, by less than a
+            stride, has one stop and is not refused.
 
     Returns:
         (n, *out, c) in the dtype of x.

@@ -40,7 +40,7 @@ def cross_entropy(
         logits: (*n, classes), float.
         labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits. Without x64
             JAX takes integers of int64 modulo 2^32.
-        label_smoothing: e, in [0, 1]; None computes less than 0, with the same result.
+        label_smoothing: e, in [0, 1]; None skips the smoothing; the result is that of 0.
         weights: (classes,), float.
         ignore: an integer label whose examples cost 0, such as -1.
         where: bool, the shape of logits or 1 along some axes: ``mask[:, None]`` keeps examples,

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnn.checks import NOT_NEGATIVE, check_number, check_one_of
+from fnn.checks import check_flags, check_one_of
 from fnn.dtypes import accumulator
 from fnn.optimizers.base import (
     Now,
+    Numbers,
     Optimizer,
     Rate,
     bounded,
@@ -22,7 +23,7 @@ from fnn.optimizers.base import (
     root,
     total_weight,
 )
-from fnn.optimizers.transforms import add_weight_decay
+from fnn.optimizers.transforms import decayed
 from fnn.trees import Mask
 
 
@@ -63,6 +64,20 @@ def adam(
     >>> updates.round(3).tolist()
     [-0.25, 0.25]
     """
+    check_flags("adam", eps_before_correction=eps_before_correction, nesterov=nesterov)
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    return _adam("adam", learning_rate, numbers, nesterov, half_moments, eps_before_correction)
+
+
+def _adam(
+    name: str,
+    learning_rate: Rate,
+    numbers: Numbers,
+    nesterov: bool,
+    half_moments: bool,
+    eps_before_correction: bool = False,
+) -> Optimizer:
+    """Adam for public function ``name``, which errors name."""
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
         g, m, v = moments(now, g, m, v)
@@ -70,8 +85,7 @@ def adam(
         below = denominator(now, v, total_weight(now.b2, now.t), eps_before_correction)
         return -now.rate * m_hat / below, m, v
 
-    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    return leafwise("adam", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=0.0)
+    return leafwise(name, rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=0.0)
 
 
 def moments(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, Any, Any]:
@@ -118,17 +132,10 @@ def adamw(
     >>> round(opt.update(jnp.array([1.0]), opt.init(params), params)[0].item(), 3)
     -1.5
     """
-    check_number("adamw", "weight_decay", weight_decay, NOT_NEGATIVE)
-    base = adam(
-        learning_rate,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        nesterov=nesterov,
-        half_moments=half_moments,
-    )
-    return add_weight_decay(base, weight_decay, mask=mask)
+    check_flags("adamw", nesterov=nesterov)
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    base = _adam("adamw", learning_rate, numbers, nesterov, half_moments)
+    return decayed("adamw", base, {"weight_decay": weight_decay}, mask)
 
 
 def amsgrad(
@@ -167,6 +174,7 @@ def amsgrad(
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.25
     """
+    check_flags("amsgrad", correct_mean=correct_mean)
     check_one_of("amsgrad", "correct_square", correct_square, ("before", "after", "never"))
 
     def rule(now: Now, g: Any, m: Any, v: Any, w: Any) -> tuple[Any, ...]:
@@ -255,16 +263,9 @@ def nadam(
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.667
     """
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     if momentum_decay is None:
-        return adam(
-            learning_rate,
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            eps_root=eps_root,
-            nesterov=True,
-            half_moments=half_moments,
-        )
+        return _adam("nadam", learning_rate, numbers, True, half_moments)
 
     def rule(now: Now, g: Any, m: Any, v: Any, q: Any) -> tuple[Any, ...]:
         def warm(t: Any) -> Any:
@@ -276,7 +277,6 @@ def nadam(
         m_hat = following * m / (1 - q * following) + (1 - mu) * g / (1 - q)
         return -now.rate * m_hat / denominator(now, v, total_weight(now.b2, now.t)), m, v, q
 
-    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     return leafwise(
         "nadam",
         rule,
@@ -324,6 +324,7 @@ def radam(
     >>> round(opt.update(jnp.array([3.0]), opt.init(jnp.zeros(1)))[0].item(), 3)
     -0.75
     """
+    check_flags("radam", eps_before_correction=eps_before_correction, nesterov=nesterov)
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
         g, m, v = moments(now, g, m, v)
@@ -380,11 +381,9 @@ def lion(
     [-0.5]
     """
 
-    check_number("lion", "weight_decay", weight_decay, NOT_NEGATIVE)
-
     def rule(now: Now, g: Any, m: Any) -> tuple[Any, ...]:
         return -now.rate * jnp.sign(moving_mean(m, g, now.b1)), moving_mean(m, g, now.b2)
 
     numbers = {"b1": b1, "b2": b2}
     base = leafwise("lion", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0)
-    return add_weight_decay(base, weight_decay, mask=mask)
+    return decayed("lion", base, {"weight_decay": weight_decay}, mask)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnn.checks import NOT_NEGATIVE, check_number
+from fnn.checks import NOT_NEGATIVE, check_flags, check_number
 from fnn.optimizers.base import (
     Now,
     Optimizer,
@@ -51,6 +51,7 @@ def adagrad(
     >>> opt.update(jnp.array([4.0]), opt.init(jnp.zeros(1)))[0].tolist()
     [-0.5]
     """
+    check_flags("adagrad", eps_in_root=eps_in_root)
     check_number("adagrad", "initial", initial, NOT_NEGATIVE)
 
     def rule(now: Now, g: Any, s: Any) -> tuple[Any, ...]:
@@ -115,6 +116,9 @@ def rmsprop(
     >>> opt.update(jnp.array([4.0]), opt.init(jnp.zeros(1)))[0].tolist()
     [-1.0]
     """
+    check_flags("rmsprop", eps_in_root=eps_in_root, centered=centered)
+    check_flags("rmsprop", bias_correction=bias_correction)
+    check_flags("rmsprop", nesterov=nesterov, rate_inside=rate_inside)
     check_number("rmsprop", "initial", initial, NOT_NEGATIVE)
     moments = {"nu": initial} | ({"mu": 0.0} if centered else {})
     if not is_zero(momentum):

@@ -39,6 +39,7 @@ from fnn.checks import (
     BELOW_ONE,
     NOT_NEGATIVE,
     Range,
+    check_flags,
     check_number,
     describe,
     is_number,
@@ -145,6 +146,7 @@ def leafwise(
     leaf.
     """
     check_rate(name, learning_rate)
+    check_flags(name, half_moments=half_moments)
     numbers = read_numbers(name, **numbers)
 
     def init(params: Any) -> State:
@@ -272,10 +274,10 @@ def _rate_at(name: str, rate: Rate, step: Any) -> Array:
     return jnp.array(value, float)
 
 
-def rate_used(before: Any, after: Any) -> Array:
+def rate_used(name: str, before: Any, after: Any) -> Array:
     """Return the rate of the step between two states that hold one learning rate each."""
-    rate = learning_rate(after)
-    return jnp.where(_rate_states(after)[0].given == NO_RATE, learning_rate(before), rate)
+    old, new = _rate_state(name, before), _rate_state(name, after)
+    return jnp.where(new.given == NO_RATE, old.learning_rate, new.learning_rate)
 
 
 def moving_mean(mean: Any, x: Any, decay: Any) -> Any:
@@ -335,8 +337,14 @@ def _is_state(x: Any) -> bool:
     return isinstance(x, State)
 
 
-def _rate_states(state: Any) -> list[State]:
-    return [x for x in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(x)]
+def _rate_state(name: str, state: Any) -> State:
+    """Return the one part of a state that holds a learning rate."""
+    found = [x for x in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(x)]
+    if len(found) != 1:
+        needed = "exactly one; read the leaf `learning_rate` of the part that you mean"
+        raise wrong(name, "state", f"{len(found)} leaves `learning_rate`", needed)
+    one: State = found[0]
+    return one
 
 
 def learning_rate(state: PyTree[Any]) -> Float[Array, ""]:
@@ -354,11 +362,7 @@ def learning_rate(state: PyTree[Any]) -> Float[Array, ""]:
     >>> float(fnn.learning_rate(fnn.sgd(0.5).init(jnp.zeros(3))))
     0.5
     """
-    found = _rate_states(state)
-    if len(found) != 1:
-        needed = "exactly one; read the leaf `learning_rate` of the part that you mean"
-        raise wrong("learning_rate", "state", f"{len(found)} leaves `learning_rate`", needed)
-    return found[0].learning_rate
+    return _rate_state("learning_rate", state).learning_rate
 
 
 def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> PyTree[Any]:
@@ -382,7 +386,7 @@ def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> Py
     >>> opt.update(jnp.ones(1), state)[0].tolist()
     [-0.25]
     """
-    old = learning_rate(state)
+    old = _rate_state("with_learning_rate", state).learning_rate
     if old.shape == ():  # else of a batch of states, as jax.vmap returns
         check_number("with_learning_rate", "rate", rate)
     new = jnp.broadcast_to(jnp.array(rate, old.dtype), old.shape)

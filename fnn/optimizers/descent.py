@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fnn.checks import check_flags
 from fnn.optimizers.base import Now, Optimizer, Rate, is_zero, leafwise
 
 
@@ -40,10 +41,15 @@ def sgd(
     >>> updates.tolist()
     [-0.875]
     """
+    check_flags("sgd", nesterov=nesterov, rate_inside=rate_inside)
     if is_zero(momentum):
-        return leafwise("sgd", lambda now, g: (-now.rate * g,), learning_rate, {})
+        return leafwise("sgd", _plain, learning_rate, {}, half_moments=half_moments)
     numbers = {"momentum": momentum}
     return _velocity("sgd", learning_rate, numbers, nesterov, rate_inside, half_moments)
+
+
+def _plain(now: Now, g: Any) -> tuple[Any, ...]:
+    return (-now.rate * g,)
 
 
 def momentum(
@@ -67,6 +73,7 @@ def momentum(
     >>> opt.update(jnp.ones(1), opt.init(jnp.zeros(1)))[0].tolist()
     [-0.5]
     """
+    check_flags("momentum", rate_inside=rate_inside)
     return _velocity("momentum", learning_rate, {"decay": decay}, False, rate_inside, half_moments)
 
 
@@ -94,6 +101,7 @@ def nesterov(
     >>> opt.update(jnp.ones(1), opt.init(jnp.zeros(1)))[0].tolist()
     [-0.75]
     """
+    check_flags("nesterov", rate_inside=rate_inside)
     return _velocity("nesterov", learning_rate, {"decay": decay}, True, rate_inside, half_moments)
 
 

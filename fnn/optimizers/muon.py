@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.checks import NOT_NEGATIVE, check_int, check_number
+from fnn.checks import check_flags, check_int
 from fnn.optimizers.adam import denominator, moments
 from fnn.optimizers.base import (
     Now,
@@ -19,7 +19,7 @@ from fnn.optimizers.base import (
     root,
     total_weight,
 )
-from fnn.optimizers.transforms import add_weight_decay
+from fnn.optimizers.transforms import decayed
 from fnn.trees import Mask
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at 0 among those that keep values near 1
@@ -89,8 +89,7 @@ def muon(
     >>> bool(abs(jnp.linalg.svd(updates)[1] - 0.5).max() < 0.5 * 0.3)
     True
     """
-
-    check_number("muon", "weight_decay", weight_decay, NOT_NEGATIVE)
+    check_flags("muon", nesterov=nesterov)
     if not isinstance(iterations, jax.Array):
         check_int("muon", "iterations", iterations, 1)
 
@@ -113,4 +112,4 @@ def muon(
     base = leafwise(
         "muon", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=square
     )
-    return add_weight_decay(base, weight_decay, mask=mask)
+    return decayed("muon", base, {"weight_decay": weight_decay}, mask)

@@ -37,7 +37,7 @@ from fnn.optimizers.base import (
     rate_of_step,
     read_numbers,
 )
-from fnn.trees import check_like, count
+from fnn.trees import check_like, check_params, count
 
 
 def newton(
@@ -160,6 +160,7 @@ def _second_order(
     numbers = read_numbers(name, damping=damping)
 
     def init(params: Any) -> State:
+        check_params(name, params)
         return first_state(name, learning_rate, {})
 
     def update(

@@ -19,6 +19,7 @@ from fnn.checks import (
     POSITIVE,
     Range,
     check_callable,
+    check_flags,
     check_int,
     check_number,
     describe,
@@ -30,6 +31,12 @@ from fnn.optimizers.base import Schedule, in_dtype, read_numbers
 def constant(rate: float) -> Schedule:
     """Return the schedule ``rate``.
 
+    Args:
+        rate: of every step.
+
+    Raises:
+        ValueError, TypeError: rate is NaN, or no number.
+
     >>> float(fnn.schedules.constant(0.5)(100))
     0.5
     """
@@ -38,6 +45,13 @@ def constant(rate: float) -> Schedule:
 
 def power(rate: float, exponent: float) -> Schedule:
     """Return ``rate t^exponent`` with ``t = step + 1``; exponents -1 and -1/2 are the classics.
+
+    Args:
+        rate: of the first step.
+        exponent: below 0 for a rate that falls.
+
+    Raises:
+        ValueError, TypeError: an argument is NaN, or no number.
 
     Source: H. Robbins, S. Monro, A stochastic approximation method (1951).
 
@@ -56,12 +70,22 @@ def exponential(
 ) -> Schedule:
     """Return ``max(rate base^(step / steps), floor)``; ``staircase`` rounds the exponent down.
 
-    The base is finite and not negative.
+    Args:
+        rate: of the first step.
+        base: the factor of ``steps`` steps, finite and not negative.
+        steps: in which the rate changes by the base, at least 1.
+        staircase: whether it changes at once, at their end.
+        floor: the rate below which it does not fall.
+
+    Raises:
+        ValueError: a base or steps out of this range.
+        TypeError: an argument that is no number; a staircase that is no bool.
 
     >>> schedule = fnn.schedules.exponential(1.0, 0.5, floor=0.2)
     >>> [round(float(schedule(step)), 2) for step in (0, 1, 2, 3)]
     [1.0, 0.5, 0.25, 0.2]
     """
+    check_flags("schedules.exponential", staircase=staircase)
     check_int("schedules.exponential", "steps", steps, 1)
     check_number("schedules.exponential", "base", base, Range(0, high_closed=False))
 
@@ -83,6 +107,15 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 
     ``linear(0.0, rate, steps)`` is the linear warm-up.
 
+    Args:
+        start: the rate of the first step.
+        end: the rate from ``steps`` on.
+        steps: length of the line, at least 1.
+
+    Raises:
+        ValueError: steps < 1.
+        TypeError: a rate that is no number.
+
     >>> [float(fnn.schedules.linear(0.0, 1.0, 4)(step)) for step in (0, 1, 4, 9)]
     [0.0, 0.25, 1.0, 1.0]
     """
@@ -98,7 +131,17 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 def cosine(rate: float, steps: int, *, end: float = 0.0, exponent: float = 1.0) -> Schedule:
     """Return half a cosine wave from ``rate`` at step 0 to ``end`` at ``steps`` and afterwards.
 
-    ``end + (rate - end) ((1 + cos(pi step / steps)) / 2)^exponent``, with an exponent >= 0.
+    ``end + (rate - end) ((1 + cos(pi step / steps)) / 2)^exponent``.
+
+    Args:
+        rate: of the first step.
+        steps: length of the wave, at least 1.
+        end: the rate from ``steps`` on.
+        exponent: at least 0; above 1 the rate falls sooner.
+
+    Raises:
+        ValueError: steps < 1, exponent < 0.
+        TypeError: a rate or an exponent that is no number.
 
     Source: I. Loshchilov, F. Hutter, SGDR: stochastic gradient descent with warm restarts (2017).
 
@@ -134,6 +177,10 @@ def warmup_cosine(
         end: the rate from ``steps`` on.
         exponent: of the wave, as in `cosine`.
 
+    Raises:
+        ValueError: warmup < 1, steps <= warmup, exponent < 0.
+        TypeError: a rate or an exponent that is no number.
+
     >>> schedule = fnn.schedules.warmup_cosine(1.0, 6, warmup=2)
     >>> [round(float(schedule(step)), 3) for step in (0, 1, 2, 4, 6)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
@@ -157,6 +204,10 @@ def piecewise(rate: float, factors: Mapping[int, float]) -> Schedule:
     Args:
         rate: the rate until the first factor.
         factors: step to factor, such as ``{3000: 0.1, 6000: 0.1}``; from that step on it counts.
+
+    Raises:
+        ValueError: a step that is no int >= 0.
+        TypeError: factors that are no dict of numbers; a rate that is no number.
 
     >>> schedule = fnn.schedules.piecewise(1.0, {2: 0.5, 4: 0.1})
     >>> [round(float(schedule(step)), 3) for step in (1, 2, 4)]
@@ -192,6 +243,10 @@ def one_cycle(
         start: the peak over the first rate.
         end: the first rate over the last.
 
+    Raises:
+        ValueError: steps < 2, start or end not above 0, a peak at the first or the last step.
+        TypeError: an argument that is no number.
+
     Source: L. Smith, N. Topin, Super-convergence (2018).
 
     >>> [round(float(fnn.schedules.one_cycle(1.0, 10)(step)), 3) for step in (0, 3, 10)]
@@ -224,6 +279,10 @@ def delay(schedule: Schedule, steps: int) -> Schedule:
     Args:
         schedule: any function of the number of steps taken, fnn's, optax's or your own.
         steps: how long to wait.
+
+    Raises:
+        ValueError: steps < 0.
+        TypeError: a schedule that is no function.
 
     >>> schedule = fnn.schedules.delay(fnn.schedules.linear(1.0, 0.0, 4), 10)
     >>> [float(schedule(step)) for step in (0, 10, 12, 14)]

@@ -221,17 +221,28 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
     """
 
     check_transform("add_weight_decay", "optimizer", optimizer)
-    check_number("add_weight_decay", "decay", decay, NOT_NEGATIVE)
-    check_mask("add_weight_decay", mask)
+    return decayed("add_weight_decay", optimizer, {"decay": decay}, mask)
+
+
+def decayed(
+    name: str, optimizer: Transform, decay: dict[str, float], mask: Mask | None
+) -> Optimizer:
+    """Shrink as `add_weight_decay`, for public function ``name``, which errors name.
+
+    ``decay`` holds lambda under the name of the argument that it came in.
+    """
+    ((argument, factor),) = decay.items()
+    check_number(name, argument, factor, NOT_NEGATIVE)
+    check_mask(name, mask)
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        need_params("add_weight_decay", grads, params)
+        need_params(name, grads, params)
         updates, following = run_update(optimizer, grads, state, params, extra)
-        rate = rate_used(state, following)
+        rate = rate_used(name, state, following)
 
         def shrink(u: Any, x: Any) -> Any:
-            return u - number_like(rate, x) * number_like(decay, x) * x
+            return u - number_like(rate, x) * number_like(factor, x) * x
 
-        return where_chosen("add_weight_decay", mask, shrink, updates, params), following
+        return where_chosen(name, mask, shrink, updates, params), following
 
     return Optimizer(optimizer.init, update)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from fnn.checks import Range, check_int, check_number, wrong
+from fnn.checks import Range, check_flags, check_int, check_number, wrong
 from fnn.dtypes import computed_wide, number_like, widen
 from fnn.optimizers.base import (
     LAST,
@@ -188,6 +188,7 @@ def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
     >>> state[-1].average.tolist()
     [1.0]
     """
+    check_flags("average", debias=debias)
     if decay is not None:
         decay = read_numbers("average", decay=decay)["decay"]
     elif debias:

@@ -27,12 +27,12 @@ from fnn.checks import (
     wrong,
 )
 from fnn.optimizers.base import LAST, Transform
+from fnn.placement import beside
 from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts
 from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
-from fnn.training.sharding import beside
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
 from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches
 from fnn.trees import check_like, check_params, check_same

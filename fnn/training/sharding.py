@@ -10,14 +10,13 @@ those of all. ``examples/distributed.py`` shows a whole run.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from fnn.checks import check_int, check_one_of
 from fnn.functions import jitted
-from fnn.placement import replicated
+from fnn.placement import copied, replicated
 
 
 def place(
@@ -60,12 +59,7 @@ def place(
     def put(x: Any) -> Any:
         if not isinstance(x, jax.Array | np.ndarray):
             return x
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return x
-        where = NamedSharding(mesh, _spec(x, mesh, axis, least))
-        if getattr(x, "is_fully_addressable", True) and not where.is_fully_addressable:
-            x = np.asarray(x)  # each process has it whole, and puts its own parts
-        return jax.device_put(x, where, may_alias=False)  # a step may use up what it is given
+        return copied(x, NamedSharding(mesh, _spec(x, mesh, axis, least)))
 
     return jax.tree.map(put, tree)
 
@@ -108,24 +102,6 @@ def gather(tree: PyTree[Array]) -> PyTree[Array]:
         return jax.lax.with_sharding_constraint(x, where.update(spec=PartitionSpec()))
 
     return jax.tree.map(whole, tree)
-
-
-def beside(tree: PyTree[jax.Array], others: PyTree[Any]) -> PyTree[jax.Array]:
-    """Return the tree on the mesh, if there is one, that arrays of it or of others are on: copied.
-
-    A program that takes arrays of one mesh and arrays of none returns all on the mesh, and would be
-    compiled again to go on from there.
-    """
-    arrays = [x for x in jax.tree.leaves((tree, others)) if isinstance(x, jax.Array)]
-    meshes: set[Any] = {x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)}
-    if len(meshes) != 1:
-        return tree
-    (mesh,) = meshes
-
-    def put(x: jax.Array) -> jax.Array:
-        return x if isinstance(x.sharding, NamedSharding) else place(x, mesh)
-
-    return jax.tree.map(put, tree)
 
 
 def _spec(x: Any, mesh: Mesh, axis: str | None, least: int) -> PartitionSpec:

@@ -14,7 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn.checks import check_alive_array, check_callable, check_key, check_scalar, describe, wrong
+from fnn.checks import (
+    check_alive_array,
+    check_callable,
+    check_flags,
+    check_key,
+    check_scalar,
+    describe,
+    wrong,
+)
 from fnn.functions import takes_key
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
 from fnn.static import frozen
@@ -71,9 +79,10 @@ def make_plan(
     """
     check_callable(function, "loss", loss, "loss(params, batch)")
     check_transform(function, "optimizer", optimizer)
+    check_flags(function, has_aux=has_aux)
     keyed = takes_key(loss)
     own = Optimizer(frozen(optimizer.init), frozen(optimizer.update))
-    return Plan(function, frozen(loss), own, has_stats, has_aux, keyed)
+    return Plan(function, frozen(loss), own, has_stats, bool(has_aux), keyed)
 
 
 def make_step(

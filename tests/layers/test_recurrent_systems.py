@@ -16,7 +16,7 @@ P = np.asarray(jax.random.normal(KEYS[1], (UNITS, OUT)))
 X = np.asarray(jax.random.normal(KEYS[2], (N, TIME, F)))
 
 
-def steps(x: Any, h: Any = None, wx: Any = None) -> list[np.ndarray]:
+def steps(x: Any, h: Any = None) -> list[np.ndarray]:
     """h_t = tanh(W h_{t-1} + U x_t + b) of one sequence in float64, step by step."""
     wide = {k: np.asarray(a, np.float64) for k, a in PARAMS.items()}
     h, found = np.zeros(UNITS) if h is None else h, []

@@ -22,6 +22,8 @@ LOSSES: dict[str, tuple[Any, float, float]] = {  # the share that is flat, and f
 def test_A1_shares_of_the_square_that_are_flat() -> None:
     """Two sigmoid outputs s in [-10, 10]^2, flat where all |d loss / d s| < 1e-3.
 
+    On a grid of step 0.05 with both ends counted, squared error is flat on 0.188 of the points and
+    flat and wrong on 0.091; of the square itself, as here, the shares are 0.186 and 0.089.
     With softmax the order breaks: it is flat on more than the squared error, and nowhere wrong.
     """
     axis = (np.arange(800, dtype=np.float32) + 0.5) / 40 - 10  # the middles of the square's cells

@@ -1,6 +1,7 @@
 """What optimizers share: the rate in the state, any pytree, errors that name the path."""
 
 import dataclasses
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ import optax
 import pytest
 
 import fnn
-from fnn.optimizers.base import State
+from fnn.optimizers.base import Rate, State
+from tests.optimizers.table import value
 
 
 def test_learning_rate_is_read_and_replaced_without_a_trace() -> None:
@@ -230,6 +232,40 @@ def test_numbers_out_of_their_range() -> None:
         lambda: fnn.lookahead(fnn.sgd(0.1), slow_rate=0.0): "lookahead: slow_rate: got 0.0",
     }.items():
         with pytest.raises(ValueError, match=f"fnn.{message}"):
+            call()
+
+
+MAKERS = [
+    *(fnn.sgd, fnn.momentum, fnn.nesterov, fnn.adagrad, fnn.rmsprop, fnn.adadelta),
+    *(fnn.adam, fnn.adamw, fnn.amsgrad, fnn.adamax, fnn.nadam, fnn.radam, fnn.lion, fnn.muon),
+    *(fnn.newton, fnn.diagonal_newton),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_errors_name_the_function_that_was_called(make: Any) -> None:
+    """Not one that it is made of."""
+    x, name = {"w": jnp.ones(2)}, make.__name__
+    opt, arguments = make(0.1), inspect.signature(make).parameters.values()
+    calls: list[tuple[str, Any]] = [
+        (p.name, lambda p=p: make(**{"learning_rate": 0.1, p.name: "much"}))
+        for p in arguments
+        if p.annotation in (float, Rate)
+    ]
+    calls += [
+        ("params", lambda: opt.init({"w": jnp.ones(2, int)})),
+        ("state", lambda: opt.update(x, {}, x, value_fn=value)),
+        ("grads", lambda: opt.update({"w": jnp.ones(3)}, opt.init(x), x, value_fn=value)),
+    ]
+    if name in ("adamw", "lion", "muon"):
+        none = make(0.1, mask=lambda path: path == "b")
+        calls += [
+            ("mask", lambda: make(0.1, mask="w")),
+            ("mask", lambda: none.update(x, none.init(x), x)),
+            ("params", lambda: opt.update(x, opt.init(x))),
+        ]
+    for argument, call in calls:
+        with pytest.raises((TypeError, ValueError), match=rf"^fnn\.{name}: {argument}\b"):
             call()
 
 

@@ -378,10 +378,10 @@ def test_a_mask_that_selects_nothing_is_a_mistake() -> None:
     x = {"w": jnp.ones(2)}
     for opt, name in (
         (fnn.l2(0.1, mask=lambda path: path == "kernel"), "l2"),
-        (fnn.adamw(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
-        (fnn.lion(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
-        (fnn.muon(0.1, mask=lambda path: path == "kernel"), "add_weight_decay"),
-        (fnn.flat(fnn.adamw(0.1, mask=lambda path: path == "w")), "add_weight_decay"),
+        (fnn.adamw(0.1, mask=lambda path: path == "kernel"), "adamw"),
+        (fnn.lion(0.1, mask=lambda path: path == "kernel"), "lion"),
+        (fnn.muon(0.1, mask=lambda path: path == "kernel"), "muon"),
+        (fnn.flat(fnn.adamw(0.1, mask=lambda path: path == "w")), "adamw"),
     ):
         message = rf"fnn.{name}: mask: got no leaf selected; needed true for one or more of"
         with pytest.raises(ValueError, match=message):
@@ -412,7 +412,7 @@ def test_what_is_no_optimizer_is_refused_at_once(name: str, opt: Any) -> None:
 def test_a_mask_that_is_no_function() -> None:
     """Such as optax's, a tree of bools."""
     for make, message in (
-        (lambda: fnn.adamw(0.1, mask={"w": True}), r"add_weight_decay: mask: got dict {'w': True}"),
+        (lambda: fnn.adamw(0.1, mask={"w": True}), r"adamw: mask: got dict {'w': True}"),
         (lambda: fnn.l2(0.1, mask="w"), "l2: mask: got str 'w'"),
     ):
         with pytest.raises(TypeError, match=rf"^fnn.{message}; needed a function of a leaf's path"):
@@ -429,7 +429,8 @@ def test_clipping_of_other_numbers(clip: Any, bad: Any) -> None:
 
 needing = {
     "l2": fnn.l2(0.1),
-    "add_weight_decay": fnn.adamw(0.1),
+    "add_weight_decay": fnn.add_weight_decay(fnn.sgd(0.1), 0.1),
+    "adamw": fnn.adamw(0.1),
     "average": fnn.average(),
     "lookahead": fnn.lookahead(fnn.sgd(0.1)),
     "with_master_weights": fnn.with_master_weights(fnn.sgd(0.1)),
@@ -461,5 +462,5 @@ def test_other_errors() -> None:
     with pytest.raises(ValueError, match=r"fnn.chain: state: got a dict; needed the 2 that init"):
         two.update(x, {})
     decayed = fnn.add_weight_decay(optax.sgd(0.1), 0.1)
-    with pytest.raises(ValueError, match=r"fnn.learning_rate: state: got 0 leaves"):
+    with pytest.raises(ValueError, match=r"fnn.add_weight_decay: state: got 0 leaves"):
         decayed.update(x, decayed.init(x), x)
