@@ -259,7 +259,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     columns = matrices.shape[-1]
     wide = whole_vectors(columns, walk.folded or walk.chunks * steps > 1)
     matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, wide - columns)))
-    unfolded = functools.partial(_unfolded, walk=walk)
+    unfolded: Callable[..., jax.Array] = functools.partial(_unfolded, walk=walk)
     if steps > 1 == walk.at_once:  # XLA writes a block on one core, and all that it merges with it
         unfolded = by_itself(unfolded, form)
 
