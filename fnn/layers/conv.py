@@ -113,9 +113,16 @@ def _trimmed(form: Form, w: jax.Array) -> tuple[Form, jax.Array]:
 
 
 def _pad(x: jax.Array, pads: Pads, mode: str) -> jax.Array:
+    """Pad the spatial axes; on explicit axes of a mesh no others than the examples stay sharded.
+
+    Nor do they in the convolution. Examples are padded one by one: `jnp.pad` slices every axis.
+    """
     if not any(map(any, pads)):
         return x
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)), MODES[mode])
+    where = jax.typeof(x).sharding
+    if where.mesh.explicit_axes:
+        x = jax.sharding.reshard(x, where.update(spec=jax.sharding.PartitionSpec(where.spec[0])))
+    return jax.vmap(lambda x: jnp.pad(x, (*pads, (0, 0)), MODES[mode]))(x)
 
 
 def _convolve(
