@@ -9,6 +9,8 @@ here, so that they mean the same, and fail with the same words, everywhere.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from fnn.checks import wrong
 from fnn.static import frozen
 
@@ -34,7 +36,7 @@ class Windows(NamedTuple):
     def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """Places at which the window stops over an input of these spatial sizes."""
         return tuple(
-            max(0, (lo + i + hi - e) // s + 1)
+            jax.core.max_dim((lo + i + hi - e) // s + 1, 0)
             for i, e, s, (lo, hi) in zip(spatial, self.span, self.stride, self.padding, strict=True)
         )
 
@@ -62,7 +64,7 @@ def same_pads(spatial: Sequence[int], span: Sequence[int], stride: Sequence[int]
     """Padding that gives ``ceil(i / s)`` outputs, the odd element at the end."""
     pads = []
     for i, e, s in zip(spatial, span, stride, strict=True):
-        total = max(0, (-(-i // s) - 1) * s + e - i)
+        total = jax.core.max_dim((-(-i // s) - 1) * s + e - i, 0)  # a symbol too
         pads.append((total // 2, total - total // 2))
     return tuple(pads)
 

@@ -52,16 +52,36 @@ def test_any_number_of_examples(name: str) -> None:
             close(got, want, length=4000)
 
 
-def test_any_height() -> None:
-    """A symbol for a spatial size too, for `fnn.conv` and the library's."""
-    w = normal(W)[0]
+HEIGHTS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "plain": (fnn.conv, W),
+    "lax": (fnn.conv_lax, W),
+    "stride": (functools.partial(fnn.conv, stride=2), W),
+    "longer stride": (functools.partial(fnn.conv, stride=(4, 1)), (2, 3, 2, 4)),
+    "one tap": (functools.partial(fnn.conv, stride=3), (1, 1, 2, 4)),
+    "dilation": (functools.partial(fnn.conv, stride=3, dilation=2), W),
+    "padding": (functools.partial(fnn.conv, stride=2, padding=1), W),
+    "groups": (functools.partial(fnn.conv, stride=2, groups=2), (3, 3, 1, 4)),
+    "convolve": (functools.partial(fnn.convolve, stride=2, padding=2), W),
+}
+
+
+@pytest.mark.parametrize("name", HEIGHTS)
+def test_any_height(name: str) -> None:
+    """A symbol for a spatial size too, for `fnn.conv` and the library's: value and gradients."""
+    fn, shape = HEIGHTS[name]
+    w, *xs = normal(shape, *((1, height, 6, 2) for height in (1, 4, 5)))
     (h,) = export.symbolic_shape("h")
-    for fn in (fnn.conv, fnn.conv_lax):
-        like = jax.ShapeDtypeStruct((1, h, 6, 2), jnp.float32)
-        program = export.export(jax.jit(fn))(like, w)
-        for height in (1, 5):
-            (x,) = normal((1, height, 6, 2))
-            close(program.call(x, w), fn(x, w), length=18)
+
+    def run(x: Any, w: Any) -> Any:
+        y, pull = jax.vjp(fn, x, w)
+        return y, *pull(y)
+
+    like = jax.ShapeDtypeStruct((1, h, 6, 2), jnp.float32)
+    program = export.export(jax.jit(run), platforms=PLATFORMS)(like, w)
+    both = jax.jit(lambda xs, w: [(program.call(x, w), run(x, w)) for x in xs])
+    for exported, plain in both(xs, w):
+        for got, want in zip(exported, plain, strict=True):
+            close(got, want, length=540)
 
 
 def test_any_height_of_a_transpose() -> None:
