@@ -191,6 +191,10 @@ def resolve_transposed(
         )
     )
     if any(size < 0 for size in sizes):
+        free = zip(spatial, strides, windows.span, extra, strict=True)
+        if any(i == 0 and s > e + p for i, s, e, p in free):  # less padding would not do
+            needed = f"1 or more: an empty axis of x has no transpose with the stride {strides}"
+            raise wrong(function, "spatial sizes", tuple(spatial), needed)
         raise wrong(function, "padding", windows.padding, f"less: it leaves the sizes {sizes}")
     return sizes, windows
 
@@ -251,7 +255,8 @@ def transposed_size(
         One int per spatial axis.
 
     Raises:
-        ValueError: a malformed argument, or padding that leaves less than nothing.
+        ValueError: a malformed argument, padding that leaves less than nothing, or an empty axis
+            with a stride that does so.
 
     Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
 

@@ -34,6 +34,7 @@ from fnn.windows import (
 )
 
 MODES = {"zeros": "constant", "circular": "wrap", "reflect": "reflect", "replicate": "edge"}
+LAYOUT, TRANSPOSED = "c_in // groups, c_out", "c_out // groups, c_in"  # of a window's channels
 STATIC = ("stride", "padding", "padding_mode", "dilation", "groups")
 
 
@@ -49,9 +50,9 @@ def _arrays(name: str, **arrays: Any) -> list[Any]:
     return [given.get(argument) for argument in arrays]
 
 
-def _check_window(name: str, w: Any, groups: int) -> None:
+def _check_window(name: str, w: Any, groups: int, channels: str = LAYOUT) -> None:
     if w.ndim not in (3, 4, 5):
-        needed = "(*window, c_in // groups, c_out) with 1, 2 or 3 window axes"
+        needed = f"(*window, {channels}) with 1, 2 or 3 window axes"
         raise wrong(name, "w", describe(w), needed)
     check_int(name, "groups", groups, 1)
     if w.shape[-1] % groups:
@@ -336,7 +337,7 @@ def conv_transpose(
     """
     name = "conv_transpose"
     x, w, b = _arrays(name, x=x, w=w, b=b)
-    _check_window(name, w, groups)
+    _check_window(name, w, groups, TRANSPOSED)
     _check_input(name, x, w, groups, w.shape[-1])
     sizes, windows = resolve_transposed(
         name, x.shape[1:-1], w.shape[:-2], stride, padding, dilation, output_padding

@@ -131,3 +131,11 @@ def test_every_algorithm_is_lowered_for_every_platform() -> None:
     program = export.export(run, platforms=PLATFORMS)(x, w)
     for got, want in zip(program.call(x, w), run(x, w), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_platform_without_a_rule_takes_the_library() -> None:
+    """As lowered for one whose name is not known here; nothing runs."""
+    x, w = normal((2, 5, 6, 2), W)
+    run = lambda x, w: jax.vjp(fnn.conv, x, w)[1](fnn.conv(x, w))
+    text = jax.jit(run).trace(x, w).lower(lowering_platforms=("xpu",)).as_text()
+    assert text.count("stablehlo.convolution") == 3
