@@ -34,7 +34,8 @@ class Form(NamedTuple):
         spatial: input sizes.
         windows: window, stride, padding, dilation.
         groups: how many blocks the channels fall into.
-        platform: "cpu", "gpu" or "tpu", known to the maps when the program is lowered for it.
+        platform: "cpu", "gpu" or "tpu", known to the maps when the program is lowered for it; ""
+            is any other.
     """
 
     spatial: tuple[int, ...]
@@ -304,6 +305,7 @@ conv_p.def_impl(_run_eagerly)
 conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(conv_p, _by_left, _by_right)
 batching.primitive_batchers[conv_p] = _batch
-for _target, _platform in {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}.items():
+_PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu", None: ""}  # None: others
+for _target, _platform in _PLATFORMS.items():
     _lowering = mlir.lower_fun(functools.partial(_run, platform=_platform), multiple_results=False)
     mlir.register_lowering(conv_p, _lowering, platform=_target)
