@@ -177,8 +177,10 @@ def conv(
     The algorithm is picked by a rule over platform, dtype and shapes, or by what `tune` measured.
     On a CPU it is not always a plain sum: small windows over many channels go by minimal filtering,
     large depthwise windows by Fourier transforms. There a NaN or an infinity in x reaches a whole
-    tile, or all of its channel. `conv_lax`, `conv_im2col` and `conv_taps` are plain sums; in the
-    gradients of the last two, which multiply zeros too, it may reach neighbouring taps and places.
+    tile, or all of its channel. So does what overflows on the way to a finite result, of entries
+    near the largest float: `conv_winograd` and `conv_fft` say how near they may come. `conv_lax`,
+    `conv_im2col` and `conv_taps` are plain sums; in the gradients of the last two, which multiply
+    zeros too, a NaN or an infinity may reach neighbouring taps and places.
 
     Args:
         x: input (n, *spatial, c_in), with 1, 2 or 3 spatial axes. Half-precision sums accumulate
@@ -220,14 +222,16 @@ conv_taps = variant(conv, _convolve, TAPS, "by shift and add, one term per tap",
 FILTERING = (
     "Takes floats, and windows of at most {} taps along the last two axes, without a stride. "
     "In float32 its largest error is {} that of a plain sum. A NaN or an infinity in x "
-    "reaches all outputs of its tile."
+    "reaches all outputs of its tile. Nothing overflows on the way while {factor} max|x|, "
+    "{factor} max|w| and {factor} N max|x| max|w| are below the largest float, where an output "
+    "sums N products; so it is with each gradient and the two arrays that it is made from."
 )
 conv_winograd = variant(
     conv,
     _convolve,
     WINOGRAD4,
     "by minimal filtering with 6 points, F(4, 3) and its kin",
-    notes=FILTERING.format(5, "4 to 11 times"),
+    notes=FILTERING.format(5, "4 to 11 times", factor=10000),
     example=EXAMPLE,
 )
 conv_winograd2 = variant(
@@ -235,7 +239,7 @@ conv_winograd2 = variant(
     _convolve,
     WINOGRAD2,
     "by minimal filtering with 4 points, F(2, 3) and its kin",
-    notes=FILTERING.format(3, "about"),
+    notes=FILTERING.format(3, "about", factor=20),
     example=EXAMPLE,
 )
 conv_fft = variant(
@@ -244,7 +248,11 @@ conv_fft = variant(
     FFT,
     "by Fourier transforms, for large windows",
     notes="Takes floats. The error of an output is relative to the largest of its channel. A NaN "
-    "or an infinity in x reaches all outputs of its example that its channel leads to.",
+    "or an infinity in x reaches all outputs of its example that its channel leads to. Nothing "
+    "overflows on the way while P max|x|, P max|w| and P^2 (c_in / groups) max|x| max|w| are below "
+    "the largest float, for P places of the padded plane, each of its axes rounded up to a product "
+    "of 2, 3 and 5. So it is with each gradient, for the plane and the two arrays that it is made "
+    "from; that of the window sums examples, not channels.",
     example=EXAMPLE,
 )
 
