@@ -116,6 +116,22 @@ def compare_mixed() -> None:
     print(f"Explicit, no mesh set: {error(got, want[0][:, 0]):.1e}", flush=True)
 
 
+def compare_partly_manual() -> None:
+    """`jax.shard_map` over one axis, beside an explicit one, and the gradients through it."""
+    x, w = normal(X, W)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    g, want = reference(fnn.conv, [x, w])
+    specs = {"in_specs": (P("data"), P()), "out_specs": P("data")}
+    for how, columns in {"examples": None, "columns": "model"}.items():
+        with jax.set_mesh(mesh):
+            part = jax.shard_map(fnn.conv, axis_names={"data"}, **specs)
+            placed = sharded(mesh, [g, x, w], P("data"), P("data", None, columns), P())
+            got = jax.jit(functools.partial(run, part))(*placed)
+        for gradient, a in zip(got[1], placed[1:], strict=True):
+            assert gradient.sharding.is_equivalent_to(a.sharding, a.ndim), how
+        print(f"partly manual, sharded {how}: {error(got, want):.1e}", flush=True)
+
+
 def main() -> None:
     assert jax.device_count() == 8
     for name, fn, args in calls():
@@ -125,6 +141,7 @@ def main() -> None:
             compare(AxisType.Auto, *case)
             compare_manual(*case)
     compare_mixed()
+    compare_partly_manual()
 
 
 if __name__ == "__main__":
