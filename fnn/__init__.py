@@ -7,7 +7,8 @@ of functions, and a training run one compiled program. Everything composes with 
 - `fnn.layers`, what stands inside a model: conv and its algorithms, conv_transpose, convolve,
   conv_matrix; max_pool, avg_pool and kin; dense, embed, flatten; relu, gelu, softmax and kin;
   batch_norm, layer_norm and kin; dropout; rnn, lstm, gru and their cells, bidirectional,
-  linear_recurrence; ``init_<layer>`` for every layer with parameters, and `fnn.initializers`.
+  linear_recurrence; ``init_<layer>`` for dense, embed, conv, conv_transpose, norm, rnn, lstm and
+  gru, and `fnn.initializers`.
 - `fnn.losses`: cross_entropy, squared_error and kin; l1_penalty, l2_penalty; accuracy and kin.
 - `fnn.analysis`, what a network does: hvp, extreme_eigenvalues, critical_point, max_stable_step;
   checks of gradients, values inside a model, sizes, ranges of rates.
@@ -44,7 +45,10 @@ from fnn.layers.linear import (
     init_embed as init_embed,
     flatten as flatten,
 )
-from fnn.layers.initializers import init_conv as init_conv
+from fnn.layers.initializers import (
+    init_conv as init_conv,
+    init_conv_transpose as init_conv_transpose,
+)
 from fnn.layers.conv import (
     conv as conv,
     conv_lax as conv_lax,

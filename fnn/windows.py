@@ -9,6 +9,8 @@ here, so that they mean the same, and fail with the same words, everywhere.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from fnn.checks import wrong
 from fnn.static import frozen
 
@@ -34,7 +36,7 @@ class Windows(NamedTuple):
     def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """Places at which the window stops over an input of these spatial sizes."""
         return tuple(
-            max(0, (lo + i + hi - e) // s + 1)
+            jax.core.max_dim((lo + i + hi - e) // s + 1, 0)
             for i, e, s, (lo, hi) in zip(spatial, self.span, self.stride, self.padding, strict=True)
         )
 
@@ -62,7 +64,7 @@ def same_pads(spatial: Sequence[int], span: Sequence[int], stride: Sequence[int]
     """Padding that gives ``ceil(i / s)`` outputs, the odd element at the end."""
     pads = []
     for i, e, s in zip(spatial, span, stride, strict=True):
-        total = max(0, (-(-i // s) - 1) * s + e - i)
+        total = jax.core.max_dim((-(-i // s) - 1) * s + e - i, 0)  # a symbol too
         pads.append((total // 2, total - total // 2))
     return tuple(pads)
 
@@ -189,6 +191,10 @@ def resolve_transposed(
         )
     )
     if any(size < 0 for size in sizes):
+        free = zip(spatial, strides, windows.span, extra, strict=True)
+        if any(i == 0 and s > e + p for i, s, e, p in free):  # less padding would not do
+            needed = f"1 or more: an empty axis of x has no transpose with the stride {strides}"
+            raise wrong(function, "spatial sizes", tuple(spatial), needed)
         raise wrong(function, "padding", windows.padding, f"less: it leaves the sizes {sizes}")
     return sizes, windows
 
@@ -253,7 +259,8 @@ def transposed_size(
         One int per spatial axis.
 
     Raises:
-        ValueError: a malformed argument, or padding that leaves less than nothing.
+        ValueError: a malformed argument, padding that leaves less than nothing, or an empty axis
+            with a stride that does so.
 
     Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
 

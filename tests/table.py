@@ -196,6 +196,7 @@ LOSS = {"loss": lambda x: (x**4).sum(), "params": np.float32([0.3, -0.7, 1.1])}
 KEYED: dict[str, dict[str, Any]] = {
     "dropout": {"x": np.ones((4, 3), np.float32), "rate": 0.5},
     "init_conv": {"window": (3,), "c_in": 2, "c_out": 4},
+    "init_conv_transpose": {"window": (3,), "c_in": 2, "c_out": 4},
     "init_dense": {"d_in": 2, "d_out": 4},
     "init_embed": {"vocabulary": 3, "d": 4},
     "init_gru": {"d_in": 2, "units": 3},
@@ -254,7 +255,8 @@ REASONS = {
     "takes functions: training/test_run.py": "train",
     "takes functions: training/test_trajectory.py": "trajectory",
     "takes functions: training/test_evaluate.py": "augmented evaluate predict",
-    "a key and sizes: layers/test_initializers.py": "init_conv init_dense init_embed",
+    "a key and sizes: layers/test_initializers.py": """
+        init_conv init_conv_transpose init_dense init_embed""",
     "a key and sizes: layers/test_recurrent_init.py": "init_gru init_lstm init_rnn",
     "sizes only: layers/test_normalization.py": "init_norm",
     "takes pairs of arrays: layers/test_normalization.py": "running_stats",

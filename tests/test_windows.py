@@ -107,6 +107,11 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
         {"padding": "SAME", "output_padding": 1, "stride": 2},
         "explicit padding",
     ),
+    (
+        fnn.transposed_size,
+        {"spatial": (0, 5), "stride": 4, "padding": 1},
+        "spatial sizes: got (0, 5); needed 1 or more",
+    ),
     (fnn.transposed_size, {"padding": 9}, "padding: got ((9, 9), (9, 9)); needed less: it leaves"),
     (fnn.transposed_size, {"spatial": ()}, "spatial: got (); needed one int >= 0 per spatial axis"),
     (fnn.output_size, {"spatial": ()}, "spatial: got (); needed one int >= 0 per spatial axis"),

@@ -34,6 +34,7 @@ from fnn.windows import (
 )
 
 MODES = {"zeros": "constant", "circular": "wrap", "reflect": "reflect", "replicate": "edge"}
+LAYOUT, TRANSPOSED = "c_in // groups, c_out", "c_out // groups, c_in"  # of a window's channels
 STATIC = ("stride", "padding", "padding_mode", "dilation", "groups")
 
 
@@ -49,9 +50,9 @@ def _arrays(name: str, **arrays: Any) -> list[Any]:
     return [given.get(argument) for argument in arrays]
 
 
-def _check_window(name: str, w: Any, groups: int) -> None:
+def _check_window(name: str, w: Any, groups: int, channels: str = LAYOUT) -> None:
     if w.ndim not in (3, 4, 5):
-        needed = "(*window, c_in // groups, c_out) with 1, 2 or 3 window axes"
+        needed = f"(*window, {channels}) with 1, 2 or 3 window axes"
         raise wrong(name, "w", describe(w), needed)
     check_int(name, "groups", groups, 1)
     if w.shape[-1] % groups:
@@ -113,9 +114,16 @@ def _trimmed(form: Form, w: jax.Array) -> tuple[Form, jax.Array]:
 
 
 def _pad(x: jax.Array, pads: Pads, mode: str) -> jax.Array:
+    """Pad the spatial axes; on explicit axes of a mesh no others than the examples stay sharded.
+
+    Nor do they in the convolution. Examples are padded one by one: `jnp.pad` slices every axis.
+    """
     if not any(map(any, pads)):
         return x
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)), MODES[mode])
+    where = jax.typeof(x).sharding
+    if where.mesh.explicit_axes:
+        x = jax.sharding.reshard(x, where.update(spec=jax.sharding.PartitionSpec(where.spec[0])))
+    return jax.vmap(lambda x: jnp.pad(x, (*pads, (0, 0)), MODES[mode]))(x)
 
 
 def _convolve(
@@ -169,8 +177,10 @@ def conv(
     The algorithm is picked by a rule over platform, dtype and shapes, or by what `tune` measured.
     On a CPU it is not always a plain sum: small windows over many channels go by minimal filtering,
     large depthwise windows by Fourier transforms. There a NaN or an infinity in x reaches a whole
-    tile, or all of its channel. `conv_lax`, `conv_im2col` and `conv_taps` are plain sums; in the
-    gradients of the last two, which multiply zeros too, it may reach neighbouring taps and places.
+    tile, or all of its channel. So does what overflows on the way to a finite result, of entries
+    near the largest float: `conv_winograd` and `conv_fft` say how near they may come. `conv_lax`,
+    `conv_im2col` and `conv_taps` are plain sums; in the gradients of the last two, which multiply
+    zeros too, a NaN or an infinity may reach neighbouring taps and places.
 
     Args:
         x: input (n, *spatial, c_in), with 1, 2 or 3 spatial axes. Half-precision sums accumulate
@@ -212,14 +222,16 @@ conv_taps = variant(conv, _convolve, TAPS, "by shift and add, one term per tap",
 FILTERING = (
     "Takes floats, and windows of at most {} taps along the last two axes, without a stride. "
     "In float32 its largest error is {} that of a plain sum. A NaN or an infinity in x "
-    "reaches all outputs of its tile."
+    "reaches all outputs of its tile. Nothing overflows on the way while {factor} max|x|, "
+    "{factor} max|w| and {factor} N max|x| max|w| are below the largest float, where an output "
+    "sums N products; so it is with each gradient and the two arrays that it is made from."
 )
 conv_winograd = variant(
     conv,
     _convolve,
     WINOGRAD4,
     "by minimal filtering with 6 points, F(4, 3) and its kin",
-    notes=FILTERING.format(5, "4 to 11 times"),
+    notes=FILTERING.format(5, "4 to 11 times", factor=10000),
     example=EXAMPLE,
 )
 conv_winograd2 = variant(
@@ -227,7 +239,7 @@ conv_winograd2 = variant(
     _convolve,
     WINOGRAD2,
     "by minimal filtering with 4 points, F(2, 3) and its kin",
-    notes=FILTERING.format(3, "about"),
+    notes=FILTERING.format(3, "about", factor=20),
     example=EXAMPLE,
 )
 conv_fft = variant(
@@ -236,7 +248,11 @@ conv_fft = variant(
     FFT,
     "by Fourier transforms, for large windows",
     notes="Takes floats. The error of an output is relative to the largest of its channel. A NaN "
-    "or an infinity in x reaches all outputs of its example that its channel leads to.",
+    "or an infinity in x reaches all outputs of its example that its channel leads to. Nothing "
+    "overflows on the way while P max|x|, P max|w| and P^2 (c_in / groups) max|x| max|w| are below "
+    "the largest float, for P places of the padded plane, each of its axes rounded up to a product "
+    "of 2, 3 and 5. So it is with each gradient, for the plane and the two arrays that it is made "
+    "from; that of the window sums examples, not channels.",
     example=EXAMPLE,
 )
 
@@ -329,7 +345,7 @@ def conv_transpose(
     """
     name = "conv_transpose"
     x, w, b = _arrays(name, x=x, w=w, b=b)
-    _check_window(name, w, groups)
+    _check_window(name, w, groups, TRANSPOSED)
     _check_input(name, x, w, groups, w.shape[-1])
     sizes, windows = resolve_transposed(
         name, x.shape[1:-1], w.shape[:-2], stride, padding, dilation, output_padding

@@ -37,6 +37,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fnn.checks import check_int, describe, wrong
 from fnn.dtypes import accumulator, names_floats
 from fnn.functions import jitted
+from fnn.kernels.conv.library import swap_channels
 
 __all__ = [
     "Initializer",
@@ -47,6 +48,7 @@ __all__ = [
     "he_normal",
     "he_uniform",
     "init_conv",
+    "init_conv_transpose",
     "lecun_normal",
     "lecun_uniform",
     "normal",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 XAVIER = glorot_normal()
+SIZES = ("window", "c_in", "c_out", "groups", "weights", "bias", "dtype")  # of a convolution
 
 
 def check_dtype(function: str, dtype: Any) -> None:
@@ -85,7 +88,41 @@ def draw(
     return jnp.asarray(array, dtype)
 
 
-@jitted(static=("window", "c_in", "c_out", "groups", "weights", "bias", "dtype"))
+def _draw_conv(
+    function: str,
+    key: jax.Array,
+    window: tuple[int, ...],
+    c_in: int,
+    c_out: int,
+    groups: int,
+    weights: Initializer,
+    bias: bool,
+    dtype: DTypeLike,
+) -> dict[str, jax.Array]:
+    """Draw the arrays of a convolution from c_in to c_out channels, or raise ``function``'s error.
+
+    Every group is drawn by itself.
+    """
+    check_int(function, "c_in", c_in, 1)
+    check_int(function, "c_out", c_out, 1)
+    check_int(function, "groups", groups, 1)
+    if not isinstance(window, tuple) or not 1 <= len(window) <= 3:
+        raise wrong(function, "window", repr(window), "a tuple of one to three ints")
+    for taps in window:
+        check_int(function, "window", taps, 1)
+    if math.gcd(c_in, c_out) % groups:
+        needed = f"a divisor of c_in = {c_in} and of c_out = {c_out}"
+        raise wrong(function, "groups", groups, needed)
+    shape = (*window, c_in // groups, c_out // groups)
+    keys = jax.random.split(key, groups)
+    w = jax.vmap(lambda k: draw(function, weights, k, shape, dtype))(keys)
+    params = {"w": jnp.moveaxis(w, 0, -2).reshape(*shape[:-1], c_out)}
+    if bias:
+        params["b"] = jnp.zeros(c_out, dtype)
+    return params
+
+
+@jitted(static=SIZES)
 def init_conv(
     key: PRNGKeyArray,
     window: tuple[int, ...],
@@ -126,20 +163,51 @@ def init_conv(
     >>> params["w"].shape, params["b"].shape
     ((3, 3, 2, 16), (16,))
     """
-    check_int("init_conv", "c_in", c_in, 1)
-    check_int("init_conv", "c_out", c_out, 1)
-    check_int("init_conv", "groups", groups, 1)
-    if not isinstance(window, tuple) or not 1 <= len(window) <= 3:
-        raise wrong("init_conv", "window", repr(window), "a tuple of one to three ints")
-    for taps in window:
-        check_int("init_conv", "window", taps, 1)
-    if math.gcd(c_in, c_out) % groups:
-        needed = f"a divisor of c_in = {c_in} and of c_out = {c_out}"
-        raise wrong("init_conv", "groups", groups, needed)
-    shape = (*window, c_in // groups, c_out // groups)
-    keys = jax.random.split(key, groups)
-    w = jax.vmap(lambda k: draw("init_conv", weights, k, shape, dtype))(keys)
-    params = {"w": jnp.moveaxis(w, 0, -2).reshape(*shape[:-1], c_out)}
-    if bias:
-        params["b"] = jnp.zeros(c_out, dtype)
-    return params
+    return _draw_conv("init_conv", key, window, c_in, c_out, groups, weights, bias, dtype)
+
+
+@jitted(static=SIZES)
+def init_conv_transpose(
+    key: PRNGKeyArray,
+    window: tuple[int, ...],
+    c_in: int,
+    c_out: int,
+    *,
+    groups: int = 1,
+    weights: Initializer = XAVIER,
+    bias: bool = True,
+    dtype: DTypeLike = float,
+) -> dict[str, Float[Array, "..."]]:
+    """Draw the arrays of `fnn.conv_transpose`.
+
+    At stride 1 there are ``n_in = prod(window) c_in / groups`` inputs behind each output, and
+    ``n_out = prod(window) c_out / groups`` outputs behind each input: a stride divides n_in by the
+    product of its axes. PyTorch calls n_in what is n_out here, as it reads its fans off a window
+    whose first axis is c_in; Xavier's sum is the same.
+
+    Args:
+        key: random key.
+        window: taps along each spatial axis, one to three ints.
+        c_in, c_out: channels of x and of the result.
+        groups: a divisor of both, as in `fnn.conv_transpose`.
+        weights: draws (*window, c_in // groups, c_out // groups), the window of one group before
+            its channels are exchanged; Xavier normal, variance 2 / (n_in + n_out).
+        bias: whether to include a bias, of zeros.
+        dtype: of the arrays; ``float`` is float32, or float64 with x64 on.
+
+    Returns:
+        ``{"w": (*window, c_out // groups, c_in), "b": (c_out,)}``, without "b" for ``bias=False``.
+
+    Raises:
+        ValueError, TypeError: as `init_conv`.
+
+    Source: X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural
+    networks (AISTATS 2010).
+
+    >>> params = init_conv_transpose(jax.random.key(0), (4, 4), 16, 8)
+    >>> params["w"].shape, params["b"].shape
+    ((4, 4, 8, 16), (8,))
+    """
+    name = "init_conv_transpose"
+    params = _draw_conv(name, key, window, c_in, c_out, groups, weights, bias, dtype)
+    return params | {"w": swap_channels(params["w"], groups)}

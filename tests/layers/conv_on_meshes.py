@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 import fnn
 from tests.devices import error, strict
 
-X, W = (16, 5, 6, 2), (3, 3, 2, 8)
+X, W = (16, 5, 8, 2), (3, 3, 2, 8)
 ALGORITHMS = ("", "_lax", "_im2col", "_taps", "_winograd", "_winograd2", "_fft")
 Function = Callable[..., Any]
 
@@ -31,8 +31,8 @@ def run(fn: Function, g: Any, *args: Any) -> Any:
     return y, pull(g), jax.jvp(fn, args, args)[1]
 
 
-def transposed(x: Any, w: Any, b: Any) -> Any:
-    return fnn.conv_transpose(x, w, b, stride=2, padding=1, padding_mode="circular")
+def transposed(x: Any, w: Any, b: Any, mode: str) -> Any:
+    return fnn.conv_transpose(x, w, b, stride=2, padding=1, padding_mode=mode)
 
 
 def second(x: Any, w: Any, b: Any) -> Any:
@@ -45,9 +45,11 @@ def calls() -> Iterator[tuple[str, Function, list[Any]]]:
     for name in ALGORITHMS:
         yield f"conv{name}", getattr(fnn, f"conv{name}"), normal(X, W, (8,))
     grouped = functools.partial(fnn.conv, groups=2, stride=2)
-    yield "groups, untied bias", grouped, normal(X, (3, 3, 1, 8), (3, 3, 8))
-    yield "reflect", functools.partial(fnn.conv, padding_mode="reflect"), normal(X, W, (8,))
-    yield "transposed", transposed, normal(X, (3, 3, 8, 2), (8,))
+    yield "groups, untied bias", grouped, normal(X, (3, 3, 1, 8), (3, 4, 8))
+    for mode in ("circular", "reflect", "replicate"):
+        yield mode, functools.partial(fnn.conv, padding_mode=mode), normal(X, W, (8,))
+        back = functools.partial(transposed, mode=mode)
+        yield f"transposed, {mode}", back, normal(X, (3, 3, 8, 2), (8,))
     yield "second derivative", second, normal(X, W, (8,))
 
 
@@ -63,19 +65,24 @@ def reference(fn: Function, args: list[Any]) -> tuple[Any, Any]:
 
 def compare(kind: AxisType, name: str, fn: Function, args: list[Any], g: Any, want: Any) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
-    by_example = P("data") if g.shape[0] == X[0] else P()
-    weights = {"replicated": (P(), P()), "sharded": (P(None, None, None, "data"), P())}
-    if name in ("transposed", "second derivative"):
-        weights.pop("sharded")  # whose window has other axes than eight devices divide
-    for how, specs in weights.items():
+    columns, channels = P(None, None, "data"), P(None, None, None, "data")
+    places = {
+        "examples": (P("data"), P(), P()),
+        "examples and weights": (P("data"), channels, P()),
+        "columns": (columns, P(), P()),
+    }
+    if args[1].shape[-1] % 8 or name == "second derivative":
+        places.pop("examples and weights")  # of a window or a value that eight devices divide not
+    for how, specs in places.items():
+        by_example = P(*specs[0][:1]) if g.shape[0] == X[0] else P()
         with jax.set_mesh(mesh):
-            placed = sharded(mesh, [g, *args], by_example, P("data"), *specs)
+            placed = sharded(mesh, [g, *args], by_example, *specs)
             got = jax.jit(functools.partial(run, fn))(*placed)
         if kind == AxisType.Explicit:
             assert jax.typeof(got[0]).sharding.spec[0] == (by_example[0] if by_example else None)
             for gradient, a in zip(got[1], placed[1:], strict=True):
                 assert gradient.sharding.is_equivalent_to(a.sharding, a.ndim), (name, how)
-        print(f"{kind.name}, {name}, weights {how}: {error(got, want):.1e}", flush=True)
+        print(f"{kind.name}, {name}, sharded {how}: {error(got, want):.1e}", flush=True)
 
 
 def compare_manual(name: str, fn: Function, args: list[Any], g: Any, want: Any) -> None:
@@ -109,15 +116,32 @@ def compare_mixed() -> None:
     print(f"Explicit, no mesh set: {error(got, want[0][:, 0]):.1e}", flush=True)
 
 
+def compare_partly_manual() -> None:
+    """`jax.shard_map` over one axis, beside an explicit one, and the gradients through it."""
+    x, w = normal(X, W)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    g, want = reference(fnn.conv, [x, w])
+    specs = {"in_specs": (P("data"), P()), "out_specs": P("data")}
+    for how, columns in {"examples": None, "columns": "model"}.items():
+        with jax.set_mesh(mesh):
+            part = jax.shard_map(fnn.conv, axis_names={"data"}, **specs)
+            placed = sharded(mesh, [g, x, w], P("data"), P("data", None, columns), P())
+            got = jax.jit(functools.partial(run, part))(*placed)
+        for gradient, a in zip(got[1], placed[1:], strict=True):
+            assert gradient.sharding.is_equivalent_to(a.sharding, a.ndim), how
+        print(f"partly manual, sharded {how}: {error(got, want):.1e}", flush=True)
+
+
 def main() -> None:
     assert jax.device_count() == 8
     for name, fn, args in calls():
         case = name, fn, args, *reference(fn, args)
         compare(AxisType.Explicit, *case)
-        if name in ("conv", "transposed", "conv_im2col", "conv_winograd"):
+        if name in ("conv", "transposed, circular", "conv_im2col", "conv_winograd"):
             compare(AxisType.Auto, *case)
             compare_manual(*case)
     compare_mixed()
+    compare_partly_manual()
 
 
 if __name__ == "__main__":

@@ -52,16 +52,36 @@ def test_any_number_of_examples(name: str) -> None:
             close(got, want, length=4000)
 
 
-def test_any_height() -> None:
-    """A symbol for a spatial size too, for `fnn.conv` and the library's."""
-    w = normal(W)[0]
+HEIGHTS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "plain": (fnn.conv, W),
+    "lax": (fnn.conv_lax, W),
+    "stride": (functools.partial(fnn.conv, stride=2), W),
+    "longer stride": (functools.partial(fnn.conv, stride=(4, 1)), (2, 3, 2, 4)),
+    "one tap": (functools.partial(fnn.conv, stride=3), (1, 1, 2, 4)),
+    "dilation": (functools.partial(fnn.conv, stride=3, dilation=2), W),
+    "padding": (functools.partial(fnn.conv, stride=2, padding=1), W),
+    "groups": (functools.partial(fnn.conv, stride=2, groups=2), (3, 3, 1, 4)),
+    "convolve": (functools.partial(fnn.convolve, stride=2, padding=2), W),
+}
+
+
+@pytest.mark.parametrize("name", HEIGHTS)
+def test_any_height(name: str) -> None:
+    """A symbol for a spatial size too, for `fnn.conv` and the library's: value and gradients."""
+    fn, shape = HEIGHTS[name]
+    w, *xs = normal(shape, *((1, height, 6, 2) for height in (1, 4, 5)))
     (h,) = export.symbolic_shape("h")
-    for fn in (fnn.conv, fnn.conv_lax):
-        like = jax.ShapeDtypeStruct((1, h, 6, 2), jnp.float32)
-        program = export.export(jax.jit(fn))(like, w)
-        for height in (1, 5):
-            (x,) = normal((1, height, 6, 2))
-            close(program.call(x, w), fn(x, w), length=18)
+
+    def run(x: Any, w: Any) -> Any:
+        y, pull = jax.vjp(fn, x, w)
+        return y, *pull(y)
+
+    like = jax.ShapeDtypeStruct((1, h, 6, 2), jnp.float32)
+    program = export.export(jax.jit(run), platforms=PLATFORMS)(like, w)
+    both = jax.jit(lambda xs, w: [(program.call(x, w), run(x, w)) for x in xs])
+    for exported, plain in both(xs, w):
+        for got, want in zip(exported, plain, strict=True):
+            close(got, want, length=540)
 
 
 def test_any_height_of_a_transpose() -> None:
@@ -111,3 +131,11 @@ def test_every_algorithm_is_lowered_for_every_platform() -> None:
     program = export.export(run, platforms=PLATFORMS)(x, w)
     for got, want in zip(program.call(x, w), run(x, w), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_platform_without_a_rule_takes_the_library() -> None:
+    """As lowered for one whose name is not known here; nothing runs."""
+    x, w = normal((2, 5, 6, 2), W)
+    run = lambda x, w: jax.vjp(fnn.conv, x, w)[1](fnn.conv(x, w))
+    text = jax.jit(run).trace(x, w).lower(lowering_platforms=("xpu",)).as_text()
+    assert text.count("stablehlo.convolution") == 3

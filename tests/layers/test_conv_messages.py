@@ -138,6 +138,18 @@ OTHERS_WRONG: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
         {"output_padding": 1, "padding": 1},
         "output_padding: got (1,); needed less than the stride (1,)",
     ),
+    (
+        fnn.conv_transpose,
+        ((1, 4, 3), (3, 3)),
+        {},
+        "w: got float32[3,3]; needed (*window, c_out // groups, c_in) with 1, 2 or 3 window axes",
+    ),
+    (
+        fnn.conv_transpose,
+        ((1, 0, 3), (2, 3, 3)),
+        {"stride": 4, "padding": "VALID"},
+        "spatial sizes: got (0,); needed 1 or more: an empty axis of x has no",
+    ),
     (fnn.convolve, ((1, 4, 2), (3, 3, 3)), {}, "x: got float32[1,4,2]; needed 3 channels"),
     (fnn.convolve, ((1, 4, 2), (3, 3)), {}, "w: got float32[3,3]; needed (*window"),
     (fnn.conv_matrix, ((3, 2, 3),), {"spatial": (4, 4)}, "spatial: got (4, 4); needed an int >= 1"),

@@ -79,6 +79,35 @@ def test_conv_fans_follow_window_and_groups(groups: int) -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 4])
+def test_transposed_fans_are_those_of_what_each_output_sums(groups: int) -> None:
+    """LeCun keeps the variance where every tap contributes; "fan_out" that of the gradient."""
+    config: dict[str, Any] = {"padding": "VALID", "groups": groups}
+    shapes = (8, 12, 14, 64), (8, 14, 18, 32)
+    rng = np.random.default_rng(0)
+    x, g = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    scale = functools.partial(init.variance_scaling, 1.0, distribution="normal")
+    forward, backward = (
+        fnn.init_conv_transpose(KEY, (3, 5), 64, 32, groups=groups, weights=scale(mode=mode))["w"]
+        for mode in ("fan_in", "fan_out")
+    )
+    y = fnn.conv_transpose(x, forward, **config)
+    assert y[:, 2:-2, 4:-4].var() == pytest.approx(1, rel=0.15)
+    pull = jax.vjp(lambda x: fnn.conv_transpose(x, backward, **config), x)[1]
+    assert pull(g)[0].var() == pytest.approx(1, rel=0.15)
+
+
+def test_a_transposed_window_is_that_of_a_convolution_with_its_channels_exchanged() -> None:
+    """Group by group, so an initializer sees inputs and outputs where it looks for them."""
+    w = fnn.init_conv(KEY, (3, 2), 4, 6, groups=2)["w"]
+    got = fnn.init_conv_transpose(KEY, (3, 2), 4, 6, groups=2)["w"]
+    for group in range(2):
+        block = w[..., 3 * group : 3 * group + 3]
+        np.testing.assert_array_equal(
+            got[..., 2 * group : 2 * group + 2], np.swapaxes(block, -1, -2)
+        )
+
+
+@pytest.mark.parametrize("groups", [1, 4])
 def test_A3_conv_xavier_variance_is_2_over_both_fans(groups: int) -> None:
     params = fnn.init_conv(KEY, (3, 3), 32, 128, groups=groups)
     w, want = np.asarray(params["w"]), 2 / (9 * (32 + 128) / groups)
@@ -98,13 +127,17 @@ def test_groups_draw_independently_and_orthogonal_holds_in_each() -> None:
 def test_A3_biases_are_zero_and_a_missing_bias_is_a_missing_key() -> None:
     assert (fnn.init_dense(KEY, 3, 4)["b"] == 0).all()
     assert (fnn.init_conv(KEY, (3,), 2, 4)["b"] == 0).all()
+    assert (fnn.init_conv_transpose(KEY, (3,), 2, 4)["b"] == 0).all()
     assert list(fnn.init_dense(KEY, 3, 4, bias=False)) == ["w"]
+    assert list(fnn.init_conv_transpose(KEY, (3,), 2, 4, bias=False)) == ["w"]
     assert list(fnn.init_conv(KEY, (3,), 2, 4, bias=False)) == ["w"]
 
 
 def test_arrays_go_straight_into_their_layers() -> None:
     x = np.ones((2, 6, 4), np.float32)
     assert fnn.conv(x, **fnn.init_conv(KEY, (3,), 4, 8, groups=2), groups=2).shape == (2, 6, 8)
+    up = fnn.init_conv_transpose(KEY, (3,), 4, 8, groups=2)
+    assert fnn.conv_transpose(x, **up, groups=2, stride=2).shape == (2, 12, 8)
     assert fnn.dense(x, **fnn.init_dense(KEY, 4, 5)).shape == (2, 6, 5)
     assert fnn.embed(np.array([1, 2]), **fnn.init_embed(KEY, 7, 5)).shape == (2, 5)
 
@@ -124,6 +157,7 @@ def test_dtypes() -> None:
         params = [
             fnn.init_dense(KEY, 3, 4, dtype=dtype),
             fnn.init_conv(KEY, (3,), 3, 4, dtype=dtype),
+            fnn.init_conv_transpose(KEY, (3,), 3, 4, dtype=dtype),
             fnn.init_embed(KEY, 3, 4, dtype=dtype),
         ]
         assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
@@ -133,7 +167,7 @@ def test_dtypes() -> None:
 
 
 def test_what_jax_has_is_its_own() -> None:
-    reexported = set(init.__all__) - {"Initializer", "init_conv"}
+    reexported = set(init.__all__) - {"Initializer", "init_conv", "init_conv_transpose"}
     assert len(reexported) == 15
     for name in reexported:
         assert getattr(init, name) is getattr(jax.nn.initializers, name)
@@ -188,6 +222,11 @@ WRONG = [
     (lambda: fnn.init_conv(KEY, (3, 0), 4, 4), "init_conv: window: got 0; needed an int >= 1"),
     (lambda: fnn.init_conv(KEY, (3,), 4, 6, groups=4),
      "init_conv: groups: got 4; needed a divisor of c_in = 4 and of c_out = 6"),
+    (lambda: fnn.init_conv_transpose(KEY, 3, 4, 4),
+     "init_conv_transpose: window: got 3; needed a tuple of one to three ints"),
+    (lambda: fnn.init_conv_transpose(KEY, (3,), 4, 6, weights=1.0),
+     "init_conv_transpose: weights: got float 1.0; needed an initializer of shape (3, 4, 6), such "
+     "as fnn.initializers.he_normal()"),
     (lambda: fnn.init_dense(KEY, 2, 3, weights=1.0),
      "init_dense: weights: got float 1.0; needed an initializer of shape (2, 3), such as "
      "fnn.initializers.he_normal()"),
@@ -213,6 +252,7 @@ def test_messages(call: Any, message: str) -> None:
         lambda key: fnn.init_dense(key, 2, 3),
         lambda key: fnn.init_embed(key, 2, 3),
         lambda key: fnn.init_conv(key, (3,), 2, 3),
+        lambda key: fnn.init_conv_transpose(key, (3,), 2, 3),
     ],
 )
 @pytest.mark.parametrize("key", [0, None, np.float32(1), [0, 1], jax.random.split(KEY)])
@@ -225,6 +265,7 @@ INITS: dict[str, Any] = {
     "dense": lambda **given: fnn.init_dense(KEY, 2, 3, **given),
     "embed": lambda **given: fnn.init_embed(KEY, 2, 3, **given),
     "conv": lambda **given: fnn.init_conv(KEY, (3,), 2, 3, **given),
+    "conv_transpose": lambda **given: fnn.init_conv_transpose(KEY, (3,), 2, 3, **given),
     "norm": lambda **given: fnn.init_norm(2, **given),
     "rnn": lambda **given: fnn.init_rnn(KEY, 2, 3, **given),
     "lstm": lambda **given: fnn.init_lstm(KEY, 2, 3, **given),

@@ -4,7 +4,8 @@ A cyclic correlation is ``y = F^-1[F(x) conj(F(w))]``. It equals the linear one 
 is as long as the padded input or longer; here it is the next product of 2, 3 and 5. The gradient to
 the window is the correlation of x with y at the taps. With a stride, the dense result is computed
 and most of it left out. Work per channel is ``N log N``, whatever the window, and the error
-``eps log N`` of the largest output: one NaN or infinity fills the channel.
+``eps log N`` of the largest output: one NaN or infinity fills the channel. A spectrum's entry is a
+sum over all N places, and the inverse sums N products of two: they may overflow where y does not.
 
 On a CPU, the spectra of a large layer are made for some examples at a time.
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import PartitionSpec
 
 from fnn import lazily
 from fnn.windows import Windows, is_known
@@ -34,7 +35,8 @@ class Form(NamedTuple):
         spatial: input sizes.
         windows: window, stride, padding, dilation.
         groups: how many blocks the channels fall into.
-        platform: "cpu", "gpu" or "tpu", known to the maps when the program is lowered for it.
+        platform: "cpu", "gpu" or "tpu", known to the maps when the program is lowered for it; ""
+            is any other.
     """
 
     spatial: tuple[int, ...]
@@ -49,6 +51,7 @@ class Form(NamedTuple):
 
 
 Map = Callable[[jax.Array, jax.Array, Form], jax.Array]
+Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
 Shape = tuple[int, ...]
 
 
@@ -120,30 +123,36 @@ def _shape(a: Shape, b: Shape, slot: str, form: Form) -> Shape:
 
 
 def apply(a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel) -> jax.Array:
-    """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w."""
-    run: Any = functools.partial(conv_p.bind, slot=slot, form=form, kernel=kernel)
+    """One of the three maps, differentiable and batchable: x w -> y, y w -> x, or x y -> w.
+
+    On a mesh with explicit axes it is sharded over examples, and over nothing else. Gradients are
+    brought back to the sharding of what they are gradients to, as the transpose of `reshard` does.
+    """
+    run: Bilinear = functools.partial(conv_p.bind, slot=slot, form=form, kernel=kernel)
+    a, b = varying(a, b)
     for mesh in (jax.typeof(a).sharding.mesh, jax.sharding.get_abstract_mesh()):
         if mesh.explicit_axes:
             with jax.sharding.use_abstract_mesh(mesh):
-                return _by_examples(run, mesh.explicit_axes, slot, a, b)
-    result: jax.Array = run(*varying(a, b))
+                examples = PartitionSpec(jax.typeof(a).sharding.spec[0])
+                right = examples if slot == WINDOW else PartitionSpec()
+                return run(*jax.sharding.reshard([a, b], [examples, right]))
+    return run(a, b)
+
+
+def _automatic(run: Bilinear, out: PartitionSpec, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Compute with automatic axes in place of explicit ones, of which no kernel need know."""
+    mesh = jax.typeof(a).sharding.mesh
+    if not mesh.explicit_axes:
+        return run(a, b)
+    with jax.sharding.use_abstract_mesh(mesh):
+        inside = jax.sharding.auto_axes(run, axes=mesh.explicit_axes, out_sharding=out)
+        result: jax.Array = inside(a, b)
     return result
 
 
-def _by_examples(
-    run: Any, axes: tuple[str, ...], slot: str, a: jax.Array, b: jax.Array
-) -> jax.Array:
-    """Run a map on a mesh with explicit axes: sharded over examples, and over nothing else.
-
-    Inside, the axes are automatic: no kernel need know of them. Gradients are brought back to the
-    sharding of what they are gradients to, as the transpose of `reshard` does.
-    """
-    whole = jax.sharding.PartitionSpec()
-    examples = jax.sharding.PartitionSpec(jax.typeof(a).sharding.spec[0])
-    out, right = (whole, examples) if slot == WINDOW else (examples, whole)
-    a, b = jax.sharding.reshard(varying(a, b), [examples, right])
-    result: jax.Array = jax.sharding.auto_axes(run, axes=axes, out_sharding=out)(a, b)
-    return result
+def _placed(a: Any, slot: str) -> PartitionSpec:
+    """How the result of a map is sharded, from its left operand."""
+    return PartitionSpec() if slot == WINDOW else PartitionSpec(a.sharding.spec[0])
 
 
 def varying(*arrays: jax.Array) -> list[jax.Array]:
@@ -203,10 +212,14 @@ def _run(
     a: jax.Array, b: jax.Array, *, slot: str, form: Form, kernel: Kernel, platform: str
 ) -> jax.Array:
     shape = _shape(a.shape, b.shape, slot, form)
-    if 0 in (*a.shape, *b.shape, *shape):
-        return jnp.zeros(shape, a.dtype)  # an empty sum, or nothing to fill
-    compute: Map = getattr(kernel, slot)
-    return compute(a, b, form._replace(platform=platform)).astype(a.dtype)
+
+    def compute(a: jax.Array, b: jax.Array) -> jax.Array:
+        if 0 in (*a.shape, *b.shape, *shape):
+            return jnp.zeros(shape, a.dtype)  # an empty sum, or nothing to fill
+        one: Map = getattr(kernel, slot)
+        return one(a, b, form._replace(platform=platform)).astype(a.dtype)
+
+    return _automatic(compute, _placed(jax.typeof(a), slot), a, b)
 
 
 def _run_eagerly(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
@@ -214,7 +227,10 @@ def _run_eagerly(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
 
 
 def _abstract(a: Any, b: Any, *, slot: str, form: Form, kernel: Kernel) -> Any:
-    return a.update(shape=_shape(a.shape, b.shape, slot, form), weak_type=False)
+    shape, sharding = _shape(a.shape, b.shape, slot, form), a.sharding
+    if sharding.mesh.explicit_axes:
+        sharding = sharding.update(spec=_placed(a, slot))
+    return a.update(shape=shape, weak_type=False, sharding=sharding)
 
 
 def _by_left(ct: jax.Array, a: Any, b: jax.Array, *, slot: str, **rest: Any) -> jax.Array:
@@ -276,22 +292,31 @@ def _batch(
     form: Form,
     kernel: Kernel,
 ) -> tuple[jax.Array, int]:
-    """Batch one operand by its examples or channels, and both by groups of their own."""
+    specs = [list(jax.typeof(t).sharding.spec) for t in args]
+    new = [spec.pop(d) for spec, d in zip(specs, dims, strict=True) if d is not None]
+    placed = PartitionSpec(next(filter(None, new), None), None if slot == WINDOW else specs[0][0])
+    run = functools.partial(_batched, dims=dims, slot=slot, form=form, kernel=kernel)
+    return _automatic(run, placed, *args), 0
+
+
+def _batched(
+    *args: jax.Array, dims: tuple[int | None, int | None], slot: str, form: Form, kernel: Kernel
+) -> jax.Array:
     batched = [(t.shape[d], d) for t, d in zip(args, dims, strict=True) if d is not None]
     (count, new), *both = batched
     if count == 0:
         a, b = (_without(t.shape, d) for t, d in zip(args, dims, strict=True))
-        return jnp.zeros((0, *_shape(a, b, slot, form)), args[0].dtype), 0
+        return jnp.zeros((0, *_shape(a, b, slot, form)), args[0].dtype)
     if both:
         x, y = (_merge(t, d, -1, 1) for t, d in zip(args, dims, strict=True) if d is not None)
         form = form._replace(groups=form.groups * count)
-        return _split(apply(x, y, slot=slot, form=form, kernel=kernel), count, -1, 1), 0
+        return _split(apply(x, y, slot=slot, form=form, kernel=kernel), count, -1, 1)
     which = dims.index(new)
     axis, result = _PLACES[slot, which]
     operands = list(args)
     operands[which] = _merge(args[which], new, axis, form.groups if axis == -1 else 1)
     out = apply(*operands, slot=slot, form=form, kernel=kernel)
-    return _split(out, count, result, form.groups if result == -1 else 1), 0
+    return _split(out, count, result, form.groups if result == -1 else 1)
 
 
 def _without(shape: Shape, axis: int | None) -> Shape:
@@ -304,6 +329,7 @@ conv_p.def_impl(_run_eagerly)
 conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(conv_p, _by_left, _by_right)
 batching.primitive_batchers[conv_p] = _batch
-for _target, _platform in {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}.items():
+_PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu", None: ""}  # None: others
+for _target, _platform in _PLATFORMS.items():
     _lowering = mlir.lower_fun(functools.partial(_run, platform=_platform), multiple_results=False)
     mlir.register_lowering(conv_p, _lowering, platform=_target)

@@ -56,10 +56,28 @@ def _roomy(x: jax.Array, pads: Pairs, span: Sequence[int], form: Form) -> tuple[
     return x, [(lo - a, hi - b) for (lo, hi), (a, b) in zip(pads, added, strict=True)]
 
 
+def _without_symbols(
+    x: jax.Array, pads: Pairs, stride: Sequence[int]
+) -> tuple[jax.Array, Pairs, Sequence[int]]:
+    """The input spread by a stride, its padding, its stride: padding by a symbol is there already.
+
+    `lax.conv_general_dilated` takes none, though `lax.pad` does.
+    """
+    known = [all(isinstance(p, int) for p in pair) for pair in pads]
+    if all(known):
+        return x, pads, stride
+    axes = list(zip(pads, stride, known, strict=True))
+    edges = [(0, 0, 0) if one else (*pair, s - 1) for pair, s, one in axes]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    left = [(pair, s) if one else ((0, 0), 1) for pair, s, one in axes]
+    return x, [pair for pair, _ in left], [s for _, s in left]
+
+
 def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     rank = len(form.spatial)
     last = (0, rank + 1, *range(1, rank + 1))
     x, pads = _roomy(x, form.windows.padding, form.windows.span, form)
+    x, pads, _ = _without_symbols(x, pads, (1,) * rank)
     return lax.conv_general_dilated(
         x,
         w,
@@ -86,13 +104,14 @@ def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     pads = [
         (max(0, a), max(0, b)) if one else (a, b) for (a, b), one in zip(pads, plain, strict=True)
     ]
+    y, edges, stride = _without_symbols(y, pads, form.windows.stride)
     last = (0, rank + 1, *range(1, rank + 1))
     return lax.conv_general_dilated(
         y,
         jnp.flip(swap_channels(w, form.groups), tuple(range(rank))),
         (1,) * rank,
-        pads,
-        lhs_dilation=form.windows.stride,
+        edges,
+        lhs_dilation=stride,
         rhs_dilation=form.windows.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last),
         feature_group_count=form.groups,
@@ -118,11 +137,12 @@ def _window_pads(form: Form) -> list[tuple[int, int]]:
 def _window_direct(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     rank = len(form.spatial)
     channels_as_examples = (rank + 1, 0, *range(1, rank + 1))
+    x, pads, _ = _without_symbols(x, _window_pads(form), (1,) * rank)
     return lax.conv_general_dilated(
         x,
         y,
         form.windows.dilation,
-        _window_pads(form),
+        pads,
         rhs_dilation=form.windows.stride,
         dimension_numbers=lax.ConvDimensionNumbers(
             channels_as_examples, channels_as_examples, (rank, rank + 1, *range(rank))
@@ -138,6 +158,7 @@ def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
     span = [(o - 1) * s + 1 for o, s in zip(form.out, stride, strict=True)]
     x = jnp.moveaxis(x.reshape(*x.shape[:-1], form.groups, -1), (-1, 0), (0, -1))
     x, pads = _roomy(x.reshape(*x.shape[:-2], -1), _window_pads(form), span, form)
+    x, pads, _ = _without_symbols(x, pads, (1,) * rank)
     w = lax.conv_general_dilated(
         x,
         jnp.moveaxis(y, 0, -2),

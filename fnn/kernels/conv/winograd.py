@@ -27,7 +27,10 @@ input gradient / window gradient:
     2     8e-7  8e-7  2e-6   4e-7  4e-7  7e-7   2e-6  3e-6  4e-6
     3     4e-7  4e-7  4e-7   6e-7  5e-7  7e-7   4e-6  4e-6  3e-6
 
-A NaN or an infinity in x reaches all outputs of its tiles, not only those whose window holds it.
+A NaN or an infinity in x reaches all outputs of its tiles, not only those whose window holds it. So
+does an overflow: by the sums of the rows of two axes' matrices, a number on the way is at most 9216
+times (with 4 points, 16 times) the largest entry of an operand, or the largest sum of products.
+Test: `tests/layers/test_conv_large.py`.
 
 Source: A. Lavin, S. Gray, Fast algorithms for convolutional neural networks (2016).
 """
