@@ -34,6 +34,10 @@ from fnn.trees import FloatTree, check_like, check_params, global_norm
 
 Loss = Callable[..., Any]
 
+# What eigenvalues may be off by, in units of eps and of the largest: each entry of a product is
+# rounded on its own, which moves those of networks by less than 1 however many params there are.
+ROUNDING = 4
+
 
 class Quadratic(NamedTuple):
     """A loss to second order around its params, all leaves in one vector.
@@ -43,12 +47,14 @@ class Quadratic(NamedTuple):
         product: ``v -> H v`` on such vectors.
         pack: from a pytree like params to a vector.
         unpack: from a vector to a pytree like params.
+        eps: of the narrowest dtype among params, to which products with H are rounded.
     """
 
     gradient: Array
     product: Callable[[Array], Array]
     pack: Callable[[Any], Array]
     unpack: Callable[[Array], Any]
+    eps: float
 
 
 def scalar_loss(function: str, loss: Loss, params: Any, *args: Any) -> Loss:
@@ -94,7 +100,8 @@ def quadratic(function: str, loss: Loss, params: Any, *args: Any) -> Quadratic:
         return jax.tree.unflatten(structure, list(map(placed_as, made, leaves)))
 
     gradient, product = jax.linearize(jax.grad(scalar), params)
-    return Quadratic(pack(gradient), lambda v: pack(product(unpack(v))), pack, unpack)
+    eps = max(float(jnp.finfo(x.dtype).eps) for x in leaves)
+    return Quadratic(pack(gradient), lambda v: pack(product(unpack(v))), pack, unpack, eps)
 
 
 @jitted(static=("loss",))
@@ -222,7 +229,8 @@ class Spectrum(NamedTuple):
 
     Attributes:
         smallest, largest: float[].
-        error: float[]: H has eigenvalues within this distance of each of the two.
+        error: float[]: H has eigenvalues within this distance of each of the two. It is never less
+            than the rounding of products with H in the narrowest dtype among params.
     """
 
     smallest: Array
@@ -276,7 +284,9 @@ def lanczos(q: Quadratic, key: Array, iterations: int) -> Spectrum:
     first = jax.random.normal(key, q.gradient.shape, q.gradient.dtype)
     values, vectors, rest = ritz(q, first, iterations)
     residual = jnp.abs(rest * vectors[-1])
-    return Spectrum(values[0], values[-1], jnp.maximum(residual[0], residual[-1]))
+    rounding = ROUNDING * q.eps * jnp.max(jnp.abs(values))
+    error = jnp.maximum(rounding, jnp.maximum(residual[0], residual[-1]))
+    return Spectrum(values[0], values[-1], error)
 
 
 def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Array]:
@@ -296,7 +306,7 @@ def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Arr
             w = w - dot(dot(basis, w), basis)
         b_j = global_norm(w)
         size = jnp.maximum(size, jnp.abs(a_j) + b_j)
-        b_j = jnp.where(b_j > np.finfo(dtype).eps * size, b_j, 0)  # 0 where the chain ends
+        b_j = jnp.where(b_j > q.eps * size, b_j, 0)  # 0 where the chain ends
         following = jnp.where(b_j > 0, w / jnp.where(b_j > 0, b_j, 1), 0)
         return basis.at[j + 1].set(following), a.at[j].set(a_j), b.at[j].set(b_j), size
 

@@ -132,6 +132,26 @@ def test_lanczos_at_low_precision(dtype: Any) -> None:
         slack += 3000**0.5 * float(jnp.finfo(jnp.float32).eps)
     np.testing.assert_allclose(ends.largest, 10, rtol=slack)
     np.testing.assert_allclose(ends.smallest, 0, atol=1e-2 + 10 * slack)
+    for end in (ends.smallest, ends.largest):
+        assert np.abs(scale - end).min() <= ends.error
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_rounding_of_the_products_is_no_curvature(dtype: Any) -> None:
+    """a a' has the eigenvalues |a|^2 and 0 only; products with it are rounded as params are."""
+
+    def loss(x: Any, a: Any) -> Any:
+        return (a * x).sum() ** 2 / 2
+
+    zero = jnp.zeros(6, dtype)
+    for seed in range(25):
+        a = jnp.asarray(np.random.default_rng(seed).standard_normal(6), dtype)
+        found = fnn.extreme_eigenvalues(loss, zero, a, key=KEY)
+        smallest, largest, error = map(float, found)
+        assert abs(smallest) <= error
+        assert abs(largest - np.square(np.float64(a)).sum()) <= error
+        assert error < 10 * float(jnp.finfo(dtype).eps) * largest
+        assert fnn.critical_point(loss, zero, a, key=KEY).kind == "degenerate"
 
 
 def logistic_least_squares(w: Any) -> Any:
