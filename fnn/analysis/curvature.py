@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -29,7 +28,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.functions import jitted
-from fnn.placement import placed_as, replicated
+from fnn.placement import placed_as, replicated, varying
 from fnn.trees import FloatTree, check_like, check_params, global_norm
 
 Loss = Callable[..., Any]
@@ -130,7 +129,7 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
     """
     gradient = jax.grad(scalar_loss("hvp", loss, params, *args))
     check_typed("hvp", "v", v, params)
-    product: Any = jax.jvp(gradient, (params,), (v,))[1]
+    product: Any = jax.jvp(gradient, (params,), (jax.tree.map(placed_as, v, params),))[1]
     return product
 
 
@@ -297,6 +296,7 @@ def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Arr
     """
     n, dtype = q.gradient.size, q.gradient.dtype
     k = min(iterations, n)
+    first, zeros, *_ = varying(first, jnp.zeros(k, dtype), q.gradient)
 
     def grow(j: Array, carry: Any) -> Any:
         basis, a, b, size = carry
@@ -311,7 +311,6 @@ def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Arr
         return basis.at[j + 1].set(following), a.at[j].set(a_j), b.at[j].set(b_j), size
 
     basis = jnp.zeros((k + 1, n), dtype).at[0].set(first / global_norm(first))
-    zeros = jnp.zeros(k, dtype)
     basis, a, b, _ = lax.fori_loop(0, k, grow, (basis, zeros, zeros, zeros[0]))
     # Rows after the end would add an eigenvalue 0; the first a lies inside the spectrum.
     ended = jnp.cumsum(jnp.pad(b == 0, (1, 0))[:k]) > 0

@@ -39,6 +39,7 @@ from fnn.optimizers.base import (
     rate_of_step,
     read_numbers,
 )
+from fnn.placement import varying
 from fnn.trees import check_like, count
 
 
@@ -275,6 +276,7 @@ def _iterate(product: Callable[[Array], Array], g: Array, iterations: Any, eps: 
         p = following + (following @ following) / square * p
         return i + 1, convex, d, following, p, largest
 
-    start = jnp.zeros((), jnp.int32), jnp.array(True), jnp.zeros_like(g), g, g, jnp.zeros_like(g[0])
+    convex, *_ = varying(jnp.array(True), g)
+    start = jnp.zeros((), jnp.int32), convex, jnp.zeros_like(g), g, g, jnp.zeros_like(g[0])
     d: Array = lax.while_loop(unfinished, advance, start)[2]
     return d

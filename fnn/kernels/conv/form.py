@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.interpreters import ad, batching, mlir
 
 from fnn import lazily
+from fnn.placement import varying
 from fnn.windows import Windows, is_known
 
 OUTPUT, INPUT, WINDOW = "output", "input", "window"
@@ -144,20 +144,6 @@ def _by_examples(
     a, b = jax.sharding.reshard(varying(a, b), [examples, right])
     result: jax.Array = jax.sharding.auto_axes(run, axes=axes, out_sharding=out)(a, b)
     return result
-
-
-def varying(*arrays: jax.Array) -> list[jax.Array]:
-    """Inside `jax.shard_map`, let all vary over every mesh axis that one of them varies over.
-
-    What a loop carries must vary as what it adds does:
-    ``total, *_ = varying(jnp.zeros(shape, dtype), x)``.
-    """
-    own = [jax.typeof(a).manual_axis_type.varying for a in arrays]
-    union = frozenset().union(*own)
-    return [
-        lax.pcast(a, tuple(sorted(union - axes)), to="varying")
-        for a, axes in zip(arrays, own, strict=True)
-    ]
 
 
 def devices(x: jax.Array) -> int:
