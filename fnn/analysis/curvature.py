@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import (
     NOT_NEGATIVE,
+    check_arrays,
     check_callable,
     check_int,
     check_key,
@@ -110,17 +111,18 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
     ``H v = d/dt grad loss(params + t v)`` at t = 0, one forward derivative of the gradient.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; changes of what else it reads may not be seen.
         params: any pytree of floating-point arrays.
         v: the direction, structured, shaped and typed as params.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
 
     Returns:
         A pytree like params.
 
     Raises:
         ValueError: loss is no scalar; v is not shaped as params.
-        TypeError: a leaf of params is no floating-point array; v has another dtype.
+        TypeError: a leaf of params is no floating-point array, one of args no array; v has
+            another dtype.
 
     Source: B. Pearlmutter, Fast exact multiplication by the Hessian (1994).
 
@@ -141,16 +143,16 @@ def hessian_diagonal(loss: Loss, params: FloatTree, *args: Any) -> FloatTree:
     ones there is `hutchinson_diagonal`.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; changes of what else it reads may not be seen.
         params: any pytree of floating-point arrays.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
 
     Returns:
         A pytree like params.
 
     Raises:
         ValueError: loss is no scalar.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array, one of args no array.
 
     >>> fnn.hessian_diagonal(lambda x: x[0] ** 2 * x[1] + x[1] ** 3, jnp.array([1.0, 3.0])).tolist()
     [6.0, 18.0]
@@ -184,9 +186,9 @@ def hutchinson_diagonal(
     ``h_i`` is ``sum_{j != i} H_ij^2 / samples``: zero where H is diagonal.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; changes of what else it reads may not be seen.
         params: any pytree of floating-point arrays.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key: draws z.
         samples: draws to average, one product with H each.
 
@@ -195,7 +197,7 @@ def hutchinson_diagonal(
 
     Raises:
         ValueError: loss is no scalar; samples < 1.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array, one of args no array.
 
     Source: C. Bekas, E. Kokiopoulou, Y. Saad, An estimator for the diagonal of a matrix (2007).
 
@@ -252,9 +254,9 @@ def extreme_eigenvalues(
     matrix of the a and b approach those of H from within, the fastest where they stand apart.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; changes of what else it reads may not be seen.
         params: any pytree of floating-point arrays, n numbers in all.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key: draws ``v_1``.
         iterations: products with H, at most n; this many vectors of n are kept. With n of them the
             result is exact but for rounding.
@@ -264,7 +266,7 @@ def extreme_eigenvalues(
 
     Raises:
         ValueError: loss is no scalar; iterations < 1.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array, one of args no array.
 
     Source: C. Lanczos (1950); with full reorthogonalisation as in G. Golub, C. Van Loan, Matrix
     computations, section 10.3.
@@ -334,9 +336,9 @@ def max_stable_step(
     lambda_max <= 0.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; changes of what else it reads may not be seen.
         params: any pytree of floating-point arrays.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key, iterations: as in `extreme_eigenvalues`; lambda_max comes from below, so the rate
             comes from above.
 
@@ -345,7 +347,7 @@ def max_stable_step(
 
     Raises:
         ValueError: loss is no scalar; iterations < 1.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array, one of args no array.
 
     Source: CSC413 notes, optimization (2020).
 
@@ -389,9 +391,9 @@ def critical_point(
     zero, or within Lanczos' own error, has no sign.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; changes of what else it reads may not be seen.
         params: any pytree of floating-point arrays.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key, iterations: as in `extreme_eigenvalues`.
         tolerance: of the gradient's norm, absolute, and of the eigenvalues, relative.
 
@@ -400,8 +402,8 @@ def critical_point(
 
     Raises:
         ValueError: loss is no scalar; iterations < 1; tolerance < 0.
-        TypeError: a leaf of params is no floating-point array; traced values, as the answer is
-            known only after the computation.
+        TypeError: a leaf of params is no floating-point array, one of args no array; traced
+            values, as the answer is known only after the computation.
 
     Source: CSC413 notes, optimization (2020).
 
@@ -414,6 +416,7 @@ def critical_point(
     check_number("critical_point", "tolerance", tolerance, NOT_NEGATIVE)
     check_key("critical_point", "key", key)
     check_known("critical_point", params=params, args=args)
+    check_arrays("critical_point", "args", args)
     norm, spectrum = _critical(loss, params, *args, key=key, iterations=iterations)
     slope, smallest, largest, error = map(float, (norm, *spectrum))
     zero = max(tolerance * max(abs(smallest), abs(largest)), error)

@@ -36,7 +36,7 @@ def gradient_by_time(
 
     Args:
         step: ``(state, x_t) -> state``, x_t being (n, ...). The state that it returns is shaped and
-            typed as the one that it is given.
+            typed as the one that it is given. Changes of what else it reads may not be seen.
         loss: ``state -> scalar``, of the last state.
         state: the first state.
         x: sequences (n, time, ...).

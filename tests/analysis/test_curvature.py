@@ -338,6 +338,36 @@ def test_each_refuses(name: str, config: Any) -> None:
             call(jnp.sum, np.ones(2))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda *args: fnn.hvp(*args[:2], np.ones(2), *args[2:]),
+        fnn.hessian_diagonal,
+        functools.partial(fnn.hutchinson_diagonal, key=KEY, samples=1),
+        functools.partial(fnn.extreme_eigenvalues, key=KEY),
+        functools.partial(fnn.max_stable_step, key=KEY),
+        functools.partial(fnn.critical_point, key=KEY),
+        functools.partial(fnn.analysis.spectral_density, key=KEY),
+    ],
+    ids=[
+        "hvp",
+        "hessian_diagonal",
+        "hutchinson_diagonal",
+        "extreme_eigenvalues",
+        "max_stable_step",
+        "critical_point",
+        "analysis.spectral_density",
+    ],
+)
+def test_args_are_arrays(call: Any, request: pytest.FixtureRequest) -> None:
+    loss = lambda x, batch, key: (x**2).sum() + batch["x"]
+    call(loss, np.ones(2), {"x": 1.0}, KEY)
+    name = request.node.callspec.id
+    message = rf"fnn.{name}: args\[0\]\['x'\]: got str 'mean'; needed arrays, .*functools.partial"
+    with pytest.raises(TypeError, match=message):
+        call(loss, np.ones(2), {"x": "mean"}, KEY)
+
+
 def test_what_counts_as_zero_at_a_critical_point() -> None:
     loss = lambda x: x[0] ** 2 + 0.01 * x[1] ** 2
     kind = lambda x, **options: fnn.critical_point(loss, np.array(x), key=KEY, **options).kind

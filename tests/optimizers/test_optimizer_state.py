@@ -235,6 +235,15 @@ def test_numbers_out_of_their_range() -> None:
             call()
 
 
+@pytest.mark.parametrize("opt", ALL.values(), ids=ALL)
+def test_a_number_of_python_is_a_gradient(opt: Any) -> None:
+    """Without jit, as with it."""
+    x = jnp.ones(())
+    state = opt.init({"w": x})
+    got, want = (opt.update({"w": g}, state, {"w": x})[0]["w"] for g in (2.0, 2 * x))
+    assert (got.dtype, got) == (want.dtype, want)
+
+
 def test_amsgrad_refuses_another_word() -> None:
     with pytest.raises(ValueError, match=r"fnn.amsgrad: correct_square: got 'later'"):
         fnn.amsgrad(0.1, correct_square="later")
