@@ -77,6 +77,15 @@ def check_array(function: str, argument: str, x: Any) -> None:
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
 
 
+def check_arrays(function: str, argument: str, tree: Any) -> None:
+    """Raise for the first leaf of a tree that is no array, number or key: no program takes it."""
+    for path, x in jax.tree.leaves_with_path(tree):
+        if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
+            needed = "arrays, with all else bound to the function by functools.partial"
+            place = argument + jax.tree_util.keystr(path)
+            raise wrong(function, place, describe(x), needed, TypeError)
+
+
 def check_dtype_or_wider(function: str, argument: str, array: Any, x: Any) -> None:
     """Raise unless the array has the dtype of x, or that of the sums of x."""
     allowed = dict.fromkeys((x.dtype, accumulator(x.dtype)))

@@ -29,6 +29,7 @@ from fnn.checks import (
     ANY,
     Range,
     check_array,
+    check_arrays,
     check_callable,
     check_flags,
     check_key,
@@ -123,12 +124,14 @@ def _reading(
             raise wrong(function.__name__, unknown, "an argument of this name", needed, TypeError)
         if len(args) > len(in_order) and not _open_ended(function):
             raise _too_many(function.__name__, len(args), [*by_name], len(in_order))
+        if rest := args[len(in_order) :]:
+            check_arrays(function.__name__, "args", rest)
         read = [reader(value) for reader, value in zip(in_order, args, strict=False)]
         named = {k: by_name[k](v) for k, v in kwargs.items()}
         config: Any = jax.config
         if config.jax_disable_jit:
             read, named = jax.tree.map(_as_jit_reads, (read, named))
-        return program(*read, *args[len(read) :], **named)
+        return program(*read, *rest, **named)
 
     return call
 

@@ -1,7 +1,8 @@
-"""Arrays on a mesh: inside a program `replicated` and `placed_as`, outside `copied` and `beside`.
+"""Arrays on a mesh: inside a program `replicated`, `varying`, `placed_as`; outside the others.
 
-On explicit axes the type of an array says how it is sharded. There, axes that are sharded cannot
-be merged, nor arrays that are sharded differently be joined.
+Where axes are explicit or, inside `jax.shard_map`, manual, the type of an array says how it is
+sharded, or over which axes it varies. Axes that are sharded cannot be merged, nor arrays that are
+sharded differently be joined, and a loop must begin with what varies as its result does.
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -22,13 +24,26 @@ def replicated(x: jax.Array) -> jax.Array:
     return whole
 
 
+def varying(*arrays: jax.Array) -> list[jax.Array]:
+    """Inside `jax.shard_map`, let all vary over every mesh axis that one of them varies over.
+
+    What a loop carries must vary as what it adds does:
+    ``total, *_ = varying(jnp.zeros(shape, dtype), x)``.
+    """
+    own = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    union = frozenset().union(*own)
+    return [
+        lax.pcast(a, tuple(sorted(union - axes)), to="varying")
+        for a, axes in zip(arrays, own, strict=True)
+    ]
+
+
 def placed_as(x: jax.Array, like: jax.Array) -> jax.Array:
-    """Return x sharded as another array of its shape, where that is on explicit axes."""
+    """Return x sharded as another array of its shape and, on manual axes, varying as that does."""
     where = jax.typeof(like).sharding
-    if not where.mesh.explicit_axes:
-        return x
-    placed: jax.Array = jax.sharding.reshard(x, where)
-    return placed
+    if where.mesh.explicit_axes:
+        x = jax.sharding.reshard(x, where)
+    return varying(x, like)[0]
 
 
 def copied(x: jax.Array | np.ndarray, where: NamedSharding) -> jax.Array | np.ndarray:

@@ -1,5 +1,9 @@
 """Analysis: what a network does. The names of this room are used as ``fnn.analysis.<name>``.
 
+What is analysed is compiled, once for equal functions of equal shapes: what a loss or model reads
+besides its arguments and may change, as an entry of a dict or an attribute, counts as it was then.
+Pass such a value as an argument, or bind it by `functools.partial`.
+
 Imports the ground, the kernels, the layers and the losses; optimizers and training may import it.
 Read curvature first, with spectrum and noise; program, what a traced function is, before watching,
 and before ledger, arithmetic and reach, of which sizes makes its table; then the others.

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import (
     NOT_NEGATIVE,
+    check_arrays,
     check_callable,
     check_int,
     check_key,
@@ -29,10 +29,14 @@ from fnn.checks import (
     wrong,
 )
 from fnn.functions import jitted
-from fnn.placement import placed_as, replicated
+from fnn.placement import placed_as, replicated, varying
 from fnn.trees import FloatTree, check_like, check_params, global_norm
 
 Loss = Callable[..., Any]
+
+# What eigenvalues may be off by, in units of eps and of the largest: each entry of a product is
+# rounded on its own, which moves those of networks by less than 1 however many params there are.
+ROUNDING = 4
 
 
 class Quadratic(NamedTuple):
@@ -43,12 +47,14 @@ class Quadratic(NamedTuple):
         product: ``v -> H v`` on such vectors.
         pack: from a pytree like params to a vector.
         unpack: from a vector to a pytree like params.
+        eps: of the narrowest dtype among params, to which products with H are rounded.
     """
 
     gradient: Array
     product: Callable[[Array], Array]
     pack: Callable[[Any], Array]
     unpack: Callable[[Array], Any]
+    eps: float
 
 
 def scalar_loss(function: str, loss: Loss, params: Any, *args: Any) -> Loss:
@@ -94,7 +100,8 @@ def quadratic(function: str, loss: Loss, params: Any, *args: Any) -> Quadratic:
         return jax.tree.unflatten(structure, list(map(placed_as, made, leaves)))
 
     gradient, product = jax.linearize(jax.grad(scalar), params)
-    return Quadratic(pack(gradient), lambda v: pack(product(unpack(v))), pack, unpack)
+    eps = max(float(jnp.finfo(x.dtype).eps) for x in leaves)
+    return Quadratic(pack(gradient), lambda v: pack(product(unpack(v))), pack, unpack, eps)
 
 
 @jitted(static=("loss",))
@@ -104,17 +111,18 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
     ``H v = d/dt grad loss(params + t v)`` at t = 0, one forward derivative of the gradient.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; what else it reads counts as it was at first.
         params: any pytree of floating-point arrays.
         v: the direction, structured, shaped and typed as params.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
 
     Returns:
         A pytree like params.
 
     Raises:
         ValueError: loss is no scalar; v is not shaped as params.
-        TypeError: a leaf of params is no floating-point array; v has another dtype.
+        TypeError: a leaf of params is no floating-point array, one of args no array; v has
+            another dtype.
 
     Source: B. Pearlmutter, Fast exact multiplication by the Hessian (1994).
 
@@ -123,7 +131,7 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
     """
     gradient = jax.grad(scalar_loss("hvp", loss, params, *args))
     check_typed("hvp", "v", v, params)
-    product: Any = jax.jvp(gradient, (params,), (v,))[1]
+    product: Any = jax.jvp(gradient, (params,), (jax.tree.map(placed_as, v, params),))[1]
     return product
 
 
@@ -135,16 +143,16 @@ def hessian_diagonal(loss: Loss, params: FloatTree, *args: Any) -> FloatTree:
     ones there is `hutchinson_diagonal`.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; what else it reads counts as it was at first.
         params: any pytree of floating-point arrays.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
 
     Returns:
         A pytree like params.
 
     Raises:
         ValueError: loss is no scalar.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array, one of args no array.
 
     >>> fnn.hessian_diagonal(lambda x: x[0] ** 2 * x[1] + x[1] ** 3, jnp.array([1.0, 3.0])).tolist()
     [6.0, 18.0]
@@ -178,9 +186,9 @@ def hutchinson_diagonal(
     ``h_i`` is ``sum_{j != i} H_ij^2 / samples``: zero where H is diagonal.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; what else it reads counts as it was at first.
         params: any pytree of floating-point arrays.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key: draws z.
         samples: draws to average, one product with H each.
 
@@ -189,7 +197,7 @@ def hutchinson_diagonal(
 
     Raises:
         ValueError: loss is no scalar; samples < 1.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array, one of args no array.
 
     Source: C. Bekas, E. Kokiopoulou, Y. Saad, An estimator for the diagonal of a matrix (2007).
 
@@ -222,7 +230,8 @@ class Spectrum(NamedTuple):
 
     Attributes:
         smallest, largest: float[].
-        error: float[]: H has eigenvalues within this distance of each of the two.
+        error: float[]: H has eigenvalues within this distance of each of the two. It is never less
+            than the rounding of products with H in the narrowest dtype among params.
     """
 
     smallest: Array
@@ -245,9 +254,9 @@ def extreme_eigenvalues(
     matrix of the a and b approach those of H from within, the fastest where they stand apart.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; what else it reads counts as it was at first.
         params: any pytree of floating-point arrays, n numbers in all.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key: draws ``v_1``.
         iterations: products with H, at most n; this many vectors of n are kept. With n of them the
             result is exact but for rounding.
@@ -257,7 +266,7 @@ def extreme_eigenvalues(
 
     Raises:
         ValueError: loss is no scalar; iterations < 1.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array, one of args no array.
 
     Source: C. Lanczos (1950); with full reorthogonalisation as in G. Golub, C. Van Loan, Matrix
     computations, section 10.3.
@@ -276,7 +285,9 @@ def lanczos(q: Quadratic, key: Array, iterations: int) -> Spectrum:
     first = jax.random.normal(key, q.gradient.shape, q.gradient.dtype)
     values, vectors, rest = ritz(q, first, iterations)
     residual = jnp.abs(rest * vectors[-1])
-    return Spectrum(values[0], values[-1], jnp.maximum(residual[0], residual[-1]))
+    rounding = ROUNDING * q.eps * jnp.max(jnp.abs(values))
+    error = jnp.maximum(rounding, jnp.maximum(residual[0], residual[-1]))
+    return Spectrum(values[0], values[-1], error)
 
 
 def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Array]:
@@ -287,6 +298,7 @@ def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Arr
     """
     n, dtype = q.gradient.size, q.gradient.dtype
     k = min(iterations, n)
+    first, zeros, *_ = varying(first, jnp.zeros(k, dtype), q.gradient)
 
     def grow(j: Array, carry: Any) -> Any:
         basis, a, b, size = carry
@@ -296,12 +308,11 @@ def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Arr
             w = w - dot(dot(basis, w), basis)
         b_j = global_norm(w)
         size = jnp.maximum(size, jnp.abs(a_j) + b_j)
-        b_j = jnp.where(b_j > np.finfo(dtype).eps * size, b_j, 0)  # 0 where the chain ends
+        b_j = jnp.where(b_j > q.eps * size, b_j, 0)  # 0 where the chain ends
         following = jnp.where(b_j > 0, w / jnp.where(b_j > 0, b_j, 1), 0)
         return basis.at[j + 1].set(following), a.at[j].set(a_j), b.at[j].set(b_j), size
 
     basis = jnp.zeros((k + 1, n), dtype).at[0].set(first / global_norm(first))
-    zeros = jnp.zeros(k, dtype)
     basis, a, b, _ = lax.fori_loop(0, k, grow, (basis, zeros, zeros, zeros[0]))
     # Rows after the end would add an eigenvalue 0; the first a lies inside the spectrum.
     ended = jnp.cumsum(jnp.pad(b == 0, (1, 0))[:k]) > 0
@@ -325,9 +336,9 @@ def max_stable_step(
     lambda_max <= 0.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; what else it reads counts as it was at first.
         params: any pytree of floating-point arrays.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key, iterations: as in `extreme_eigenvalues`; lambda_max comes from below, so the rate
             comes from above.
 
@@ -336,7 +347,7 @@ def max_stable_step(
 
     Raises:
         ValueError: loss is no scalar; iterations < 1.
-        TypeError: a leaf of params is no floating-point array.
+        TypeError: a leaf of params is no floating-point array, one of args no array.
 
     Source: CSC413 notes, optimization (2020).
 
@@ -380,9 +391,9 @@ def critical_point(
     zero, or within Lanczos' own error, has no sign.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; what else it reads counts as it was at first.
         params: any pytree of floating-point arrays.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key, iterations: as in `extreme_eigenvalues`.
         tolerance: of the gradient's norm, absolute, and of the eigenvalues, relative.
 
@@ -391,8 +402,8 @@ def critical_point(
 
     Raises:
         ValueError: loss is no scalar; iterations < 1; tolerance < 0.
-        TypeError: a leaf of params is no floating-point array; traced values, as the answer is
-            known only after the computation.
+        TypeError: a leaf of params is no floating-point array, one of args no array; traced
+            values, as the answer is known only after the computation.
 
     Source: CSC413 notes, optimization (2020).
 
@@ -405,6 +416,7 @@ def critical_point(
     check_number("critical_point", "tolerance", tolerance, NOT_NEGATIVE)
     check_key("critical_point", "key", key)
     check_known("critical_point", params=params, args=args)
+    check_arrays("critical_point", "args", args)
     norm, spectrum = _critical(loss, params, *args, key=key, iterations=iterations)
     slope, smallest, largest, error = map(float, (norm, *spectrum))
     zero = max(tolerance * max(abs(smallest), abs(largest)), error)

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree, Shaped
 
 from fnn.analysis.curvature import Loss, scalar_loss
 from fnn.checks import check_int, count_examples, wrong
-from fnn.dtypes import widen
+from fnn.dtypes import magnitude, widen
 from fnn.static import frozen
 from fnn.trees import FloatTree, count
 
@@ -48,7 +48,8 @@ def gradient_noise_scale(
     sum |g_i - g|^2 / (k - 1)`` and ``|G|^2 = |g|^2 - tr(S) / (k b)``, both without bias.
 
     Args:
-        loss: ``loss(params, batch)``, a scalar mean over the batch.
+        loss: ``loss(params, batch)``, a scalar mean over the batch; what else it reads
+            counts as it was at first.
         params: any pytree of floating-point arrays.
         data: any pytree of arrays with one common leading axis, the examples, in random order: a
             batch is b examples that follow each other, and sorted ones are no sample.
@@ -88,29 +89,42 @@ def _noise_scale(loss: Loss, params: Any, data: Any, size: int) -> NoiseScale:
     k = jax.tree.leaves(data)[0].shape[0] // size
 
     def add(carry: Any, i: Array) -> Any:
-        """Welford's update of the mean, and of the sum of squares around it, by batch i."""
-        mean, spread = carry
+        """Welford's update of the mean, and of the sum of squares around it, by batch i.
+
+        The sum is in units of the square of ``unit``, so that none overflows or vanishes.
+        """
+        mean, spread, unit = carry
         batch = read(data, i * size + jnp.arange(size))
         gradient = jax.grad(scalar_loss(function, loss, params, batch))(params)
+        larger = jnp.maximum(unit, _unit(gradient))
         apart = jax.tree.map(lambda g, m: widen(g) - m, gradient, mean)
         mean = jax.tree.map(lambda m, d: m + d / (i + 1).astype(d.dtype), mean, apart)
         after = jax.tree.map(lambda g, m: widen(g) - m, gradient, mean)
-        return (mean, spread + _inner(apart, after)), None
+        spread = spread * jnp.square(unit / larger) + _inner(apart, after, larger)
+        return (mean, spread, larger), None
 
     zeros = jax.tree.map(lambda x: jnp.zeros_like(widen(x)), params)
-    start = zeros, jnp.zeros_like(_inner(zeros, zeros))
-    (mean, spread), _ = lax.scan(add, start, jnp.arange(k))
+    start = zeros, jnp.zeros_like(_unit(zeros)), _unit(zeros)
+    (mean, spread, unit), _ = lax.scan(add, start, jnp.arange(k))
     trace = size * spread / (k - 1)
-    square = _inner(mean, mean) - trace / (k * size)
+    square = _inner(mean, mean, unit) - trace / (k * size)
     scale = jnp.where(square <= 0, jnp.inf, trace / jnp.where(square <= 0, 1, square))
-    return NoiseScale(scale, trace, square)
+    return NoiseScale(scale, trace * unit * unit, square * unit * unit)
 
 
-def _inner(a: Any, b: Any) -> Array:
-    """Return the inner product of two pytrees, in the widest of their dtypes."""
-    products = [(x * y).sum() for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
-    widest = max(p.dtype for p in products)
-    total: Array = functools.reduce(jnp.add, [p.astype(widest) for p in products])
+def _unit(tree: Any) -> Array:
+    """Return the largest magnitude in a pytree, in the widest of its dtypes."""
+    found = [magnitude(widen(x)).reshape(()) for x in jax.tree.leaves(tree)]
+    widest = max(x.dtype for x in found)
+    largest: Array = functools.reduce(jnp.maximum, [x.astype(widest) for x in found])
+    return largest
+
+
+def _inner(a: Any, b: Any, unit: Array) -> Array:
+    """Return the inner product of two pytrees over the square of ``unit``, in its dtype."""
+    pairs = zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    parts = [jnp.sum(x / unit.astype(x.dtype) * (y / unit.astype(y.dtype))) for x, y in pairs]
+    total: Array = functools.reduce(jnp.add, [p.astype(unit.dtype) for p in parts])
     return total
 
 

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.analysis.curvature import Loss, quadratic, ritz
-from fnn.checks import POSITIVE, check_int, check_key, check_number
+from fnn.checks import POSITIVE, check_arrays, check_int, check_key, check_number
 from fnn.dtypes import number_like
 from fnn.static import frozen
 from fnn.trees import FloatTree
@@ -64,9 +64,9 @@ def spectral_density(
     """Return the distribution of the eigenvalues of the Hessian, without forming it.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar.
+        loss: ``loss(params, *args)``, a scalar; what else it reads counts as it was at first.
         params: any pytree of floating-point arrays, n numbers in all.
-        args: passed to loss.
+        args: arrays, or pytrees of them, passed to loss.
         key: draws the starts, standard normal vectors brought to length 1.
         iterations: products with H from every start, at most n.
         samples: starts. The mean of any function of the eigenvalues errs by about its deviation
@@ -77,7 +77,8 @@ def spectral_density(
 
     Raises:
         ValueError: loss is no scalar; iterations or samples < 1.
-        TypeError: a leaf of params is no floating-point array; a key that is none.
+        TypeError: a leaf of params is no floating-point array, one of args no array; a key that
+            is none.
 
     Source: L. Lin, Y. Saad, C. Yang, Approximating spectral densities of large matrices (2016); B.
     Ghorbani, S. Krishnan, Y. Xiao, An investigation into neural net optimization via Hessian
@@ -93,6 +94,7 @@ def spectral_density(
     check_int(function, "iterations", iterations, 1)
     check_int(function, "samples", samples, 1)
     check_key(function, "key", key)
+    check_arrays(function, "args", args)
     density: Density = _density(frozen(loss), params, args, key, iterations, samples)
     return density
 

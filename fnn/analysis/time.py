@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from fnn.analysis.curvature import check_typed
 from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
+from fnn.placement import varying
 from fnn.static import frozen
 from fnn.trees import FloatTree, global_norm
 
@@ -35,7 +36,7 @@ def gradient_by_time(
 
     Args:
         step: ``(state, x_t) -> state``, x_t being (n, ...). The state that it returns is shaped and
-            typed as the one that it is given.
+            typed as the one that it is given. What else it reads counts as it was at first.
         loss: ``state -> scalar``, of the last state.
         state: the first state.
         x: sequences (n, time, ...).
@@ -81,6 +82,8 @@ def _norms(
         return g, global_norm(g)
 
     xs = jnp.swapaxes(x, 0, 1)
+    parts, structure = jax.tree.flatten(state)
+    state = jax.tree.unflatten(structure, varying(*parts, x)[:-1])
     last, before = lax.scan(forward, state, xs)
     value, pull = jax.vjp(loss, last)
     check_scalar(NAME, value)

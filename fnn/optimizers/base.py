@@ -174,7 +174,7 @@ def leafwise(
         for x, *leaf in zip(like, leaves, *map(jax.tree.leaves, moments), strict=True):
             dtype = accumulator(jnp.result_type(x))  # as in init
             now = Now(**in_dtype(dtype, known))
-            new = rule(now, *[y.astype(dtype) for y in leaf])
+            new = rule(now, *[jnp.asarray(y, dtype) for y in leaf])
             for column, value, old in zip(columns, new, [x, *leaf[1:]], strict=True):
                 column.append(value.astype(jnp.result_type(old)))
         updates, *trees = [jax.tree.unflatten(structure, column) for column in columns]

@@ -102,7 +102,8 @@ def _packed(extra: dict[str, Any], like: Any, zero: Any) -> dict[str, Any]:
 
 def _refuse_sharded(params: Any) -> None:
     for path, x in jax.tree_util.tree_leaves_with_path(params):
-        sharding = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
+        traced = isinstance(x, jax.core.Tracer)  # whose type knows explicit axes alone
+        sharding = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
         if sharding is not None and not sharding.is_fully_replicated:
             needed = "leaves on one device, or replicated: a concatenation would gather them"
             raise wrong("flat", "params" + jax.tree_util.keystr(path), sharding, needed)
@@ -126,7 +127,8 @@ def flat(optimizer: Transform) -> Optimizer:
         where the gradients have other dtypes.
 
     Raises:
-        ValueError: params that are sharded over devices; gradients shaped otherwise than params.
+        ValueError: params that are sharded over devices, which inside jit explicit axes alone
+            tell; gradients shaped otherwise than params.
         TypeError: no optimizer.
 
     >>> opt, params = fnn.flat(fnn.sgd(0.5)), {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}

@@ -20,6 +20,7 @@ from fnn.optimizers.base import (
     total_weight,
 )
 from fnn.optimizers.transforms import decayed
+from fnn.placement import placed_as, replicated
 from fnn.trees import Mask
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at 0 among those that keep values near 1
@@ -38,13 +39,16 @@ def orthogonalise(
         square = x @ x.T
         return a * x + (b * square + c * square @ square) @ x
 
-    largest = lax.stop_gradient(jnp.max(jnp.abs(m), initial=0))
-    x = m / jnp.where(largest > 0, largest, 1)  # so that no square overflows or vanishes
+    x = replicated(m)  # a sharded axis is not summed over without a word
+    largest = jnp.max(jnp.abs(x), initial=0)
+    largest = jnp.where(largest > 0, largest, 1)
+    scale = lax.stop_gradient(largest)  # so that no square overflows or vanishes
+    x = x / scale
     x = x.T if m.shape[0] > m.shape[1] else x  # the smaller of both products
-    x = x / (root(jnp.sum(x**2)) + eps)
+    x = x / (root(jnp.sum(x**2)) + eps * (largest / scale))
     known = not isinstance(iterations, jax.Array)
     u: Array = lax.fori_loop(0, iterations, iterate, x, unroll=known or None)
-    return u.T if m.shape[0] > m.shape[1] else u
+    return placed_as(u.T if m.shape[0] > m.shape[1] else u, m)
 
 
 def muon(

@@ -6,6 +6,7 @@ argument ``value_fn``, a function of params, which `fnn.make_step` and `fnn.trai
 optimizer that takes it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from jax import lax
 from jaxtyping import Array
 
 from fnn.analysis.curvature import (
+    ROUNDING,
     Quadratic,
     diagonal,
     dot,
@@ -37,6 +39,7 @@ from fnn.optimizers.base import (
     rate_of_step,
     read_numbers,
 )
+from fnn.placement import varying
 from fnn.trees import check_like, check_params, count
 
 
@@ -51,10 +54,14 @@ def newton(
 
     ``x <- x - rate (|H| + damping)^-1 g``, where |H| has the eigenvectors of the Hessian and the
     magnitudes of its eigenvalues: H itself where the loss is convex. Along directions without
-    curvature, damping = 0 does not move. Where params hold more than ``dense_up_to`` numbers,
-    conjugate gradients solve ``(H + damping) d = g`` on products with H instead; on a direction
-    without positive curvature they stop with the descent direction found so far, which may have
-    moved along some without curvature.
+    curvature, damping = 0 does not move. Those are the ones whose eigenvalue is, beside the
+    largest, at most n eps or 4 eps', what rounding makes of zero: n numbers, eps of float32, or of
+    float64 for params of that; eps' of the narrowest dtype among params.
+
+    Where params hold more than ``dense_up_to`` numbers, conjugate gradients solve
+    ``(H + damping) d = g`` on products with H instead; on a direction without positive curvature,
+    or with at most 4 eps' of the largest, they stop with the descent direction found so far, which
+    may have moved along some without curvature.
 
     Args:
         learning_rate: a number, a scalar array or a schedule.
@@ -92,7 +99,8 @@ def newton(
     def solve(q: Quadratic, step: Array, damping: Any) -> Array:
         if q.gradient.size <= dense_up_to:
             hessian = jax.vmap(q.product)(jnp.eye(q.gradient.size, dtype=q.gradient.dtype))
-            return _solve_by_magnitudes(hessian, q.gradient, number_like(damping, hessian))
+            damping = number_like(damping, hessian)
+            return _solve_by_magnitudes(q.eps, hessian, q.gradient, damping)
         return _conjugate_gradients(q, damping, iterations)
 
     return _second_order("newton", solve, learning_rate, damping)
@@ -190,24 +198,26 @@ def _divide(g: Array, h: Array, zero: Any) -> Array:
     return jnp.where(flat, 0, g / jnp.where(flat, 1, h))
 
 
-def _rounding(h: Array, damping: Array) -> Array:
+def _rounding(eps: float, h: Array, damping: Array) -> Array:
     """Return how large a curvature may be that is zero but for the rounding of all of them.
 
-    With damping none is zero: the step along such a direction is ``g / damping`` at most.
+    That is of products with H, to eps, and of the eigenvalues, in their own dtype. With damping
+    none is zero: the step along such a direction is ``g / damping`` at most.
     """
-    return jnp.where(damping > 0, 0, np.finfo(h.dtype).eps * h.size * h.max())
+    share = max(ROUNDING * eps, float(np.finfo(h.dtype).eps) * h.size)
+    return jnp.where(damping > 0, 0, share * h.max())
 
 
-@jax.custom_jvp
-def _solve_by_magnitudes(hessian: Array, g: Array, damping: Array) -> Array:
-    """Return ``(|H| + damping)^-1 g``."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve_by_magnitudes(eps: float, hessian: Array, g: Array, damping: Array) -> Array:
+    """Return ``(|H| + damping)^-1 g``; eps is that of `Quadratic`."""
     values, vectors = jnp.linalg.eigh(hessian)
     size = jnp.abs(values) + damping
-    return dot(vectors, _divide(dot(g, vectors), size, _rounding(size, damping)))
+    return dot(vectors, _divide(dot(g, vectors), size, _rounding(eps, size, damping)))
 
 
 @_solve_by_magnitudes.defjvp
-def _derivative(primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _derivative(eps: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
     """Differentiate ``A x = g``: ``A x' = g' - A' x`` with ``A = |H| + damping``.
 
     In the basis of the eigenvectors of H, ``|H|'`` is H' with each entry times the quotient
@@ -217,7 +227,7 @@ def _derivative(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (hessian, g, damping), (hessian_dot, g_dot, damping_dot) = primals, tangents
     values, vectors = jnp.linalg.eigh(hessian)
     size = jnp.abs(values) + damping
-    zero = _rounding(size, damping)
+    zero = _rounding(eps, size, damping)
     x = _divide(dot(g, vectors), size, zero)
     a, b = values[:, None], values[None, :]
     apart = jnp.where(a == b, 1, a - b)
@@ -236,19 +246,22 @@ def _conjugate_gradients(q: Quadratic, damping: Any, iterations: Any) -> Array:
     def solve(product: Callable[[Array], Array], g: Array) -> Array:
         largest = jnp.max(jnp.abs(g))
         scale = jnp.where(largest == 0, 1, largest)  # no square overflows or vanishes; NaN stays
-        return scale * _iterate(product, g / scale, iterations)
+        return scale * _iterate(product, g / scale, iterations, q.eps)
 
     direction: Array = lax.custom_linear_solve(product, q.gradient, solve, symmetric=True)
     return direction
 
 
-def _iterate(product: Callable[[Array], Array], g: Array, iterations: Any) -> Array:
-    """Return the direction after conjugate gradients from zero on ``product(d) = g``."""
-    eps = np.finfo(g.dtype).eps
+def _iterate(product: Callable[[Array], Array], g: Array, iterations: Any, eps: float) -> Array:
+    """Return the direction after conjugate gradients from zero on ``product(d) = g``.
+
+    Products are rounded to eps, as in `Quadratic`.
+    """
+    enough = np.finfo(g.dtype).eps * (g @ g)
 
     def unfinished(carry: Any) -> Any:
         i, convex, _, r, _, _ = carry
-        return (i < iterations) & convex & (r @ r > eps * (g @ g))
+        return (i < iterations) & convex & (r @ r > enough)
 
     def advance(carry: Any) -> Any:
         i, _, d, r, p, largest = carry
@@ -256,7 +269,7 @@ def _iterate(product: Callable[[Array], Array], g: Array, iterations: Any) -> Ar
         bend, square = p @ a_p, r @ r
         curvature = bend / (p @ p)
         largest = jnp.maximum(largest, jnp.abs(curvature))
-        convex = curvature > eps * largest
+        convex = curvature > ROUNDING * eps * largest
         usable = (convex | (i == 0)) & (bend != 0)  # g itself goes downhill whatever its curvature
         size = jnp.where(usable, square / jnp.abs(jnp.where(usable, bend, 1)), 0)
         following = r - size * a_p
@@ -264,6 +277,7 @@ def _iterate(product: Callable[[Array], Array], g: Array, iterations: Any) -> Ar
         p = following + (following @ following) / square * p
         return i + 1, convex, d, following, p, largest
 
-    start = jnp.zeros((), jnp.int32), jnp.array(True), jnp.zeros_like(g), g, g, jnp.zeros_like(g[0])
+    convex, *_ = varying(jnp.array(True), g)
+    start = jnp.zeros((), jnp.int32), convex, jnp.zeros_like(g), g, g, jnp.zeros_like(g[0])
     d: Array = lax.while_loop(unfinished, advance, start)[2]
     return d

@@ -253,7 +253,8 @@ def one_cycle(
     [0.04, 1.0, 0.0]
     """
     check_int("schedules.one_cycle", "steps", steps, 2)
-    check_number("schedules.one_cycle", "rise", rise)
+    part = Range(0, 1, low_closed=False, high_closed=False)
+    check_number("schedules.one_cycle", "rise", rise, part)
     check_number("schedules.one_cycle", "start", start, POSITIVE)
     check_number("schedules.one_cycle", "end", end, POSITIVE)
     length = steps * (1 + 2**-22)  # so that 0.29 * 100, which is below 29, makes 29 in any dtype

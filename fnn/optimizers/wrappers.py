@@ -23,6 +23,7 @@ from fnn.optimizers.base import (
     run_update,
     total_weight,
 )
+from fnn.placement import placed_as, varying
 from fnn.trees import all_finite, check_like, check_params
 
 
@@ -35,7 +36,7 @@ def _widened(tree: Any) -> Any:
 
 
 def _typed_as(old: Any, new: Any) -> Any:
-    """Return a new state in the dtypes of the old.
+    """Return a new state in the dtypes of the old and, on manual axes, varying as that does.
 
     optax's moments of half precision take the dtype of the gradients, which may be float32.
     """
@@ -43,7 +44,7 @@ def _typed_as(old: Any, new: Any) -> Any:
     def leaf(x: Any, like: Any) -> Any:
         dtype = jnp.result_type(like)
         same = jnp.result_type(x) == dtype  # as that of a random key, which has no other
-        return x if same else x.astype(dtype)
+        return varying(x if same else x.astype(dtype), like)[0]
 
     return jax.tree.map(leaf, new, old)
 
@@ -410,7 +411,12 @@ def with_loss_scale(
 
     def init(params: Any) -> Scaled:
         scale = jnp.array(initial, jnp.float32)
-        return Scaled(optimizer.init(params), scale, jnp.zeros((), jnp.int32))
+        state = Scaled(optimizer.init(params), scale, jnp.zeros((), jnp.int32))
+        # A gradient that is not finite leaves all of it as it is, which so varies as params do.
+        leaves, structure = jax.tree.flatten(state)
+        spread = varying(*leaves, *jax.tree.leaves(params))
+        made: Scaled = jax.tree.unflatten(structure, spread[: len(leaves)])
+        return made
 
     def update(
         grads: Any, state: Any, params: Any = None, *, value_fn: Any = None, **extra: Any
@@ -437,7 +443,7 @@ def with_loss_scale(
 def _scaled_gradient(value_fn: Any, params: Any, scale: Array) -> Any:
     value, pull = jax.vjp(value_fn, params)
     used = scale.astype(value.dtype)  # rounded, so that is what there is to divide by
-    (grads,) = pull(used)
+    (grads,) = pull(placed_as(used, value))
     return jax.tree.map(lambda g: g / used.astype(g.dtype), _widened(grads))
 
 

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.analysis import gradient_noise_scale, rate_range
+from fnn.analysis import gradient_by_time, gradient_noise_scale, rate_range, spectral_density
 from tests.devices import error, strict
 
 N = 64
@@ -44,6 +44,43 @@ def gathered(params: Any, batch: Any) -> Any:
     return loss(params, batch) + sum((w**2).sum() for w in params.values())
 
 
+def bends(params: Any, x: Any) -> Any:
+    """What looks at the Hessian, of parameters of one's own, and from a first state of all."""
+
+    def bent(params: Any, x: Any) -> Any:
+        return (x * params["a"] ** 4).sum() + (params["a"] * params["b"]).sum()
+
+    key, direction = jax.random.key(3), {"a": jnp.ones(3), "b": jnp.ones(3)}
+    return {
+        "hvp": fnn.hvp(bent, params, direction, x),
+        "diagonal": fnn.hessian_diagonal(bent, params, x),
+        "sampled": fnn.hutchinson_diagonal(bent, params, x, key=key, samples=3),
+        "ends": fnn.extreme_eigenvalues(bent, params, x, key=key),
+        "step": fnn.max_stable_step(bent, params, x, key=key),
+        "density": spectral_density(bent, params, x, key=key, samples=2),
+        "time": gradient_by_time(
+            lambda h, x: h / 2 + x, lambda h: (h**3).sum(), jnp.zeros(1), x[None]
+        ),
+    }
+
+
+def of_each(mesh: Any) -> None:
+    """Print the errors where each device has parameters of its own."""
+    rng = np.random.default_rng(1)
+    a, b, x = (rng.uniform(1, 2, (8, 3)).astype(np.float32) for _ in range(3))
+    args = {"a": a, "b": b}, x
+
+    def alone(*args: Any) -> Any:
+        return jax.tree.map(lambda y: y[None], bends(*jax.tree.map(lambda a: a[0], args)))
+
+    on = jax.shard_map(alone, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    got, one = jax.jit(on)(*args), jax.jit(bends)
+    each = [one(*jax.tree.map(lambda a, i=i: a[i], args)) for i in range(8)]
+    want = jax.tree.map(lambda *y: np.stack(y), *each)
+    for name in want:
+        print(f"{name} Manual: {error(got[name], want[name]):.1e}", flush=True)
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N, 6)).astype(np.float32)
@@ -67,6 +104,7 @@ def main() -> None:
         got = curvature(cut, jax.device_put(data, NamedSharding(mesh, P("data"))))
         print(f"curvature {kind.name}, parameters cut: {error(got, want):.1e}", flush=True)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    of_each(mesh)
 
     def here(params: Any, data: Any) -> Any:
         own = jax.tree.map(lambda w: jax.lax.pcast(w, "data", to="varying"), params)

@@ -132,6 +132,26 @@ def test_lanczos_at_low_precision(dtype: Any) -> None:
         slack += 3000**0.5 * float(jnp.finfo(jnp.float32).eps)
     np.testing.assert_allclose(ends.largest, 10, rtol=slack)
     np.testing.assert_allclose(ends.smallest, 0, atol=1e-2 + 10 * slack)
+    for end in (ends.smallest, ends.largest):
+        assert np.abs(scale - end).min() <= ends.error
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_rounding_of_the_products_is_no_curvature(dtype: Any) -> None:
+    """a a' has the eigenvalues |a|^2 and 0 only; products with it are rounded as params are."""
+
+    def loss(x: Any, a: Any) -> Any:
+        return (a * x).sum() ** 2 / 2
+
+    zero = jnp.zeros(6, dtype)
+    for seed in range(25):
+        a = jnp.asarray(np.random.default_rng(seed).standard_normal(6), dtype)
+        found = fnn.extreme_eigenvalues(loss, zero, a, key=KEY)
+        smallest, largest, error = map(float, found)
+        assert abs(smallest) <= error
+        assert abs(largest - np.square(np.float64(a)).sum()) <= error
+        assert error < 10 * float(jnp.finfo(dtype).eps) * largest
+        assert fnn.critical_point(loss, zero, a, key=KEY).kind == "degenerate"
 
 
 def logistic_least_squares(w: Any) -> Any:
@@ -316,6 +336,36 @@ def test_each_refuses(name: str, config: Any) -> None:
         config = {**config, "iterations": 0}
         with pytest.raises(ValueError, match=f"fnn.{name}: iterations: got 0; needed an int >= 1"):
             call(jnp.sum, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda *args: fnn.hvp(*args[:2], np.ones(2), *args[2:]),
+        fnn.hessian_diagonal,
+        functools.partial(fnn.hutchinson_diagonal, key=KEY, samples=1),
+        functools.partial(fnn.extreme_eigenvalues, key=KEY),
+        functools.partial(fnn.max_stable_step, key=KEY),
+        functools.partial(fnn.critical_point, key=KEY),
+        functools.partial(fnn.analysis.spectral_density, key=KEY),
+    ],
+    ids=[
+        "hvp",
+        "hessian_diagonal",
+        "hutchinson_diagonal",
+        "extreme_eigenvalues",
+        "max_stable_step",
+        "critical_point",
+        "analysis.spectral_density",
+    ],
+)
+def test_args_are_arrays(call: Any, request: pytest.FixtureRequest) -> None:
+    loss = lambda x, batch, key: (x**2).sum() + batch["x"]
+    call(loss, np.ones(2), {"x": 1.0}, KEY)
+    name = request.node.callspec.id
+    message = rf"fnn.{name}: args\[0\]\['x'\]: got str 'mean'; needed arrays, .*functools.partial"
+    with pytest.raises(TypeError, match=message):
+        call(loss, np.ones(2), {"x": "mean"}, KEY)
 
 
 def test_what_counts_as_zero_at_a_critical_point() -> None:

@@ -111,6 +111,22 @@ def test_noise_scale_predicts_the_noise_of_a_batch() -> None:
     np.testing.assert_allclose(float(got.trace) / 16, apart.sum(1).mean(), rtol=0.2)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 1e18, 1e30])
+def test_noise_of_gradients_whose_squares_overflow_or_vanish(size: float) -> None:
+    """The scale is their ratio, whatever they are; the first gradient may be far smaller."""
+    loss = lambda w, x: (w * x * np.float32(size)).mean()
+    for data in ([1, 2, 1, 3], [1e-9, 1, 1, 2], [1, 90, 100, 110]):
+        x = np.array(data, np.float64)
+        trace, square = x.var(ddof=1), x.mean() ** 2 - x.var(ddof=1) / 4
+        got = gradient_noise_scale(loss, np.float32(1), np.float32(data))
+        want = trace / square if square > 0 else np.inf
+        np.testing.assert_allclose(got.scale, want, rtol=1e-5)
+        with np.errstate(over="ignore"):
+            squares = np.float32([trace * size**2, square * size**2])
+        tiny = np.finfo(np.float32).tiny  # below which a CPU gives zero
+        np.testing.assert_allclose([got.trace, got.square], squares, rtol=1e-5, atol=tiny)
+
+
 def test_noise_without_a_gradient() -> None:
     data = np.array([-1, 1], np.float32)
     got = gradient_noise_scale(lambda w, x: (w * x).mean(), np.float32(1), data)

@@ -117,8 +117,9 @@ def test_flat_checks_its_gradients() -> None:
 
 
 TWO_DEVICES = """
+from functools import partial
 import jax, jax.numpy as jnp, numpy as np, fnn
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 mesh = Mesh(np.array(jax.devices()), "d")
 params = {"w": jnp.arange(8.0), "b": jnp.arange(6.0).reshape(2, 3)}
@@ -126,12 +127,16 @@ split, whole = (jax.device_put(params, NamedSharding(mesh, PartitionSpec(*axes))
                 for axes in ("d", ""))
 opt = fnn.flat(fnn.adam(0.1))
 state = opt.init(whole)
-try:
-    opt.init(split)
-except ValueError as error:
-    message = str(error)
-assert message.startswith("fnn.flat: params['b']: got NamedSharding"), message
-assert "needed leaves on one device" in message
+explicit = jax.make_mesh((2,), "d", axis_types=(AxisType.Explicit,))
+cut = jax.device_put(params, NamedSharding(explicit, PartitionSpec("d")))
+for init in (partial(opt.init, split), partial(opt.init, cut), partial(jax.jit(opt.init), cut)):
+    try:
+        init()
+        message = "none"
+    except ValueError as error:
+        message = str(error)
+    assert message.startswith("fnn.flat: params['b']: got NamedSharding"), message
+    assert "needed leaves on one device" in message
 want, _ = opt.update(params, state, params)
 got, _ = jax.jit(opt.update)(split, state, split)
 jax.tree.map(np.testing.assert_array_equal, got, want)
@@ -139,6 +144,6 @@ jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 def test_flat_refuses_shards() -> None:
-    """At init, where it sees them; compiled, where it cannot, the result is right."""
+    """At init, where it sees them; compiled over automatic axes, where it cannot, it is right."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", TWO_DEVICES], env=os.environ | flags, check=True)

@@ -119,6 +119,21 @@ def test_directions_without_curvature_stay(dense_up_to: int) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_rounding_to_half_precision_is_no_curvature(dtype: Any, dense_up_to: int) -> None:
+    """(a . x)^2 / 2 is curved along a alone, where the step takes all of x: the rest stays."""
+    eps = float(jnp.finfo(dtype).eps)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        a, x = (jnp.asarray(rng.standard_normal(6), dtype) for _ in range(2))
+        loss = lambda x, a=a: (a * x).sum() ** 2 / 2
+        _, y = descend(loss, x, fnn.newton(dense_up_to=dense_up_to))
+        a, x = np.float64(a), np.float64(x)
+        want = x - a * (a @ x) / (a @ a)
+        assert np.linalg.norm(np.float64(y) - want) < 4 * eps * np.linalg.norm(x)
+
+
+@BOTH
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_seen(dense_up_to: int, bad: float) -> None:
     optimizer, x = fnn.newton(dense_up_to=dense_up_to), jnp.ones(2)

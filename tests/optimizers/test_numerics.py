@@ -131,6 +131,21 @@ def test_muon_whatever_the_size_of_the_gradient(size: float) -> None:
     assert (np.linalg.svd(updates)[1] > 0.6).all()
 
 
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e20])
+def test_the_derivative_of_muon(size: float) -> None:
+    """By finite differences: eps is beside the largest number, so that it moves with that."""
+    with jax.enable_x64(True):
+        opt, like = fnn.muon(1.0, eps=0.1), np.zeros((2, 3))
+        update = jax.jit(lambda g: opt.update(g, opt.init(like), like)[0])
+        g, h = size * np.array([[1.0, -2.0, 0.5], [3.0, 0.2, 1.0]]), 1e-6 * size
+        slopes = np.asarray(jax.jit(jax.jacobian(update))(g))
+        for at in np.ndindex(g.shape):
+            step = np.zeros_like(g)
+            step[at] = h
+            want = (update(g + step) - update(g - step)) / (2 * h)
+            np.testing.assert_allclose(slopes[..., *at] * size, want * size, atol=1e-6)
+
+
 @pytest.mark.parametrize("dense_up_to", [256, 0])
 @pytest.mark.parametrize(("size", "bend"), [(1e25, 1.0), (1e-25, 1.0), (1.0, 1e20), (1.0, 1e-20)])
 def test_newton_whatever_the_size_of_the_loss(dense_up_to: int, size: float, bend: float) -> None:

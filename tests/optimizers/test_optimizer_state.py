@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import fnn
 from fnn.optimizers.base import Rate, State
@@ -269,6 +271,15 @@ def test_errors_name_the_function_that_was_called(make: Any) -> None:
             call()
 
 
+@pytest.mark.parametrize("opt", ALL.values(), ids=ALL)
+def test_a_number_of_python_is_a_gradient(opt: Any) -> None:
+    """Without jit, as with it."""
+    x = jnp.ones(())
+    state = opt.init({"w": x})
+    got, want = (opt.update({"w": g}, state, {"w": x})[0]["w"] for g in (2.0, 2 * x))
+    assert (got.dtype, got) == (want.dtype, want)
+
+
 def test_amsgrad_refuses_another_word() -> None:
     with pytest.raises(ValueError, match=r"fnn.amsgrad: correct_square: got 'later'"):
         fnn.amsgrad(0.1, correct_square="later")
@@ -282,6 +293,25 @@ def test_muon_orthogonalises() -> None:
         updates, _ = jax.jit(lambda g, opt=opt: opt.update(g, opt.init(g), jnp.zeros_like(g)))(g)
         values = np.linalg.svd(updates)[1] / scale
         assert 0.6 < values.min() <= values.max() < 1.3
+
+
+@pytest.mark.parametrize("opt", ALL.values(), ids=ALL)
+def test_a_matrix_that_is_cut_over_explicit_axes(opt: Any) -> None:
+    """Along either axis: the update is that of the whole matrix, and cut as the gradient is."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Explicit,))
+    w = jnp.asarray(np.random.default_rng(0).standard_normal((4, 6)), jnp.float32)
+
+    @jax.jit
+    def update(w: Any) -> Any:
+        params = {"w": w}
+        return opt.update({"w": w**2}, opt.init(params), params)[0]["w"]
+
+    want = update(w)
+    for spec in (P("d", None), P(None, "d")):
+        cut = jax.device_put(w, NamedSharding(mesh, spec))
+        got = update(cut)
+        assert got.sharding == cut.sharding
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
 
 def test_zero_gradients_of_dead_units_stay_finite() -> None:

@@ -205,10 +205,15 @@ def test_errors() -> None:
             0.1, 10, warmup=2, exponent=-1.0
         ): r"warmup_cosine: exponent: got -1.0; needed a number >= 0",
         lambda: s.one_cycle(0.1, 9, end=0.0): r"fnn.schedules.one_cycle: end: got 0.0",
-        lambda: s.one_cycle(0.1, 3, rise=0.1): r"fnn.schedules.one_cycle: rise: got 0.1",
+        lambda: s.one_cycle(
+            0.1, 3, rise=0.1
+        ): r"fnn.schedules.one_cycle: rise: got 0.1; needed a peak within the 3",
         lambda: s.one_cycle(
             0.1, 9, rise=jnp.float32(5)
-        ): r"fnn.schedules.one_cycle: rise: got 5.0; needed a peak within the 9 steps",
+        ): r"fnn.schedules.one_cycle: rise: got 5.0; needed a number in \(0, 1\)",
+        lambda: s.one_cycle(
+            0.1, 9, rise=math.inf
+        ): r"fnn.schedules.one_cycle: rise: got inf; needed a number in \(0, 1\)",
         lambda: s.one_cycle(0.1, 1): r"fnn.schedules.one_cycle: steps: got 1; needed an int >= 2",
     }.items():
         with pytest.raises(ValueError, match=message):

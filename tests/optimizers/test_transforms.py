@@ -252,6 +252,32 @@ def test_accumulate_on_a_mesh(kind: str) -> None:
     assert_same(got, two(x), 1e-6)
 
 
+@pytest.mark.parametrize("spread", [P("d"), P()], ids=["varying", "replicated"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        fnn.newton(),
+        fnn.newton(dense_up_to=0),
+        fnn.diagonal_newton(samples=2, key=jax.random.key(0)),
+        fnn.with_loss_scale(fnn.adam(0.1)),
+        fnn.with_loss_scale(fnn.accumulate(fnn.adam(0.1), 2)),
+    ],
+    ids=["newton", "conjugate_gradients", "diagonal_newton", "with_loss_scale", "accumulate"],
+)
+def test_what_calls_the_loss_on_manual_axes(optimizer: Any, spread: P) -> None:
+    """In a scan, where a step returns what varies as what it was given, and examples always do."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
+    params, x = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[2.0, 1.0], [1.0, 3.0]])
+    step = fnn.make_step(lambda w, x: (x * w**4).sum(), optimizer)
+
+    def run(params: Any, x: Any) -> Any:
+        start = params, optimizer.init(params)
+        return jax.lax.scan(lambda carry, _: (step(*carry, x)[:2], None), start, length=3)[0][0]
+
+    on = jax.shard_map(run, mesh=mesh, in_specs=(spread, P("d")), out_specs=spread)
+    assert_same(jax.jit(on)(params, x), jax.jit(run)(params, x), 1e-6)
+
+
 def test_accumulate_offers_the_mean_as_the_gradient() -> None:
     def update(grads: Any, state: Any, params: Any = None, *, grad: Any) -> Any:
         return grad, state

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
 from fnn import lazily
+from fnn.placement import varying
 from fnn.windows import Windows, is_known
 
 OUTPUT, INPUT, WINDOW = "output", "input", "window"
@@ -153,20 +153,6 @@ def _automatic(run: Bilinear, out: PartitionSpec, a: jax.Array, b: jax.Array) ->
 def _placed(a: Any, slot: str) -> PartitionSpec:
     """How the result of a map is sharded, from its left operand."""
     return PartitionSpec() if slot == WINDOW else PartitionSpec(a.sharding.spec[0])
-
-
-def varying(*arrays: jax.Array) -> list[jax.Array]:
-    """Inside `jax.shard_map`, let all vary over every mesh axis that one of them varies over.
-
-    What a loop carries must vary as what it adds does:
-    ``total, *_ = varying(jnp.zeros(shape, dtype), x)``.
-    """
-    own = [jax.typeof(a).manual_axis_type.varying for a in arrays]
-    union = frozenset().union(*own)
-    return [
-        lax.pcast(a, tuple(sorted(union - axes)), to="varying")
-        for a, axes in zip(arrays, own, strict=True)
-    ]
 
 
 def devices(x: jax.Array) -> int:

@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from fnn.compiler import as_bits, from_bits, on_all_cores, only_after
-from fnn.kernels.conv.form import varying
+from fnn.placement import varying
 
 AT_ONCE = 2  # blocks; on two cores, four of half the size are no faster
 

@@ -25,7 +25,7 @@ from fnn.compiler import on_all_cores
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.adjoint import through_output
 from fnn.kernels.conv.examples import in_cache
-from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, varying
+from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device
 from fnn.kernels.conv.loops import beside
 from fnn.kernels.conv.taps_planes import few_outputs, planes
 from fnn.kernels.conv.taps_window import by_examples, of_few_channels
@@ -40,6 +40,7 @@ from fnn.kernels.conv.views import (
     shifted,
     unpadded,
 )
+from fnn.placement import varying
 from fnn.windows import is_known
 
 UNROLLED = 40  # taps; the values of more no longer fit the first cache, beside what they meet
