@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import check_dtype_or_wider, describe, wrong
+from fnn.checks import attribute, check_dtype_or_wider, describe, wrong
 from fnn.dtypes import is_floating, real
 from fnn.kernels.recurrent.form import State, Weights
 
@@ -28,7 +28,7 @@ def known_lengths(function: F) -> F:
             and not isinstance(lengths, jax.core.Tracer)
             and lengths.is_fully_addressable  # else other processes hold the rest
         )
-        time = x.shape[1] if getattr(x, "ndim", 0) == 3 else None
+        time = x.shape[1] if attribute(x, "ndim") == 3 else None
         if known and lengths.size and isinstance(time, int):
             values = np.asarray(lengths)
             if values.min() < 0 or values.max() > time:
