@@ -1,4 +1,5 @@
-"""Arrays on a mesh: inside a program `replicated` and `placed_as`, outside `copied` and `beside`.
+"""Arrays on a mesh: inside a program `replicated`, `by_examples` and `placed_as`, outside `copied`
+and `beside`.
 
 On explicit axes the type of an array says how it is sharded. There, axes that are sharded cannot
 be merged, nor arrays that are sharded differently be joined.
@@ -20,6 +21,20 @@ def replicated(x: jax.Array) -> jax.Array:
         return x
     whole: jax.Array = jax.sharding.reshard(x, where.update(spec=PartitionSpec()))
     return whole
+
+
+def by_examples(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Return arrays sharded alike over their first axis alone, where they are on explicit axes.
+
+    They are so as the first is whose examples are sharded.
+    """
+    kinds = [jax.typeof(x).sharding for x in arrays]
+    sharded = [where.spec[0] for where in kinds if where.spec and where.spec[0] is not None]
+    spec = PartitionSpec(*sharded[:1])
+    return tuple(
+        jax.sharding.reshard(x, where.update(spec=spec)) if where.mesh.explicit_axes else x
+        for x, where in zip(arrays, kinds, strict=True)
+    )
 
 
 def placed_as(x: jax.Array, like: jax.Array) -> jax.Array:

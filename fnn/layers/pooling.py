@@ -28,6 +28,7 @@ from fnn.kernels.pool.form import (
 )
 from fnn.kernels.pool.library import LIBRARY, winner
 from fnn.kernels.pool.rule import AUTO, SLICES
+from fnn.placement import by_examples
 from fnn.windows import Ints, Padding, per_axis
 
 Images = Num[Array, "n *spatial c"]
@@ -162,6 +163,7 @@ def max_unpool(y: Pooled, indices: Int[Array, "n *out c"], spatial: Ints) -> Ima
         wins = last.at[place].get(mode="fill", fill_value=-1) == number
         return jnp.zeros(size, y.dtype).at[jnp.where(wins, place, size)].add(y, mode="drop")
 
+    y, places = by_examples(y, places)
     channels = jax.vmap(plane, in_axes=-1, out_axes=-1)
     flat = (n, math.prod(y.shape[1:-1]), c)
     return jax.vmap(channels)(y.reshape(flat), places.reshape(flat)).reshape(n, *sizes, c)
