@@ -88,6 +88,14 @@ def check_array(function: str, argument: str, x: Any) -> None:
     dtype = getattr(x, "dtype", np.dtype(float))
     if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
+    if not is_held(dtype):
+        needed = "numbers that JAX can hold: native, of 64 bits or less, by x.astype(np.float32)"
+        raise wrong(function, argument, f"{describe(x)} of {dtype.str}", needed, TypeError)
+
+
+def is_held(dtype: np.dtype[Any]) -> bool:
+    """Whether JAX has numbers of this dtype of NumPy: big-endian and long ones it has not."""
+    return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def check_dtype_or_wider(function: str, argument: str, array: Any, x: Any) -> None:

@@ -427,6 +427,13 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
     for wrong_x in (X.tolist(), "x", None, {"x": X}, (X, X), jax.typeof(jnp.asarray(X))):
         with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array, such"):
             layer(wrong_x)
+    for kind in (">f4", ">i4", np.longdouble, np.clongdouble):
+        for held in (np.ones((1, 2), kind), np.ones((), kind)[()]):
+            if held.dtype.isnative and held.dtype.itemsize <= 8 * (1 + (held.dtype.kind == "c")):
+                continue  # NumPy makes such numbers native; or they are no longer on this machine
+            said = rf"fnn\.layer: x: got .* of {held.dtype.str}; needed numbers that JAX can hold: "
+            with pytest.raises(TypeError, match=said):
+                layer(held)
     with pytest.raises(TypeError, match=r"fnn\.layer: x: got complex64\[1,1\]; needed real"):
         layer(jnp.ones((1, 1), jnp.complex64))
     np.testing.assert_array_equal(layer(X, size=2), layer(X, size=np.float32([2, 2])))

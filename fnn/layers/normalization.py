@@ -13,7 +13,7 @@ layers end at deviations of ``1e19 / sqrt(m)``, where the result becomes 0, and 
 1e-19 too; in float64 at ``1e154 / sqrt(m)`` and 1e-154. Where a sum of inputs or of deviations
 overflows, it is NaN. Gradients are exact up to a hundredth of these. To scale the inputs first
 would add a pass over them. An entry that is not finite makes all that it is normalized with NaN; in
-`rms_norm` an infinite one makes them 0.
+`rms_norm` an infinite one makes them 0, and is NaN itself.
 """
 
 import math

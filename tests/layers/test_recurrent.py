@@ -1,5 +1,6 @@
 """Recurrent layers against loops over examples and steps, in every option; and wrong calls."""
 
+import contextlib
 import functools
 import zlib
 from typing import Any
@@ -216,6 +217,17 @@ def test_linear_recurrence(a_shape: tuple[int, ...], reverse: bool) -> None:
         batch=False,
         reverse=reverse,
     )
+
+
+def test_a_linear_recurrence_over_a_symbolic_time_is_refused() -> None:
+    n, time = jax.export.symbolic_shape("n, time")
+    a = jnp.ones(3)
+    for shape, fails in (((n, 4, 3), False), ((2, time, 3), True)):
+        x = jax.ShapeDtypeStruct(shape, jnp.float32)
+        traced = jax.export.export(jax.jit(lambda x: fnn.linear_recurrence(a, x)))
+        said = r"fnn\.linear_recurrence: x: got float32\[2,time,3\]; needed a number, not a symbol"
+        with pytest.raises(ValueError, match=said) if fails else contextlib.nullcontext():
+            traced(x)
 
 
 def test_the_gradient_of_a_factor_for_all_steps_is_summed_in_float32() -> None:
