@@ -27,16 +27,29 @@ def wrong(
     return kind(f"fnn.{function}: {argument}: got {got}; needed {needed}")
 
 
+def attribute(x: Any, name: str) -> Any:
+    """Return an attribute, or None where there is none: objects may raise anything for that.
+
+    >>> attribute(np.ones(3), "shape"), attribute([1, 2], "shape")
+    ((3,), None)
+    """
+    try:
+        return getattr(x, name, None)
+    except Exception:  # KeyError, of a dict whose attributes are its entries
+        return None
+
+
 def describe(x: Any) -> str:
     """Return dtype and shape of an array as one word, ``float32[8,28,28,1]``.
 
     >>> describe(np.zeros((2, 3), np.float32))
     'float32[2,3]'
     """
-    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+    shape, dtype = attribute(x, "shape"), attribute(x, "dtype")
+    if shape is None or dtype is None:
         text = " ".join(repr(x).split())  # on one line
         return f"{type(x).__name__} {text if len(text) < 80 else text[:77] + '...'}"
-    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+    return f"{dtype}[{','.join(map(str, shape))}]"
 
 
 def check_int(function: str, argument: str, value: Any, least: int | None = None) -> None:
@@ -75,6 +88,14 @@ def check_array(function: str, argument: str, x: Any) -> None:
     dtype = getattr(x, "dtype", np.dtype(float))
     if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
+    if not is_held(dtype):
+        needed = "numbers that JAX can hold: native, of 64 bits or less, by x.astype(np.float32)"
+        raise wrong(function, argument, f"{describe(x)} of {dtype.str}", needed, TypeError)
+
+
+def is_held(dtype: np.dtype[Any]) -> bool:
+    """Whether JAX has numbers of this dtype of NumPy: big-endian and long ones it has not."""
+    return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def check_arrays(function: str, argument: str, tree: Any) -> None:
@@ -213,7 +234,7 @@ def count_examples(function: str, data: Any) -> int:
 
 def check_scalar(name: str, value: Any) -> Any:
     """Return the value of a loss, or raise the error of public function ``name``."""
-    if getattr(value, "shape", None) != ():
+    if attribute(value, "shape") != ():
         raise wrong(name, "loss", describe(value), "a scalar array: call .mean()")
     if not is_floating(value.dtype):
         raise wrong(name, "loss", describe(value), "a floating-point number", TypeError)

@@ -35,6 +35,7 @@ from fnn.checks import (
     check_key,
     check_number,
     describe,
+    is_held,
     wrong,
 )
 from fnn.dtypes import is_floating, is_real, real
@@ -262,8 +263,8 @@ def _number(allowed: Range, floats: bool, function: str, argument: str, value: A
 
 
 def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
-    known = isinstance(value, jax.Array | np.ndarray)
-    if known and isinstance(value.dtype, np.dtype) and is_real(value.dtype):
+    known = isinstance(value, jax.Array | np.ndarray) and isinstance(value.dtype, np.dtype)
+    if known and is_real(value.dtype) and is_held(value.dtype):
         return value  # first: the checks cost more than a call
     check_array(function, argument, value)
     if of_reals and not is_real(jnp.result_type(value)):

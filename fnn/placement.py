@@ -1,4 +1,4 @@
-"""Arrays on a mesh: inside a program `replicated`, `varying`, `placed_as`; outside the others.
+"""Arrays on a mesh: `copied` and `beside` are for outside a program, the others for inside.
 
 Where axes are explicit or, inside `jax.shard_map`, manual, the type of an array says how it is
 sharded, or over which axes it varies. Axes that are sharded cannot be merged, nor arrays that are
@@ -36,6 +36,20 @@ def varying(*arrays: jax.Array) -> list[jax.Array]:
         lax.pcast(a, tuple(sorted(union - axes)), to="varying")
         for a, axes in zip(arrays, own, strict=True)
     ]
+
+
+def by_examples(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Return arrays sharded alike over their first axis alone, where they are on explicit axes.
+
+    They are so as the first is whose examples are sharded.
+    """
+    kinds = [jax.typeof(x).sharding for x in arrays]
+    sharded = [where.spec[0] for where in kinds if where.spec and where.spec[0] is not None]
+    spec = PartitionSpec(*sharded[:1])
+    return tuple(
+        jax.sharding.reshard(x, where.update(spec=spec)) if where.mesh.explicit_axes else x
+        for x, where in zip(arrays, kinds, strict=True)
+    )
 
 
 def placed_as(x: jax.Array, like: jax.Array) -> jax.Array:

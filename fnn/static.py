@@ -32,6 +32,14 @@ def frozen(value: Any) -> Any:
 PLAIN = (int, str, bytes, bool, type(None))
 LIBRARIES = {"fnn", "jax", "jaxlib", "numpy", "math", "functools", "builtins"}
 IMPORT = dis.opmap["IMPORT_NAME"]
+OPEN = {"globals", "eval", "exec", "__import__"}  # what they reach, the code does not name
+
+
+class _Given(NamedTuple):
+    field: int
+
+
+GIVEN, FIELD = vars(_Given).keys(), type(vars(_Given)["field"])  # of every NamedTuple
 
 
 class Same:
@@ -54,7 +62,8 @@ class Same:
         method = isinstance(function, types.MethodType)
         parts = (function.__self__, function.__func__) if method else (function,)
         try:
-            return cls(function, tuple(_facts(part, ()) for part in parts))
+            seen: dict[int, int] = {}
+            return cls(function, tuple(_facts(part, seen) for part in parts))
         except _Changeable:  # two methods of one object are equal, whatever it holds by then
             return cls(function, _Identity(function)) if method else function
 
@@ -91,8 +100,11 @@ class _Identity(NamedTuple):
         return id(self.value)
 
 
-def _facts(value: Any, above: tuple[Any, ...]) -> Any:
-    """Return what decides about a value that a function reaches; ``above`` are its callers."""
+def _facts(value: Any, seen: dict[int, int]) -> Any:
+    """Return what decides about a value that a function reaches.
+
+    A function that was met before is told by its number: ``seen`` has those of all, by their ids.
+    """
     if isinstance(value, float | complex):  # by its bits: 0.0 == -0.0, and no NaN equals itself
         return type(value), np.asarray(value).tobytes()
     if isinstance(value, PLAIN):
@@ -100,27 +112,54 @@ def _facts(value: Any, above: tuple[Any, ...]) -> Any:
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
         return _Identity(value)
     if isinstance(value, tuple):
-        return type(value), tuple(_facts(v, above) for v in value)
-    for place, caller in enumerate(above):
-        if value is caller:
-            return place
+        beside = _beside(value)
+        return type(value), *(tuple(_facts(v, seen) for v in values) for values in (value, beside))
+    if id(value) in seen:
+        return seen[id(value)]
     if _of_a_library(value) and (not getattr(value, "__closure__", None) or _has_name(value)):
         return _Identity(value)
     if isinstance(value, types.FunctionType):
-        return _facts_of_code(value, (*above, value))
+        seen[id(value)] = len(seen)
+        return _facts_of_code(value, seen)
     raise _Changeable
 
 
+def _beside(value: tuple[Any, ...]) -> list[Any]:
+    """Return what the class of a tuple, such as a NamedTuple, gives it: methods and properties."""
+    if type(value).__dictoffset__ and vars(value):
+        raise _Changeable
+    return [
+        _plain(thing)
+        for base in type(value).__mro__
+        if not _of_a_library(base)
+        for name, thing in vars(base).items()
+        if name not in GIVEN and (callable(thing) or not name.startswith("__"))
+        if not isinstance(thing, FIELD)
+    ]
+
+
+def _plain(thing: Any) -> Any:
+    """Return the function inside, where a class holds one in another thing."""
+    if isinstance(thing, property):
+        return thing.fget
+    return thing.__func__ if isinstance(thing, classmethod | staticmethod) else thing
+
+
 def _of_a_library(value: Any) -> bool:
-    if isinstance(inspect.unwrap(value), functools.partial):  # as `jax.tree_util.Partial` is
-        return False  # it holds any function
-    module = isinstance(value, types.ModuleType)
-    fixed = module or isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
-    if isinstance(value, types.BuiltinFunctionType):  # or a method of what may change, as {}.get
-        fixed = isinstance(value.__self__, types.ModuleType | type | None)
+    # The type is asked first: an object of the user's may raise anything for an attribute.
+    program = type(value).__module__.partition(".")[0] in ("jax", "jaxlib")
+    module, function = (isinstance(value, t) for t in (types.ModuleType, types.FunctionType))
+    builtin = isinstance(value, types.BuiltinFunctionType)
+    if not (program or module or function or builtin or isinstance(value, type)):
+        return False
+    if (program or function) and isinstance(inspect.unwrap(value), functools.partial):
+        return False  # it holds any function, as `jax.tree_util.Partial` does
+    if builtin and not isinstance(value.__self__, types.ModuleType | type | None):
+        return False  # a method of what may change, as {}.get
     owner = value.__name__ if module else getattr(value, "__module__", None) or "builtins"
-    library = str(owner).partition(".")[0] in LIBRARIES
-    return library and (fixed or type(value).__module__.partition(".")[0] in ("jax", "jaxlib"))
+    if function:  # of the names that it reads: `functools.wraps` copies the other's module
+        owner = value.__globals__.get("__name__")
+    return str(owner).partition(".")[0] in LIBRARIES
 
 
 def _has_name(value: Any) -> bool:
@@ -129,19 +168,19 @@ def _has_name(value: Any) -> bool:
     return getattr(module, getattr(value, "__name__", ""), None) is value
 
 
-def _facts_of_code(function: Any, above: tuple[Any, ...]) -> Any:
+def _facts_of_code(function: Any, seen: dict[int, int]) -> Any:
     codes = tuple(_codes(function.__code__))
+    names = list(itertools.chain.from_iterable(code.co_names for code in codes))
     imports = any(IMPORT in code.co_code[::2] for code in codes)  # a module, which may change
-    if imports or vars(function).keys() - {"__wrapped__"}:
+    if imports or not OPEN.isdisjoint(names) or vars(function).keys() - {"__wrapped__"}:
         raise _Changeable
     try:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a name that is not bound yet
         raise _Changeable from None
-    names = itertools.chain.from_iterable(code.co_names for code in codes)
     reached = [function.__globals__[name] for name in names if name in function.__globals__]
     defaults = (function.__defaults__, *(function.__kwdefaults__ or {}).items())
-    rest = tuple(_facts(value, above) for value in (*cells, *reached, *defaults))
+    rest = tuple(_facts(value, seen) for value in (*cells, *reached, *defaults))
     return function.__code__, rest
 
 

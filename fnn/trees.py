@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from fnn.checks import check_callable, describe, wrong
+from fnn.checks import attribute, check_callable, describe, wrong
 from fnn.dtypes import is_floating, names_floats, widen
 
 __all__ = ["cast", "count", "global_norm", "paths", "select"]  # the others are for the rooms
@@ -120,7 +120,7 @@ def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:
         raise wrong("trees.cast", "dtype", dtype, "one of floating-point numbers", TypeError)
 
     def one(x: Any) -> Any:
-        if not is_floating(getattr(x, "dtype", None)):
+        if not is_floating(attribute(x, "dtype")):
             return x
         return x.update(dtype=dtype) if isinstance(x, jax.ShapeDtypeStruct) else x.astype(dtype)
 
@@ -165,7 +165,7 @@ def global_norm(tree: FloatTree) -> Float[Array, ""]:
     """
     name, needed = "trees.global_norm", "floating-point numbers"
     for path, x in jax.tree.leaves_with_path(tree):
-        if not isinstance(x, float) and not is_floating(getattr(x, "dtype", None)):
+        if not isinstance(x, float) and not is_floating(attribute(x, "dtype")):
             raise wrong(name, "tree" + jax.tree_util.keystr(path), describe(x), needed, TypeError)
     scale, norm = scaled_norm(tree)
     return scale * norm
@@ -237,7 +237,7 @@ def _alike(tree: Any, like: Any) -> bool:
 def check_params(name: str, params: Any) -> None:
     """Raise the error of public function ``name`` for the first leaf that has no gradient."""
     for path, leaf in jax.tree.leaves_with_path(params):
-        if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if not is_floating(attribute(leaf, "dtype")):
             where = "params" + jax.tree_util.keystr(path)
             raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
 

@@ -21,6 +21,7 @@ import fnn
 from fnn import checks
 from fnn.checks import BELOW_ONE
 from fnn.functions import checked, jitted, variant
+from fnn.static import frozen
 from tests import docs
 
 FUNCTIONS = [
@@ -208,6 +209,129 @@ def test_methods_of_what_cannot_change_are_one_program() -> None:
     assert traces_of(lambda: [layer(X, rule=Shift(3.0).add) for _ in range(5)]) == 1
     assert traces_of(lambda: layer(X, rule=Shift(4.0).add)) == 1
 
+    def rule(shift: float) -> Any:
+        shifts = Shift(shift), Shift(shift)
+        return lambda x: shifts[0].add(shifts[1].add(x))
+
+    assert traces_of(lambda: [layer(X, rule=rule(5.0)) for _ in range(5)]) == 1
+    assert traces_of(lambda: layer(X, rule=rule(6.0))) == 1
+
+
+TABLE = {"by": 1.0}
+
+
+class Scaled(Shift):
+    """What it gives is read from a table and from the class, and may change."""
+
+    more = 0.0
+
+    @property
+    def by_table(self) -> float:
+        return TABLE["by"]
+
+    @staticmethod
+    def table() -> float:
+        return TABLE["by"]
+
+    @classmethod
+    def of_class(cls) -> float:
+        return cls.more
+
+    def __mul__(self, x: Any) -> Any:
+        return x * TABLE["by"]
+
+
+def executed(by_table: str) -> Any:
+    """A function of a namespace without a name."""
+    names: dict[str, Any] = {"TABLE": TABLE}
+    exec(f"def scale(x): return x * {by_table}", names)
+    return names["scale"]
+
+
+SCALED, OWN = Scaled(0.0), Scaled(0.0)
+NAMED = executed("TABLE['by']")
+LIKE_SIN = functools.wraps(jnp.sin)(lambda x: x * TABLE["by"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lambda x: x * SCALED.by_table,
+        lambda: lambda x: x * SCALED.table(),
+        lambda: lambda x: x * SCALED.of_class(),
+        lambda: lambda x: SCALED * x,
+        lambda: lambda x: x * vars(OWN)["by"],
+        lambda: lambda x: x * globals()["BY"],
+        lambda: lambda x: x * eval("BY"),
+        lambda: lambda x: NAMED(x),
+        lambda: lambda x: LIKE_SIN(x),
+    ],
+    ids=["property", "static", "class", "operator", "own", "globals", "eval", "exec", "wraps"],
+)
+def test_what_may_change_is_read_at_every_call(make: Any) -> None:
+    for by in (1.0, 2.0):
+        TABLE["by"] = Scaled.more = vars(OWN)["by"] = globals()["BY"] = by
+        got, want = (layer(X, rule=rule) for rule in (make(), lambda x, by=by: x * by))
+        np.testing.assert_array_equal(got, want)
+
+
+class Raises(dict[str, Any]):
+    """Its attributes are its entries, and none else is."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_an_object_may_raise_for_an_unknown_attribute() -> None:
+    settings = Raises(by=1.0)
+    for by in (1.0, 2.0):
+        settings["by"] = by
+        got, want = (
+            layer(X, rule=rule) for rule in (lambda x: x * settings.by, lambda x, by=by: x * by)
+        )
+        np.testing.assert_array_equal(got, want)
+    one = jnp.ones((1, 1))
+    said = r"fnn\.{}: got Raises \{{'by': 2.0\}}; needed {}"
+    for place, needed, call in (
+        ("layer: x", "an array, such", lambda: layer(settings)),
+        ("rnn: x", "an array, such", lambda: fnn.rnn(settings, one, one)),
+        ("hvp: loss", "a scalar array", lambda: fnn.hvp(lambda _: settings, one, one)),
+        ("adam: params", "a floating-point array", lambda: fnn.adam(1e-3).init(settings)),
+        (
+            "init_dense: weights",
+            "an init",
+            lambda: fnn.init_dense(KEY, 1, 1, weights=lambda *_: settings),
+        ),
+        ("trees.global_norm: tree", "floating", lambda: fnn.trees.global_norm(settings)),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said.format(place, needed)):
+            call()
+    assert fnn.trees.cast(settings, jnp.float16) is settings
+
+
+def test_a_helper_of_many_helpers_is_walked_once() -> None:
+    def size(facts: Any) -> int:
+        return 1 + sum(map(size, facts)) if isinstance(facts, tuple) else 1
+
+    def of(levels: int) -> int:
+        both: Any = (jnp.sin, jnp.cos)
+        for _ in range(levels):
+            f, g = both
+            both = (lambda x, f=f, g=g: f(x) + g(x)), (lambda x, f=f, g=g: f(x) - g(x))
+        return size(frozen(both[0]).facts)
+
+    one = of(5) - of(4)
+    assert of(8) - of(7) == one
+
+
+def test_functions_that_call_each_other_are_one_program() -> None:
+    def make(shift: float) -> Any:
+        even: Any = lambda n, x: odd(n - 1, x) if n else x
+        odd: Any = lambda n, x: even(n - 1, x + shift) if n else x
+        return lambda x: even(4, x) + even(2, x)
+
+    assert traces_of(lambda: [layer(X, rule=make(0.5)) for _ in range(3)]) == 1
+    assert traces_of(lambda: layer(X, rule=make(0.25))) == 1
+
 
 def test_a_method_of_a_table_is_read_at_every_call() -> None:
     table = {"by": 1.0}
@@ -303,6 +427,13 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
     for wrong_x in (X.tolist(), "x", None, {"x": X}, (X, X), jax.typeof(jnp.asarray(X))):
         with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array, such"):
             layer(wrong_x)
+    for kind in (">f4", ">i4", np.longdouble, np.clongdouble):
+        for held in (np.ones((1, 2), kind), np.ones((), kind)[()]):
+            if held.dtype.isnative and held.dtype.itemsize <= 8 * (1 + (held.dtype.kind == "c")):
+                continue  # NumPy makes such numbers native; or they are no longer on this machine
+            said = rf"fnn\.layer: x: got .* of {held.dtype.str}; needed numbers that JAX can hold: "
+            with pytest.raises(TypeError, match=said):
+                layer(held)
     with pytest.raises(TypeError, match=r"fnn\.layer: x: got complex64\[1,1\]; needed real"):
         layer(jnp.ones((1, 1), jnp.complex64))
     np.testing.assert_array_equal(layer(X, size=2), layer(X, size=np.float32([2, 2])))

@@ -40,6 +40,13 @@ def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Flo
         return x
     left = 1 - (widen(rate) if isinstance(rate, jax.Array) else rate)
     share = jnp.asarray(left, jnp.float32)  # the same draws, whatever the dtypes are
-    kept = jax.random.bernoulli(key, share, x.shape)
+    where = jax.typeof(x).sharding  # each device draws its part, of the same mask
+    placed = where if where.mesh.explicit_axes else None
+    kept = jax.random.bernoulli(key, share, x.shape, out_sharding=placed)
     scale = 1 / jnp.where(left > 0, left, 1)  # a rate below 1 may round to 1, where nothing is kept
-    return computed_wide(lambda x: jnp.where(kept, x * number_like(scale, x), 0), x)
+
+    def wide(x: jax.Array) -> jax.Array:
+        x = jnp.where(kept, x, 0)  # the derivative by rate: an infinity that is dropped times 0
+        return jnp.where(kept, x * number_like(scale, x), 0)
+
+    return computed_wide(wide, x)

@@ -34,7 +34,7 @@ from jax.nn.initializers import (
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import check_int, describe, wrong
+from fnn.checks import attribute, check_int, describe, wrong
 from fnn.dtypes import accumulator, names_floats
 from fnn.functions import jitted
 from fnn.kernels.conv.library import swap_channels
@@ -82,7 +82,7 @@ def draw(
     check_dtype(function, dtype)
     wide = accumulator(jnp.result_type(dtype))  # no orthogonal matrix is found in half precision
     array: Any = weights(key, shape, wide) if callable(weights) else weights
-    if getattr(array, "shape", None) != shape:
+    if attribute(array, "shape") != shape:
         needed = f"an initializer of shape {shape}, such as fnn.initializers.he_normal()"
         raise wrong(function, argument, describe(array), needed)
     return jnp.asarray(array, dtype)

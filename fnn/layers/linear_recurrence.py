@@ -45,7 +45,7 @@ def linear_recurrence(
         h (n, time, d), of the dtype of x; the last step is the state to go on from.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit; a time that is a symbol, as in an export.
         TypeError: dtypes that differ.
 
     Source: G. Blelloch, Prefix sums and their applications (1990); E. Martin, C. Cundy,
@@ -57,6 +57,8 @@ def linear_recurrence(
     name = "linear_recurrence"
     if x.ndim != 3:
         raise wrong(name, "x", describe(x), "shape (n, time, d), after the factors a")
+    if not isinstance(x.shape[1], int):
+        raise wrong(name, "x", describe(x), "a number, not a symbol, for the time")
     if a.shape not in (x.shape, x.shape[2:]):
         raise wrong(name, "a", describe(a), f"shape {x.shape} or {x.shape[2:]} for x {describe(x)}")
     if a.dtype != x.dtype:

@@ -13,7 +13,7 @@ layers end at deviations of ``1e19 / sqrt(m)``, where the result becomes 0, and 
 1e-19 too; in float64 at ``1e154 / sqrt(m)`` and 1e-154. Where a sum of inputs or of deviations
 overflows, it is NaN. Gradients are exact up to a hundredth of these. To scale the inputs first
 would add a pass over them. An entry that is not finite makes all that it is normalized with NaN; in
-`rms_norm` an infinite one makes them 0.
+`rms_norm` an infinite one makes them 0, and is NaN itself.
 """
 
 import math
@@ -29,6 +29,7 @@ from fnn.dtypes import magnitude, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import check_dtype
 from fnn.layers.statistics import Mean, centre, check_arrays, check_channels, mean_over
+from fnn.placement import placed_as, replicated
 
 Images = Float[Array, "n *spatial c"]
 Channels = Float[Array, " c"]
@@ -355,11 +356,11 @@ def spectral_norm(
         raise wrong("spectral_norm", "u", describe(u), f"shape {w.shape[-1:]} for w {describe(w)}")
     if u.dtype != w.dtype:
         raise wrong("spectral_norm", "u", describe(u), f"the dtype of w, {w.dtype}", TypeError)
-    matrix = widen(w).reshape(math.prod(w.shape[:-1]), w.shape[-1])
+    matrix = replicated(widen(w)).reshape(math.prod(w.shape[:-1]), w.shape[-1])
     matrix = matrix / magnitude(matrix)
     fixed = lax.stop_gradient(matrix)
     # Inside `jax.shard_map` a loop must begin with what varies as its result: as u and w do.
-    start = _unit(lax.stop_gradient(widen(u))) + fixed[:0].sum()
+    start = _unit(lax.stop_gradient(replicated(widen(u)))) + fixed[:0].sum()
     right = lax.fori_loop(0, iterations, lambda _, u: _unit(_unit(fixed @ u) @ fixed), start)
     left = _unit(fixed @ right)
     sigma = left @ matrix @ right
@@ -367,7 +368,8 @@ def spectral_norm(
     scaled = jnp.where(some, matrix / jnp.where(none, 1.0, sigma), 0.0)
     scaled = nan_where(none & some, scaled)
     right = jnp.where(none, start, right)
-    return scaled.reshape(w.shape).astype(w.dtype), right.astype(u.dtype)
+    scaled = scaled.reshape(w.shape).astype(w.dtype)
+    return placed_as(scaled, w), placed_as(right.astype(u.dtype), u)
 
 
 def _unit(v: jax.Array) -> jax.Array:

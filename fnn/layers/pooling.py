@@ -28,6 +28,7 @@ from fnn.kernels.pool.form import (
 )
 from fnn.kernels.pool.library import LIBRARY, winner
 from fnn.kernels.pool.rule import AUTO, SLICES
+from fnn.placement import by_examples
 from fnn.windows import Ints, Padding, per_axis
 
 Images = Num[Array, "n *spatial c"]
@@ -96,8 +97,9 @@ def max_pool_indices(
     """Return where in its plane the maximum of every window lies.
 
     With ``i = max_pool_indices(x, ...)``, ``max_pool(x, ...)[n, o, c]`` is entry ``i[n, o, c]`` of
-    the flattened ``x[n, ..., c]``: the first of tied maxima, a NaN counting as infinity. A function
-    of its own, so that the result of `max_pool` is one array whatever its arguments.
+    the flattened ``x[n, ..., c]``: the first of tied maxima, a NaN counting as infinity. Only where
+    an infinity stands before a NaN is `max_pool` NaN, and the index that of the infinity. A
+    function of its own, so that the result of `max_pool` is one array whatever its arguments.
 
     Args:
         x: (n, *spatial, c), floats or integers.
@@ -162,6 +164,7 @@ def max_unpool(y: Pooled, indices: Int[Array, "n *out c"], spatial: Ints) -> Ima
         wins = last.at[place].get(mode="fill", fill_value=-1) == number
         return jnp.zeros(size, y.dtype).at[jnp.where(wins, place, size)].add(y, mode="drop")
 
+    y, places = by_examples(y, places)
     channels = jax.vmap(plane, in_axes=-1, out_axes=-1)
     flat = (n, math.prod(y.shape[1:-1]), c)
     return jax.vmap(channels)(y.reshape(flat), places.reshape(flat)).reshape(n, *sizes, c)

@@ -31,6 +31,7 @@ from fnn.layers.recurrent_checks import (
     is_by_number,
     known_lengths,
 )
+from fnn.placement import by_examples
 
 Sequence = Float[Array, "n time f"]
 Units = Float[Array, "n units"]
@@ -78,14 +79,14 @@ def _one_step(
     """Check the arguments of public function ``name``, and advance the state."""
     blocks, parts = kind
     check_arrays(name, blocks, "n, f", x, weights)
-    before = initial_state(name, parts, x, weights, state)
-    before = tuple(s + of_sequences(x).astype(s.dtype) for s in before)  # sharded as x is
+    x, *before = by_examples(x, *initial_state(name, parts, x, weights, state))
+    start = tuple(s + of_sequences(x).astype(s.dtype) for s in before)  # sharded as x is
     x, wide = widen(x), jax.tree.map(widen, weights)
 
     def step(state: State) -> tuple[State, None]:
         return cell.step(cell.sums(x @ wide.wx, state[0], wide), state, wide), None
 
-    new, _ = advance(step, before, None)
+    new, _ = advance(step, start, None)
     return new
 
 

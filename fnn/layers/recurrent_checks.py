@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import check_dtype_or_wider, describe, wrong
+from fnn.checks import attribute, check_dtype_or_wider, describe, wrong
 from fnn.dtypes import is_floating, real
 from fnn.kernels.recurrent.form import State, Weights
 
@@ -28,7 +28,7 @@ def known_lengths(function: F) -> F:
             and not isinstance(lengths, jax.core.Tracer)
             and lengths.is_fully_addressable  # else other processes hold the rest
         )
-        time = x.shape[1] if getattr(x, "ndim", 0) == 3 else None
+        time = x.shape[1] if attribute(x, "ndim") == 3 else None
         if known and lengths.size and isinstance(time, int):
             values = np.asarray(lengths)
             if values.min() < 0 or values.max() > time:
@@ -98,17 +98,23 @@ def by_number(name: str, activation: Activation) -> Activation:
 
 
 def is_by_number(activation: Activation) -> bool:
-    """Whether the activation is a function of each number, and reads no array that is traced.
+    """Whether the activation is a function of each number with a slope, and reads no traced array.
 
     The derivative that is written out holds for no other. It is tried: an array of small and large
-    numbers, and one by one.
+    numbers, and one by one; and small and large cotangents, which a backward rule of one's own may
+    take otherwise than times a slope.
     """
-    numbers = np.array([-1e3, -2, -0.4, 0.4, 2, 1e3], np.float32)
+    numbers = np.array([[-1e3, -2, -0.4], [0.4, 2, 1e3]], np.float32)
+    cts = np.array([[1, -2, 3], [-1, 2, -3]])
     try:
         # They need not be numbers that the activation is made for, as negative ones for a root.
         with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False):
-            together = activation(jnp.asarray(numbers.reshape(2, 3)))
-            apart = [activation(jnp.asarray(number)) for number in numbers]
-        return np.allclose(np.ravel(together), apart, rtol=1e-4, atol=1e-6, equal_nan=True)
+            together, pull = jax.vjp(activation, jnp.asarray(numbers))
+            apart = [activation(jnp.asarray(number)) for number in numbers.ravel()]
+            (slopes,) = pull(jnp.ones_like(together))
+            pulled = [pull(jnp.asarray(cts * s, together.dtype))[0] / s for s in (2**-13, 2**13)]
+        same = functools.partial(np.allclose, rtol=1e-4, atol=1e-6, equal_nan=True)
+        want = cts * np.asarray(slopes)
+        return same(np.ravel(together), apart) and all(same(got, want) for got in pulled)
     except (TypeError, ValueError, IndexError):  # a traced array has no value; or `by_number` tells
         return False

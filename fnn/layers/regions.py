@@ -131,7 +131,8 @@ def global_min_pool(x: Images) -> Num[Array, "n c"]:
 def global_avg_pool(x: Images) -> Float[Array, "n c"]:
     """Return the mean of every channel.
 
-    ``y[n, c] = mean_p x[n, p, c]`` over all positions p; half precision is summed in float32.
+    ``y[n, c] = mean_p x[n, p, c]`` over all positions p; half precision is summed in float32. Where
+    the sum overflows the mean is infinite.
 
     Args, Raises: as `global_max_pool`.
 
@@ -198,7 +199,7 @@ def adaptive_avg_pool(x: Images, out: Ints) -> Float[Array, "n *out c"]:
     """Return means over windows that share each axis out into ``out`` parts.
 
     Windows, arguments and errors are those of `adaptive_max_pool`; half precision is summed in
-    float32.
+    float32. Where the sum overflows the mean is infinite.
 
     Returns:
         (n, *out, c) in the dtype of x; for integers in the default float dtype.
@@ -224,7 +225,8 @@ def partition_pool(
 ) -> Num[Array, "*pooled"]:
     """Return the maximum, minimum or mean over each block of a partition of an axis.
 
-    ``y[..., j, ...] = reduce over i in blocks[j] of x[..., i, ...]``.
+    ``y[..., j, ...] = reduce over i in blocks[j] of x[..., i, ...]``. Half precision is summed in
+    float32; where the sum overflows the mean is infinite.
 
     Args:
         x: floats or integers, of any shape.

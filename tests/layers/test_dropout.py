@@ -53,6 +53,20 @@ def test_a_dropped_infinity_leaves_zero_and_finite_gradients() -> None:
     assert jnp.isfinite(pullback(jnp.ones(50))[0]).all()
 
 
+def test_the_derivative_by_the_rate_sees_nothing_that_is_dropped() -> None:
+    """Neither an infinity in x nor one in the cotangent."""
+    x = jnp.arange(1.0, 51.0)
+    dropped = fnn.dropout(x, 0.5, KEY) == 0
+    want = jnp.where(dropped, 0, x).sum() / 0.5**2
+    hidden = jnp.where(dropped, jnp.inf, x)
+    cts = jnp.where(dropped, jnp.inf, 1)
+    for given, ct in ((hidden, jnp.ones(50)), (x, cts), (hidden, cts)):
+        _, pullback = jax.vjp(lambda rate, x=given: fnn.dropout(x, rate, KEY), 0.5)
+        np.testing.assert_allclose(pullback(ct)[0], want, rtol=1e-6)
+        _, slope = jax.jvp(lambda rate, x=given: fnn.dropout(x, rate, KEY), (0.5,), (1.0,))
+        np.testing.assert_allclose(slope.sum(), want, rtol=1e-6)
+
+
 def test_a_rate_that_rounds_to_1_leaves_zero_and_gradients_of_zero() -> None:
     """As 0.99999999 does in float32, and as one that is traced may be."""
     x = jnp.arange(1.0, 101.0)

@@ -62,6 +62,19 @@ def test_infinities_and_nan(form: str, config: dict[str, Any]) -> None:
         np.testing.assert_array_equal(got, np.full(x.shape, each))
 
 
+def test_an_infinity_before_a_nan_keeps_the_index() -> None:
+    x = jnp.array([jnp.inf, jnp.nan, jnp.nan, jnp.inf]).reshape(1, 4, 1)
+    assert jnp.isnan(fnn.max_pool(x, 2)).all()
+    assert fnn.max_pool_indices(x, 2).ravel().tolist() == [0, 2]
+
+
+def test_a_mean_whose_sum_overflows_is_infinite() -> None:
+    x = jnp.full((1, 2, 1), 3e38)
+    means = fnn.global_avg_pool(x), fnn.adaptive_avg_pool(x, 1), fnn.avg_pool(x, 2)
+    parts = fnn.partition_pool(x, [[0, 1]], "avg", axis=1)
+    assert [y.item() for y in (*means, parts)] == [np.inf] * 4
+
+
 @forms
 def test_a_norm_of_infinities(form: str) -> None:
     pool = getattr(fnn, "lp_pool" + form)

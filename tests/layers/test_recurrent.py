@@ -1,5 +1,6 @@
 """Recurrent layers against loops over examples and steps, in every option; and wrong calls."""
 
+import contextlib
 import functools
 import zlib
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from jax import lax
 
 import fnn
+from fnn.layers.recurrent_checks import is_by_number
 from tests.check import check, close
 from tests.oracles import recurrent as loops
+from tests.table import ACTIVATIONS
 
 N, TIME, F, UNITS = 3, 5, 2, 4
 BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -216,6 +219,17 @@ def test_linear_recurrence(a_shape: tuple[int, ...], reverse: bool) -> None:
     )
 
 
+def test_a_linear_recurrence_over_a_symbolic_time_is_refused() -> None:
+    n, time = jax.export.symbolic_shape("n, time")
+    a = jnp.ones(3)
+    for shape, fails in (((n, 4, 3), False), ((2, time, 3), True)):
+        x = jax.ShapeDtypeStruct(shape, jnp.float32)
+        traced = jax.export.export(jax.jit(lambda x: fnn.linear_recurrence(a, x)))
+        said = r"fnn\.linear_recurrence: x: got float32\[2,time,3\]; needed a number, not a symbol"
+        with pytest.raises(ValueError, match=said) if fails else contextlib.nullcontext():
+            traced(x)
+
+
 def test_the_gradient_of_a_factor_for_all_steps_is_summed_in_float32() -> None:
     """Two terms that cancel, neither of which is a float16."""
     x = jnp.array([[[6e4], [0]], [[6e4], [0]]], jnp.float16)
@@ -336,6 +350,59 @@ def test_activations_that_are_no_slopes_of_their_own() -> None:
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
         assert np.abs(b).max() > 0.01
+
+
+def backward(rule: Any) -> Any:
+    """tanh, with a backward rule of its own: ``(its slope, cotangent) -> cotangent``."""
+    tanh = jax.custom_vjp(jnp.tanh)
+    tanh.defvjp(lambda z: (jnp.tanh(z), z), lambda z, ct: (rule(1 - jnp.tanh(z) ** 2, ct),))
+    return tanh
+
+
+RULES: dict[str, Any] = {
+    "clips large": lambda slope, ct: slope * jnp.clip(ct, -0.1, 0.1),
+    "clips larger": lambda slope, ct: slope * jnp.clip(ct, -50.0, 50.0),
+    "drops small": lambda slope, ct: slope * jnp.where(jnp.abs(ct) < 150, 0, ct),
+    "one sign": lambda slope, ct: slope * jnp.maximum(ct, 0),
+    "normalizes": lambda slope, ct: slope * ct / jnp.abs(ct).max(),
+    "joins": lambda slope, ct: slope * (ct - ct.mean()),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_activation_with_a_backward_rule_that_is_no_slope(name: str) -> None:
+    """Such as one that clips the gradient at every step: it is followed, as in the scan."""
+    x, w = jnp.arange(8.0).reshape(2, 4, 1) / 4 - 1, jnp.ones((1, 1))
+    cts = jnp.array([100.0, -200.0]).reshape(2, 1, 1)
+
+    def loss(run: Any, w: Any) -> Any:
+        return (cts * run(x, w, w, activation=backward(RULES[name]))[0]).sum()
+
+    got, want = (jax.grad(functools.partial(loss, run))(w) for run in (fnn.rnn, fnn.rnn_scan))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_an_activation_with_a_slope_is_differentiated_by_it() -> None:
+    rules = {"a slope": backward(lambda slope, ct: slope * ct), "again": jax.checkpoint(jnp.tanh)}
+    joint = {"glu", "softmax", "log_softmax", "logsumexp", "prelu"}
+    given = {row.name: row.fn for row in ACTIVATIONS if row.name not in joint}
+    plain = {f.__name__: f for f in (jnp.exp, jnp.log, jnp.sqrt, jnp.square, jnp.sin, jnp.cbrt)}
+
+    @jax.grad
+    def inside(x: Any) -> Any:
+        functions = rules | given | plain
+        assert [name for name, f in functions.items() if not is_by_number(f)] == []
+        return x
+
+    with jax.debug_nans(True):
+        inside(1.0)
+
+
+def test_an_activation_that_cannot_be_differentiated() -> None:
+    """Its values are wanted alone."""
+    sine = lambda z: jax.pure_callback(np.sin, z, z, vmap_method="expand_dims")
+    x, w = jnp.ones((1, 2, 1)), jnp.ones((1, 1))
+    close(fnn.rnn(x, w, 0 * w, activation=sine)[0], np.sin(np.ones((1, 2, 1))))
 
 
 def test_an_activation_that_joins_large_numbers() -> None:

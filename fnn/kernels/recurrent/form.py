@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.dtypes import add_bias, nan_where, widen
+from fnn.placement import by_examples, replicated
 
 State = tuple[jax.Array, ...]  # each (n, units), the output h first
 Left = jax.Array | None
@@ -92,6 +93,8 @@ def recur(
 ) -> tuple[jax.Array, State]:
     """Run a cell over ``x (n, time, f)``: outputs (n, time, units), and the last state."""
     time, dtype, left = x.shape[1], x.dtype, None
+    x, *parts = by_examples(x, *state)  # all else a step needs whole
+    state, weights = tuple(parts), jax.tree.map(replicated, weights)
     if lengths is not None:
         lengths = lengths.astype(jnp.int64 if lengths.dtype.itemsize > 4 else jnp.int32)[:, None]
         wrong, lengths = (lengths < 0) | (lengths > time), lengths.astype(jnp.int32)

@@ -1,0 +1,116 @@
+"""Arguments sharded otherwise than over examples alone; `test_meshes.py` runs this.
+
+On explicit axes. Values and gradients are compared with one device. What has examples keeps them
+sharded, and a gradient is sharded as its argument.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import fnn
+from tests.devices import error, strict
+
+RNG = np.random.default_rng(0)
+SHARDED: dict[str, tuple[Callable[..., Any], list[Any], list[P]]] = {}
+
+
+def normal(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def add(name: str, f: Callable[..., Any], args: list[Any], *specs: list[P]) -> None:
+    for spec in specs:
+        SHARDED[f"{name} {', '.join(map(str, spec))}"] = f, args, spec
+
+
+EXAMPLES, WHOLE = P("data"), P()
+OVER, ROWS, COLUMNS = P("data", None, "model"), P("model"), P(None, "model")
+BOTH = P("data", "model")
+for kind, columns in (("rnn", 4), ("lstm", 16), ("gru", 12)):
+    h = normal(8, 4)
+    for kernel in ("", "_scan"):
+
+        def run(x: Any, wx: Any, wh: Any, h: Any, f: str = kind + kernel) -> Any:
+            state = (h, h) if f.startswith("lstm") else h
+            return getattr(fnn, f)(x, wx, wh, state=state, lengths=jnp.arange(8, dtype=jnp.int32))
+
+        args = [normal(8, 7, 4), normal(4, columns), normal(4, columns), h]
+        add(kind + kernel, run, args, [OVER, ROWS, WHOLE, WHOLE], [EXAMPLES, COLUMNS, ROWS, BOTH])
+
+    def cell(x: Any, wx: Any, wh: Any, h: Any, f: str = kind) -> Any:
+        return getattr(fnn, f + "_cell")(x, wx, wh, state=(h, h) if f == "lstm" else h)
+
+    args = [normal(8, 4), *args[1:]]
+    add(kind + "_cell", cell, args, [BOTH, ROWS, ROWS, BOTH])
+X = normal(8, 4, 4, 2)
+add(
+    "max_unpool",
+    lambda y, i: fnn.max_unpool(y, i, 4),
+    [fnn.max_pool(X, 2), fnn.max_pool_indices(X, 2)],
+    *([EXAMPLES, WHOLE], [WHOLE, EXAMPLES], [BOTH, OVER], [COLUMNS, EXAMPLES]),
+)
+OF_WEIGHTS = "spectral_norm"
+add(
+    OF_WEIGHTS,
+    lambda w, u: fnn.spectral_norm(w, u, iterations=2),
+    [normal(4, 4), normal(4)],
+    *([COLUMNS, WHOLE], [COLUMNS, ROWS], [ROWS, WHOLE], [BOTH, ROWS]),
+)
+
+
+def value_and_gradients(f: Callable[..., Any], args: list[Any]) -> tuple[Any, Any]:
+    floats = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
+
+    def value(*given: Any) -> Any:
+        full = [given[floats.index(i)] if i in floats else a for i, a in enumerate(args)]
+        return jax.tree.leaves(f(*full))
+
+    y, pull = jax.vjp(value, *(args[i] for i in floats))
+    return y, pull(y)
+
+
+def compare(mesh: Any, name: str) -> None:
+    f, args, specs = SHARDED[name]
+    placed = [
+        jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(args, specs, strict=True)
+    ]
+    with jax.set_mesh(mesh):
+        got = jax.jit(lambda args: value_and_gradients(f, args))(placed)
+    for y in got[0] if OF_WEIGHTS not in name else ():
+        assert y.sharding.is_equivalent_to(NamedSharding(mesh, EXAMPLES), y.ndim), name
+    for gradient, a in zip(got[1], placed, strict=False):
+        assert gradient.sharding.is_equivalent_to(a.sharding, a.ndim), name
+    print(f"{name}: {error(got, value_and_gradients(f, args)):.1e}", flush=True)
+
+
+def numbers_drawn(mesh: Any) -> None:
+    """Dropout draws on each device what it needs there, the same as one device does."""
+    x, key = normal(64, 32), jax.random.key(0)
+    drop = jax.jit(lambda x: fnn.dropout(x, 0.5, key))
+    for spec in (EXAMPLES, BOTH):
+        where = NamedSharding(mesh, spec)
+        with jax.set_mesh(mesh):
+            placed = jax.device_put(x, where)
+            text, got = drop.lower(placed).compile().as_text(), drop(placed)
+        drawn = [
+            math.prod(map(int, shape.split(","))) for shape in re.findall(r"u32\[([\d,]+)\]", text)
+        ]
+        assert max(drawn) == math.prod(where.shard_shape(x.shape)), spec
+        assert got.sharding.is_equivalent_to(where, x.ndim), spec
+        print(f"dropout {spec}: {error(got, drop(x)):.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    strict()
+    axes = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    for name in SHARDED:
+        compare(axes, name)
+    numbers_drawn(axes)
