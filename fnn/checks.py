@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.dtypes import accumulator, is_floating, is_real
+from fnn.dtypes import accumulator, is_floating, is_held, is_real
 
 
 def wrong(
@@ -91,11 +91,6 @@ def check_array(function: str, argument: str, x: Any) -> None:
     if not is_held(dtype):
         needed = "numbers that JAX can hold: native, of 64 bits or less, by x.astype(np.float32)"
         raise wrong(function, argument, f"{describe(x)} of {dtype.str}", needed, TypeError)
-
-
-def is_held(dtype: np.dtype[Any]) -> bool:
-    """Whether JAX has numbers of this dtype of NumPy: big-endian and long ones it has not."""
-    return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def check_arrays(function: str, argument: str, tree: Any) -> None:

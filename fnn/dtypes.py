@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Floats = Float[Array, "*shape"]  # of any shape, the same wherever it stands in one signature
@@ -41,6 +42,11 @@ def is_whole(dtype: Any) -> bool:
 def is_floating(dtype: Any) -> bool:
     """Whether a dtype, or None for none, is one of floating-point numbers."""
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+def is_held(dtype: np.dtype[Any]) -> bool:
+    """Whether JAX has numbers of this dtype of NumPy: big-endian and long ones it has not."""
+    return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def names_floats(name: Any) -> bool:

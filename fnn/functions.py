@@ -35,10 +35,9 @@ from fnn.checks import (
     check_key,
     check_number,
     describe,
-    is_held,
     wrong,
 )
-from fnn.dtypes import is_floating, is_real, real
+from fnn.dtypes import is_floating, is_held, is_real, real
 from fnn.static import frozen
 
 KEYS = {PRNGKeyArray, *get_args(PRNGKeyArray)}
@@ -263,8 +262,9 @@ def _number(allowed: Range, floats: bool, function: str, argument: str, value: A
 
 
 def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
-    known = isinstance(value, jax.Array | np.ndarray) and isinstance(value.dtype, np.dtype)
-    if known and is_real(value.dtype) and is_held(value.dtype):
+    numpy = isinstance(value, np.ndarray)
+    known = (numpy or isinstance(value, jax.Array)) and isinstance(value.dtype, np.dtype)
+    if known and is_real(value.dtype) and not (numpy and not is_held(value.dtype)):
         return value  # first: the checks cost more than a call
     check_array(function, argument, value)
     if of_reals and not is_real(jnp.result_type(value)):

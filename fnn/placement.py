@@ -41,7 +41,7 @@ def varying(*arrays: jax.Array) -> list[jax.Array]:
 def by_examples(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Return arrays sharded alike over their first axis alone, where they are on explicit axes.
 
-    They are so as the first is whose examples are sharded.
+    The mesh axis is that of the first array whose examples are sharded.
     """
     kinds = [jax.typeof(x).sharding for x in arrays]
     sharded = [where.spec[0] for where in kinds if where.spec and where.spec[0] is not None]

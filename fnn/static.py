@@ -7,7 +7,7 @@ import itertools
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import numpy as np
@@ -39,7 +39,8 @@ class _Given(NamedTuple):
     field: int
 
 
-GIVEN, FIELD = vars(_Given).keys(), type(vars(_Given)["field"])  # of every NamedTuple
+# Of every NamedTuple.
+GIVEN, FIELD = vars(_Given).keys() - {"field"}, type(vars(_Given)["field"])
 
 
 class Same:
@@ -103,7 +104,7 @@ class _Identity(NamedTuple):
 def _facts(value: Any, seen: dict[int, int]) -> Any:
     """Return what decides about a value that a function reaches.
 
-    A function that was met before is told by its number: ``seen`` has those of all, by their ids.
+    One already met is represented by its number; ``seen`` maps ids to numbers.
     """
     if isinstance(value, float | complex):  # by its bits: 0.0 == -0.0, and no NaN equals itself
         return type(value), np.asarray(value).tobytes()
@@ -112,26 +113,27 @@ def _facts(value: Any, seen: dict[int, int]) -> Any:
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
         return _Identity(value)
     if isinstance(value, tuple):
-        beside = _beside(value)
-        return type(value), *(tuple(_facts(v, seen) for v in values) for values in (value, beside))
+        if type(value).__dictoffset__ and vars(value):
+            raise _Changeable
+        return _facts(type(value), seen), tuple(_facts(v, seen) for v in value)
     if id(value) in seen:
         return seen[id(value)]
     if _of_a_library(value) and (not getattr(value, "__closure__", None) or _has_name(value)):
         return _Identity(value)
+    seen[id(value)] = len(seen)
     if isinstance(value, types.FunctionType):
-        seen[id(value)] = len(seen)
         return _facts_of_code(value, seen)
+    if isinstance(value, type) and issubclass(value, tuple):
+        return value, tuple(_facts(thing, seen) for thing in _given_by(value))
     raise _Changeable
 
 
-def _beside(value: tuple[Any, ...]) -> list[Any]:
-    """Return what the class of a tuple, such as a NamedTuple, gives it: methods and properties."""
-    if type(value).__dictoffset__ and vars(value):
-        raise _Changeable
+def _given_by(kind: type) -> list[Any]:
+    """Return what a class of tuples, such as a NamedTuple, gives them: methods and properties."""
     return [
         _plain(thing)
-        for base in type(value).__mro__
-        if not _of_a_library(base)
+        for base in kind.__mro__
+        if base is not Generic and not _of_a_library(base)
         for name, thing in vars(base).items()
         if name not in GIVEN and (callable(thing) or not name.startswith("__"))
         if not isinstance(thing, FIELD)
@@ -156,10 +158,10 @@ def _of_a_library(value: Any) -> bool:
         return False  # it holds any function, as `jax.tree_util.Partial` does
     if builtin and not isinstance(value.__self__, types.ModuleType | type | None):
         return False  # a method of what may change, as {}.get
-    owner = value.__name__ if module else getattr(value, "__module__", None) or "builtins"
-    if function:  # of the names that it reads: `functools.wraps` copies the other's module
-        owner = value.__globals__.get("__name__")
-    return str(owner).partition(".")[0] in LIBRARIES
+    owners = [value.__name__ if module else getattr(value, "__module__", None) or "builtins"]
+    if function:  # `functools.wraps` copies the module of the function inside
+        owners.append(value.__globals__.get("__name__"))
+    return all(str(owner).partition(".")[0] in LIBRARIES for owner in owners)
 
 
 def _has_name(value: Any) -> bool:

@@ -204,6 +204,9 @@ class Shift(NamedTuple):
     def add(self, x: Any) -> Any:
         return x + self.by
 
+    def twice(self) -> Any:
+        return Shift(2 * self.by)
+
 
 def test_methods_of_what_cannot_change_are_one_program() -> None:
     assert traces_of(lambda: [layer(X, rule=Shift(3.0).add) for _ in range(5)]) == 1
@@ -226,7 +229,7 @@ class Scaled(Shift):
     more = 0.0
 
     @property
-    def by_table(self) -> float:
+    def field(self) -> float:
         return TABLE["by"]
 
     @staticmethod
@@ -248,6 +251,12 @@ def executed(by_table: str) -> Any:
     return names["scale"]
 
 
+@jax.vmap
+def mapped(x: Any) -> Any:
+    """A function of a library around one that reads the table."""
+    return x * TABLE["by"]
+
+
 SCALED, OWN = Scaled(0.0), Scaled(0.0)
 NAMED = executed("TABLE['by']")
 LIKE_SIN = functools.wraps(jnp.sin)(lambda x: x * TABLE["by"])
@@ -256,7 +265,7 @@ LIKE_SIN = functools.wraps(jnp.sin)(lambda x: x * TABLE["by"])
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: lambda x: x * SCALED.by_table,
+        lambda: lambda x: x * SCALED.field,
         lambda: lambda x: x * SCALED.table(),
         lambda: lambda x: x * SCALED.of_class(),
         lambda: lambda x: SCALED * x,
@@ -265,8 +274,12 @@ LIKE_SIN = functools.wraps(jnp.sin)(lambda x: x * TABLE["by"])
         lambda: lambda x: x * eval("BY"),
         lambda: lambda x: NAMED(x),
         lambda: lambda x: LIKE_SIN(x),
+        lambda: lambda x: mapped(x),
     ],
-    ids=["property", "static", "class", "operator", "own", "globals", "eval", "exec", "wraps"],
+    ids=[
+        *("property", "static", "class", "operator", "own"),
+        *("globals", "eval", "exec", "wraps", "mapped"),
+    ],
 )
 def test_what_may_change_is_read_at_every_call(make: Any) -> None:
     for by in (1.0, 2.0):

@@ -130,7 +130,7 @@ def check_gradients(
     args: an array inside of loss keeps its own dtype.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; what else it reads counts as it was at first.
+        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
         params: any pytree of floating-point arrays.
         args: passed to loss.
         h: another step, relative to ``max(1, |x|)``, at least 8 eps, as a smaller one is lost in x.

@@ -82,8 +82,8 @@ def rate_range(
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch; one with a parameter named
-            ``key`` receives another key at every step. What else it reads counts as it was at
-            first.
+            ``key`` receives another key at every step. Anything else it reads is fixed
+            at the first call.
         params: any pytree of floating-point arrays.
         optimizer: makes the optimizer from its learning rate, as `fnn.adam` does, or
             ``lambda rate: fnn.chain(fnn.clip_by_global_norm(1.0), fnn.adamw(rate))``; optax's do

@@ -36,7 +36,7 @@ def gradient_by_time(
 
     Args:
         step: ``(state, x_t) -> state``, x_t being (n, ...). The state that it returns is shaped and
-            typed as the one that it is given. What else it reads counts as it was at first.
+            typed as the one that it is given. Anything else it reads is fixed at the first call.
         loss: ``state -> scalar``, of the last state.
         state: the first state.
         x: sequences (n, time, ...).
@@ -82,8 +82,8 @@ def _norms(
         return g, global_norm(g)
 
     xs = jnp.swapaxes(x, 0, 1)
-    parts, structure = jax.tree.flatten(state)
-    state = jax.tree.unflatten(structure, varying(*parts, x)[:-1])
+    parts = jax.tree.leaves(state)
+    state = jax.tree.map(lambda s: varying(s, *parts, x)[0], state)
     last, before = lax.scan(forward, state, xs)
     value, pull = jax.vjp(loss, last)
     check_scalar(NAME, value)

@@ -23,6 +23,7 @@ from fnn.kernels.conv.library import LIBRARY
 from fnn.kernels.conv.rule import AUTO
 from fnn.kernels.conv.taps import TAPS
 from fnn.kernels.conv.winograd import WINOGRAD2, WINOGRAD4
+from fnn.placement import by_examples
 from fnn.windows import (
     Ints,
     Padding,
@@ -114,15 +115,13 @@ def _trimmed(form: Form, w: jax.Array) -> tuple[Form, jax.Array]:
 
 
 def _pad(x: jax.Array, pads: Pads, mode: str) -> jax.Array:
-    """Pad the spatial axes; on explicit axes of a mesh no others than the examples stay sharded.
+    """Pad the spatial axes; on explicit axes only examples stay sharded, as in the convolution.
 
-    Nor do they in the convolution. Examples are padded one by one: `jnp.pad` slices every axis.
+    `jnp.pad` would slice the axis of examples too, so it is mapped over.
     """
     if not any(map(any, pads)):
         return x
-    where = jax.typeof(x).sharding
-    if where.mesh.explicit_axes:
-        x = jax.sharding.reshard(x, where.update(spec=jax.sharding.PartitionSpec(where.spec[0])))
+    (x,) = by_examples(x)
     return jax.vmap(lambda x: jnp.pad(x, (*pads, (0, 0)), MODES[mode]))(x)
 
 
@@ -177,10 +176,10 @@ def conv(
     The algorithm is picked by a rule over platform, dtype and shapes, or by what `tune` measured.
     On a CPU it is not always a plain sum: small windows over many channels go by minimal filtering,
     large depthwise windows by Fourier transforms. There a NaN or an infinity in x reaches a whole
-    tile, or all of its channel. So does what overflows on the way to a finite result, of entries
-    near the largest float: `conv_winograd` and `conv_fft` say how near they may come. `conv_lax`,
-    `conv_im2col` and `conv_taps` are plain sums; in the gradients of the last two, which multiply
-    zeros too, a NaN or an infinity may reach neighbouring taps and places.
+    tile, or all of its channel. So does an intermediate overflow, which entries near the largest
+    float can cause even where the result is finite: `conv_winograd` and `conv_fft` say how near
+    they may come. `conv_lax`, `conv_im2col` and `conv_taps` are plain sums; in the gradients of the
+    last two, which multiply zeros too, a NaN or an infinity may reach neighbouring taps and places.
 
     Args:
         x: input (n, *spatial, c_in), with 1, 2 or 3 spatial axes. Half-precision sums accumulate

@@ -181,9 +181,9 @@ def init_conv_transpose(
     """Draw the arrays of `fnn.conv_transpose`.
 
     At stride 1 there are ``n_in = prod(window) c_in / groups`` inputs behind each output, and
-    ``n_out = prod(window) c_out / groups`` outputs behind each input: a stride divides n_in by the
-    product of its axes. PyTorch calls n_in what is n_out here, as it reads its fans off a window
-    whose first axis is c_in; Xavier's sum is the same.
+    ``n_out = prod(window) c_out / groups`` outputs that each input reaches: a stride divides n_in
+    by the product of its axes. PyTorch's fan_in is n_out here, and its fan_out is groups n_in, so
+    Xavier's sum is the same without groups.
 
     Args:
         key: random key.

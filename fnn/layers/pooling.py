@@ -97,9 +97,9 @@ def max_pool_indices(
     """Return where in its plane the maximum of every window lies.
 
     With ``i = max_pool_indices(x, ...)``, ``max_pool(x, ...)[n, o, c]`` is entry ``i[n, o, c]`` of
-    the flattened ``x[n, ..., c]``: the first of tied maxima, a NaN counting as infinity. Only where
-    an infinity stands before a NaN is `max_pool` NaN, and the index that of the infinity. A
-    function of its own, so that the result of `max_pool` is one array whatever its arguments.
+    the flattened ``x[n, ..., c]``: the first of tied maxima, a NaN counting as infinity. Where an
+    infinity comes before a NaN, `max_pool` gives NaN, but the index is the infinity's. A function
+    of its own, so that the result of `max_pool` is one array whatever its arguments.
 
     Args:
         x: (n, *spatial, c), floats or integers.

@@ -101,8 +101,8 @@ def is_by_number(activation: Activation) -> bool:
     """Whether the activation is a function of each number with a slope, and reads no traced array.
 
     The derivative that is written out holds for no other. It is tried: an array of small and large
-    numbers, and one by one; and small and large cotangents, which a backward rule of one's own may
-    take otherwise than times a slope.
+    numbers, and one by one; and small and large cotangents, since a custom backward rule need not
+    multiply by a slope.
     """
     numbers = np.array([[-1e3, -2, -0.4], [0.4, 2, 1e3]], np.float32)
     cts = np.array([[1, -2, 3], [-1, 2, -3]])
@@ -116,5 +116,6 @@ def is_by_number(activation: Activation) -> bool:
         same = functools.partial(np.allclose, rtol=1e-4, atol=1e-6, equal_nan=True)
         want = cts * np.asarray(slopes)
         return same(np.ravel(together), apart) and all(same(got, want) for got in pulled)
-    except (TypeError, ValueError, IndexError):  # a traced array has no value; or `by_number` tells
+    # A traced array has no value, a primitive no derivative; of all else `by_number` tells.
+    except (TypeError, ValueError, IndexError, NotImplementedError):
         return False

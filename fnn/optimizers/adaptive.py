@@ -116,9 +116,14 @@ def rmsprop(
     >>> opt.update(jnp.array([4.0]), opt.init(jnp.zeros(1)))[0].tolist()
     [-1.0]
     """
-    check_flags("rmsprop", eps_in_root=eps_in_root, centered=centered)
-    check_flags("rmsprop", bias_correction=bias_correction)
-    check_flags("rmsprop", nesterov=nesterov, rate_inside=rate_inside)
+    check_flags(
+        "rmsprop",
+        eps_in_root=eps_in_root,
+        centered=centered,
+        bias_correction=bias_correction,
+        nesterov=nesterov,
+        rate_inside=rate_inside,
+    )
     check_number("rmsprop", "initial", initial, NOT_NEGATIVE)
     moments = {"nu": initial} | ({"mu": 0.0} if centered else {})
     if not is_zero(momentum):

@@ -127,8 +127,8 @@ def flat(optimizer: Transform) -> Optimizer:
         where the gradients have other dtypes.
 
     Raises:
-        ValueError: params that are sharded over devices, which inside jit explicit axes alone
-            tell; gradients shaped otherwise than params.
+        ValueError: params that are sharded over devices (inside jit this is seen only on explicit
+            axes); gradients shaped otherwise than params.
         TypeError: no optimizer.
 
     >>> opt, params = fnn.flat(fnn.sgd(0.5)), {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}

@@ -39,7 +39,7 @@ def orthogonalise(
         square = x @ x.T
         return a * x + (b * square + c * square @ square) @ x
 
-    x = replicated(m)  # a sharded axis is not summed over without a word
+    x = replicated(m)  # JAX refuses to sum over a sharded explicit axis
     largest = jnp.max(jnp.abs(x), initial=0)
     largest = jnp.where(largest > 0, largest, 1)
     scale = lax.stop_gradient(largest)  # so that no square overflows or vanishes
@@ -116,4 +116,4 @@ def muon(
     base = leafwise(
         "muon", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=square
     )
-    return decayed("muon", base, {"weight_decay": weight_decay}, mask)
+    return decayed("muon", base, "weight_decay", weight_decay, mask)

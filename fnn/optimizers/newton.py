@@ -54,9 +54,10 @@ def newton(
 
     ``x <- x - rate (|H| + damping)^-1 g``, where |H| has the eigenvectors of the Hessian and the
     magnitudes of its eigenvalues: H itself where the loss is convex. Along directions without
-    curvature, damping = 0 does not move. Those are the ones whose eigenvalue is, beside the
-    largest, at most n eps or 4 eps', what rounding makes of zero: n numbers, eps of float32, or of
-    float64 for params of that; eps' of the narrowest dtype among params.
+    curvature, damping = 0 does not move. A direction counts as such if its eigenvalue is at most
+    ``max(n eps, 4 eps')`` times the largest, which is what rounding leaves of zero. Here params
+    hold n numbers, eps is float32's (float64's for params of that), and eps' that of the narrowest
+    dtype among params: in bfloat16 ``4 eps'`` is 3 %.
 
     Where params hold more than ``dense_up_to`` numbers, conjugate gradients solve
     ``(H + damping) d = g`` on products with H instead; on a direction without positive curvature,

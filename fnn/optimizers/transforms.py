@@ -221,17 +221,16 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
     """
 
     check_transform("add_weight_decay", "optimizer", optimizer)
-    return decayed("add_weight_decay", optimizer, {"decay": decay}, mask)
+    return decayed("add_weight_decay", optimizer, "decay", decay, mask)
 
 
 def decayed(
-    name: str, optimizer: Transform, decay: dict[str, float], mask: Mask | None
+    name: str, optimizer: Transform, argument: str, factor: float, mask: Mask | None
 ) -> Optimizer:
     """Shrink as `add_weight_decay`, for public function ``name``, which errors name.
 
-    ``decay`` holds lambda under the name of the argument that it came in.
+    ``factor`` is lambda, which came in this argument.
     """
-    ((argument, factor),) = decay.items()
     check_number(name, argument, factor, NOT_NEGATIVE)
     check_mask(name, mask)
 

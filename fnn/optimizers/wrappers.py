@@ -412,10 +412,9 @@ def with_loss_scale(
     def init(params: Any) -> Scaled:
         scale = jnp.array(initial, jnp.float32)
         state = Scaled(optimizer.init(params), scale, jnp.zeros((), jnp.int32))
-        # A gradient that is not finite leaves all of it as it is, which so varies as params do.
-        leaves, structure = jax.tree.flatten(state)
-        spread = varying(*leaves, *jax.tree.leaves(params))
-        made: Scaled = jax.tree.unflatten(structure, spread[: len(leaves)])
+        # It must vary as params do: an update joins the old state and the new.
+        of = jax.tree.leaves(params)
+        made: Scaled = jax.tree.map(lambda s: varying(s, *of)[0], state)
         return made
 
     def update(

@@ -76,7 +76,7 @@ def read_rows(x: Array, rows: Array, spread: NamedSharding | None) -> Any:
 def spread_of(x: Array) -> NamedSharding | None:
     """Return the sharding of an array whose examples are on several devices of a mesh.
 
-    Where a traced array is, only its type can tell, and does so for explicit axes.
+    A traced array's placement is known from its type alone, which shows explicit axes only.
     """
     where = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
     return where if isinstance(where, NamedSharding) and where.spec and where.spec[0] else None

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, PyTree
 
 from fnn.checks import check_alive, check_known, describe, wrong
+from fnn.compiler import by_itself
 from fnn.dtypes import is_real
 from fnn.placement import replicated
 from fnn.static import frozen
@@ -154,10 +155,18 @@ def _by_batches(
 
     @functools.partial(jax.jit, inline=True)  # which keeps the trace for the question of dtypes
     def outputs(start: Array) -> Any:
-        rows = start + jnp.arange(size)
-        read = [read_rows(x, rows, where) for x, where in zip(leaves, spread, strict=True)]
+        read = [part(x, start, where) for x, where in zip(leaves, spread, strict=True)]
         batch = jax.tree.unflatten(structure, read)
         return jax.tree.map(jnp.asarray, _checked(function, model(params, batch), size))
+
+    def part(x: Array, start: Array, where: NamedSharding | None) -> Array:
+        def read(x: Array, start: Array) -> Array:
+            return lax.dynamic_slice_in_dim(x, start, size)
+
+        if where:  # a slice would bring the examples of all devices together
+            rows: Array = read_rows(x, start + jnp.arange(size), where)
+            return rows
+        return (by_itself(read) if slow and x.dtype == jnp.bfloat16 else read)(x, start)
 
     def stored(y: Array) -> Array:
         return y.astype(jnp.float32) if slow and y.dtype == jnp.bfloat16 else y

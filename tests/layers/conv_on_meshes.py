@@ -72,7 +72,7 @@ def compare(kind: AxisType, name: str, fn: Function, args: list[Any], g: Any, wa
         "columns": (columns, P(), P()),
     }
     if args[1].shape[-1] % 8 or name == "second derivative":
-        places.pop("examples and weights")  # of a window or a value that eight devices divide not
+        places.pop("examples and weights")  # of a window or a value that does not divide by eight
     for how, specs in places.items():
         by_example = P(*specs[0][:1]) if g.shape[0] == X[0] else P()
         with jax.set_mesh(mesh):

@@ -398,11 +398,18 @@ def test_an_activation_with_a_slope_is_differentiated_by_it() -> None:
         inside(1.0)
 
 
-def test_an_activation_that_cannot_be_differentiated() -> None:
+@pytest.mark.parametrize(
+    ("activation", "numpy"),
+    [
+        (lambda z: jax.pure_callback(np.sin, z, z, vmap_method="expand_dims"), np.sin),
+        (lambda z: jnp.nextafter(z, jnp.zeros_like(z)), lambda z: z),
+    ],
+    ids=["callback", "no rule"],
+)
+def test_an_activation_that_cannot_be_differentiated(activation: Any, numpy: Any) -> None:
     """Its values are wanted alone."""
-    sine = lambda z: jax.pure_callback(np.sin, z, z, vmap_method="expand_dims")
     x, w = jnp.ones((1, 2, 1)), jnp.ones((1, 1))
-    close(fnn.rnn(x, w, 0 * w, activation=sine)[0], np.sin(np.ones((1, 2, 1))))
+    close(fnn.rnn(x, w, 0 * w, activation=activation)[0], numpy(np.ones((1, 2, 1))))
 
 
 def test_an_activation_that_joins_large_numbers() -> None:

@@ -261,7 +261,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
     matrices = jnp.pad(matrices, ((0, 0), (0, 0), (0, wide - columns)))
     unfolded: Callable[..., jax.Array] = functools.partial(_unfolded, walk=walk)
     if steps > 1 == walk.at_once:  # XLA writes a block on one core, and all that it merges with it
-        unfolded = by_itself(unfolded, form)
+        unfolded = by_itself(lambda y: _unfolded(y, walk).astype(x.dtype), form)
 
     def of_chunk(chunk: jax.Array) -> jax.Array:
         index = functools.partial(lax.dynamic_index_in_dim, keepdims=False)

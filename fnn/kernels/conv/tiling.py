@@ -1,10 +1,10 @@
 """How minimal filtering is cut: outputs into tiles, tiles into blocks, channels into parts.
 
 Only so many bytes of points exist at a time: the loop goes over blocks of examples, or over
-stretches of their rows where one example has more. With JAX 0.10, XLA computes a batch of small
-products on one core, so two blocks with such products are made at once. The points of a large
-window are made in parts, if all of the input is one block: with 32 MB or more in all, every call
-gets fresh memory.
+stretches of their rows where one example has more, or is the only one. With JAX 0.10, XLA computes
+a batch of small products on one core, so two blocks with such products are made at once. The points
+of a large window are made in parts, if all of the input is one block: with 32 MB or more in all,
+every call gets fresh memory.
 """
 
 import functools
@@ -17,7 +17,7 @@ from jax import lax
 
 from fnn.compiler import kept_until
 from fnn.kernels.conv.examples import Examples, cut
-from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, divisor
+from fnn.kernels.conv.form import OUTPUT, WINDOW, Form, cores, divisor
 from fnn.kernels.conv.loops import AT_ONCE
 from fnn.kernels.conv.stretches import Pieces, Stretches, fitting
 from fnn.kernels.conv.transforms import transforms
@@ -117,7 +117,8 @@ class Blocks(NamedTuple):
 def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
     """Cut the work of a map, so that a block has at most so many bytes of points.
 
-    The rows of an example with more are cut into stretches, which begin with a tile.
+    The rows of an example with more, or of the only one, are cut into stretches, which begin with a
+    tile.
     """
     rows, n, tiled = f.form.out[0], len(x), len(f.form.out) <= AXES
     tiles, point = f.tiles, x.dtype.itemsize * len(f.a)
@@ -129,7 +130,8 @@ def blocks(f: Filter, slot: str, c_in: int, c_out: int, x: jax.Array) -> Blocks:
     several = tiled and small and one * n >= WORTH
     most, at_once = (SHARE, AT_ONCE) if several else (BLOCK[slot], 1)
     examples = cut(n, most // one, -(-ENOUGH // one), at_once)
-    if one > most or n < at_once:  # a single example is cut in two
+    alone = n < at_once and cores() > 1 and f.form.platform == "cpu"  # cut in two, for two cores
+    if one > most or alone:
         m, count = (f.m[0] * f.phases[0], f.counts[0]) if tiled else (1, rows)
         rows = min(rows, m * fitting(count, one, min(most, -(-one // at_once))))
     pieces = Pieces(examples, Stretches(f.form, rows))

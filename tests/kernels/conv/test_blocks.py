@@ -241,9 +241,10 @@ def test_winograd_in_blocks_gives_the_same(
     ],
 )
 def test_two_blocks_of_small_products_are_made_at_once(
-    n: int, side: int, c: int, slot: str, steps: int, at_once: int
+    n: int, side: int, c: int, slot: str, steps: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An even number of blocks where there can be; large products are made one by one."""
+    monkeypatch.setattr(tiling, "cores", lambda: 2)
     form = Form((side, side), resolve("test", (side, side), (3, 3), 1, "SAME", 1), 1, "cpu")
     cut = tiling.blocks(tiling.filter_of(form, 6), slot, c, c, jnp.zeros((n, side, side, c)))
     assert (cut.pieces.steps, cut.at_once) == (steps, at_once)

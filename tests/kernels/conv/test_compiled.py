@@ -178,13 +178,14 @@ def test_sums_of_few_products_are_formed_elementwise(c_in: int, products: bool) 
     assert ("dot_general" in jax.jit(fnn.conv).lower(x, w).as_text()) == products
 
 
-def test_no_sum_is_merged_with_writing_a_block() -> None:
-    """It would be formed on one core."""
-    x, w = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((7, 74, 74, 16), (3, 3, 16, 16)))
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_no_sum_is_merged_with_writing_a_block(dtype: Any) -> None:
+    """It would be formed, and rounded, on one core."""
+    x, w = (jax.ShapeDtypeStruct(s, dtype) for s in ((14, 74, 74, 16), (3, 3, 16, 16)))
     text = jax.jit(fnn.conv_im2col).lower(x, w).compile().as_text()
     written = [part for part in text.split("\n\n") if " dynamic-update-slice(" in part]
     assert written
-    assert not [part for part in written if re.search(r"f32\[.* add\(", part)]
+    assert not [part for part in written if re.search(r"f32\[.* add\(|bf16\[\d.* conv", part)]
 
 
 @pytest.mark.parametrize(("n", "side", "c"), [(2, 14, 512), (8, 14, 320)])
