@@ -229,7 +229,7 @@ class Scaled(Shift):
     more = 0.0
 
     @property
-    def field(self) -> float:
+    def by_table(self) -> float:
         return TABLE["by"]
 
     @staticmethod
@@ -251,13 +251,23 @@ def executed(by_table: str) -> Any:
     return names["scale"]
 
 
+class OfField(NamedTuple):
+    """A property of a common name, and nothing else that reads the table."""
+
+    by: float
+
+    @property
+    def field(self) -> float:
+        return TABLE["by"]
+
+
 @jax.vmap
 def mapped(x: Any) -> Any:
     """A function of a library around one that reads the table."""
     return x * TABLE["by"]
 
 
-SCALED, OWN = Scaled(0.0), Scaled(0.0)
+SCALED, OWN, OF_FIELD = Scaled(0.0), Scaled(0.0), OfField(0.0)
 NAMED = executed("TABLE['by']")
 LIKE_SIN = functools.wraps(jnp.sin)(lambda x: x * TABLE["by"])
 
@@ -265,7 +275,8 @@ LIKE_SIN = functools.wraps(jnp.sin)(lambda x: x * TABLE["by"])
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: lambda x: x * SCALED.field,
+        lambda: lambda x: x * SCALED.by_table,
+        lambda: lambda x: x * OF_FIELD.field,
         lambda: lambda x: x * SCALED.table(),
         lambda: lambda x: x * SCALED.of_class(),
         lambda: lambda x: SCALED * x,
@@ -277,7 +288,7 @@ LIKE_SIN = functools.wraps(jnp.sin)(lambda x: x * TABLE["by"])
         lambda: lambda x: mapped(x),
     ],
     ids=[
-        *("property", "static", "class", "operator", "own"),
+        *("property", "field", "static", "class", "operator", "own"),
         *("globals", "eval", "exec", "wraps", "mapped"),
     ],
 )
