@@ -264,7 +264,7 @@ def _number(allowed: Range, floats: bool, function: str, argument: str, value: A
 def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
     numpy = isinstance(value, np.ndarray)
     known = (numpy or isinstance(value, jax.Array)) and isinstance(value.dtype, np.dtype)
-    if known and is_real(value.dtype) and not (numpy and not is_held(value.dtype)):
+    if known and is_real(value.dtype) and (not numpy or is_held(value.dtype)):
         return value  # first: the checks cost more than a call
     check_array(function, argument, value)
     if of_reals and not is_real(jnp.result_type(value)):

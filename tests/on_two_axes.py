@@ -50,11 +50,12 @@ for kind, columns in (("rnn", 4), ("lstm", 16), ("gru", 12)):
 
     args = [normal(8, 4), *args[1:]]
     add(kind + "_cell", cell, args, [BOTH, ROWS, ROWS, BOTH])
-X = normal(8, 4, 4, 2)
+# The place of each window's first entry in a plane of 4 x 4.
+CORNERS = np.broadcast_to(np.array([[0, 2], [8, 10]], np.int32)[..., None], (8, 2, 2, 2))
 add(
     "max_unpool",
     lambda y, i: fnn.max_unpool(y, i, 4),
-    [fnn.max_pool(X, 2), fnn.max_pool_indices(X, 2)],
+    [normal(8, 2, 2, 2), CORNERS],
     *([EXAMPLES, WHOLE], [WHOLE, EXAMPLES], [BOTH, OVER], [COLUMNS, EXAMPLES]),
 )
 OF_WEIGHTS = "spectral_norm"

@@ -185,24 +185,11 @@ def init_conv_transpose(
     by the product of its axes. PyTorch's fan_in is n_out here, and its fan_out is groups n_in, so
     Xavier's sum is the same without groups.
 
-    Args:
-        key: random key.
-        window: taps along each spatial axis, one to three ints.
-        c_in, c_out: channels of x and of the result.
-        groups: a divisor of both, as in `fnn.conv_transpose`.
-        weights: draws (*window, c_in // groups, c_out // groups), the window of one group before
-            its channels are exchanged; Xavier normal, variance 2 / (n_in + n_out).
-        bias: whether to include a bias, of zeros.
-        dtype: of the arrays; ``float`` is float32, or float64 with x64 on.
+    Arguments and errors are those of `init_conv`, whose window it draws, from c_in to c_out
+    channels, before it exchanges the channels of each group.
 
     Returns:
         ``{"w": (*window, c_out // groups, c_in), "b": (c_out,)}``, without "b" for ``bias=False``.
-
-    Raises:
-        ValueError, TypeError: as `init_conv`.
-
-    Source: X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural
-    networks (AISTATS 2010).
 
     >>> params = init_conv_transpose(jax.random.key(0), (4, 4), 16, 8)
     >>> params["w"].shape, params["b"].shape
