@@ -295,7 +295,8 @@ def receptive_field(
 ) -> tuple[ReceptiveField, ...]:
     """Receptive field of every layer of a stack of convolutions and poolings.
 
-    With jump ``j``, the product of the strides before it, a layer adds ``(k - 1) d j`` to the size.
+    With jump ``j``, the product of the strides before it, a layer adds ``(k - 1) d j`` to the size,
+    the taps included that meet nothing but padding, which `conv` leaves out.
 
     Args:
         spatial: input sizes of the stack, one int per spatial axis.

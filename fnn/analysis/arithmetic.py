@@ -26,6 +26,13 @@ def multiply_adds(op: Operation, arrays: Sequence[Any]) -> tuple[int, int]:
             contracted = op.params["dimension_numbers"][0][0]
             count = math.prod(out) * math.prod(shapes[0][axis] for axis in contracted)
             return count, count
+        case "ragged_dot_general":
+            facts = op.params["ragged_dot_dimension_numbers"]
+            contracted = facts.dot_dimension_numbers[0][0]
+            if facts.lhs_ragged_dimensions[0] in contracted:
+                out = out[1:]  # without the groups: each term is in the sum of one of them
+            count = math.prod(out) * math.prod(shapes[0][axis] for axis in contracted)
+            return count, count
         case "fnn_conv":
             return _own_convolution(op, shapes, out)
         case "conv_general_dilated":
@@ -36,7 +43,8 @@ def multiply_adds(op: Operation, arrays: Sequence[Any]) -> tuple[int, int]:
 MOVES = (  # numbers that are there already
     *("reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", "rev", "copy", "split"),
     *("slice", "dynamic_slice", "dynamic_update_slice", "concatenate", "pad", "gather", "iota"),
-    *("tile", "stack", "unstack"),
+    *("tile", "stack", "unstack", "scatter", "name"),
+    *("device_put", "sharding_constraint", "layout_constraint", "reshard"),
     *("stop_gradient", "convert_element_type", "bitcast_convert_type", "optimization_barrier"),
     *("fnn_watch", "random_wrap", "random_unwrap", "random_bits", "while"),
 )

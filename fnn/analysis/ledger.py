@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fnn.analysis.arithmetic import PRODUCTS, multiply_adds
+from fnn.analysis.arithmetic import PRODUCTS, flops, multiply_adds
 from fnn.analysis.program import LOOPS, Call, Operation, Program, carried
 from fnn.analysis.reach import reach, volume
 from fnn.checks import wrong
@@ -59,19 +59,21 @@ class Source(NamedTuple):
 DATA, NOTHING = Source(frozenset(), True), Source(frozenset(), False)
 
 
-def ledger(program: Program, names: Sequence[str]) -> list[Entry]:
+def ledger(program: Program, names: Sequence[str]) -> tuple[list[Entry], set[str]]:
     """Return the layers of a program whose first inputs are the leaves of these names.
+
+    With them, the leaves that layers use in branches of `lax.cond` that do not count.
 
     Calls that use no params count where they mix numbers.
     """
     sources = [Source(frozenset([name]), False) for name in names]
     sources += [DATA] * (len(program.inputs) - len(names))
-    book = Book([], {})
+    book = Book([], {}, set())
     _enter(book, program, _flow(program, sources), Place(1, None, True))
     for entry in book.entries:
         if entry.connections and not entry.multiply_adds:  # scales, which may meet statistics first
             entry.connections = max(entry.connections, entry.units)
-    return [e for e in book.entries if e.uses or e.multiply_adds or e.mixes]
+    return [e for e in book.entries if e.uses or e.multiply_adds or e.mixes], book.elsewhere
 
 
 def _merged(sources: Sequence[Source]) -> Source:
@@ -119,10 +121,17 @@ def _later(start: Source, end: Source) -> Source:
 
 
 class Book(NamedTuple):
-    """The entries in order, and the latest one of every call and every branch of params."""
+    """What is entered.
+
+    Attributes:
+        entries: in order.
+        latest: by every call, and by every branch of params, the latest one.
+        elsewhere: leaves that layers use in branches of `lax.cond` that do not count.
+    """
 
     entries: list[Entry]
     latest: dict[Any, Entry]
+    elsewhere: set[str]
 
     def entry(self, op: Operation, leaves: frozenset[str], products: int) -> Entry | None:
         """Return the entry that an operation belongs to, a new one if need be."""
@@ -212,20 +221,17 @@ def _enter_loop(book: Book, op: Operation, reads: list[Source], place: Place) ->
         inside = Place(place.times * op.params["length"], op.call, False)
         _enter(book, op.bodies[0], _flow_in_scan(op, reads), inside)
     elif op.name == "cond":
-        most = max(op.bodies, key=_products)
-        _enter(book, most, _flow(most, reads[1:]), Place(place.times, op.call, False))
+        *others, most = sorted(op.bodies, key=flops)
+        inside = Place(place.times, op.call, False)
+        _enter(book, most, _flow(most, reads[1:]), inside)
+        for body in others:
+            trial = Book([], {}, book.elsewhere)
+            _enter(trial, body, _flow(body, reads[1:]), inside)
+            book.elsewhere.update(*(entry.uses for entry in trial.entries))
     else:
-        body, trial = op.bodies[-1], Book([], {})
+        body, trial = op.bodies[-1], Book([], {}, set())
         inputs = [DATA if source.data else source for source in reads[-len(body.inputs) :]]
         _enter(trial, body, _flow(body, inputs), Place(1, None, False))
         if any(entry.uses or entry.multiply_adds for entry in trial.entries):
             needed = "lax.scan, whose number of steps is known"
             raise wrong("analysis.summary", "model", "a layer inside lax.while_loop", needed)
-
-
-def _products(program: Program) -> int:
-    return sum(
-        multiply_adds(op, program.arrays)[0]
-        + op.params.get("length", 1) * max(map(_products, op.bodies), default=0)
-        for op in program.operations
-    )

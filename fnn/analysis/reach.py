@@ -128,7 +128,8 @@ def _concatenate(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Fo
 def _split(op: Operation, wanted: Sequence[Box | None]) -> Box:
     """The box of what is split, from those of its parts."""
     axis, start, boxes = op.params["axis"], 0, []
-    for size, box in zip(op.params["sizes"], wanted, strict=True):
+    sizes = map(int, op.params["sizes"])  # which `jnp.split` may give as NumPy's
+    for size, box in zip(sizes, wanted, strict=True):
         if box is not None:
             first, last = box[axis]
             boxes.append([*box[:axis], (first + start, last + start), *box[axis + 1 :]])

@@ -26,7 +26,9 @@ class Layer(NamedTuple):
         weights, biases: numbers in its params, those that are only added to data being biases, and
             those that a loop starts from. The params of a layer that is used again count where it
             is used first.
-        connections: pairs of a unit and a weight, the taps that fall into padding included.
+        connections: pairs of a unit and a weight, the taps that fall into padding included. Those
+            at the ends of a window that meet nothing else fnn's convolutions leave out: they are
+            not counted, here and in the field.
         multiply_adds: products of a matrix product or a convolution, without these taps.
         bytes: of its output.
         field: how far its middle unit reaches along every spatial axis of the input. Windows count
@@ -60,7 +62,7 @@ class Summary(NamedTuple):
         layers: in order of execution.
         flops: of the whole program, 2 for a multiply-add and 1 for every number that is computed
             otherwise, as by an activation.
-        unused: paths of params that no layer uses.
+        unused: paths of params that no layer uses, in any branch of `lax.cond`.
     """
 
     layers: tuple[Layer, ...]
@@ -161,10 +163,12 @@ def summary(model: Callable[..., Any], params: PyTree[Any], *args: Any, **kwargs
     spatial = (i for i in program.inputs[len(own) :] if program.arrays[i].ndim > 2)
     source = next(spatial, None)
     layers = []
-    for entry in ledger(program, own):
+    entries, elsewhere = ledger(program, own)
+    for entry in entries:
         new = {path: sizes.pop(path) for path in sorted(entry.uses) if path in sizes}
         layers.append(_layer(entry, new, program, source))
-    return Summary(tuple(layers), flops(program), tuple(sizes))
+    unused = tuple(path for path in sizes if path not in elsewhere)
+    return Summary(tuple(layers), flops(program), unused)
 
 
 def _layer(entry: Entry, own: dict[str, int], program: Program, source: int | None) -> Layer:

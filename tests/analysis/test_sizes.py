@@ -1,6 +1,8 @@
 """Sizes of models: formulas of the texts, by hand, and the compiled program's own count."""
 
 import itertools
+import json
+import re
 from typing import Any
 
 import jax
@@ -8,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.experimental.pallas import pallas_call
 
 import fnn
@@ -380,12 +384,14 @@ def test_a_normalization_has_a_scale_for_every_unit(name: str) -> None:
 
 
 def test_what_the_receptive_field_counts() -> None:
-    """Windows in full, also in the padding; of a recurrence, every step."""
+    """Windows in full, also in the padding, but for taps left out; of a recurrence, every step."""
     cell = jax.eval_shape(lambda: fnn.init_lstm(jax.random.key(0), 3, 4))
     (layer,) = summary(lambda p, x: fnn.lstm(x, **p)[0], cell, shape(2, 5, 3)).layers
     assert layer.field == (5,)
     pooled = lambda p, x: fnn.global_avg_pool(fnn.conv(x, p))
     assert summary(pooled, shape(3, 3, 2, 2), shape(1, 8, 8, 2)).layers[-1].field == (10, 10)
+    (layer,) = summary(lambda p, x: fnn.conv(x, p), shape(3, 3, 4, 4), shape(1, 1, 1, 4)).layers
+    assert (layer.connections, layer.field) == (16, (1, 1))  # eight of nine taps meet only zeros
 
 
 def test_a_single_number_may_depend_on_all() -> None:
@@ -458,13 +464,40 @@ def test_the_receptive_field_of_copies(name: str) -> None:
     assert summary(model, shape(*window), shape(1, 8, 6, 1)).layers[-1].field == field
 
 
-def test_copies_are_no_arithmetic() -> None:
-    copies = (
-        lambda p, x: jnp.tile(x, (1, 3)),
-        lambda p, x: jnp.stack([x, x]),
-        lambda p, x: jnp.unstack(x),
-    )
-    assert [summary(copy, {}, shape(2, 4)).flops for copy in copies] == [0, 0, 0]
+MESH = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+AUTO = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+WHOLE = jax.NamedSharding(AUTO, jax.P())
+PLAIN = {
+    "tile": lambda x: jnp.tile(x, (1, 3)),
+    "stack": lambda x: jnp.stack([x, x]),
+    "unstack": jnp.unstack,
+    "name": lambda x: checkpoint_name(x, "x"),
+    "device_put": lambda x: jax.device_put(x, jax.devices()[0]),
+    "sharding_constraint": lambda x: lax.with_sharding_constraint(x, WHOLE),
+    "reshard": lambda x: jax.sharding.reshard(x, jax.NamedSharding(MESH, jax.P("data"))),
+    "layout_constraint": lambda x: with_layout_constraint(x, Layout((1, 0))),
+    "scatter": lambda x: x.at[0].set(1),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_copies_are_no_arithmetic(name: str) -> None:
+    move = PLAIN[name]
+    assert re.search(rf" {name}\b", str(jax.make_jaxpr(move)(shape(2, 4))))
+    assert summary(lambda p, x: move(x), {}, shape(2, 4)).flops == 0
+
+
+def test_products_in_groups() -> None:
+    """Every row meets the matrix of its own group."""
+    groups = jnp.array([10, 20, 34], jnp.int32)
+    (layer,) = (
+        size := summary(lambda p, x: lax.ragged_dot(x, p, groups), shape(3, 32, 16), shape(64, 32))
+    ).layers
+    assert (layer.multiply_adds, layer.connections, layer.weights) == (32768, 32768, 1536)
+    assert size.flops == 65536
+    loss = lambda p, x: (lax.ragged_dot(x, p, groups) ** 2).sum()
+    back = summary(jax.grad(loss), shape(3, 32, 16), shape(64, 32))  # a sum over rows in groups
+    assert back.total["multiply_adds"] == 2 * 32768
 
 
 def test_operations_with_insides_read_everything() -> None:
@@ -503,9 +536,11 @@ def test_the_receptive_field_of_what_is_split() -> None:
     gated = lambda p, x: fnn.conv(fnn.glu(fnn.conv(x, p["a"])), p["b"])
     rows = summary(gated, {"a": shape(3, 3, 1, 4), "b": shape(3, 3, 2, 1)}, shape(1, 32, 32, 1))
     assert [row.field for row in rows.layers] == [(3, 3), (3, 3), (5, 5)]
+    assert json.loads(json.dumps(rows.layers[1].field)) == [3, 3]
     ends = lambda w, x: fnn.conv(sum(jnp.split(x, [4, 8], 1)[::2]), w)
     (row,) = summary(ends, shape(1, 1, 1), shape(1, 12, 1)).layers
     assert row.field == (9,)  # from place 2 of the first four to that of the last four
+    assert json.dumps(row) == json.dumps([*row])
 
 
 def test_operations_without_a_result_and_random_places() -> None:
@@ -567,6 +602,10 @@ def test_branches_and_loops_of_unknown_length() -> None:
     size = summary(steps, shape(3, 6), shape(2, 3), S((), jnp.int32))
     assert size.total["multiply_adds"] == 5 * 2 * 9  # more than 2 * 2 * 18
 
+    scaled = lambda p, x: lax.cond(x.sum() > 0, lambda: x * p["s"], lambda: x)
+    (layer,) = (size := summary(scaled, {"s": shape(1, 4)}, shape(3, 4))).layers
+    assert (layer.weights, size.flops, size.unused) == (4, 12 + 11 + 1, ())  # the sum, and > 0
+
     def loop(w: Any, x: Any) -> Any:
         return lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)
 
@@ -575,6 +614,17 @@ def test_branches_and_loops_of_unknown_length() -> None:
         summary(loop, shape(3, 3), shape(2, 3))
     wait = lambda w, x: lax.while_loop(lambda y: y.sum() < 9, lambda y: 2 * y, x @ w)
     assert summary(wait, shape(3, 3), shape(2, 3)).total["weights"] == 9
+
+
+def test_what_another_branch_uses_is_used() -> None:
+    def model(p: Any, x: Any) -> Any:
+        inner = lambda p, x: lax.cond(x[0, 0] > 1, lambda: x + p["c"], lambda: x @ p["b"])
+        return lax.cond(x.sum() > 0, inner, lambda p, x: x @ p["a"] @ p["a"], p, x)
+
+    params = {"a": shape(3, 3), "b": shape(3, 3), "c": shape(1, 3), "d": shape(3)}
+    size = summary(model, params, shape(2, 3))
+    assert {layer.name for layer in size.layers} == {"a"}
+    assert size.unused == ("d",)
 
 
 def test_arguments() -> None:
