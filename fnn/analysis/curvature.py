@@ -317,8 +317,28 @@ def ritz(q: Quadratic, first: Array, iterations: int) -> tuple[Array, Array, Arr
     # Rows after the end would add an eigenvalue 0; the first a lies inside the spectrum.
     ended = jnp.cumsum(jnp.pad(b == 0, (1, 0))[:k]) > 0
     a = jnp.where(ended, a[0], a)
-    values, vectors = jnp.linalg.eigh(jnp.diag(a) + jnp.diag(b[:-1], 1) + jnp.diag(b[:-1], -1))
+    values, vectors = _eigh(jnp.diag(a) + jnp.diag(b[:-1], 1) + jnp.diag(b[:-1], -1))
     return values, vectors, b[-1]
+
+
+@jax.custom_jvp
+def _eigh(t: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors of a tridiagonal matrix, with derivatives where it falls apart.
+
+    Equal eigenvalues are of parts that nothing joins, neither the matrix nor its derivative, and
+    their vectors do not turn into each other.
+    """
+    values, vectors = jnp.linalg.eigh(t)
+    return values, vectors
+
+
+@_eigh.defjvp
+def _eigh_jvp(primals: Any, tangents: Any) -> Any:
+    values, vectors = _eigh(*primals)
+    turn = dot(dot(vectors.T, tangents[0]), vectors)
+    gaps = values[None, :] - values[:, None]
+    turned = jnp.where(gaps == 0, 0, turn / jnp.where(gaps == 0, 1, gaps))
+    return (values, vectors), (jnp.diag(turn), dot(vectors, turned))
 
 
 @jitted(static=("loss", "iterations"))
@@ -412,10 +432,10 @@ def critical_point(
     'saddle'
     """
     check_callable("critical_point", "loss", loss, "loss(params, *args)")
+    check_known("critical_point", params=params, args=args, key=key, tolerance=tolerance)
     check_int("critical_point", "iterations", iterations, 1)
     check_number("critical_point", "tolerance", tolerance, NOT_NEGATIVE)
     check_key("critical_point", "key", key)
-    check_known("critical_point", params=params, args=args)
     check_arrays("critical_point", "args", args)
     norm, spectrum = _critical(loss, params, *args, key=key, iterations=iterations)
     slope, smallest, largest, error = map(float, (norm, *spectrum))

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.analysis.curvature import Loss, quadratic, ritz
-from fnn.checks import POSITIVE, check_arrays, check_int, check_key, check_number
+from fnn.checks import POSITIVE, check_array, check_arrays, check_int, check_key, check_number
 from fnn.dtypes import number_like
 from fnn.static import frozen
 from fnn.trees import FloatTree
@@ -43,7 +43,12 @@ class Density(NamedTuple):
 
         Returns:
             The density at every point; its integral is 1.
+
+        Raises:
+            ValueError: width <= 0.
+            TypeError: points are no array; width is no number.
         """
+        check_array("analysis.spectral_density", "points", points)
         check_number("analysis.spectral_density", "width", width, POSITIVE)
         deviation = number_like(width, self.weights)
         lead = (1,) * jnp.ndim(points)

@@ -423,6 +423,11 @@ def test_leaves_without_numbers() -> None:
 def test_asks_for_values_where_it_answers_in_words() -> None:
     with pytest.raises(TypeError, match=r"fnn.critical_point: params: got a traced array; needed"):
         jax.jit(lambda x: fnn.critical_point(jnp.sum, x, key=KEY).largest)(np.ones(2))
+    point = functools.partial(fnn.critical_point, jnp.sum, np.ones(2))
+    with pytest.raises(TypeError, match=r"fnn.critical_point: tolerance: got a traced array"):
+        jax.jit(lambda t: point(key=KEY, tolerance=t).largest)(1e-4)
+    with pytest.raises(TypeError, match=r"fnn.critical_point: key: got a traced array"):
+        jax.jit(lambda key: point(key=key).largest)(KEY)
     with pytest.raises(TypeError, match=r"fnn.critical_point: key: got int 3; needed one random"):
         fnn.critical_point(jnp.sum, np.ones(2), key=3)  # type: ignore[arg-type]  # refused
     with pytest.raises(TypeError, match=r"fnn.hvp: loss: got int 3; needed a function"):

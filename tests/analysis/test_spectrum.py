@@ -72,6 +72,37 @@ def test_the_density_is_smooth_and_has_the_area_of_one() -> None:
     np.testing.assert_allclose(twice.eigenvalues.tolist()[0], 2, rtol=0.02)
 
 
+def test_derivatives_of_a_chain_that_ends_early() -> None:
+    """Each moment is that of ``v' H^p v`` for the start v: by c of ``diag(1, 1, 1, 1, c)``."""
+
+    def bowl(x: Any, c: Any) -> Any:
+        return ((x[:4] ** 2).sum() + c * x[4] ** 2) / 2
+
+    def density(c: Any) -> Any:
+        return spectral_density(bowl, jnp.ones(5), c, key=KEY, samples=4)
+
+    def moments(c: Any) -> Any:
+        got = density(c)
+        return jnp.stack([(got.weights * got.eigenvalues**p).sum() for p in (1, 2, 3)])
+
+    with jax.enable_x64(True):
+        got = density(3.0)
+        share = float(got.weights[got.eigenvalues > 2].sum())  # the mean of v_5^2
+        want = np.array([1, 2 * 3, 3 * 9]) * share
+        for derivative in (jax.jacrev, jax.jacfwd):
+            np.testing.assert_allclose(jax.jit(derivative(moments))(3.0), want, rtol=1e-10)
+
+
+def test_derivatives_of_a_density_of_one_eigenvalue() -> None:
+    def density(s: Any) -> Any:
+        loss = lambda x, s: s * (x * x).sum()
+        return spectral_density(loss, jnp.ones(5), s, key=KEY, samples=2)
+
+    slope = jax.jacrev(lambda s: tuple(density(s)))(3.0)  # 2 s, of all weight
+    np.testing.assert_allclose((slope[0] * density(3.0).weights).sum(), 2, rtol=1e-6)
+    np.testing.assert_allclose(slope[1], 0, atol=1e-6)
+
+
 def gradients(w: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Of (x . w - y)^2, one row per example."""
     return np.asarray(2 * (x @ w - y)[:, None] * x)
@@ -161,6 +192,10 @@ ONES = np.ones(6, np.float32)
         (
             lambda: spectral_density(jnp.sum, ONES[:2], key=KEY).at(ONES[:1], 0.0),
             "spectral_density: width: got 0.0; needed a number > 0",
+        ),
+        (
+            lambda: spectral_density(jnp.sum, ONES[:2], key=KEY).at([1.0, 2.0], 1.0),
+            r"spectral_density: points: got list \[1.0, 2.0\]; needed an array",
         ),
         (
             lambda: gradient_noise_scale(jnp.sum, ONES[:2], (ONES[:2], ONES[:3])),
