@@ -71,6 +71,7 @@ def watched(model: Callable[..., Any]) -> Callable[..., Arrays]:
     Raises:
         ValueError: when called, two arrays have one name, or an array is marked inside
             `lax.while_loop`, `lax.cond`, `jax.shard_map`, or a function with its own derivative.
+        TypeError: when called, an argument is a `jax.ShapeDtypeStruct`, or has no hash.
 
     Source: interpreters of traced programs, as in the JAX documentation, "Writing custom Jaxpr
     interpreters in JAX".
@@ -97,7 +98,7 @@ def gradients_at(loss: Callable[..., Any]) -> Callable[..., Arrays]:
 
     Raises:
         ValueError: when called, as `watched`; loss is no scalar.
-        TypeError: when called, a marked array holds no floating-point numbers.
+        TypeError: when called, as `watched`; a marked array holds no floating-point numbers.
 
     Source: Introduction to Deep Learning (2020), back-propagation: the delta of every layer.
 
@@ -118,6 +119,11 @@ def _of_a_call(
     def call(*args: Any, **kwargs: Any) -> Arrays:
         known, arrays = split(args, kwargs)
         known.check_hashable(f"analysis.{name}")
+        for x in arrays:
+            if isinstance(x, jax.ShapeDtypeStruct):
+                got = f"{describe(x)} without values"
+                needed = "an array; jax.eval_shape takes shapes"
+                raise wrong(f"analysis.{name}", "an argument", got, needed, TypeError)
         return dict(analysis(frozen(function), known, arrays))  # what it reaches may have changed
 
     return call
@@ -150,7 +156,7 @@ def _gradients(loss: Callable[..., Any], known: Known, arrays: list[Any]) -> Arr
         if not is_floating(x.dtype):
             needed = "an array of floating-point numbers, which has a gradient"
             raise wrong(function, name, describe(x), needed, TypeError)
-    zeros = OrderedDict((name, jnp.zeros(x.shape, x.dtype)) for name, x in shapes.items())
+    zeros = OrderedDict((name, jnp.zeros_like(x)) for name, x in shapes.items())  # sharded as x
     gradients: Arrays = jax.grad(value)(zeros)
     return gradients
 

@@ -9,8 +9,15 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.analysis import gradient_by_time, gradient_noise_scale, rate_range, spectral_density
-from tests.devices import error, strict
+from fnn.analysis import (
+    gradient_by_time,
+    gradient_noise_scale,
+    gradients_at,
+    rate_range,
+    spectral_density,
+    watch,
+)
+from tests.devices import collectives, error, strict
 
 N = 64
 
@@ -81,7 +88,25 @@ def of_each(mesh: Any) -> None:
         print(f"{name} Manual: {error(got[name], want[name]):.1e}", flush=True)
 
 
+def marked() -> None:
+    """Print what gradients inside of a model, sharded over examples, err by and communicate."""
+    x = np.random.default_rng(2).standard_normal((N, 6)).astype(np.float32)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    loss = lambda x: (watch(2 * x, "y") ** 3).sum()
+    want = 12 * x * x
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(gradients_at(loss)).lower(jax.device_put(x, P("data"))).compile()
+        got = compiled(jax.device_put(x, P("data")))["y"]
+    print(f"marked Explicit: {error(got, want):.1e}", flush=True)
+    apart = len(collectives(compiled.as_text())) + (got.sharding.spec != P("data", None))
+    print(f"marked Explicit, sent or gathered: {apart}", flush=True)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    each = jax.shard_map(gradients_at(loss), mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    print(f"marked Manual: {error(jax.jit(each)(x)['y'], want):.1e}", flush=True)
+
+
 def main() -> None:
+    marked()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N, 6)).astype(np.float32)
     data = x, (x[:, 0] > 0).astype(np.int32)  # a gradient larger than its noise

@@ -272,6 +272,14 @@ ruled.defjvps(lambda tangent, y, x: tangent)
             lambda: gradients_at(lambda x: watch(x, "a").sum().astype(float))(jnp.arange(2)),
             r"fnn.analysis.gradients_at: a: got int32\[2\]; needed an array of floating-point",
         ),
+        (
+            lambda: watched(jnp.sum)(jax.ShapeDtypeStruct((2,), jnp.float32)),
+            r"fnn.analysis.watched: an argument: got float32\[2\] without values; needed",
+        ),
+        (
+            lambda: gradients_at(jnp.sum)(jax.ShapeDtypeStruct((2,), jnp.float32)),
+            r"fnn.analysis.gradients_at: an argument: got float32\[2\] without values; needed",
+        ),
         (lambda: gradients_at(fnn)(jnp.ones(2)), "fnn.analysis.gradients_at: loss: got module"),
     ],
 )
