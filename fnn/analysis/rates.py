@@ -5,6 +5,7 @@ above some rate it grows again. One run shows all three.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from fnn.analysis.curvature import Loss, scalar_loss
 from fnn.analysis.noise import read
 from fnn.checks import (
     BELOW_ONE,
-    POSITIVE,
+    POSITIVE_FINITE,
     check_callable,
     check_int,
     check_key,
@@ -83,7 +84,8 @@ def rate_range(
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch; one with a parameter named
             ``key`` receives another key at every step. Anything else it reads is fixed
-            at the first call.
+            at the first call. One that `fnn.train` takes with ``stats`` or ``has_aux`` is wrapped:
+            ``lambda params, batch: loss(params, stats, batch)[0]``, or ``loss(params, batch)[0]``.
         params: any pytree of floating-point arrays.
         optimizer: makes the optimizer from its learning rate, as `fnn.adam` does, or
             ``lambda rate: fnn.chain(fnn.clip_by_global_norm(1.0), fnn.adamw(rate))``; optax's do
@@ -120,8 +122,8 @@ def rate_range(
     numbers = {"low": low, "high": high, "smoothing": smoothing}
     check_known(function, params=params, data=data, key=key, **numbers)
     check_params(function, params)
-    check_number(function, "low", low, POSITIVE)
-    check_number(function, "high", high, POSITIVE)
+    check_number(function, "low", low, POSITIVE_FINITE)
+    check_number(function, "high", high, POSITIVE_FINITE)
     if not low < high:
         raise wrong(function, "low, high", f"{low}, {high}", "low < high")
     check_number(function, "smoothing", smoothing, BELOW_ONE)
@@ -133,7 +135,8 @@ def rate_range(
         raise wrong(function, "optimizer", describe(optimizer), needed, TypeError)
     n = count_examples(function, data)
     static = frozen(loss), frozen(optimizer), batch_size, steps
-    rates, losses = map(np.asarray, _run(*static, params, data, key, low, high, n))
+    ends = math.log(low), math.log(high)
+    rates, losses = map(np.asarray, _run(*static, params, data, key, *ends, n))
     return _suggest(rates, losses, smoothing)
 
 
@@ -146,17 +149,16 @@ def _run(
     params: Any,
     data: Any,
     key: Array,
-    low: Any,
-    high: Any,
+    first: Any,
+    last: Any,
     n: int,
 ) -> tuple[Array, Array]:
-    """Return the rates and the losses of the run."""
+    """Return the rates, whose logarithms go from first to last, and the losses of the run."""
     function = "analysis.rate_range"
     keyed = takes_key(loss)
 
     def rate(step: Any) -> Array:
-        value: Array = low * (high / low) ** (jnp.asarray(step, float) / (steps - 1))
-        return value
+        return jnp.exp(first + (last - first) * (jnp.asarray(step, float) / (steps - 1)))
 
     optimizer = make(rate)
     if not hasattr(optimizer, "update"):

@@ -48,6 +48,13 @@ def test_the_run_is_the_loop() -> None:
     np.testing.assert_allclose(found.smoothed[:40], average, rtol=1e-3)
 
 
+def test_rates_whose_ratio_overflows() -> None:
+    """In float32."""
+    call = functools.partial(rate_range, distance, jnp.ones(()), fnn.sgd, DATA, batch_size=1)
+    rates = call(key=KEY, low=1e-30, high=1e10, steps=41).rates
+    np.testing.assert_allclose(rates, np.logspace(-30, 10, 41), rtol=1e-5)
+
+
 def test_a_key_that_is_bound_stays() -> None:
     def noisy(w: Any, x: Any, key: Any) -> Any:
         return distance(w, x) + (0 if key is None else jax.random.uniform(key))
@@ -188,6 +195,7 @@ def test_a_loss_with_a_key_and_one_that_never_falls() -> None:
         ({"optimizer": fnn.sgd(0.1)}, "optimizer: got .*; needed a function of the learning rate"),
         ({"optimizer": lambda rate: rate}, r"optimizer\(rate\): got .*; needed an optimizer"),
         ({"low": 0.0}, "low: got 0.0; needed a number > 0"),
+        ({"high": np.inf}, "high: got inf; needed a number > 0, and finite"),
         ({"high": 1e-7}, "low, high: got 1e-06, 1e-07; needed low < high"),
         ({"smoothing": 1.0}, r"smoothing: got 1.0; needed a number in \[0, 1\)"),
         ({"steps": 1}, "steps: got 1; needed an int >= 2"),
