@@ -18,6 +18,7 @@ from jaxtyping import Array, Real
 
 from fnn.checks import (
     POSITIVE,
+    attribute,
     check_array,
     check_int,
     check_known,
@@ -25,7 +26,7 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.dtypes import is_real, magnitude, number_like, real, widen
+from fnn.dtypes import is_floating, is_real, magnitude, number_like, real, widen
 from fnn.layers.activations import identity
 from fnn.static import frozen
 from fnn.trees import FloatTree, check_like, check_params, global_norm, names
@@ -71,7 +72,8 @@ def activity(
         values: by name, the arrays that go into the activations, as `watched` returns them,
             (n, *units) each.
         activation: f, a function of every entry by itself: one for all, or one by every name. Its
-            default, the identity, describes the values as they are, none of them saturated.
+            default, the identity, describes the values as they are, none of them saturated. Of one
+            that mixes entries, such as `fnn.softmax`, f' is the derivative along ``(1, ..., 1)``.
         bound: of |f'|, below which f counts as flat.
         bins: bars of the histogram, of equal width.
         limits: ends of the histogram, two finite numbers; by default the least and the largest
@@ -82,8 +84,9 @@ def activity(
         An `Activity` by every name, in float32, or float64 for float64 values.
 
     Raises:
-        ValueError: a value without real numbers or without the axis; an axis that is no int or
-            there twice; bins < 1; bound <= 0; limits that do not ascend.
+        ValueError: a value without real numbers or without the axis; an activation that gives
+            another shape or no floating-point numbers; an axis that is no int or there twice;
+            bins < 1; bound <= 0; limits that do not ascend.
         TypeError: values are no arrays by name; a name without an activation.
 
     Source: CSC413 notes (2020), saturated and dead units; X. Glorot, Y. Bengio, Understanding the
@@ -142,6 +145,10 @@ def _activity(
     z: Array, f: Activation, bound: Any, bins: int, limits: Any, axes: tuple[int, ...]
 ) -> Activity:
     z = widen(real(z))
+    out = jax.eval_shape(f, z)
+    if attribute(out, "shape") != z.shape or not is_floating(out.dtype):
+        needed = f"real floating-point numbers of the shape of {describe(z)}"
+        raise wrong("analysis.activity", "activation", describe(out), needed)
     y, slope = jax.jvp(f, (z,), (jnp.ones_like(z),))
     scale = _scale(y)
     scaled = y / scale
@@ -276,12 +283,16 @@ def first_nonfinite(report: Mapping[str, Norms]) -> str | None:
         The path, in the order of the report; None where all is finite.
 
     Raises:
-        TypeError: the report is traced.
+        TypeError: the report is traced, or not from `norms`.
 
     >>> bad = {"a": jnp.ones(2), "b": jnp.array([1.0, jnp.nan])}
     >>> fnn.analysis.first_nonfinite(fnn.analysis.norms(bad, bad, bad))
     'b'
     """
-    check_known("analysis.first_nonfinite", report=report)
+    function = "analysis.first_nonfinite"
+    check_known(function, report=report)
+    if not isinstance(report, Mapping) or not all(isinstance(n, Norms) for n in report.values()):
+        needed = "what fnn.analysis.norms returns"
+        raise wrong(function, "report", describe(report), needed, TypeError)
     numbers = ((path, (n.weight, n.gradient, n.update)) for path, n in report.items())
     return next((path for path, n in numbers if not np.isfinite(n).all()), None)

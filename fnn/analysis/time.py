@@ -18,7 +18,7 @@ from fnn.analysis.curvature import check_typed
 from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
 from fnn.placement import varying
 from fnn.static import frozen
-from fnn.trees import FloatTree, global_norm
+from fnn.trees import FloatTree, check_same, global_norm
 
 NAME = "analysis.gradient_by_time"
 
@@ -72,6 +72,7 @@ def _norms(
 ) -> Array:
     def forward(state: Any, x: Any) -> tuple[Any, Any]:
         new = step(state, x)
+        check_same(NAME, "step", new, state, "as in state")
         check_typed(NAME, "step", new, state)
         return new, state
 

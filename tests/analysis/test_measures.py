@@ -291,6 +291,15 @@ def test_first_nonfinite() -> None:
         (lambda x: activity({"h": x}, axis=(0, -2)), r"activity: h: got .* \(0, -2\), .* once"),
         (lambda x: activity({"h": [1.0]}), "fnn.analysis.activity: h: got list"),
         (lambda x: activity({"h": x}, {}), "fnn.analysis.activity: activation: got NoneType"),
+        (
+            lambda x: activity({"h": np.ones((2, 4), np.float32)}, fnn.glu),
+            r"analysis.activity: activation: got float32\[2,2\]; needed .* float32\[2,4\]",
+        ),
+        (
+            lambda x: activity({"h": x}, lambda z: z > 0),
+            r"activation: got bool\[2,3\]; needed",
+        ),
+        (lambda x: activity({"h": x}, lambda z: (z, z)), "activation: got tuple .*; needed"),
         (lambda x: norms({"a": x}, {"a": x[0]}, {"a": x}), r"analysis.norms: grads\['a'\]: got"),
         (lambda x: norms({"a": x}, {"a": x}, {"b": x}), r"analysis.norms: updates\['a'\]: got not"),
         (
@@ -302,6 +311,8 @@ def test_first_nonfinite() -> None:
             "fnn.analysis.norms: params: got 2 arrays with the path 'a/b'; needed one",
         ),
         (lambda x: jax.jit(lambda x: first_nonfinite(norms(x, x, x)))(x), "report: got a traced"),
+        (lambda x: first_nonfinite({"a": x}), r"nonfinite: report: got dict .*; needed what"),
+        (lambda x: first_nonfinite([1]), r"first_nonfinite: report: got list \[1\]; needed what"),
     ],
 )
 def test_refuses(call: Any, message: str) -> None:
