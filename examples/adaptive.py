@@ -31,7 +31,7 @@ def slope(x):
     return np.array([0.2, 4.0]) * x
 
 
-def adagrad(x, steps, rate=0.8, eps=1e-6):
+def adagrad(x, steps, eps, rate=0.8):
     s = np.zeros(2)
     for _ in range(steps):
         g = slope(x)
@@ -40,7 +40,7 @@ def adagrad(x, steps, rate=0.8, eps=1e-6):
         yield x
 
 
-def rmsprop(x, steps, rate=0.4, decay=0.9, eps=1e-6):
+def rmsprop(x, steps, eps, rate=0.4, decay=0.9):
     s = np.zeros(2)
     for _ in range(steps):
         g = slope(x)
@@ -49,7 +49,7 @@ def rmsprop(x, steps, rate=0.4, decay=0.9, eps=1e-6):
         yield x
 
 
-def adadelta(x, steps, decay=0.9, eps=1e-4):
+def adadelta(x, steps, eps, decay=0.9):
     s, d = np.zeros(2), np.zeros(2)
     for _ in range(steps):
         g = slope(x)
@@ -60,7 +60,7 @@ def adadelta(x, steps, decay=0.9, eps=1e-4):
         yield x
 
 
-def adam(x, steps, rate=0.4, b1=0.9, b2=0.999, eps=1e-8):
+def adam(x, steps, eps, rate=0.4, b1=0.9, b2=0.999):
     m, v = np.zeros(2), np.zeros(2)
     for t in range(1, steps + 1):
         g = slope(x)
@@ -70,11 +70,25 @@ def adam(x, steps, rate=0.4, b1=0.9, b2=0.999, eps=1e-8):
 
 
 METHODS = {
-    "Adagrad": (adagrad, fnn.adagrad(0.8, initial=0.0, eps=1e-6, eps_in_root=False)),
-    "RMSProp": (rmsprop, fnn.rmsprop(0.4, eps=1e-6)),
-    "Adadelta": (adadelta, fnn.adadelta(eps=1e-4)),
-    "Adam": (adam, fnn.adam(0.4)),
+    "Adagrad": (adagrad, lambda eps: fnn.adagrad(0.8, initial=0.0, eps=eps, eps_in_root=False)),
+    "RMSProp": (rmsprop, lambda eps: fnn.rmsprop(0.4, eps=eps)),
+    "Adadelta": (adadelta, lambda eps: fnn.adadelta(eps=eps)),
+    "Adam": (adam, lambda eps: fnn.adam(0.4, eps=eps)),
 }
+EPS = {"Adagrad": 1e-6, "RMSProp": 1e-6, "Adadelta": 1e-4, "Adam": 1e-8}
+
+
+def path(name, eps, steps):
+    _, make = METHODS[name]
+    start = jnp.asarray(START, jnp.float32)
+    return np.asarray(fnn.trajectory(valley, start, make(eps), steps).params)
+
+
+def error(name):
+    """Distance from the formula in ten steps; a large epsilon shows where it stands."""
+    (formula, _), eps = METHODS[name], 0.1
+    by_hand = np.stack([START, *formula(START, 10, eps=eps)])
+    return float(np.abs(path(name, eps, 10) - by_hand).max())
 
 
 def effective(points):
@@ -84,7 +98,7 @@ def effective(points):
 
 def mean_square(gradients):
     """What RMSProp keeps of these gradients."""
-    _, optimizer = METHODS["RMSProp"]
+    optimizer = fnn.rmsprop(0.4)
     start = optimizer.init(gradients[0])
     state, _ = jax.lax.scan(lambda s, g: (optimizer.update(g, s)[1], None), start, gradients)
     return state.moments["nu"]
@@ -93,12 +107,8 @@ def mean_square(gradients):
 def main(argv=None):
     args = arguments(__doc__, argv)
 
-    paths, errors = {}, {}
-    for name, (formula, optimizer) in METHODS.items():
-        start = jnp.asarray(START, jnp.float32)
-        paths[name] = np.asarray(fnn.trajectory(valley, start, optimizer, STEPS).params)
-        by_hand = np.stack([START, *formula(START, STEPS)])
-        errors[name] = float(np.abs(paths[name][:11] - by_hand[:11]).max())
+    paths = {name: path(name, eps, STEPS) for name, eps in EPS.items()}
+    errors = {name: error(name) for name in METHODS}
     plain = np.asarray(fnn.trajectory(valley, jnp.asarray(START), fnn.sgd(0.4), STEPS).params)
     table(
         ["method", "loss at the start", "after 20 steps", f"after {STEPS}", "from the formula"],

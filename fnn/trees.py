@@ -36,9 +36,16 @@ def count(params: PyTree[Shaped[Array, "..."]]) -> int:
     Returns:
         The sum of the leaves' sizes.
 
+    Raises:
+        TypeError: a leaf that is neither an array nor a number, nor has the shape of one.
+
     >>> fnn.count({"w": jnp.zeros((3, 4)), "b": jnp.zeros(4)})
     16
     """
+    for path, x in jax.tree.leaves_with_path(params):
+        if attribute(x, "shape") is None and not isinstance(x, int | float | complex):
+            place = "params" + jax.tree_util.keystr(path)
+            raise wrong("count", place, describe(x), "an array", TypeError)
     return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(params))
 
 

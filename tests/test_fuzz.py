@@ -157,7 +157,7 @@ def of_classes(d: Draw) -> Call:
     n, k = d.pick(1, 3), d.pick(2, 5)
     x, labels = d.real(n, k), jax.device_put(d.rng.integers(0, k, n))
     soft, weights = d.array(d.rng.dirichlet(np.ones(k), n)), d.maybe(d.positive(k))
-    scale = 4 + 8 * float(np.abs(x).max())
+    scale, masked = 4 + 8 * float(np.abs(x).max()), d.pick({}, {"where": d.rng.random(n) < 0.5})
     fn, target, config, oracle = d.pick(
         (fnn.cross_entropy, labels,
          {"label_smoothing": d.pick(0.0, 0.25), "weights": weights, "ignore": d.pick(None, 0)},
@@ -167,9 +167,11 @@ def of_classes(d: Draw) -> Call:
         (fnn.nll, labels, {"weights": weights, "ignore": d.pick(None, 1)}, losses.nll),
         (fnn.kl_divergence, soft, {}, losses.kl_divergence),
         (fnn.cosine_distance, d.real(n, k), {}, losses.cosine_distance),
-        (fnn.accuracy, labels, {}, lambda x, y: x.argmax(-1) == y),
-        (fnn.top_k_accuracy, labels, {"k": 2}, lambda x, y, k: ranks(x, y) < k),
-        (fnn.confusion_matrix, labels, {}, confusion),
+        (fnn.accuracy, labels, masked,
+         lambda x, y, where=True: (x.argmax(-1) == y) & where),
+        (fnn.top_k_accuracy, labels, {"k": 2, **masked},
+         lambda x, y, k, where=True: (ranks(x, y) < k) & where),
+        (fnn.confusion_matrix, labels, masked, confusion),
         (fnn.perplexity, labels, {}, lambda x, y: np.exp(losses.cross_entropy(x, y).mean())),
     )  # fmt: skip
     if fn is fnn.perplexity:
@@ -182,9 +184,9 @@ def ranks(x: Any, labels: Any) -> Any:
     return np.array([row.index(label) for row, label in zip(found, labels, strict=True)])
 
 
-def confusion(x: Any, labels: Any) -> Any:
+def confusion(x: Any, labels: Any, where: Any = True) -> Any:
     counts = np.zeros((x.shape[-1], x.shape[-1]))
-    np.add.at(counts, (labels, x.argmax(-1)), 1)
+    np.add.at(counts, (labels, x.argmax(-1)), where)
     return counts
 
 

@@ -17,6 +17,10 @@ def test_count() -> None:
     assert fnn.count(nested(jnp.float32)) == 6 + 3 + 6 + 1
     assert fnn.count(None) == 0
     assert fnn.count({"w": jax.ShapeDtypeStruct((10**6, 10**6), jnp.int8)}) == 10**12
+    assert fnn.count([jax.random.key(0), 1.0, True, np.float32(3)]) == 4
+    for leaf in ("hello", object()):
+        with pytest.raises(TypeError, match=r"^fnn.count: params\['a'\]\[0\]: got (str|object) "):
+            fnn.count({"a": [leaf]})
 
 
 def test_paths_name_every_leaf_and_keep_the_structure() -> None:

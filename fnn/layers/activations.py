@@ -39,10 +39,13 @@ def identity(x: Floats) -> Floats:
     """Return x.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         x; the derivative is 1.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: Introduction to Deep Learning (2020), activation functions.
 
@@ -57,10 +60,13 @@ def sign(x: Floats) -> Floats:
     """Return -1 where x is negative, 1 where it is positive, and 0 at 0.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x; the derivative is 0 everywhere.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: F. Rosenblatt, The perceptron (1958).
 
@@ -75,10 +81,13 @@ def unit_step(x: Floats) -> Floats:
     """Return 0 where x is negative, 1 where it is positive, and 1/2 at 0.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x; the derivative is 0 everywhere.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: O. Heaviside's step, with the value that makes it odd about 1/2.
 
@@ -93,10 +102,13 @@ def relu(x: Floats) -> Floats:
     """Return x where it is positive and 0 elsewhere, ``max(x, 0)``.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x; the derivative at 0 is 0.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: V. Nair, G. Hinton, Rectified linear units improve restricted Boltzmann machines (2010).
 
@@ -111,12 +123,16 @@ def leaky_relu(x: Floats, *, negative_slope: float = 0.01) -> Floats:
     """Return x where it is positive and ``negative_slope x`` elsewhere.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         negative_slope: usually small; 0 gives `relu`, its derivative at 0 included (that of
             `jax.nn.leaky_relu` at 0 is 1).
 
     Returns:
         The shape and dtype of x; the derivative at 0 is ``negative_slope``.
+
+    Raises:
+        ValueError: negative_slope is NaN.
+        TypeError: x is no array of real numbers, or negative_slope no number.
 
     Source: A. Maas, A. Hannun, A. Ng, Rectifier nonlinearities (2013).
 
@@ -131,7 +147,7 @@ def prelu(x: Floats, slope: Float[Array, "*trailing"]) -> Floats:
     """Return x where it is positive and ``slope x`` elsewhere, with learned slopes.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         slope: the shape of the trailing axes of x, as (channels,) or (); of x's dtype, or float32
             for half-precision x.
 
@@ -140,7 +156,7 @@ def prelu(x: Floats, slope: Float[Array, "*trailing"]) -> Floats:
 
     Raises:
         ValueError: the shape of slope is not that of trailing axes of x.
-        TypeError: the dtype of slope does not fit.
+        TypeError: x or slope is no array of real numbers; the dtype of slope does not fit.
 
     Source: K. He, X. Zhang, S. Ren, J. Sun, Delving deep into rectifiers (2015).
 
@@ -164,10 +180,13 @@ def relu6(x: Floats) -> Floats:
     """Return x clipped to [0, 6].
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x; the derivative is 1 inside, 0 at the corners and beyond.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: A. Krizhevsky, Convolutional deep belief networks on CIFAR-10 (2010).
 
@@ -198,7 +217,7 @@ def hard_tanh(x: Floats, *, low: float = -1.0, high: float = 1.0) -> Floats:
     """Return x clipped to [low, high].
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         low, high: the values at the infinities, low < high.
 
     Returns:
@@ -207,6 +226,7 @@ def hard_tanh(x: Floats, *, low: float = -1.0, high: float = 1.0) -> Floats:
 
     Raises:
         ValueError: low is not below high, where both are known.
+        TypeError: x is no array of real numbers, or low or high no number.
 
     Source: R. Collobert, Large scale machine learning (2004).
 
@@ -226,10 +246,13 @@ def piecewise_linear(x: Floats) -> Floats:
     """Return x + 1/2 between -1/2 and 1/2, 0 below and 1 above.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x; the derivative is 1 inside, 0 at the corners and beyond.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: Introduction to Deep Learning (2020), activation functions.
 
@@ -244,11 +267,14 @@ def hard_sigmoid(x: Floats) -> Floats:
     """Return ``relu6(x + 3) / 6``, a sigmoid of three straight pieces.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x, in [0, 1]; the derivative is 1/6 inside, 0 at the corners, -3 and
         3, and beyond.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: A. Howard et al., Searching for MobileNetV3 (2019).
 
@@ -263,11 +289,14 @@ def hard_swish(x: Floats) -> Floats:
     """Return ``x hard_sigmoid(x)``, a `silu` without exponentials.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x; the derivative is ``x / 3 + 1/2`` inside, 0 from -3 down and 1
         from 3 up.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: A. Howard et al., Searching for MobileNetV3 (2019).
 
@@ -314,10 +343,13 @@ def softsign(x: Floats) -> Floats:
     equal numbers, wrong by a factor of 300 at x = 300 in float16.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x, in [-1, 1]; the second derivative at 0 is 0.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: J. Bergstra et al., Quadratic polynomials learn better image features (2009).
 
@@ -342,10 +374,13 @@ def sigmoid(x: Floats) -> Floats:
     from x = 17 in float32 and from x = 37 in float64.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x, in [0, 1].
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: D. R. Cox, The regression analysis of binary sequences (1958).
 
@@ -370,10 +405,13 @@ def tanh(x: Floats) -> Floats:
     |x| = 9 in float32 and from |x| = 19 in float64.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x, in [-1, 1].
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: Y. LeCun, L. Bottou, G. Orr, K.-R. Müller, Efficient BackProp (1998).
 
@@ -399,7 +437,7 @@ def softplus(x: Floats, *, beta: float = 1.0) -> Floats:
     of `jax.nn.softplus` does from x = 15 in float32.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         beta: positive, the sharpness of the bend; the value at 0 is ``log(2) / beta``. A normal
             number of the dtype, as b of `squareplus`.
 
@@ -408,6 +446,7 @@ def softplus(x: Floats, *, beta: float = 1.0) -> Floats:
 
     Raises:
         ValueError: beta is not positive and finite.
+        TypeError: x is no array of real numbers, or beta no number.
 
     Source: C. Dugas et al., Incorporating second-order functional knowledge (2000).
 
@@ -428,10 +467,13 @@ def log_sigmoid(x: Floats) -> Floats:
     """Return ``log(sigmoid(x)) = -softplus(-x)``.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x, not positive.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: as `softplus`.
 
@@ -449,7 +491,7 @@ def squareplus(x: Floats, *, b: float = 4.0) -> Floats:
     float16), and squares to infinity from |x| = 256 in float16.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         b: positive, and a normal number of the dtype (1e-50 is 0 in float32, and gives NaN at 0);
             the width of the bend: the value at 0 is sqrt(b) / 2.
 
@@ -458,6 +500,7 @@ def squareplus(x: Floats, *, b: float = 4.0) -> Floats:
 
     Raises:
         ValueError: b is not positive.
+        TypeError: x is no array of real numbers, or b no number.
 
     Source: J. T. Barron, Squareplus: a softplus-like algebraic rectifier (2021).
 
@@ -514,11 +557,15 @@ def elu(x: Floats, *, alpha: float = 1.0) -> Floats:
     """Return x where it is positive and ``alpha (exp(x) - 1)`` elsewhere.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         alpha: the value at minus infinity, negated.
 
     Returns:
         The shape and dtype of x; the derivative at 0 is alpha.
+
+    Raises:
+        ValueError: alpha is NaN.
+        TypeError: x is no array of real numbers, or alpha no number.
 
     Source: D.-A. Clevert, T. Unterthiner, S. Hochreiter, Exponential linear units (2015).
 
@@ -552,7 +599,7 @@ def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
     """Return x where it is positive and ``alpha (exp(x / alpha) - 1)`` elsewhere.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         alpha: positive, the value at minus infinity, negated; a normal number of the dtype, as b of
             `squareplus`.
 
@@ -561,6 +608,7 @@ def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
 
     Raises:
         ValueError: alpha is not positive and finite.
+        TypeError: x is no array of real numbers, or alpha no number.
 
     Source: J. T. Barron, Continuously differentiable exponential linear units (2017).
 
@@ -604,10 +652,13 @@ def selu(x: Floats) -> Floats:
     """Return ``1.0507 elu(x, alpha=1.6733)``, which keeps mean 0 and variance 1 through layers.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x; the derivative at 0 is 1.7581.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, Self-normalizing networks (2017).
 
@@ -624,10 +675,13 @@ def silu(x: Floats) -> Floats:
     """Return ``x sigmoid(x)``, also known as swish.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: S. Elfwing, E. Uchibe, K. Doya, Sigmoid-weighted linear units (2017).
 
@@ -667,11 +721,14 @@ def gelu(x: Floats, *, approximate: bool = True) -> Floats:
     approximation is 0 from x = -5 in float32, and its float16 derivative is NaN from |x| = 100.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         approximate: whether to return the approximation.
 
     Returns:
         The shape and dtype of x.
+
+    Raises:
+        TypeError: x is no array of real numbers, or approximate no bool.
 
     Source: D. Hendrycks, K. Gimpel, Gaussian error linear units (2016).
 
@@ -709,10 +766,13 @@ def mish(x: Floats) -> Floats:
     """Return ``x tanh(softplus(x))``.
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
 
     Returns:
         The shape and dtype of x.
+
+    Raises:
+        TypeError: x is no array of real numbers.
 
     Source: D. Misra, Mish: a self regularized non-monotonic activation function (2019).
 
@@ -741,7 +801,7 @@ def glu(x: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
     """Return the first half of x gated by the second: ``a sigmoid(b)`` for x = [a, b].
 
     Args:
-        x: any shape, float.
+        x: any shape, float; integers and bools are read as floats.
         axis: the axis to halve.
 
     Returns:
@@ -749,6 +809,7 @@ def glu(x: Float[Array, "..."], *, axis: int = -1) -> Float[Array, "..."]:
 
     Raises:
         ValueError: the axis is not one of x, or has an odd size.
+        TypeError: x is no array of real numbers.
 
     Source: Y. Dauphin, A. Fan, M. Auli, D. Grangier, Gated convolutional networks (2016).
 

@@ -1,11 +1,12 @@
 """Initializers: where the arrays of a layer start.
 
 An initializer is a function ``(key, shape, dtype) -> array``, as in `jax.nn.initializers`, which is
-re-exported here. Most draw entries of mean 0 and variance ``scale / fan``: with n_in inputs behind
-each output and n_out outputs behind each input, LeCun divides by n_in and keeps the variance of
-linear activations, He divides by n_in / 2 and keeps it through ReLU, and Xavier (Glorot) divides by
-(n_in + n_out) / 2, the compromise between activations and gradients. ``init_<layer>`` draws the
-arrays of one layer, under the names that the layer's function gives them; biases start at zero.
+re-exported here as it is, with JAX's errors: a negative scale gives NaN. Most draw entries of mean
+0 and variance ``scale / fan``: with n_in inputs behind each output and n_out outputs behind each
+input, LeCun divides by n_in and keeps the variance of linear activations, He divides by n_in / 2
+and keeps it through ReLU, and Xavier (Glorot) divides by (n_in + n_out) / 2, the compromise between
+activations and gradients. ``init_<layer>`` draws the arrays of one layer, under the names that the
+layer's function gives them; biases start at zero.
 """
 
 import math

@@ -64,8 +64,9 @@ def batch_norm(
 ) -> Images:
     """Normalize every channel with the given statistics.
 
-    ``y = (x - mean) / sqrt(var + eps) * scale + bias``. In training pass ``*batch_stats(x)``, and
-    the gradient flows through the statistics; afterwards pass the running average.
+    ``y = (x - mean) / sqrt(var + eps) * scale + bias``. In training pass
+    ``**batch_stats(x)._asdict()``, and the gradient flows through the statistics; afterwards pass
+    the running average so.
 
     Args:
         x: (n, *spatial, c).
@@ -81,8 +82,8 @@ def batch_norm(
 
     Source: S. Ioffe, C. Szegedy, Batch normalization (ICML 2015).
 
-    >>> x = jnp.array([[1.0], [3.0]])
-    >>> batch_norm(x, jnp.ones(1), jnp.zeros(1), jnp.array([2.0]), jnp.ones(1), eps=0.0).tolist()
+    >>> x, params = jnp.array([[1.0], [3.0]]), init_norm(1)
+    >>> batch_norm(x, **params, **fnn.batch_stats(x)._asdict(), eps=0.0).tolist()
     [[-1.0], [1.0]]
     """
     check_channels("batch_norm", x)

@@ -48,6 +48,8 @@ def check_where(function: str, x: jax.Array, where: jax.Array | None) -> None:
         m not in (1, n) for m, n in zip(where.shape, x.shape, strict=True)
     ):
         needed = f"the shape {x.shape}, or 1 along some of its axes"
+        if where.shape == x.shape[:-1]:
+            needed += "; for whole rows write where[..., None]"
         raise wrong(function, "where", describe(where), needed)
 
 

@@ -8,7 +8,7 @@ does fastest on a CPU: a product with a vector of ones takes two to ten times as
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,10 @@ from jaxtyping import Array, Float
 from fnn.checks import FRACTION, Range, check_array, check_dtype_or_wider, describe, wrong
 from fnn.dtypes import accumulator, is_floating, magnitude, number_like, spread, widen
 from fnn.functions import jitted
+from fnn.trees import check_same
 
 Mean = Callable[[jax.Array], jax.Array]
+Stats = TypeVar("Stats")  # a pytree of `BatchStats`
 
 
 class BatchStats(NamedTuple):
@@ -112,8 +114,8 @@ def _check_some(function: str, x: jax.Array) -> None:
 
 @jitted(ranges={"decay": FRACTION, "count": Range(2, high_closed=False)})
 def running_stats(
-    running: BatchStats, batch: BatchStats, *, decay: float = 0.9, count: float | None = None
-) -> BatchStats:
+    running: Stats, batch: Stats, *, decay: float = 0.9, count: float | None = None
+) -> Stats:
     """Return the running average of the statistics after one more batch.
 
     ``r <- decay r + (1 - decay) batch``. Start from zeros and ones, or from the first batch.
@@ -121,51 +123,77 @@ def running_stats(
     gives: ``var count / (count - 1)``. Without it the average is of the biased variance.
 
     Args:
-        running: the average so far, mean and var (c,), float32 or wider.
-        batch: the statistics of the new batch, of the same shape and dtype.
+        running: the average so far: `BatchStats` of mean and var (c,), float32 or wider, or a
+            pytree of them, such as a dict by layer.
+        batch: the statistics of the new batch, of the same structure, shapes and dtypes.
         decay: in [0, 1], the weight of the past.
         count: values per channel behind ``batch``, ``x.size // c``, for the unbiased variance;
-            at least 2, and finite.
+            at least 2, and finite; the same in all layers of one call.
 
     Returns:
-        `BatchStats`, the new average.
+        The new average, as ``running``.
 
     Raises:
-        ValueError: decay outside [0, 1], count below 2, or shapes that differ.
+        ValueError: decay outside [0, 1], count below 2, or structures or shapes that differ.
         TypeError: no `BatchStats`; dtypes that differ, or are not float32 or wider.
 
-    >>> old = BatchStats(jnp.array([0.0]), jnp.array([1.0]))
-    >>> new = running_stats(old, BatchStats(jnp.array([1.0]), jnp.array([3.0])), decay=0.5, count=3)
-    >>> new.mean.tolist(), new.var.tolist()
-    ([0.5], [2.75])
+    >>> ones = BatchStats(jnp.ones(1), jnp.ones(1))
+    >>> old = {"norm1": BatchStats(jnp.array([0.0]), jnp.array([1.0])), "norm2": ones}
+    >>> new = {"norm1": BatchStats(jnp.array([1.0]), jnp.array([3.0])), "norm2": ones}
+    >>> both = running_stats(old, new, decay=0.5)
+    >>> both["norm1"].mean.tolist(), both["norm1"].var.tolist(), both["norm2"].mean.tolist()
+    ([0.5], [2.0], [1.0])
     """
-    _check_stats(running=running, batch=batch)
-    past = number_like(decay, running.mean)
+    _check_stats(running, batch)
     count = widen(count) if isinstance(count, jax.Array) else count
-    unbiased = 1.0 if count is None else number_like(count / (count - 1), batch.var)
-    return BatchStats(
-        past * running.mean + (1 - past) * batch.mean,
-        past * running.var + (1 - past) * unbiased * batch.var,
-    )
+
+    def one(old: BatchStats, new: BatchStats) -> BatchStats:
+        past = number_like(decay, old.mean)
+        unbiased = 1.0 if count is None else number_like(count / (count - 1), new.var)
+        return BatchStats(
+            past * old.mean + (1 - past) * new.mean,
+            past * old.var + (1 - past) * unbiased * new.var,
+        )
+
+    averaged: Stats = jax.tree.map(one, running, batch, is_leaf=_is_leaf)
+    return averaged
 
 
-def _check_stats(**arguments: Any) -> None:
+def _is_leaf(x: Any) -> bool:
+    """Whether these are the statistics of a layer, or None, which stands for none."""
+    return x is None or isinstance(x, BatchStats)
+
+
+def _check_stats(running: Any, batch: Any) -> None:
     """Raise unless these statistics are one like the other: a scan carries what comes out."""
-    name, like = "running_stats", arguments["running"]
-    for argument, stats in arguments.items():
-        if not isinstance(stats, BatchStats):
-            got = f"a {type(stats).__name__}"
-            raise wrong(name, argument, got, "fnn.BatchStats of mean and var", TypeError)
-        for field, a in stats._asdict().items():
-            place = f"{argument}.{field}"
-            check_array(name, place, a)
-            if not is_floating(a.dtype) or accumulator(a.dtype) != a.dtype:
-                raise wrong(name, place, describe(a), "float32 or wider", TypeError)
-            if a.ndim != 1 or a.shape != like.mean.shape:
-                raise wrong(name, place, describe(a), "shape (c,), the same of all four")
-            if a.dtype != like.mean.dtype:
-                needed = f"the dtype of running.mean, {like.mean.dtype}"
-                raise wrong(name, place, describe(a), needed, TypeError)
+    for argument, tree in (("running", running), ("batch", batch)):
+        for path, stats in jax.tree.leaves_with_path(tree, is_leaf=_is_leaf):
+            _check_layer(argument + jax.tree_util.keystr(path), stats)
+    check_same("running_stats", "batch", batch, running, "as in running")
+    pairs = zip(*map(jax.tree.leaves_with_path, (running, batch)), strict=True)
+    for (path, old), (_, new) in pairs:
+        if new.dtype != old.dtype:
+            place = jax.tree_util.keystr(path)
+            needed = f"{old.dtype}, the dtype of running{place}"
+            raise wrong("running_stats", f"batch{place}", describe(new), needed, TypeError)
+
+
+def _check_layer(place: str, stats: Any) -> None:
+    """Raise unless these are the statistics of one layer, of one shape and dtype."""
+    name = "running_stats"
+    if not isinstance(stats, BatchStats):
+        needed = "fnn.BatchStats of mean and var"
+        raise wrong(name, place, describe(stats), needed, TypeError)
+    for field, a in stats._asdict().items():
+        own = f"{place}.{field}"
+        check_array(name, own, a)
+        if not is_floating(a.dtype) or accumulator(a.dtype) != a.dtype:
+            raise wrong(name, own, describe(a), "float32 or wider", TypeError)
+        if a.ndim != 1 or a.shape != stats.mean.shape:
+            raise wrong(name, own, describe(a), "shape (c,), the same of mean and var")
+        if a.dtype != stats.mean.dtype:
+            needed = f"{stats.mean.dtype}, the dtype of {place}.mean"
+            raise wrong(name, own, describe(a), needed, TypeError)
 
 
 @jitted()

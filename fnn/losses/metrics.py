@@ -1,7 +1,7 @@
 """Metrics: what is counted, not trained; per example where an example has one.
 
-A label outside ``0 ... classes - 1`` gives NaN, as in the losses; NaN logits are never right. The
-mean over a part of the examples is ``jnp.mean(metric, where=mask)``.
+A label outside ``0 ... classes - 1`` gives NaN, as in the losses; NaN logits are never right.
+``where=`` keeps examples: the others count 0, whatever their logits and labels are.
 """
 
 import jax
@@ -13,12 +13,15 @@ from fnn.dtypes import Where, accumulator, nan_where, widen
 from fnn.functions import jitted
 from fnn.layers.softmax import check_where
 from fnn.losses.classification import cross_entropy
-from fnn.losses.targets import aligned, check_classes, check_labels
+from fnn.losses.targets import aligned, check_classes, check_labels, kept
 
 
 @jitted()
 def accuracy(
-    logits: Float[Array, "*n classes"], labels: Integer[Array, "*n"]
+    logits: Float[Array, "*n classes"],
+    labels: Integer[Array, "*n"],
+    *,
+    where: Where | None = None,
 ) -> Float[Array, "*n"]:
     """Return 1 where the largest logit is the label's and 0 elsewhere, per example.
 
@@ -27,22 +30,30 @@ def accuracy(
     Args:
         logits: (*n, classes), float; probabilities do as well.
         labels: (*n), integer.
+        where: bool, the shape of labels or 1 along some axes: the examples to keep.
 
     Returns:
-        (*n), 0 or 1 in the dtype of logits; NaN for a label outside 0 ... classes - 1.
+        (*n), 0 or 1 in the dtype of logits; 0 where not kept; NaN for a kept label outside
+        0 ... classes - 1.
 
     Raises:
         ValueError, TypeError: shapes or dtypes do not fit.
 
-    >>> accuracy(jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([1, 1])).tolist()
-    [1.0, 0.0]
+    >>> logits, labels = jnp.array([[0.0, 1.0], [2.0, 1.0], [0.0, 0.0]]), jnp.array([1, 1, -1])
+    >>> known = labels != -1
+    >>> accuracy(logits, labels, where=known).sum() / known.sum()
+    Array(0.5, dtype=float32)
     """
-    return _among_first("accuracy", logits, labels, 1)
+    return _among_first("accuracy", logits, labels, 1, where)
 
 
 @jitted(static=("k",))
 def top_k_accuracy(
-    logits: Float[Array, "*n classes"], labels: Integer[Array, "*n"], *, k: int
+    logits: Float[Array, "*n classes"],
+    labels: Integer[Array, "*n"],
+    *,
+    k: int,
+    where: Where | None = None,
 ) -> Float[Array, "*n"]:
     """Return 1 where the label's logit is among the k largest and 0 elsewhere, per example.
 
@@ -50,9 +61,11 @@ def top_k_accuracy(
         logits: (*n, classes), float; of equal ones the first is the larger.
         labels: (*n), integer.
         k: from 1 to classes.
+        where: bool, the shape of labels or 1 along some axes: the examples to keep.
 
     Returns:
-        (*n), 0 or 1 in the dtype of logits; NaN for a label outside 0 ... classes - 1.
+        (*n), 0 or 1 in the dtype of logits; 0 where not kept; NaN for a kept label outside
+        0 ... classes - 1.
 
     Raises:
         ValueError, TypeError: shapes or dtypes do not fit, or k is out of range.
@@ -66,12 +79,15 @@ def top_k_accuracy(
     check_classes("top_k_accuracy", "logits", logits)
     if k > logits.shape[-1]:
         raise wrong("top_k_accuracy", "k", k, f"1 ... {logits.shape[-1]}, the number of classes")
-    return _among_first("top_k_accuracy", logits, labels, k)
+    return _among_first("top_k_accuracy", logits, labels, k, where)
 
 
 @jitted()
 def confusion_matrix(
-    logits: Float[Array, "*n classes"], labels: Integer[Array, "*n"]
+    logits: Float[Array, "*n classes"],
+    labels: Integer[Array, "*n"],
+    *,
+    where: Where | None = None,
 ) -> Float[Array, "classes classes"]:
     """Return how many examples of each class were taken for each class.
 
@@ -81,10 +97,11 @@ def confusion_matrix(
     Args:
         logits: (*n, classes), float; of equal ones the first is the larger.
         labels: (*n), integer.
+        where: bool, the shape of labels or 1 along some axes: the examples to count.
 
     Returns:
-        (classes, classes), counts in float32 or wider, exact to 2^24 each; all NaN if any label is
-        outside 0 ... classes - 1, or any logit is NaN.
+        (classes, classes), counts in float32 or wider, exact to 2^24 each; all NaN if any label
+        that counts is outside 0 ... classes - 1, or any logit of its example is NaN.
 
     Raises:
         ValueError, TypeError: shapes or dtypes do not fit.
@@ -95,15 +112,16 @@ def confusion_matrix(
     """
     check_classes("confusion_matrix", "logits", logits)
     classes, label = aligned("confusion_matrix", labels, logits)
-    wrong_label = ~jnp.all(jnp.any(classes == label, -1))
+    check_where("confusion_matrix", labels, where)
+    known = jnp.any(classes == label, -1) & ~jnp.any(jnp.isnan(logits), -1)
+    counted = kept(jnp.ones(labels.shape, jnp.int32), where)
     size = logits.shape[-1]
     first = jnp.argmax(logits, -1, keepdims=True).astype(label.dtype) if size else label
     places = label.reshape(-1), first.reshape(-1)
     none = jnp.zeros((size, size), jnp.int32)
     every = jax.typeof(none).sharding  # each device of a mesh gets the whole matrix
-    counts = none.at[places].add(1, out_sharding=every)
-    unknown = wrong_label | jnp.any(jnp.isnan(logits))
-    return nan_where(unknown, counts.astype(accumulator(logits.dtype)))
+    counts = none.at[places].add(counted.reshape(-1), out_sharding=every)
+    return nan_where(jnp.any((counted == 1) & ~known), counts.astype(accumulator(logits.dtype)))
 
 
 @jitted()
@@ -147,12 +165,16 @@ def perplexity(
     return jnp.exp(jnp.sum(loss, -1) / count).astype(logits.dtype)
 
 
-def _among_first(function: str, logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+def _among_first(
+    function: str, logits: jax.Array, labels: jax.Array, k: int, where: jax.Array | None
+) -> jax.Array:
     """1 where fewer than k classes come before the label: larger, or equal and earlier."""
     check_classes(function, "logits", logits)
     classes, label = aligned(function, labels, logits)
+    check_where(function, labels, where)
     hit = classes == label
     own = jnp.sum(jnp.where(hit, logits, 0), -1, keepdims=True)
     before = ~(logits <= own) | ((logits == own) & (classes < label))
     right = (jnp.sum(before, -1) < k).astype(logits.dtype)
-    return nan_where(~jnp.any(hit, -1), right)
+    unknown = ~jnp.any(hit, -1)
+    return kept(nan_where(unknown if where is None else unknown & where, right), where)

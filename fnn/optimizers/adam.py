@@ -57,6 +57,10 @@ def adam(
     Returns:
         An `Optimizer`.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization (2015).
 
     >>> opt = fnn.adam(0.25)
@@ -126,6 +130,10 @@ def adamw(
     Returns:
         An `Optimizer`; its update needs params.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
     >>> opt, params = fnn.adamw(0.5, eps=0.0, weight_decay=0.25), jnp.array([8.0])
@@ -167,6 +175,8 @@ def amsgrad(
 
     Raises:
         ValueError: another word for correct_square.
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
 
     Source: S. Reddi, S. Kale, S. Kumar, On the convergence of Adam and beyond (2018).
 
@@ -213,6 +223,10 @@ def adamax(
     Returns:
         An `Optimizer`.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, section 7.1 (2015).
 
     >>> opt = fnn.adamax(0.25)
@@ -256,6 +270,10 @@ def nadam(
 
     Returns:
         An `Optimizer`.
+
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
 
     Source: T. Dozat, Incorporating Nesterov momentum into Adam (2016).
 
@@ -318,6 +336,10 @@ def radam(
     Returns:
         An `Optimizer`.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     Source: L. Liu et al., On the variance of the adaptive learning rate and beyond (2020).
 
     >>> opt = fnn.radam(0.25)
@@ -373,6 +395,10 @@ def lion(
 
     Returns:
         An `Optimizer`; its update needs params.
+
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
 
     Source: X. Chen et al., Symbolic discovery of optimization algorithms (2023).
 

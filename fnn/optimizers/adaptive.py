@@ -45,6 +45,10 @@ def adagrad(
     Returns:
         An `Optimizer`.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     Source: J. Duchi, E. Hazan, Y. Singer, Adaptive subgradient methods (2011).
 
     >>> opt = fnn.adagrad(0.5, initial=0.0, eps=0.0)
@@ -109,6 +113,10 @@ def rmsprop(
     Returns:
         An `Optimizer`.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     Source: T. Tieleman, G. Hinton, Lecture 6.5 (2012); A. Graves, Generating sequences with
     recurrent neural networks (2013).
 
@@ -171,6 +179,10 @@ def adadelta(
 
     Returns:
         An `Optimizer`.
+
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
 
     Source: M. Zeiler, ADADELTA: an adaptive learning rate method (2012).
 

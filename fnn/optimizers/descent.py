@@ -31,6 +31,10 @@ def sgd(
     Returns:
         An `Optimizer`.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     Source: B. Polyak, Some methods of speeding up the convergence of iteration methods (1964);
     I. Sutskever et al., On the importance of initialization and momentum in deep learning (2013).
 
@@ -69,6 +73,10 @@ def momentum(
     Returns:
         An `Optimizer`.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     >>> opt = fnn.momentum(0.5, 0.5)
     >>> opt.update(jnp.ones(1), opt.init(jnp.zeros(1)))[0].tolist()
     [-0.5]
@@ -93,6 +101,10 @@ def nesterov(
 
     Returns:
         An `Optimizer`.
+
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
 
     Source: Y. Nesterov, A method of solving a convex programming problem with convergence rate
     O(1/k^2) (1983), in the form of I. Sutskever et al. (2013).

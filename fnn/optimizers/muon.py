@@ -86,6 +86,10 @@ def muon(
     Returns:
         An `Optimizer`; its update needs params.
 
+    Raises:
+        ValueError, TypeError: a number that is none, or out of its range; from init and update,
+            arrays that are no floats, or do not fit each other.
+
     Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024).
 
     >>> opt, params = fnn.muon(0.5), jnp.eye(2)

@@ -7,7 +7,8 @@ layer two biases that are added. A rule says for each PyTorch module which fnn l
     rules = {"features.0": ("conv1", "conv"),
              "features.1": ("norm1", "batch_norm"),
              "classifier": ("head", "dense", (32, 4, 4)),   # the (c, h, w) that was flattened
-             "rnn.*_l0": ("rnn", "lstm")}                   # * stands for PyTorch's array name
+             "rnn.*_l0": ("rnn", "lstm"),                   # * stands for PyTorch's array name
+             "fc": None}                                    # is left out
 
 PyTorch itself is not needed: a file in the safetensors format will do.
 """
@@ -27,7 +28,7 @@ from fnn.trees import names
 
 Arrays = dict[str, np.ndarray]
 Rule = tuple[str, str] | tuple[str, str, tuple[int, ...]]
-Rules = Mapping[str, Rule]
+Rules = Mapping[str, Rule | None]
 Change = Callable[[Arrays], Arrays]
 BIASES = frozenset({"b", "bh", "bias"})
 
@@ -157,7 +158,8 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
         source: a ``state_dict``, of tensors or arrays, or the path of a safetensors file.
         rules: for each PyTorch module the path and the kind of its layer in fnn, ``"block1/conv"``
             and ``"conv"``; a third entry gives the shape (channels, *spatial) of the images that
-            were flattened in front of a dense layer. Kinds: conv, conv_transpose, dense, embed,
+            were flattened in front of a dense layer. None leaves out all arrays of a module, such
+            as a head that another takes the place of. Kinds: conv, conv_transpose, dense, embed,
             batch_norm, layer_norm, group_norm, instance_norm, rms_norm, prelu, rnn, lstm, gru.
             The arrays of a layer_norm or rms_norm over several axes keep PyTorch's order of axes.
 
@@ -180,7 +182,7 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
     """
     arrays = {name: _numpy(name, value) for name, value in _given(source).items()}
     params: dict[str, Any] = {}
-    used: set[str] = set()
+    used = _left_out(arrays, rules)
     missing: list[str] = []
     for rule in _read("weights.from_torch", rules):
         kind = KINDS[rule.kind]
@@ -265,9 +267,11 @@ def _read(function: str, rules: Rules) -> list[_Rule]:
     """Return the rules one by one, or raise where one is none, or has the layer of another."""
     read: list[_Rule] = []
     for pattern, rule in rules.items():
+        if rule is None:
+            continue
         place = f"rules[{pattern!r}]"
         if not isinstance(rule, tuple | list) or len(rule) not in (2, 3):
-            needed = "(path, kind) or (path, kind, image)"
+            needed = "(path, kind), (path, kind, image) or None"
             raise wrong(function, place, repr(rule), needed)
         path, kind, *image = rule
         check_one_of(function, place, kind, KINDS)
@@ -323,6 +327,12 @@ def _name(pattern: str, array: str) -> str:
     return pattern.replace("*", array) if "*" in pattern else f"{pattern}.{array}"
 
 
+def _left_out(arrays: Arrays, rules: Rules) -> set[str]:
+    """Return the names of the arrays whose rule is None."""
+    parts = [_name(pattern, "*").split("*", 1) for pattern, rule in rules.items() if rule is None]
+    return {n for n in arrays if any(n.startswith(a) and n.endswith(b) for a, b in parts)}
+
+
 def _check_axes(function: str, rule: _Rule, layer: Arrays) -> None:
     """Raise unless the arrays have as many axes as those of their kind, in either layout."""
     for key, x in layer.items():
@@ -349,9 +359,10 @@ def _check_exact(function: str, argument: str, missing: list[str], unused: set[s
     if missing or unused:
         parts = [f"no {missing}"] if missing else []
         parts += [f"{sorted(unused)}, which no rule names"] if unused else []
-        raise wrong(
-            function, argument, ", and ".join(parts), "exactly the arrays that the rules name"
-        )
+        needed = "exactly the arrays that the rules name"
+        if unused and argument == "source":
+            needed += "; a rule of None leaves a module out"
+        raise wrong(function, argument, ", and ".join(parts), needed)
 
 
 def _unflattened(function: str, rule: _Rule, w: np.ndarray) -> np.ndarray:

@@ -107,6 +107,12 @@ def test_a_transposed_window_is_that_of_a_convolution_with_its_channels_exchange
         )
 
 
+def test_A3_dense_xavier_variance_is_2_over_both_fans() -> None:
+    w, want = np.asarray(fnn.init_dense(KEY, 32, 512)["w"]), 2 / (32 + 512)
+    assert w.var() == pytest.approx(want, rel=0.05)
+    assert w.mean() == pytest.approx(0, abs=4 * np.sqrt(want / w.size))
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 def test_A3_conv_xavier_variance_is_2_over_both_fans(groups: int) -> None:
     params = fnn.init_conv(KEY, (3, 3), 32, 128, groups=groups)

@@ -219,6 +219,19 @@ def test_running_stats_keep_nine_tenths_by_default() -> None:
     np.testing.assert_allclose((mean, var), [[0.1], [0.9]], rtol=1e-6)
 
 
+def test_running_stats_of_several_layers_are_those_of_each() -> None:
+    old, new = (
+        {"first": fnn.batch_stats(k * x), "deep": [fnn.batch_stats(k + y)]}
+        for x, y in [(draw(np.float32, 5, 2), draw(np.float32, 5, 4, 3))]
+        for k in (1, 2)
+    )
+    both = jax.jit(lambda *a: fnn.running_stats(*a, decay=0.7, count=5))(old, new)
+    assert jax.tree.structure(both) == jax.tree.structure(old)
+    one = lambda a, b: fnn.running_stats(a, b, decay=0.7, count=5)
+    close(both["first"], one(old["first"], new["first"]))
+    close(both["deep"][0], one(old["deep"][0], new["deep"][0]))
+
+
 @pytest.mark.parametrize(("name", "values"), [("decay", (0.0, 0.9, 1.0)), ("count", (2, 5, 1e4))])
 def test_the_numbers_of_running_stats_may_be_traced(name: str, values: Any) -> None:
     old, new = (fnn.batch_stats(k * draw(np.float32, 3, 2)) for k in (1, 2))
@@ -473,19 +486,29 @@ WRONG: list[tuple[Any, ...]] = [
     (fnn.running_stats, (S, S), {"count": float("inf")},
      "fnn.running_stats: count: got inf; needed a number >= 2, and finite"),
     (fnn.running_stats, ((C, C), S), {},
-     "fnn.running_stats: running: got a tuple; needed fnn.BatchStats of mean and var"),
+     "fnn.running_stats: running[0]: got float32[4]; needed fnn.BatchStats of mean and var"),
     (fnn.running_stats, (S, None), {},
-     "fnn.running_stats: batch: got a NoneType; needed fnn.BatchStats of mean and var"),
+     "fnn.running_stats: batch: got NoneType None; needed fnn.BatchStats of mean and var"),
+    (fnn.running_stats, ({"a": S}, {"a": S, "b": S}), {},
+     "fnn.running_stats: batch['b'].mean: got float32[4]; needed nothing, as in running"),
+    (fnn.running_stats, ({"a": S, "b": None}, {"a": S, "b": S}), {},
+     "fnn.running_stats: running['b']: got NoneType None; needed fnn.BatchStats of mean and var"),
+    (fnn.running_stats, ({"a": S}, {"a": fnn.BatchStats(C[:1], C[:1])}), {},
+     "fnn.running_stats: batch['a'].mean: got float32[1]; needed the shape of float32[4], "
+     "as in running"),
     (fnn.running_stats, (S, fnn.BatchStats(C, C[:1])), {},
-     "fnn.running_stats: batch.var: got float32[1]; needed shape (c,), the same of all four"),
+     "fnn.running_stats: batch.var: got float32[1]; needed shape (c,), the same of mean and var"),
     (fnn.running_stats, (fnn.BatchStats(X[0], X[0]),) * 2, {},
-     "fnn.running_stats: running.mean: got float32[3,4]; needed shape (c,), the same of all four"),
+     "fnn.running_stats: running.mean: got float32[3,4]; needed shape (c,), the same of mean and "
+     "var"),
     (fnn.running_stats, (fnn.BatchStats(C.astype(np.float16), C), S), {},
      "fnn.running_stats: running.mean: got float16[4]; needed float32 or wider"),
     (fnn.running_stats, (S, fnn.BatchStats(C, C.astype(np.int64))), {},
      "fnn.running_stats: batch.var: got int64[4]; needed float32 or wider"),
+    (fnn.running_stats, (S, fnn.BatchStats(C, D)), {},
+     "fnn.running_stats: batch.var: got float64[4]; needed float32, the dtype of batch.mean"),
     (fnn.running_stats, (S, fnn.BatchStats(D, D)), {},
-     "fnn.running_stats: batch.mean: got float64[4]; needed the dtype of running.mean, float32"),
+     "fnn.running_stats: batch.mean: got float64[4]; needed float32, the dtype of running.mean"),
     (fnn.fit_standardize, (C,), {}, f"fnn.fit_standardize: x: got float32[4]; needed {IMAGES}"),
     (fnn.standardize, (C, C, C), {}, f"fnn.standardize: x: got float32[4]; needed {IMAGES}"),
     (fnn.standardize, (X, C, C[:2]), {}, f"fnn.standardize: std: got float32[2]; needed {VECTORS}"),

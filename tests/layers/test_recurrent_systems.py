@@ -85,6 +85,7 @@ def test_C7_weights_of_norm_one_let_the_gradient_through() -> None:
     wild = 3 * np.asarray(jax.random.normal(KEYS[1], (UNITS, UNITS)))
     assert reach(wild, 20)[-1] > 1e8
     tame, _ = fnn.spectral_norm(wild, np.ones(UNITS, np.float32), iterations=50)
+    assert abs(np.linalg.norm(tame, 2) - 1) < 1e-4
     norms = np.asarray(reach(tame))
     assert (norms[1:] <= norms[:-1] * (1 + 1e-4)).all()
 

@@ -306,6 +306,18 @@ def test_wrong_calls() -> None:
             r"labels: got int32\[2,1\]; needed integers of",
         ),
         (lambda: fnn.cross_entropy(x, x[:, 0]), r"labels: got float32\[2\]; needed the shape"),
+        (
+            lambda: fnn.cross_entropy(x, jnp.ones((2, 3), int)),
+            r"labels: got int32\[2,3\]; needed integers of shape \(2,\), or floats of shape "
+            r"\(2, 3\), the probability of each class",
+        ),
+        *(
+            (
+                lambda loss=loss, y=y: loss(x, y, where=np.ones(2, bool)),
+                rf"fnn.{loss.__name__}: where: got bool\[2\]; needed .* where\[..., None\]",
+            )
+            for loss, y in ((fnn.cross_entropy, labels), (fnn.nll, labels), (fnn.kl_divergence, x))
+        ),
         (lambda: fnn.cross_entropy(x, labels, label_smoothing=1.5), r"got 1.5; needed a number in"),
         (lambda: fnn.cross_entropy(x, labels, weights=x[:, 0]), r"weights: got float32\[2\]"),
         (lambda: fnn.cross_entropy(x, x, ignore=0), "ignore: got 0; needed None with labels that"),

@@ -1,5 +1,9 @@
 """Metrics against counting; ties, NaN, labels that no class has."""
 
+import functools
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,6 +55,39 @@ def test_perplexity() -> None:
     )
 
 
+def test_masked_examples_count_nothing_whatever_they_hold() -> None:
+    keep = np.random.default_rng(1).random(200) < 0.5
+    scores = np.where(keep[:, None], LOGITS, np.float32(np.nan))
+    labels = np.where(keep, LABELS, -1)
+    names = ("accuracy", "top_k_accuracy", "confusion_matrix")
+
+    @jax.jit
+    def masked(scores: Any, labels: Any, keep: Any) -> Any:
+        metrics = map(functools.partial(getattr, fnn), names)
+        configs: list[Any] = [{}, {"k": 2}, {}]
+        return [m(scores, labels, where=keep, **c) for m, c in zip(metrics, configs, strict=True)]
+
+    ranks = np.array([rank(row, label) for row, label in zip(LOGITS, LABELS, strict=True)])
+    counts = np.zeros((6, 6))
+    for row, label in zip(LOGITS[keep], LABELS[keep], strict=True):
+        counts[label, row.argmax()] += 1
+    first, second, table = masked(scores, labels, keep)
+    np.testing.assert_array_equal(first, keep & (ranks == 0))
+    np.testing.assert_array_equal(second, keep & (ranks < 2))
+    np.testing.assert_array_equal(table, counts)
+    for part in (np.ones(1, bool), np.zeros(1, bool)):  # of all examples at once
+        first, second, table = masked(LOGITS, LABELS, part)
+        assert float(table.sum()) == 200 * part[0]
+        np.testing.assert_array_equal(first, part & (ranks == 0))
+    with jax.debug_nans(True):
+        assert float(fnn.accuracy(LOGITS, labels, where=keep).sum()) == (keep & (ranks == 0)).sum()
+        assert float(fnn.confusion_matrix(LOGITS, labels, where=keep).sum()) == keep.sum()
+    kept = np.array([True, False])  # what is kept is as bad as without a mask
+    unknown = fnn.accuracy(LOGITS[:2], np.array([9, 9]), where=kept)
+    np.testing.assert_array_equal(np.isnan(unknown), kept)
+    assert np.isnan(fnn.confusion_matrix(LOGITS[:2], np.array([9, 0]), where=kept)).all()
+
+
 def test_labels_that_no_class_has_and_nan_logits() -> None:
     x, labels = jnp.asarray(LOGITS[:3]), jnp.array([-1, 6, 0])
     np.testing.assert_array_equal(jnp.isnan(fnn.accuracy(x, labels)), [True, True, False])
@@ -78,6 +115,13 @@ def test_wrong_calls() -> None:
         (lambda: fnn.confusion_matrix(x, labels[:1]), r"confusion_matrix: labels: got int32\[1\]"),
         (lambda: fnn.perplexity(x[0], labels[0]), r"fnn.perplexity: logits: got float32\[3\]"),
         (lambda: fnn.perplexity(x, labels, where=jnp.ones(3, bool)), r"where: got bool\[3\]"),
+        *(
+            (
+                lambda metric=metric: metric(x, labels, where=jnp.ones((2, 1), bool)),
+                rf"fnn.{metric.__name__}: where: got bool\[2,1\]; needed the shape \(2,\)",
+            )
+            for metric in (fnn.accuracy, fnn.confusion_matrix)
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

@@ -69,11 +69,15 @@ def test_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head": None}, r"source: got \['head.bias', 'head.weight'\], which no rule names"),
+        (
+            {"head": ()},  # here: without this rule
+            r"source: got \['head.bias', 'head.weight'\], which no rule names; "
+            "needed .* name; a rule of None leaves a module out",
+        ),
         ({"words": ("words", "batch_norm")}, r"no \['words.bias', 'words.running_m"),
         ({"tail": ("tail", "dense")}, r"source: got no \['tail.weight'\]; needed"),
         (
-            {"head": None, "haed": ("head", "dense")},
+            {"head": (), "haed": ("head", "dense")},
             r"source: got no \['haed.weight'\], and \['head.bias', 'head.weight'\], which no rule",
         ),
         ({"head": ("head", "linear")}, r"rules\['head'\]: got 'linear'; needed 'conv' or"),
@@ -87,6 +91,20 @@ def test_wrong_rules(change: dict[str, Any], message: str) -> None:
     rules = {k: v for k, v in (RULES | change).items() if v}
     with pytest.raises(ValueError, match=f"fnn.weights.from_torch: .*{message}"):
         from_torch(WEIGHTS, rules)
+
+
+def test_a_rule_of_none_leaves_a_module_out() -> None:
+    whole, rules = from_torch(WEIGHTS, RULES), {**RULES, "head": None, "lstm.*_l0_reverse": None}
+    params = from_torch(WEIGHTS, rules)
+    assert whole.keys() - params.keys() == {"head", "backward"}
+    np.testing.assert_array_equal(params["forward"]["wx"], whole["forward"]["wx"])
+    state, back = to_torch(whole, RULES), to_torch(params, rules)
+    left = {name for name in state if name.startswith("head.") or name.endswith("_reverse")}
+    assert len(left) == 6
+    assert back.keys() == state.keys() - left
+    head = {"head.0.weight": np.ones((2, 2)), "head.2.bias": np.ones(2), "header": np.ones(2)}
+    with pytest.raises(ValueError, match=r"source: got \['header'\], which no rule names"):
+        from_torch(head, {"head": None})
 
 
 W, B = np.arange(12.0).reshape(6, 2), np.arange(2.0)
@@ -161,7 +179,7 @@ def test_two_arrays_of_one_path_are_refused() -> None:
             {"a": ("h", "conv", (3, 1, 1))},
             r"rules\['a'\]: got \(3, 1, 1\) for 'conv'; needed an image .* for 'dense' alone",
         ),
-        ({}, {"a": "dense"}, r"rules\['a'\]: got 'dense'; needed \(path, kind\) or \(path, kind,"),
+        ({}, {"a": "dense"}, r"rules\['a'\]: got 'dense'; needed \(path, kind\), \(path, kind,"),
         (
             {"weight_ih": W, "weight_hh": W, "bias_ih": np.ones(6)},
             {"*": ("h", "rnn")},
