@@ -65,8 +65,8 @@ def batch_norm(
     """Normalize every channel with the given statistics.
 
     ``y = (x - mean) / sqrt(var + eps) * scale + bias``. In training pass
-    ``**batch_stats(x)._asdict()``, and the gradient flows through the statistics; afterwards pass
-    the running average so.
+    ``**batch_stats(x)._asdict()``, and the gradient flows through the statistics; afterwards the
+    running average takes their place.
 
     Args:
         x: (n, *spatial, c).
