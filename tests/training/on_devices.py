@@ -156,6 +156,8 @@ def check_axes_of_both_kinds() -> None:
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=kinds)
     x = np.arange(32, dtype=np.float32).reshape(16, 2)
     placed = jax.device_put(x, NamedSharding(mesh, P(("data", "model"))))
+    for cut in (placed, jax.device_put(x, NamedSharding(mesh, P("data", "model")))):
+        assert fnn.sharding.gather(cut).sharding.is_fully_replicated
     params, config = fnn.sharding.place(jnp.ones(2), mesh), {"batch_size": 8, "epochs": 1}
     got = fnn.predict(lambda w, x: x @ w, params, placed, batch_size=8)
     assert got.tolist() == x.sum(1).tolist()

@@ -45,6 +45,17 @@ ROUNDING = fnn.Optimizer(
     lambda grads, state, params=None: (grads, {"mean": state["mean"].astype(jnp.bfloat16)}),
 )
 GONE = {"w": deleted(np.ones(3)), "b": jnp.ones(())}
+LONG = np.array([0] * 9 + [2**32 + 5])
+MASKED = np.ma.masked_array(Y, Y > 0)
+
+
+class Shaped(list[Any]):
+    """As PyTorch's tensor: of rows, with a shape and a dtype, and no array."""
+
+    shape, dtype = (3, 2), np.dtype(np.float32)
+
+
+SHAPED = Shaped(np.ones((3, 2), np.float32))
 CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "params_used_up": (lambda: train(params=GONE), ValueError,
                        r"train: params\['w'\]: got a deleted float32\[3\]; needed an array that"),
@@ -77,13 +88,82 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError, "evaluate: data: got a traced array; needed arrays with values"),
     "evaluate_traced_batch": (
         lambda: jax.jit(lambda x: fnn.evaluate(labels, START, iter([Pairs(X, x)])))(Y),
-        TypeError, "evaluate: a batch of data.y: got a traced array; needed arrays with values"),
+        TypeError, "evaluate: the call: got one inside jit, grad, vmap or scan; needed one outside"),
     "words": (lambda: train(data=Pairs(X, np.array(["a"] * 10))), TypeError,
               r"train: data.y: got <U1\[10\]; needed an array of numbers"),
     "objects": (lambda: train(data=Pairs(X, np.array([None] * 10))), TypeError,
                 r"train: data.y: got object\[10\]; needed an array of numbers"),
     "predict_words": (lambda: fnn.predict(squares, 1, [np.array(["a"])]), TypeError,
                       r"predict: a batch of data: got <U1\[1\]; needed an array of numbers"),
+    "long_integers": (lambda: train(data=Pairs(X, LONG)), ValueError,
+                      r"train: data.y: got int64\[10\] from 0 to 4294967301; needed numbers that fit int32"),
+    "long_integers_in_batches": (
+        lambda: train(data=iter([Pairs(X, LONG)]), batch_size=None), ValueError,
+        r"train: a batch of data.y: got int64\[10\] from 0 to 4294967301; needed numbers that fit"),
+    "evaluate_long_integers": (lambda: fnn.evaluate(labels, START, Pairs(X, -LONG), batch_size=5),
+                               ValueError, r"evaluate: data.y: got int64\[10\] from -4294967301 to"),
+    "predict_long_integers": (
+        lambda: fnn.predict(labels, START, [Pairs(X, LONG.astype(np.uint64))]), ValueError,
+        r"predict: a batch of data.y: got uint64\[10\] from 0 to 4294967301; needed numbers that fit "
+        "uint32"),
+    "train_in_a_sweep_of_rates": (
+        lambda: jax.vmap(lambda rate: train(optimizer=fnn.sgd(rate)))(jnp.ones(2)), TypeError,
+        r"train: the call: got one inside jit, grad, vmap or scan; needed one outside"),
+    "train_on_batches_in_a_sweep": (
+        lambda: jax.vmap(lambda rate: train(
+            optimizer=fnn.sgd(rate), data=[DATA], batch_size=None))(jnp.ones(2)), TypeError,
+        "train: the call: got one inside jit"),
+    "train_in_a_gradient": (
+        lambda: jax.grad(lambda rate: train(
+            lambda p, b: rate * squares(p, b)))(1.0), TypeError,
+        "train: the call: got one inside jit"),
+    "train_constants_in_jit": (jax.jit(lambda: train(params=START)), TypeError,
+                               "train: the call: got one inside jit"),
+    "evaluate_closes_over_traced": (
+        lambda: jax.jit(lambda a: fnn.evaluate(
+            lambda p, b: a * b.y, START, DATA, batch_size=5))(1.0), TypeError,
+        "evaluate: the call: got one inside jit"),
+    "evaluate_in_a_gradient": (
+        lambda: jax.grad(lambda a: fnn.evaluate(
+            lambda p, b: a * b.y, START, [DATA]))(1.0), TypeError,
+        "evaluate: the call: got one inside jit"),
+    "no_metrics": (lambda: fnn.evaluate(None, START, DATA, batch_size=5), TypeError,
+                   r"evaluate: metrics: got NoneType None; needed a function metrics\(params, batch"),
+    "no_model": (lambda: fnn.predict("model", START, [DATA]), TypeError,
+                 r"predict: model: got str 'model'; needed a function model\(params, batch\)"),
+    "predict_words_in_params": (
+        lambda: fnn.predict(labels, {"w": "relu"}, DATA, batch_size=5), TypeError,
+        r"predict: params\['w'\]: got str 'relu'; needed arrays"),
+    "outputs_of_other_structure": (
+        lambda: fnn.predict(lambda p, b: b, 1.0, [{"a": X}, {"b": X}]), ValueError,
+        r"predict: the output for an example\['a'\]: got nothing; needed float32\[3\], as in the fi"),
+    "outputs_of_other_shapes": (
+        lambda: fnn.predict(lambda p, b: b, 1.0, [X, Y]), ValueError,
+        r"predict: the output for an example: got float32\[\]; needed the shape of float32\[3\], as"),
+    "arrays_without_batch_size": (lambda: fnn.predict(squares, 1.0, X), ValueError,
+                                  r"predict: batch_size: got None; needed an int, as data is "
+                                  r"float32\[10,3\]; an iterable of batches has none"),
+    "tensor_without_batch_size": (lambda: fnn.predict(squares, 1.0, SHAPED), ValueError,
+                                  r"predict: batch_size: got None; needed an int, as data is float32"
+                                  r"\[3,2\]; an iter"),
+    "train_tensor_without_batch_size": (
+        lambda: train(data=SHAPED, batch_size=None), ValueError,
+        r"train: batch_size: got None; needed an int, as data is float32\[3,2\]; an iter"),
+    "tensor_with_batch_size": (lambda: train(data=SHAPED), TypeError,
+                               r"train: data: got float32\[3,2\]; needed arrays, as np.asarray mak"),
+    "masked": (lambda: train(data=Pairs(X, MASKED)), TypeError,
+               r"train: data.y: got a masked float32\[10\]; needed an array without a mask"),
+    "masked_batch": (lambda: fnn.predict(labels, 1.0, [Pairs(X, MASKED)]), TypeError,
+                     r"predict: a batch of data.y: got a masked float32\[10\]; needed an array w"),
+    "lists": (lambda: train(data=Pairs(X.tolist(), Y.tolist())), TypeError,
+              r"train: data.x\[0\]\[0\]: got float 0.12\d*; needed arrays, as np.asarray makes of lis"),
+    "many_unequal": (
+        lambda: train(data=[X, X, X, X[1:], X]), ValueError,
+        r"train: data: got 10 examples in data\[0\], 9 examples in data\[3\], 10 examples in "
+        r"data\[1\], and 2 arrays more; needed arrays with one common leading axis"),
+    "many_without_examples": (
+        lambda: train(data=list(X.ravel())), ValueError,
+        r"train: data: got no examples in data\[0\], .*, and 27 arrays more; needed"),
     "real_labels": (lambda: train(classes, jnp.ones((3, 4))), ValueError,
                     r"cross_entropy: labels: got float32\[5\]; needed the shape of float32\[5,4\]"),
     "labels_of_bools": (lambda: train(classes, jnp.ones((3, 4)), data=Pairs(X, Y > 0)), TypeError,

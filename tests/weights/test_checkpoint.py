@@ -240,6 +240,10 @@ def test_two_arrays_of_one_path(tmp_path: Path) -> None:
         ([np.array([None])], r"0: got object\[1\]; needed arrays"),
         ([np.ones(1, ">f4")], r"0: got >f4\[1\]; needed arrays"),
         (np.ones(1), r"tree: got float64\[1\]; needed arrays"),
+        (
+            {"w": np.ma.masked_array(np.ones(2, np.float32), [True, False])},
+            r"w: got a masked float32\[2\]; needed an array without a mask",
+        ),
         ({"w": jax.ShapeDtypeStruct((2,), np.float32)}, r"w: got float32\[2\]; needed arrays"),
     ],
 )
