@@ -4,6 +4,7 @@ Every error of the library has one form: which function, which argument, what ca
 A check takes the public function's name and the argument's, raises that error, or returns.
 """
 
+import inspect
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -112,11 +113,15 @@ def check_fits(function: str, argument: str, x: np.ndarray) -> None:
         raise wrong(function, argument, got, needed)
 
 
-def check_arrays(function: str, argument: str, tree: Any) -> None:
-    """Raise for the first leaf of a tree that is no array, number or key: no program takes it."""
+def check_arrays(
+    function: str,
+    argument: str,
+    tree: Any,
+    needed: str = "arrays, with all else bound to the function by functools.partial",
+) -> None:
+    """Raise for the first leaf of a tree that is no array, number or key: no program has others."""
     for path, x in jax.tree.leaves_with_path(tree):
         if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
-            needed = "arrays, with all else bound to the function by functools.partial"
             place = argument + jax.tree_util.keystr(path)
             raise wrong(function, place, describe(x), needed, TypeError)
 
@@ -224,6 +229,23 @@ def check_callable(function: str, argument: str, value: Any, needed: str = "") -
     if not callable(value):
         needed = f"a function {needed}".rstrip()
         raise wrong(function, argument, describe(value), needed, TypeError)
+
+
+def check_takes(
+    function: str, argument: str, value: Any, inputs: str, *, may_draw: bool = False
+) -> None:
+    """Raise unless this is a function of these inputs, and of no more than a key if it may draw."""
+    check_callable(function, argument, value, f"{argument}({inputs})")
+    try:
+        signature = inspect.signature(value, follow_wrapped=False)  # a wrapper may take others
+    except (TypeError, ValueError):  # as some that are written in C
+        return
+    key = {"key": None} if may_draw and "key" in signature.parameters else {}
+    try:
+        signature.bind(*inputs.split(", "), **key)
+    except TypeError:
+        needed = f"{argument}({inputs})" + (", and key where it draws" if may_draw else "")
+        raise wrong(function, argument, f"{argument}{signature}", needed, TypeError) from None
 
 
 def check_alive(function: str, **arguments: Any) -> None:

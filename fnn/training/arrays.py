@@ -142,7 +142,9 @@ def check_examples(function: str, data: Any, batch_size: Any) -> int:
     for path, leaf in jax.tree.leaves_with_path(data, is_leaf=lambda x: isinstance(x, Iterator)):
         place = "data" + jax.tree_util.keystr(path)
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
-            needed = "arrays, as np.asarray makes of lists; without batch_size, an iterable of batches"
+            needed = (
+                "arrays, as np.asarray makes of lists; without batch_size, an iterable of batches"
+            )
             raise wrong(function, place, describe(leaf), needed, TypeError)
         if isinstance(leaf, np.ndarray):
             check_fits(function, place, leaf)

@@ -14,9 +14,9 @@ from jaxtyping import Array, PyTree
 from fnn.checks import (
     check_alive,
     check_arrays,
-    check_callable,
     check_known,
     check_outside,
+    check_takes,
     describe,
     wrong,
 )
@@ -121,7 +121,7 @@ def evaluate(
 
 def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: int | None) -> Any:
     argument = "metrics" if function == "evaluate" else "model"
-    check_callable(function, argument, model, f"{argument}(params, batch)")
+    check_takes(function, argument, model, "params, batch")
     check_arrays(function, "params", params)
     check_alive(function, params=params)
     model = frozen(model)

@@ -18,12 +18,12 @@ from jaxtyping import Array, PyTree
 
 from fnn.checks import (
     check_alive,
-    check_callable,
     check_int,
     check_key,
     check_known,
     check_one_of,
     check_outside,
+    check_takes,
     describe,
     wrong,
 )
@@ -64,7 +64,8 @@ def train(
     the same numbers, and a run that is interrupted and resumed the same as one that is not.
 
     On several devices each computes its own examples, if data or its batches are sharded over them;
-    `fnn.sharding` shards params as well.
+    `fnn.sharding` shards params as well. Inside `jax.jit`, `jax.grad` or `jax.vmap`, as for a sweep
+    of learning rates, a run is a scan of steps, which `make_step` shows.
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch, as `make_step` takes it; a
@@ -92,7 +93,9 @@ def train(
             of means over the batch, of one shape for every batch. Their means over the examples
             are the report's ``aux``.
         resume: the `Run` of an earlier report, to go on from; None starts a new one. In the middle
-            of an epoch batch_size must stay the same: a run counts batches, whatever their size.
+            of an epoch batch_size must stay the same: a run counts batches, whatever their size. A
+            learning rate that is a number is in the state, and the optimizer's own does not count:
+            ``run._replace(state=fnn.with_learning_rate(run.state, 1e-5))`` goes on with another.
         report_every: steps between two reports; by default one report an epoch. The last chunk of
             an epoch may be shorter.
         observe: ``observe(params, grads, updates, batch)``, a small pytree of arrays, computed in
@@ -109,9 +112,6 @@ def train(
 
     Returns:
         An iterator of `Report`; stopping early loses nothing that was yielded.
-
-    It is called outside of `jax.jit`, `jax.grad` and `jax.vmap`, whatever it reaches; `make_step`
-    shows a run inside of them, such as a sweep of learning rates.
 
     Raises:
         ValueError: at the call, a size that does not fit, data of unequal lengths, or a run to
@@ -138,7 +138,7 @@ def train(
     check_int("train", "observe_every", observe_every, 1)
     check_one_of("train", "on_nonfinite", on_nonfinite, ("raise", "stop", "ignore"))
     if observe is not None:
-        check_callable("train", "observe", observe, "observe(params, grads, updates, batch)")
+        check_takes("train", "observe", observe, "params, grads, updates, batch")
     check_key("train", "key", key)
     check_params("train", params)
     check_known("train", params=params, stats=stats, key=key, resume=resume, data=data)
@@ -259,6 +259,9 @@ def _check_resume(resume: Any, new: Run) -> None:
     if not isinstance(resume, Run):
         needed = "a Run, such as report.run, or None"
         raise wrong("train", "resume", describe(resume), needed, TypeError)
+    check_int("train", "resume.epoch", resume.epoch, 0)
+    check_int("train", "resume.batch", resume.batch, 0)
+    check_int("train", "resume.step", resume.step, resume.batch)
     check_like("train", "resume.params", resume.params, new.params)
     whose = "as this optimizer's init returns it"
     check_same("train", "resume.state", resume.state, new.state, whose)
