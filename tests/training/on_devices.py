@@ -210,8 +210,9 @@ def observed(data: Any, place: Any) -> Any:
 
 def check_refused(on_mesh: Any) -> None:
     message = "fnn.train: batch_size: got 12; needed a multiple of 8, as the examples are on 8"
+    settings: Any = {"stats": new_stats(), "has_aux": True, "key": KEY}
     with pytest.raises(ValueError, match=message):
-        fnn.train(loss, start(), OPTIMIZER, on_mesh, epochs=1, batch_size=12, key=KEY)
+        fnn.train(loss, start(), OPTIMIZER, on_mesh, epochs=1, batch_size=12, **settings)
 
 
 def main(file: Path) -> None:
