@@ -4,7 +4,9 @@ Every error of the library has one form: which function, which argument, what ca
 A check takes the public function's name and the argument's, raises that error, or returns.
 """
 
+import inspect
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -81,10 +83,16 @@ def check_flags(function: str, **flags: Any) -> None:
 
 
 def check_array(function: str, argument: str, x: Any) -> None:
-    """Raise for a list, strings, keys, or whatever else is no number and no array of numbers."""
+    """Raise for a list, strings, keys, or whatever else is no number and no array of numbers.
+
+    A mask of NumPy's is refused too: a conversion would drop it.
+    """
     if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
         needed = "an array, such as jnp.asarray makes of a list"
         raise wrong(function, argument, describe(x), needed, TypeError)
+    if isinstance(x, np.ma.MaskedArray):
+        needed = "an array without a mask, such as x.filled(0) and, as another one, ~x.mask"
+        raise wrong(function, argument, f"a masked {describe(x)}", needed, TypeError)
     dtype = getattr(x, "dtype", np.dtype(float))
     if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
@@ -93,11 +101,27 @@ def check_array(function: str, argument: str, x: Any) -> None:
         raise wrong(function, argument, f"{describe(x)} of {dtype.str}", needed, TypeError)
 
 
-def check_arrays(function: str, argument: str, tree: Any) -> None:
-    """Raise for the first leaf of a tree that is no array, number or key: no program takes it."""
+def check_fits(function: str, argument: str, x: np.ndarray) -> None:
+    """Raise as `check_array`, and for integers that JAX wraps: of 64 bits in fact, without x64."""
+    check_array(function, argument, x)
+    if x.dtype.kind not in "iu" or x.size == 0:
+        return
+    held = np.iinfo(jax.dtypes.canonicalize_dtype(x.dtype))
+    if held.dtype != x.dtype and (x.min() < held.min or x.max() > held.max):
+        got = f"{describe(x)} from {x.min()} to {x.max()}"
+        needed = f'numbers that fit {held.dtype}, or jax.config.update("jax_enable_x64", True)'
+        raise wrong(function, argument, got, needed)
+
+
+def check_arrays(
+    function: str,
+    argument: str,
+    tree: Any,
+    needed: str = "arrays, with all else bound to the function by functools.partial",
+) -> None:
+    """Raise for the first leaf of a tree that is no array, number or key: no program has others."""
     for path, x in jax.tree.leaves_with_path(tree):
         if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
-            needed = "arrays, with all else bound to the function by functools.partial"
             place = argument + jax.tree_util.keystr(path)
             raise wrong(function, place, describe(x), needed, TypeError)
 
@@ -180,7 +204,7 @@ def check_number(function: str, argument: str, value: Any, allowed: Range = ANY)
 def check_known(function: str, **arguments: Any) -> None:
     """Raise for a traced array in these arguments: the function needs its values at once."""
     for argument, tree in arguments.items():
-        for x in jax.tree.leaves(tree):
+        for x in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Iterator)):
             check_known_array(function, argument, x)
 
 
@@ -191,11 +215,37 @@ def check_known_array(function: str, place: str, x: Any) -> None:
         raise wrong(function, place, "a traced array", needed, TypeError)
 
 
+def check_outside(function: str, instead: str) -> None:
+    """Raise for a call while JAX traces: what it reaches, and not its arguments alone, is known."""
+    try:
+        jax.sharding.get_mesh()  # which JAX refuses to tell then: nothing public says more
+    except ValueError:
+        got, needed = "one inside jit, grad, vmap or scan", f"one outside of them; {instead}"
+        raise wrong(function, "the call", got, needed, TypeError) from None
+
+
 def check_callable(function: str, argument: str, value: Any, needed: str = "") -> None:
     """Raise unless this is a function; ``needed`` may tell its arguments."""
     if not callable(value):
         needed = f"a function {needed}".rstrip()
         raise wrong(function, argument, describe(value), needed, TypeError)
+
+
+def check_takes(
+    function: str, argument: str, value: Any, inputs: str, *, may_draw: bool = False
+) -> None:
+    """Raise unless this is a function of these inputs, and of no more than a key if it may draw."""
+    check_callable(function, argument, value, f"{argument}({inputs})")
+    try:
+        signature = inspect.signature(value, follow_wrapped=False)  # a wrapper may take others
+    except (TypeError, ValueError):  # as some that are written in C
+        return
+    key = {"key": None} if may_draw and "key" in signature.parameters else {}
+    try:
+        signature.bind(*inputs.split(", "), **key)
+    except TypeError:
+        needed = f"{argument}({inputs})" + (", and key where it draws" if may_draw else "")
+        raise wrong(function, argument, f"{argument}{signature}", needed, TypeError) from None
 
 
 def check_alive(function: str, **arguments: Any) -> None:
@@ -219,9 +269,11 @@ def count_examples(function: str, data: Any) -> int:
         "data" + jax.tree_util.keystr(path): jnp.shape(x)[0] if jnp.ndim(x) else None
         for path, x in jax.tree.leaves_with_path(data)
     }
-    n = next(iter(sizes.values()), None)
+    first, n = next(iter(sizes.items()), ("", None))
     if not n or len(set(sizes.values())) > 1:
-        got = ", ".join(f"{size or 'no'} examples in {path}" for path, size in sizes.items())
+        odd_first = sorted(sizes, key=lambda path: (path != first, sizes[path] == n))
+        got = ", ".join(f"{sizes[path] or 'no'} examples in {path}" for path in odd_first[:3])
+        got += f", and {len(sizes) - 3} arrays more" if len(sizes) > 3 else ""
         needed = "arrays with one common leading axis, the examples, at least one"
         raise wrong(function, "data", got or "no array", needed)
     return n

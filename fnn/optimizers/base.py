@@ -97,6 +97,15 @@ class Optimizer(_Pair):
         init: ``init(params) -> state``.
         update: ``update(grads, state, params=None, **extra) -> (updates, state)``; the updates
             are to be added to the params.
+
+    One by hand, whose steps have the length 0.5:
+
+    >>> def update(grads, state, params=None):
+    ...     norm = fnn.trees.global_norm(grads)
+    ...     return jax.tree.map(lambda g: -0.5 * g / norm, grads), state
+    >>> optimizer = fnn.Optimizer(lambda params: (), update)
+    >>> fnn.trajectory(lambda x: 5 * x, jnp.array(1.0), optimizer, 2).params.tolist()
+    [1.0, 0.5, 0.0]
     """
 
     __slots__ = ()
@@ -206,7 +215,9 @@ def check_state(name: str, state: Any, kind: type, moments: Iterable[str] = ()) 
 def check_transform(name: str, argument: str, value: Any) -> None:
     """Raise unless this is an optimizer or transform; a function that makes one is none."""
     if not hasattr(value, "init") or not hasattr(value, "update"):
-        needed = "an (init, update) pair, such as fnn.adam(1e-3)"
+        needed = (
+            "an object with init and update, such as fnn.adam(1e-3) or fnn.Optimizer(init, update)"
+        )
         raise wrong(name, argument, describe(value), needed, TypeError)
 
 

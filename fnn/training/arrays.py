@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Array
 
-from fnn.checks import check_array, check_int, count_examples, describe, wrong
+from fnn.checks import check_fits, check_int, count_examples, describe, wrong
 from fnn.compiler import by_itself
 from fnn.optimizers.base import LAST
 from fnn.training.loop import Call, Place, epoch_keys
@@ -141,11 +141,13 @@ def check_examples(function: str, data: Any, batch_size: Any) -> int:
     """Return how many examples the arrays have, or raise where they are none of one length."""
     for path, leaf in jax.tree.leaves_with_path(data, is_leaf=lambda x: isinstance(x, Iterator)):
         place = "data" + jax.tree_util.keystr(path)
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
-            needed = "arrays; without batch_size, an iterable of batches"
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            needed = (
+                "arrays, as np.asarray makes of lists; without batch_size, an iterable of batches"
+            )
             raise wrong(function, place, describe(leaf), needed, TypeError)
         if isinstance(leaf, np.ndarray):
-            check_array(function, place, leaf)
+            check_fits(function, place, leaf)
     n = count_examples(function, data)
     if n > LAST:  # their places are of int32
         needed = f"at most {LAST:,}, or an iterable of batches"

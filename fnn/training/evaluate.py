@@ -11,13 +11,22 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, PyTree
 
-from fnn.checks import check_alive, check_known, describe, wrong
+from fnn.checks import (
+    check_alive,
+    check_arrays,
+    check_known,
+    check_outside,
+    check_takes,
+    describe,
+    wrong,
+)
 from fnn.compiler import by_itself
 from fnn.dtypes import is_real
 from fnn.placement import replicated
 from fnn.static import frozen
 from fnn.training.arrays import check_examples, check_parts, read_rows, spread_of
 from fnn.training.stream import check_iterable, length, read_batch
+from fnn.trees import check_same
 
 Model = Callable[[Any, Any], Any]
 
@@ -51,8 +60,10 @@ def predict(
     Raises:
         ValueError: data of unequal lengths; a batch_size that the devices of the examples do not
             divide; an iterable without a batch, or a batch without examples; an output that does
-            not have the batch's examples first.
-        TypeError: data that are no arrays, with a batch_size, or no iterable, without.
+            not have the batch's examples first, or is not that of another batch in structure or
+            shape; integers of 64 bits that do not fit 32, without x64.
+        TypeError: data that are no arrays, with a batch_size, or no iterable, without; a model that
+            is no function; a leaf of params that is no array.
 
     >>> double = lambda params, x: params * x
     >>> fnn.predict(double, jnp.array(2.0), jnp.arange(5.0), batch_size=2).tolist()
@@ -85,7 +96,7 @@ def evaluate(
         The same pytree of floats; of arrays where metrics has more than one number per example.
 
     Raises:
-        ValueError, TypeError: as `predict`.
+        ValueError, TypeError: as `predict`; a call inside a program that JAX traces.
 
     >>> def metrics(w, batch):
     ...     error = w * batch["x"] - batch["y"]
@@ -94,7 +105,8 @@ def evaluate(
     >>> fnn.evaluate(metrics, jnp.array(1.0), data, batch_size=2)
     {'large': 0.3333333333333333, 'squared': 1.6666666666666667}
     """
-    check_known("evaluate", params=params)
+    check_known("evaluate", params=params, data=data)
+    check_outside("evaluate", "inside, take the mean of what fnn.predict returns")
     outputs = _outputs("evaluate", metrics, params, data, batch_size)
 
     def mean(path: Any, x: Array) -> Any:
@@ -108,13 +120,14 @@ def evaluate(
 
 
 def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: int | None) -> Any:
+    argument = "metrics" if function == "evaluate" else "model"
+    check_takes(function, argument, model, "params, batch")
+    check_arrays(function, "params", params)
     check_alive(function, params=params)
     model = frozen(model)
     if batch_size is not None:
         size = min(batch_size, check_examples(function, data, batch_size))
         check_alive(function, data=data)
-        if function == "evaluate":
-            check_known(function, data=data)
         data = jax.tree.map(jnp.asarray, data)
         check_parts(function, data, size)
         spread = tuple(map(spread_of, jax.tree.leaves(data)))
@@ -127,6 +140,9 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     parts = [_of_one(function, model, params, batch) for batch in batches]
     if not parts:
         raise wrong(function, "data", "no batch", "at least one")
+    first, *others = [jax.tree.map(_example, part) for part in parts]
+    for other in others:
+        check_same(function, "the output for an example", other, first, "as in the first batch")
     return jax.tree.map(lambda *xs: jnp.concatenate(list(map(replicated, xs))), *parts)
 
 
@@ -179,6 +195,10 @@ def _by_batches(
     starts = jnp.minimum(size * jnp.arange(steps), n - size)  # the last batch begins earlier
     dtypes = jax.tree.map(lambda y: y.dtype, jax.eval_shape(outputs, starts[0]))
     return jax.tree.map(join, lax.map(lambda i: jax.tree.map(stored, outputs(i)), starts), dtypes)
+
+
+def _example(y: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
 
 
 def _checked(function: str, outputs: Any, size: int) -> Any:

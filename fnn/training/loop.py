@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from fnn.checks import describe, wrong
+from fnn.checks import check_array, describe, wrong
 from fnn.dtypes import accumulator, is_floating, is_real
 from fnn.training.report import Run
 from fnn.training.sharding import gather
@@ -241,4 +241,7 @@ def _observed(watch: Watch, step: Any, tally: Tally, params: Any, seen: Seen, ba
 
 @once
 def _observe(watch: Watch, params: Any, seen: Seen, batch: Any) -> Any:
-    return watch.observe(params, seen.grads, seen.updates, batch)
+    values = watch.observe(params, seen.grads, seen.updates, batch)
+    for path, x in jax.tree.leaves_with_path(values):
+        check_array("train", "what observe returns: " + jax.tree_util.keystr(path), x)
+    return values

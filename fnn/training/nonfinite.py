@@ -25,10 +25,12 @@ class NonFiniteError(FloatingPointError):
     def __init__(self, loss: float, gradient: str | None, parameter: str | None, run: Run) -> None:
         """Say what is wrong, where it began, and what is still good."""
         self.loss, self.gradient, self.parameter, self.run = loss, gradient, parameter, run
+        where = f"first gradient not finite: {gradient!r}, first parameter: {parameter!r}"
+        if gradient is None and parameter is None:
+            where = "and finite gradients and parameters, as by a label outside of the classes"
         super().__init__(
-            f"fnn.train: step {run.step + 1}: got a loss of {loss:g}, first gradient not finite:"
-            f" {gradient!r}, first parameter: {parameter!r}; needed finite numbers; this error's"
-            f" `run` is the run before that step"
+            f"fnn.train: step {run.step + 1}: got a loss of {loss:g}, {where}; needed finite"
+            f" numbers; this error's `run` is the run before that step"
         )
 
     def __reduce__(self) -> Any:

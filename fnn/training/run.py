@@ -18,11 +18,12 @@ from jaxtyping import Array, PyTree
 
 from fnn.checks import (
     check_alive,
-    check_callable,
     check_int,
     check_key,
     check_known,
     check_one_of,
+    check_outside,
+    check_takes,
     describe,
     wrong,
 )
@@ -63,7 +64,8 @@ def train(
     the same numbers, and a run that is interrupted and resumed the same as one that is not.
 
     On several devices each computes its own examples, if data or its batches are sharded over them;
-    `fnn.sharding` shards params as well.
+    `fnn.sharding` shards params as well. Inside `jax.jit`, `jax.grad` or `jax.vmap`, as for a sweep
+    of learning rates, a run is a scan of steps, which `make_step` shows.
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch, as `make_step` takes it; a
@@ -91,7 +93,9 @@ def train(
             of means over the batch, of one shape for every batch. Their means over the examples
             are the report's ``aux``.
         resume: the `Run` of an earlier report, to go on from; None starts a new one. In the middle
-            of an epoch batch_size must stay the same: a run counts batches, whatever their size.
+            of an epoch batch_size must stay the same: a run counts batches, whatever their size. A
+            learning rate that is a number is in the state, and the optimizer's own does not count:
+            ``run._replace(state=fnn.with_learning_rate(run.state, 1e-5))`` goes on with another.
         report_every: steps between two reports; by default one report an epoch. The last chunk of
             an epoch may be shorter.
         observe: ``observe(params, grads, updates, batch)``, a small pytree of arrays, computed in
@@ -111,8 +115,10 @@ def train(
 
     Raises:
         ValueError: at the call, a size that does not fit, data of unequal lengths, or a run to
-            resume of another model, optimizer or key; at the first report, as `make_step`.
-        TypeError: a leaf of params that is no floating-point array, or a key that is none.
+            resume of another model, optimizer or key; at the first report, as `make_step`; where
+            they are read, integers of 64 bits that do not fit 32, without x64.
+        TypeError: a leaf of params that is no floating-point array, or a key that is none; a call
+            inside a program that JAX traces.
         NonFiniteError: as on_nonfinite says.
 
     Source: L. Bottou, Curiously fast convergence of some stochastic gradient descent algorithms
@@ -132,10 +138,11 @@ def train(
     check_int("train", "observe_every", observe_every, 1)
     check_one_of("train", "on_nonfinite", on_nonfinite, ("raise", "stop", "ignore"))
     if observe is not None:
-        check_callable("train", "observe", observe, "observe(params, grads, updates, batch)")
+        check_takes("train", "observe", observe, "params, grads, updates, batch")
     check_key("train", "key", key)
     check_params("train", params)
-    check_known("train", params=params, stats=stats, key=key, resume=resume)
+    check_known("train", params=params, stats=stats, key=key, resume=resume, data=data)
+    check_outside("train", "a run inside is a jax.lax.scan of the steps of fnn.make_step")
     check_alive("train", params=params, stats=stats, resume=resume)
     plan = functools.partial(
         make_plan, "train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux
@@ -166,7 +173,6 @@ def _calls(
         return ahead(calls, left), min(MOST, every or MOST)
     n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
-    check_known("train", data=data)
     if batch_size > n:
         raise wrong("train", "batch_size", batch_size, f"an int >= 1 and at most the {n} examples")
     steps = -(-n // batch_size)
@@ -187,22 +193,22 @@ def _reports(
     on_nonfinite: str,
 ) -> Iterator[Report]:
     learner = jax.tree.map(_strong, Learner(run.params, run.state, run.stats))
-    # By the shapes of a batch. Each has the plan of when it was compiled, as later runs find its
+    # By the kind of a batch. Each has the plan of when it was compiled, as later runs find its
     # program by that: what functions reach may have changed since the call or the program before.
     compiled: dict[Any, tuple[Plan, Watch | None]] = {}
     counted: list[tuple[int, Tally]] = []
     clock = 0.0
     with closing(calls):
         for call in calls:
-            if (shapes := _shapes(call.feed)) not in compiled:
+            if (kind := _kind(call.feed)) not in compiled:
                 began = time.perf_counter()
                 learner = beside(learner, call.feed)
                 plan, watch = planned(), watched()
                 run_call(plan, watch, learner, call, call.start)  # no step: compiles
                 now = time.perf_counter()
                 clock = clock + now - began if compiled else now
-                compiled[shapes] = plan, watch
-            plan, watch = compiled[shapes]
+                compiled[kind] = plan, watch
+            plan, watch = compiled[kind]
             before = learner
             learner, tally = run_call(plan, watch, before, call, call.stop)
             if not tally.finite and on_nonfinite != "ignore":
@@ -253,6 +259,9 @@ def _check_resume(resume: Any, new: Run) -> None:
     if not isinstance(resume, Run):
         needed = "a Run, such as report.run, or None"
         raise wrong("train", "resume", describe(resume), needed, TypeError)
+    check_int("train", "resume.epoch", resume.epoch, 0)
+    check_int("train", "resume.batch", resume.batch, 0)
+    check_int("train", "resume.step", resume.step, resume.batch)
     check_like("train", "resume.params", resume.params, new.params)
     whose = "as this optimizer's init returns it"
     check_same("train", "resume.state", resume.state, new.state, whose)
@@ -270,8 +279,10 @@ def _bits(key: Any) -> Any:
     return describe(key), jax.random.key_data(key).tobytes()
 
 
-def _shapes(feed: Any) -> Any:
-    return tuple((x.shape, x.dtype) for x in jax.tree.leaves(feed))
+def _kind(feed: Any) -> Any:
+    """Return that for which jit traces a program anew; types tell of sharding on explicit axes."""
+    leaves, structure = jax.tree.flatten(feed)
+    return structure, tuple(map(jax.typeof, leaves))
 
 
 def _strong(x: Any) -> Array:

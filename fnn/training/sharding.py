@@ -73,8 +73,7 @@ def gather(tree: PyTree[Array]) -> PyTree[Array]:
     are. Inside `jax.checkpoint` they are brought together once more for the gradient, instead of
     kept whole until then.
 
-    Optimizers that treat every number by itself need no whole arrays. `fnn.muon`, whose products
-    need whole matrices, takes none that are cut over explicit axes.
+    Optimizers need no whole arrays.
 
     Args:
         tree: parameters, or some of them. Arrays that are on no mesh stay as they are.
@@ -97,9 +96,11 @@ def gather(tree: PyTree[Array]) -> PyTree[Array]:
         where = jax.typeof(x).sharding
         if where.mesh.empty or where.mesh.are_all_axes_manual:
             return x
-        if where.mesh.explicit_axes:
-            return replicated(x)
-        return jax.lax.with_sharding_constraint(x, where.update(spec=PartitionSpec()))
+        x = replicated(x)  # over explicit axes; a constraint is for the others
+        if not where.mesh.auto_axes:
+            return x
+        everywhere = jax.typeof(x).sharding.update(spec=PartitionSpec())
+        return jax.lax.with_sharding_constraint(x, everywhere)
 
     return jax.tree.map(whole, tree)
 

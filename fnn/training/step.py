@@ -16,10 +16,11 @@ from jaxtyping import Array
 
 from fnn.checks import (
     check_alive_array,
-    check_callable,
+    check_arrays,
     check_flags,
     check_key,
     check_scalar,
+    check_takes,
     describe,
     wrong,
 )
@@ -77,7 +78,8 @@ def make_plan(
 
     Equal losses and optimizers make equal plans, so that a run started anew compiles nothing.
     """
-    check_callable(function, "loss", loss, "loss(params, batch)")
+    inputs = "params, stats, batch" if has_stats else "params, batch"
+    check_takes(function, "loss", loss, inputs, may_draw=True)
     check_transform(function, "optimizer", optimizer)
     check_flags(function, has_aux=has_aux)
     keyed = takes_key(loss)
@@ -111,7 +113,8 @@ def make_step(
     Raises:
         ValueError: loss is no scalar; a key too many or too few; updates not shaped as params; the
             state of another optimizer, or one that changes its shapes or dtypes.
-        TypeError: a leaf of params that is no floating-point array; a key that is none.
+        TypeError: a leaf of params that is no floating-point array; a key that is none; a loss that
+            takes other arguments, or whose aux is not of arrays.
 
     Source: H. Robbins, S. Monro, A stochastic approximation method (1951).
 
@@ -195,6 +198,8 @@ def _evaluate(plan: Plan, params: Any, stats: Any, batch: Any, key: Any) -> tupl
         given = "as loss was given them"
         check_same(plan.function, "loss: stats", parts[1], stats, given)
         check_dtypes(plan.function, "loss: stats", parts[1], stats, given)
+    if plan.has_aux:
+        check_arrays(plan.function, "loss: aux", parts[-1], "arrays")
     return value, (parts[1] if plan.has_stats else None, parts[-1] if plan.has_aux else None)
 
 
@@ -203,7 +208,12 @@ def _update(
 ) -> tuple[Any, Any]:
     """Run the optimizer; a failure for a state that is not its own is told as that."""
     try:
-        updates, new = run_update(plan.optimizer, grads, state, params, offered)
+        pair = run_update(plan.optimizer, grads, state, params, offered)
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            got = f"an update that returns {describe(pair)}"
+            needed = "one that returns a pair (updates, state)"
+            raise wrong(plan.function, "optimizer", got, needed, TypeError)
+        updates, new = pair
         check_same(plan.function, "state", new, state, "as before the update")
         check_dtypes(plan.function, "state", new, state, "as before the update")
     except Exception:

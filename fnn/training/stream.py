@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import check_array, check_known, check_known_array, describe, wrong
+from fnn.checks import attribute, check_fits, describe, wrong
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -113,15 +113,19 @@ def _groups(
 def read_batch(function: str, batch: Any) -> Any:
     """Return a batch as arrays; NumPy's are copied, as a loader may write into them again."""
 
-    def read(x: Any) -> Any:
-        return x if isinstance(x, jax.Array) else np.array(np.asarray(x))  # a tensor shares memory
+    def read(path: Any, x: Any) -> Any:
+        if isinstance(x, jax.Array):
+            return x
+        place = "a batch of data" + jax.tree_util.keystr(path)
+        try:
+            array = x if isinstance(x, np.ndarray) else np.asarray(x)
+        except Exception as error:
+            needed = f"an array, or what np.asarray makes one of: {error}"
+            raise wrong(function, place, describe(x), needed, TypeError) from None
+        check_fits(function, place, array)
+        return np.array(array)  # a tensor shares memory
 
-    batch = jax.tree.map(read, batch)
-    for path, leaf in jax.tree.leaves_with_path(batch):
-        if isinstance(leaf, np.ndarray):
-            check_array(function, "a batch of data" + jax.tree_util.keystr(path), leaf)
-        elif function == "evaluate":
-            check_known_array(function, "a batch of data" + jax.tree_util.keystr(path), leaf)
+    batch = jax.tree.map_with_path(read, batch)
     if length(batch) == 0:
         got = ", ".join(map(describe, jax.tree.leaves(batch)))
         raise wrong(function, "a batch of data", got, "at least one example")
@@ -187,17 +191,17 @@ def ahead(items: Generator[T], left: threading.Event) -> Generator[T]:
 
 
 def check_iterable(function: str, data: Any) -> None:
-    """Raise for arrays, which need a batch_size."""
-    if isinstance(data, jax.Array | np.ndarray | dict | tuple):
-        needed = f"an int, as data is a {type(data).__name__}; an iterable of batches has none"
+    """Raise for arrays, those of other libraries too, which need a batch_size."""
+    single = attribute(data, "shape") is not None and attribute(data, "dtype") is not None
+    if single or isinstance(data, dict | tuple):
+        what = describe(data) if single else f"a {type(data).__name__}"
+        needed = f"an int, as data is {what}; an iterable of batches has none"
         raise wrong(function, "batch_size", None, needed)
 
 
 def check_batches(data: Any, run: Run, epochs: int) -> None:
     """Raise unless data are batches that last for the run."""
     check_iterable("train", data)
-    if isinstance(data, list):
-        check_known("train", data=data)
     if not isinstance(data, Iterable) and not callable(data):
         needed = "arrays and a batch_size, an iterable of batches, or a function of the epoch"
         raise wrong("train", "data", describe(data), needed, TypeError)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fnn.checks import check_callable, check_int
+from fnn.checks import check_int, check_scalar, check_takes
 from fnn.optimizers.base import Transform
 from fnn.training.step import Learner, Loss, make_plan, take_step
 from fnn.trees import check_params
@@ -54,9 +54,15 @@ def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: i
     Array(0., dtype=float32)
     """
     check_int("trajectory", "steps", steps, 0)
-    check_callable("trajectory", "loss", loss, "loss(params)")
+    check_takes("trajectory", "loss", loss, "params")
     check_params("trajectory", params)
-    plan = make_plan("trajectory", lambda params, batch: loss(params), optimizer, has_aux=False)
+
+    def alone(params: Any, batch: None) -> Array:
+        del batch
+        value: Array = check_scalar("trajectory", loss(params))
+        return value
+
+    plan = make_plan("trajectory", alone, optimizer, has_aux=False)
 
     def advance(learner: Learner, _: None) -> Any:
         after, seen = take_step(plan, learner, None, None)

@@ -246,7 +246,7 @@ def _rotate(path: Path, keep: int) -> None:
         return
     second = _unfinished(names[0])
     second.unlink(missing_ok=True)
-    if names[0].exists() and names[0].samefile(path):
+    if names[0].exists() and _is_second(names[0], path):
         return  # a process was killed between the names: the older files have moved already
     try:
         try:
@@ -259,6 +259,13 @@ def _rotate(path: Path, keep: int) -> None:
         second.replace(names[0])
     finally:
         second.unlink(missing_ok=True)  # where something failed
+
+
+def _is_second(other: Path, path: Path) -> bool:
+    """Whether this is a second name of a file or, without links, its copy, which keeps its time."""
+    if other.stat().st_mtime_ns != path.stat().st_mtime_ns:
+        return False
+    return other.samefile(path) or other.read_bytes() == path.read_bytes()
 
 
 def _flush(folder: Path) -> None:

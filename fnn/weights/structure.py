@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import check_alive_array, check_known_array, describe, wrong
+from fnn.checks import check_alive_array, check_array, check_known_array, describe, wrong
 
 # What safetensors calls by a name of its own; an array of another dtype is kept as its bytes.
 FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
@@ -165,6 +165,8 @@ def _pack_leaf(leaf: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if not array or ("dtype" in description and not _is_jax(leaf.dtype)):
         needed = "arrays of a dtype that JAX has, random keys, bools, ints or floats, in pytrees"
         raise wrong("save", place, describe(leaf), needed, TypeError)
+    if isinstance(leaf, np.ndarray):
+        check_array("save", place, leaf)
     if not (getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated):
         needed = "whole arrays: fnn.sharding.place(tree, mesh), called by every process"
         raise wrong("save", place, f"{describe(leaf)} in parts, on other machines", needed)

@@ -184,6 +184,7 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
     params: dict[str, Any] = {}
     used = _left_out(arrays, rules)
     missing: list[str] = []
+    found: list[tuple[_Rule, Arrays]] = []
     for rule in _read("weights.from_torch", rules):
         kind = KINDS[rule.kind]
         own = {key: _name(rule.pattern, name) for key, name in kind.names.items()}
@@ -192,14 +193,15 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
         optional = kind.optional if kind.optional.isdisjoint(layer) else set()  # both or none
         lacks = [own[key] for key in own.keys() - layer.keys() - optional]
         missing += sorted(lacks)
-        if not lacks:
-            _check_axes("weights.from_torch", rule, layer)
-            _check_lengths("weights.from_torch", rule, layer)
-            layer = kind.inward(layer)
-            if rule.image is not None:
-                layer["w"] = _unflattened("weights.from_torch", rule, layer["w"])
-            _place(params, rule.path, {key: _own(x) for key, x in layer.items()})
+        found.append((rule, layer))
     _check_exact("weights.from_torch", "source", missing, arrays.keys() - used)
+    for rule, layer in found:
+        _check_axes("weights.from_torch", rule, layer)
+        _check_lengths("weights.from_torch", rule, layer)
+        layer = KINDS[rule.kind].inward(layer)
+        if rule.image is not None:
+            layer["w"] = _unflattened("weights.from_torch", rule, layer["w"])
+        _place(params, rule.path, {key: _own(x) for key, x in layer.items()})
     return params
 
 
@@ -214,7 +216,8 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
     Returns:
         NumPy arrays by name, for ``{k: torch.tensor(v) for k, v in ...}``, which takes no bfloat16,
         or ``safetensors.numpy.save_file``, which does. The bias of a recurrent layer is its first;
-        the second is zero, apart from the candidate's in a GRU.
+        the second is zero, apart from the candidate's in a GRU. A batch_norm gives weight and bias
+        even to a module of ``affine=False``, which has none.
 
     Raises:
         ValueError: arrays of params that no rule uses, arrays that a rule needs and params lack,
@@ -312,9 +315,9 @@ def _numpy(name: str, value: Any) -> np.ndarray:
         return np.asarray(tensor.float().numpy()).astype(ml_dtypes.bfloat16)
     try:
         return np.asarray(tensor.numpy())
-    except TypeError:  # such as float8
+    except TypeError as error:  # such as float8, or sparse
         place, got = f"source[{name!r}]", f"a tensor of {tensor.dtype}"
-        needed = "a dtype that NumPy has, such as tensor.float() gives"
+        needed = f"a tensor that NumPy has a form of, such as tensor.float() gives ({error})"
         raise wrong("weights.from_torch", place, got, needed, TypeError) from None
 
 
@@ -344,7 +347,12 @@ def _check_axes(function: str, rule: _Rule, layer: Arrays) -> None:
 
 def _check_lengths(function: str, rule: _Rule, layer: Arrays) -> None:
     """Raise unless the arrays, in PyTorch's layout, are of as many outputs."""
-    if rule.kind != "conv_transpose" and len({x.shape[:1] for x in layer.values()}) > 1:
+    if rule.kind == "conv_transpose":
+        w, outputs = layer["w"], layer["w"].shape[1]  # of a group
+        if "b" in layer and len(layer["b"]) % outputs:
+            needed = f"a multiple of {outputs} numbers, the outputs of each group of {describe(w)}"
+            raise wrong(function, f"rules[{rule.pattern!r}]: b", describe(layer["b"]), needed)
+    elif len({x.shape[:1] for x in layer.values()}) > 1:
         got = ", ".join(f"{key} {describe(x)}" for key, x in layer.items())
         needed = "one length of all first axes, in PyTorch's layout"
         raise wrong(function, f"rules[{rule.pattern!r}]", got, needed)

@@ -73,6 +73,12 @@ def test_a_seed_is_an_int(seed: Any) -> None:
         ),
         (X[:0], 2, ValueError, "data: got no examples in data; needed arrays with one common"),
         ({"x": [1.0]}, 2, TypeError, r"data\['x'\]\[0\]: got float 1.0; needed a NumPy array"),
+        (
+            np.ma.masked_array(X, X > 3),
+            2,
+            TypeError,
+            r"data: got a masked float32\[10,3\]; needed an array without a mask",
+        ),
         ((), 2, ValueError, "data: got no array; needed arrays with one common"),
     ],
 )

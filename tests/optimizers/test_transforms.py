@@ -430,7 +430,7 @@ WRAPPERS = {
 @pytest.mark.parametrize("opt", [fnn.adam, 5], ids=["function", "number"])
 def test_what_is_no_optimizer_is_refused_at_once(name: str, opt: Any) -> None:
     wrap, argument = WRAPPERS[name]
-    needed = r"needed an \(init, update\) pair, such as fnn.adam\(1e-3\)"
+    needed = r"needed an object with init and update, such as fnn.adam\(1e-3\) or fnn.Optimizer\("
     with pytest.raises(TypeError, match=rf"^fnn.{name}: {argument}: got .*; {needed}"):
         wrap(opt)
 

@@ -156,6 +156,8 @@ def check_axes_of_both_kinds() -> None:
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=kinds)
     x = np.arange(32, dtype=np.float32).reshape(16, 2)
     placed = jax.device_put(x, NamedSharding(mesh, P(("data", "model"))))
+    for cut in (placed, jax.device_put(x, NamedSharding(mesh, P("data", "model")))):
+        assert fnn.sharding.gather(cut).sharding.is_fully_replicated
     params, config = fnn.sharding.place(jnp.ones(2), mesh), {"batch_size": 8, "epochs": 1}
     got = fnn.predict(lambda w, x: x @ w, params, placed, batch_size=8)
     assert got.tolist() == x.sum(1).tolist()
@@ -208,8 +210,9 @@ def observed(data: Any, place: Any) -> Any:
 
 def check_refused(on_mesh: Any) -> None:
     message = "fnn.train: batch_size: got 12; needed a multiple of 8, as the examples are on 8"
+    settings: Any = {"stats": new_stats(), "has_aux": True, "key": KEY}
     with pytest.raises(ValueError, match=message):
-        fnn.train(loss, start(), OPTIMIZER, on_mesh, epochs=1, batch_size=12, key=KEY)
+        fnn.train(loss, start(), OPTIMIZER, on_mesh, epochs=1, batch_size=12, **settings)
 
 
 def main(file: Path) -> None:

@@ -163,6 +163,17 @@ def test_a_large_loss_is_finite(data: Any) -> None:
     assert report.loss == pytest.approx(1e37, rel=1e-6)
 
 
+def test_a_label_outside_of_the_classes_is_thought_of() -> None:
+    """It makes the loss NaN, and neither a gradient nor a parameter."""
+    loss = lambda w, batch: fnn.cross_entropy(batch[0] @ w, batch[1]).mean()
+    data = np.ones((4, 2), np.float32), np.array([0, 1, 2, 3])
+    message = (
+        "step 1: got a loss of nan, and finite gradients and parameters, as by a label outside"
+    )
+    with pytest.raises(fnn.NonFiniteError, match=f"^fnn.train: {message}"):
+        list(fnn.train(loss, jnp.ones((2, 3)), fnn.sgd(0.1), data, batch_size=4, epochs=1, key=KEY))
+
+
 def test_on_nonfinite_is_checked() -> None:
     message = "train: on_nonfinite: got 'warn'; needed 'raise' or 'stop' or 'ignore'"
     with pytest.raises(ValueError, match=message):

@@ -117,8 +117,18 @@ def test_step_counts_batches_under_accumulation() -> None:
             r"resume.state.*: got float16\[.*\]; needed float32, as a new run has it",
         ),
         (lambda run: run._replace(batch=4), "resume.batch: got 4; needed less than the 4 batches"),
+        (lambda run: run._replace(epoch=-1), "resume.epoch: got -1; needed an int >= 0"),
+        (lambda run: run._replace(epoch=1.5), "resume.epoch: got 1.5; needed an int >= 0"),
+        (lambda run: run._replace(batch=-1), "resume.batch: got -1; needed an int >= 0"),
+        (
+            lambda run: run._replace(batch=1, step=0),
+            "resume.step: got 0; needed an int >= 1",
+        ),
     ],
-    ids=["pair", "params", "state", "stats", "key", "params_dtype", "state_dtype", "batch"],
+    ids=[
+        *["pair", "params", "state", "stats", "key", "params_dtype", "state_dtype", "batch"],
+        *["negative_epoch", "part_of_an_epoch", "negative_batch", "step_before_batch"],
+    ],
 )
 def test_resume_refuses(change: Any, message: str) -> None:
     run = runs(DATA, ADAM)
@@ -130,7 +140,7 @@ def test_resume_refuses(change: Any, message: str) -> None:
 def test_resume_beyond_the_batches_of_an_epoch() -> None:
     """Which only reading them tells."""
     run = runs(batches, ADAM)
-    beyond = run()[0].run._replace(batch=5)
+    beyond = run()[0].run._replace(batch=5, step=5)
     message = "^fnn.train: resume.batch: got 5; needed at most the batches of an epoch of this"
     with pytest.raises(ValueError, match=message):
         run(resume=beyond)

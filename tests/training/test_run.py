@@ -108,6 +108,37 @@ def test_a_program_compiled_late_is_found_by_what_it_read(monkeypatch: pytest.Mo
     assert [report.loss for report in run()] == [2, 1]
 
 
+def mesh_batches() -> list[Any]:
+    """Two of one shape, of which an axis is said to be sharded in the second alone."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    return [jax.device_put(np.ones(2, np.float32), jax.NamedSharding(mesh, jax.P(*axis)))
+            for axis in ((), ("d",))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [lambda: [{"a": np.ones(2, np.float32)}, {"b": np.ones(2, np.float32)}], mesh_batches],
+    ids=["structure", "sharding"],
+)
+def test_a_program_is_another_for_batches_of_another_kind(
+    monkeypatch: pytest.MonkeyPatch, batches: Any
+) -> None:
+    """Of equal shapes: what the loss reaches is read anew for each, as it is compiled for each."""
+    one, other = batches()
+    optimizer = fnn.sgd(0.0)
+
+    def run(data: Any) -> Any:
+        loss = lambda w, batch: SCALE * (w * jax.tree.leaves(batch)[0]).mean()
+        return fnn.train(loss, jnp.ones(()), optimizer, data, epochs=1, key=KEY, report_every=1)
+
+    changed = run([one, other])
+    assert next(changed).loss == 1
+    monkeypatch.setitem(globals(), "SCALE", 4.0)
+    assert next(changed).loss == 4
+    monkeypatch.setitem(globals(), "SCALE", 1.0)
+    assert [report.loss for report in run([other])] == [1]
+
+
 def test_an_observer_is_read_as_the_loss_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it reaches may change, and it need have no hash."""
     loss = lambda w, batch: (w * batch).sum()

@@ -353,7 +353,7 @@ def test_the_thread_has_the_callers_width_of_numbers() -> None:
     [
         (DATA, {}, ValueError, "batch_size: got None; needed an int, as data is a Pairs"),
         ({"x": X}, {}, ValueError, "batch_size: got None; needed an int, as data is a dict"),
-        (X, {}, ValueError, r"batch_size: got None; needed an int, as data is a ndarray"),
+        (X, {}, ValueError, r"batch_size: got None; needed an int, as data is float32\[10,3\]"),
         (3, {}, TypeError, "data: got int 3; needed arrays and a batch_size, an iterable of"),
         (lambda e: 3, {}, TypeError, r"data\(0\): got int 3; needed an iterable of batches"),
         ([], {}, ValueError, "data: got no batch in epoch 1; needed at least one"),

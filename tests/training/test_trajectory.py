@@ -48,6 +48,13 @@ def test_wrong_calls() -> None:
         fnn.trajectory(bowl, START, fnn.sgd(0.1), -1)
     with pytest.raises(ValueError, match=r"^fnn\.trajectory: loss: got float32\[2\]; needed a sca"):
         fnn.trajectory(lambda x: x, START, fnn.sgd(0.1), 1)
+    with pytest.raises(
+        ValueError, match=r"^fnn\.trajectory: loss: got tuple .*; needed a scalar array: "
+    ):
+        fnn.trajectory(lambda x: (bowl(x), 1), START, fnn.sgd(0.1), 1)
+    message = r"^fnn\.trajectory: loss: got loss\(x, key\); needed loss\(params\)$"
+    with pytest.raises(TypeError, match=message):
+        fnn.trajectory(lambda x, key: bowl(x), START, fnn.sgd(0.1), 1)
     with pytest.raises(TypeError, match=r"^fnn\.trajectory: loss: got int 3; needed a function"):
         fnn.trajectory(3, START, fnn.sgd(0.1), 1)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(TypeError, match=r"^fnn\.trajectory: optimizer: got function .*; needed an"):

@@ -240,6 +240,10 @@ def test_two_arrays_of_one_path(tmp_path: Path) -> None:
         ([np.array([None])], r"0: got object\[1\]; needed arrays"),
         ([np.ones(1, ">f4")], r"0: got >f4\[1\]; needed arrays"),
         (np.ones(1), r"tree: got float64\[1\]; needed arrays"),
+        (
+            {"w": np.ma.masked_array(np.ones(2, np.float32), [True, False])},
+            r"w: got a masked float32\[2\]; needed an array without a mask",
+        ),
         ({"w": jax.ShapeDtypeStruct((2,), np.float32)}, r"w: got float32\[2\]; needed arrays"),
     ],
 )
@@ -475,14 +479,29 @@ def test_a_process_killed_between_the_names_is_in_nobodys_way(tmp_path: Path) ->
     assert [fnn.load(p)["step"] for p in (path, tmp_path / "a.1")] == [1, 0]
 
 
-def test_a_process_killed_between_the_names_costs_no_older_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("second", [os.link, shutil.copy2])
+def test_a_process_killed_between_the_names_costs_no_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: Any
+) -> None:
+    """Where a file can have two names, and where the second one is a copy's."""
     path, names = tmp_path / "a", ("a", "a.1", "a.2")
     for step in range(3):
         fnn.save(path, {"step": step}, keep=3)
     (tmp_path / "a.1").replace(tmp_path / "a.2")
-    os.link(path, tmp_path / "a.1")
+    second(path, tmp_path / "a.1")
+    monkeypatch.setattr(os, "link", second)
     fnn.save(path, {"step": 3}, keep=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == list(names)
+    assert [fnn.load(tmp_path / name)["step"] for name in names] == [3, 2, 1]
+
+
+def test_files_of_one_length_and_time_are_no_copies(tmp_path: Path) -> None:
+    """Small files may be written faster than the clock of a file system moves."""
+    path, names = tmp_path / "a", ("a", "a.1", "a.2")
+    for step in range(3):
+        fnn.save(path, {"step": step}, keep=3)
+        os.utime(path, ns=(0, 0))
+    fnn.save(path, {"step": 3}, keep=3)
     assert [fnn.load(tmp_path / name)["step"] for name in names] == [3, 2, 1]
 
 

@@ -185,8 +185,18 @@ def test_two_arrays_of_one_path_are_refused() -> None:
             {"*": ("h", "rnn")},
             r"source: got no \['bias_hh'\]",
         ),
+        (
+            {"a.weight": np.ones((4, 8, 3, 3)), "a.bias": np.ones(5)},
+            {"a": ("h", "conv_transpose")},
+            r"rules\['a'\]: b: got float64\[5\]; needed a multiple of 8 numbers, .*\[4,8,3,3\]$",
+        ),
+        (  # of LSTM(3, 4, proj_size=2)
+            {"weight_ih": np.ones((16, 3)), "weight_hh": np.ones((16, 2)), "weight_hr": W},
+            {"*": ("h", "lstm")},
+            r"source: got \['weight_hr'\], which no rule names; needed exactly the arrays",
+        ),
     ],
-    ids=["path", "within", "rank", "conv_rank", "image", "rule", "biases"],
+    ids=["path", "within", "rank", "conv_rank", "image", "rule", "biases", "transposed", "unused"],
 )
 def test_from_torch_refuses(arrays: Any, rules: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^fnn.weights.from_torch: {message}"):
@@ -340,6 +350,8 @@ class Tensor:
         assert self.dtype != "torch.bfloat16", "which PyTorch refuses"
         if "float8" in self.dtype:
             raise TypeError("Got unsupported ScalarType Float8_e4m3fn")
+        if self.dtype == "torch.sparse":
+            raise TypeError("can't convert Sparse layout tensor to numpy. Use Tensor.to_dense()")
         return self.array
 
 
@@ -351,8 +363,22 @@ def test_tensors_of_a_model(dtype: str) -> None:
     np.testing.assert_array_equal(got.astype(np.float32), w.T)
 
 
+def test_groups_of_a_transposed_convolution_have_a_bias_for_every_output() -> None:
+    state = {"a.weight": np.ones((4, 3, 2, 2)), "a.bias": np.arange(6.0)}  # of two groups
+    got = from_torch(state, {"a": ("h", "conv_transpose")})["h"]
+    np.testing.assert_array_equal(got["b"], state["a.bias"])
+
+
+def test_a_sparse_tensor() -> None:
+    message = (
+        r"_torch: source\['fc.weight'\]: got .*; needed a tensor .* \(.*Use Tensor.to_dense\(\)\)"
+    )
+    with pytest.raises(TypeError, match=message):
+        from_torch({"fc.weight": Tensor(np.ones((2, 3)), "sparse")}, {"fc": ("head", "dense")})
+
+
 def test_tensors_of_a_dtype_that_numpy_lacks() -> None:
     state = {"fc.weight": Tensor(np.ones((2, 3)), "float8_e4m3fn")}
-    message = r"_torch: source\['fc.weight'\]: got a tensor of torch.float8_e4m3fn; needed a dtype"
+    message = r"_torch: source\['fc.weight'\]: got a tensor of torch.float8_e4m3fn; needed a tensor"
     with pytest.raises(TypeError, match=message):
         from_torch(state, {"fc": ("head", "dense")})
