@@ -5,7 +5,8 @@ which needs only what the loop has computed and is one product for all steps, an
 on to the next. So the loop of the derivative holds the slopes of the gates and one product per
 step; read backwards, as JAX does, it is back-propagation through time with the gradients of the
 weights as one product after the loop. Being a rule for forward mode in JAX's own operations, it
-leaves forward mode, batching and all higher derivatives in place.
+leaves forward mode, batching and all higher derivatives in place; before JAX 0.12 the second ones
+are without an activation's own rule (`fnn/layers/activations.py`).
 """
 
 import functools
