@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.scheduling_groups import xla_metadata_call
+from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
+
+from fnn import lazily
 
 
 def kept_apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -108,7 +111,30 @@ def by_itself(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     A copy with a padding before it or a change of shape after it, merged into one loop, computes
     for every element where it comes from. Test: `tests/test_compiler.py`.
+
+    It is not for what users differentiate: JAX cannot transpose its second derivative under
+    `jax.checkpoint`. There is `read_alone`.
     """
 
     wrapped: Callable[..., jax.Array] = xla_metadata_call(fn, inlineable="false")
     return wrapped
+
+
+def read_alone(x: jax.Array) -> jax.Array:
+    """Keep reading x from becoming a part of what is computed of it, on a CPU.
+
+    Gates merged with reading one step of an array are computed one number at a time. Test:
+    `tests/kernels/recurrent/test_compiled.py`. All derivatives are those of x.
+    """
+    alone: jax.Array = _alone_p.bind(x)
+    return alone
+
+
+_alone_p = lazily.Primitive("fnn_alone")
+_alone_p.def_impl(lambda x: x)
+_alone_p.def_abstract_eval(lambda x: x)
+ad.deflinear2(_alone_p, lambda cotangent, x: [cotangent])
+batching.defvectorized(_alone_p)
+mlir.register_lowering(_alone_p, lambda context, x: [x])
+_lowering = mlir.lower_fun(by_itself(lambda x: x), multiple_results=False)
+mlir.register_lowering(_alone_p, _lowering, platform="cpu")

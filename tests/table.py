@@ -181,12 +181,7 @@ RECURRENT: list[Row] = [  # second derivatives: kernels/recurrent/test_written.p
     Row(fnn.rnn_cell, normal((2, 2), (2, 4), (4, 4), (4,)), smooth=1),
     Row(fnn.lstm_cell, normal((2, 2), (2, 12), (3, 12), (12,)), smooth=1),
     Row(fnn.gru_cell, normal((2, 2), (2, 9), (3, 9), (9,), (3,)), smooth=1),
-    Row(
-        fnn.linear_recurrence,
-        normal((2, 3, 2), (2, 3, 2)),
-        data=2,
-        needs=("...0", "...1", "...2"),  # the annotation does not say that they are those of x
-    ),
+    Row(fnn.linear_recurrence, normal((2, 3, 2), (2, 3, 2)), data=2),
 ]
 
 ROWS = [*CONV, *POOLING, *ACTIVATIONS, *LOSSES, *LAYERS, *RECURRENT]

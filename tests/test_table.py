@@ -128,7 +128,10 @@ def test_it_compiles_once_and_vmap_is_a_loop(row: Row, caplog: pytest.LogCapture
 
 @over([row for row in ROWS if row.smooth])
 def test_derivatives(row: Row) -> None:
-    """Forward, reverse and second derivatives against differences along random directions."""
+    """Forward, reverse and second derivatives against differences along random directions.
+
+    The last one also where `jax.checkpoint` computes the layer again.
+    """
     with jax.enable_x64(True):
         args, rng = arguments(row, jnp.float64), np.random.default_rng(0)
         places = [i for i, a in enumerate(args) if is_float(a)]
@@ -157,23 +160,27 @@ def test_derivatives(row: Row) -> None:
             values, slopes = jax.vmap(lambda t: jax.value_and_grad(total)(along(t)))(steps)
             _, forward = jax.jvp(total, (point,), (direction,))
             if row.smooth == 1:
-                return values, slopes, forward, [], []
+                return values, slopes, forward, [], [], []
             _, twice = jax.jvp(jax.grad(total), (point,), (direction,))
-            reverse = jax.grad(lambda x: dot(jax.grad(total)(x), direction))(point)
-            return values, slopes, forward, twice, reverse
+            reverse, again = (
+                jax.grad(lambda x, f=f: dot(jax.grad(f)(x), direction))(point)
+                for f in (total, jax.checkpoint(total))
+            )
+            return values, slopes, forward, twice, reverse, again
 
         step = 1e-4
         results = everything(point, np.array([-step, 0, step]))
-        values, slopes, forward, twice, reverse = jax.tree.map(np.asarray, results)
+        values, slopes, forward, twice, reverse, again = jax.tree.map(np.asarray, results)
         direction = list(map(np.asarray, direction))
         size = sum(np.abs(s[1] * u).sum() for s, u in zip(slopes, direction, strict=True))
         near = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6 * (1 + size))
         near((values[2] - values[0]) / (2 * step), forward)
         near(dot([s[1] for s in slopes], direction), forward, atol=1e-12 * (1 + size))
-        for slope, mixed, back in zip(slopes, twice, reverse, strict=row.smooth == 2):
+        both = row.smooth == 2
+        for slope, mixed, *backs in zip(slopes, twice, reverse, again, strict=both):
             top = 1 + np.abs(mixed).max()
             near((slope[2] - slope[0]) / (2 * step), mixed, atol=1e-5 * top)
-            near(back, mixed, atol=1e-12 * top)
+            near(backs, [mixed, mixed], atol=1e-12 * top)
 
 
 # Precision.

@@ -5,6 +5,10 @@ the infinities: the textbook formula subtracts nearly equal numbers, multiplies 
 loses a factor that is too small alone. At a corner the derivative is that of the flat or negative
 side, as ReLU'(0) = 0, and of `hard_swish` that of its straight pieces. NaN gives NaN. Half
 precision is computed in float32 and rounded once. On a CPU, XLA takes subnormal numbers for 0.
+
+In a second derivative through `lax.scan`, and so through the recurrent layers, JAX before 0.12
+forgets `jax.custom_jvp`: at a corner it takes a slope between those of both sides, as 1/2 of ReLU
+at 0.
 """
 
 import functools
@@ -546,10 +550,15 @@ def _unit_root(z: jax.Array) -> jax.Array:
 
 @_smooth
 def _unit_squareplus(z: jax.Array) -> Three:
-    """``(z + sqrt(z^2 + 1)) / 2``, halved before it is added, for the largest z."""
-    root = _unit_root(z)
-    value = jnp.where(z > 0, z / 2 + root / 2, 0.25 / (root / 2 - z / 2))
-    return value, value / root, 0.5 * (1 / root) ** 3
+    """``(z + sqrt(z^2 + 1)) / 2``, which is ``relu(z) + 1 / (2 |z| + 2 sqrt(z^2 + 1))``.
+
+    Nothing cancels or is divided by 0, in the derivatives of these formulas neither, which
+    `lax.scan` takes for the second one before JAX 0.12.
+    """
+    root, above = _unit_root(z), z > 0
+    rest = 0.25 / (root / 2 + jnp.where(above, z, -z) / 2)
+    share = rest / root
+    return jnp.where(above, z, 0) + rest, jnp.where(above, 1 - share, share), 0.5 * (1 / root) ** 3
 
 
 @jitted()

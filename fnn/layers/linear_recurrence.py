@@ -18,8 +18,8 @@ Pair = tuple[jax.Array, jax.Array]
 
 @jitted(static=("reverse",))
 def linear_recurrence(
-    a: Float[Array, "..."],
     x: Float[Array, "n time d"],
+    a: Float[Array, "n time d"] | Float[Array, " d"],
     *,
     state: Float[Array, "n d"] | None = None,
     reverse: bool = False,
@@ -35,9 +35,8 @@ def linear_recurrence(
     whatever its true value.
 
     Args:
-        a: factors (n, time, d), or the same ones for all steps (d,), of the dtype of x. They stand
-            before x, as in the formula.
         x: inputs (n, time, d). Half precision is computed in float32.
+        a: factors (n, time, d), or the same ones for all steps (d,), of the dtype of x.
         state: h before the first step (n, d), zeros by default; of the dtype of x, or float32.
         reverse: whether to run from the last step to the first, ``h_t = a_t h_{t+1} + x_t``.
 
@@ -51,12 +50,12 @@ def linear_recurrence(
     Source: G. Blelloch, Prefix sums and their applications (1990); E. Martin, C. Cundy,
     Parallelizing linear recurrent neural nets over sequence length (2018).
 
-    >>> linear_recurrence(jnp.array([0.5]), jnp.ones((1, 4, 1))).ravel().tolist()
+    >>> linear_recurrence(jnp.ones((1, 4, 1)), jnp.array([0.5])).ravel().tolist()
     [1.0, 1.5, 1.75, 1.875]
     """
     name = "linear_recurrence"
     if x.ndim != 3:
-        raise wrong(name, "x", describe(x), "shape (n, time, d), after the factors a")
+        raise wrong(name, "x", describe(x), "shape (n, time, d)")
     if not isinstance(x.shape[1], int):
         raise wrong(name, "x", describe(x), "a number, not a symbol, for the time")
     if a.shape not in (x.shape, x.shape[2:]):

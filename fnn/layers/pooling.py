@@ -6,6 +6,10 @@ sum. A NaN in a window is its result, and infinities count as numbers do. Every 
 differentiable any number of times, in both modes. In an exported program the sizes of pooled axes
 are numbers, that of the examples may be a symbol. ``<name>_slices`` and ``<name>_lax`` are the same
 functions by one fixed algorithm; ``<name>`` picks one by the shape of the window.
+
+In a second derivative through `lax.scan`, JAX before 0.12 forgets `jax.custom_jvp`: there maxima
+and minima by ``_lax`` with a dilation raise an error, reverse over reverse, and `lp_pool` with
+p = 1 takes another slope at 0.
 """
 
 import math

@@ -90,6 +90,24 @@ def test_the_fourth_derivative_of_squareplus() -> None:
     np.testing.assert_allclose(got, -6 * (r * r - 5 * x * x) / r**7, rtol=1e-13)
 
 
+def test_the_second_derivative_of_squareplus_in_a_loop() -> None:
+    """Before JAX 0.12 it is that of the value's own formula."""
+    x = np.array([-1e4, -3.0, 0.0, 0.7, 1e4], np.float32)
+
+    def loss(x: Any) -> Any:
+        """The sum of squareplus of x + c for c = 0 and 1/2."""
+
+        def body(c: Any, _: None) -> Any:
+            return c + 0.5, fnn.squareplus(x + c).sum()
+
+        return jax.lax.scan(body, jnp.float32(0), None, 2)[1].sum()
+
+    got = jax.jit(jax.grad(lambda x: jax.grad(loss)(x).sum()))(x)
+    wide = x.astype(np.float64)
+    want = sum(ORACLES["squareplus"](wide + c)[2] for c in (0, 0.5))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-30)
+
+
 @pytest.mark.parametrize("name", ORACLES)
 def test_the_oracle_differentiates_itself(name: str) -> None:
     x = np.array([-7.1, -3.3, -1.7, -0.6, -0.2, 0.3, 0.8, 2.1, 4.4, 9.0])

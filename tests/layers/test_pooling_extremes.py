@@ -134,3 +134,25 @@ def test_the_norm_has_gradient_0_at_0(form: str) -> None:
     second = jax.jit(jax.hessian(lambda x: pool(x, 2, 2).sum()))(x[:, :2])
     np.testing.assert_allclose(np.reshape(second, (2, 2)), [[1 / 3, 0], [0, 0]], atol=1e-6)
     np.testing.assert_array_equal(jax.jit(jax.hessian(lambda x: pool(x, 2, 2).sum()))(x[:, 2:]), 0)
+
+
+@forms
+def test_the_second_derivative_of_a_norm_in_a_loop(form: str) -> None:
+    """Before JAX 0.12 it is that of the value's own formula, and not of the derivative's."""
+    x = np.array([0, 0, 3, -4, 2, 2, 0, 1], np.float32).reshape(1, 8, 1)
+    pool = getattr(fnn, "lp_pool" + form)
+
+    def loss(x: Any, p: float, loop: bool) -> Any:
+        def body(total: Any, _: None) -> Any:
+            return total + pool(x * (1 + total), 2, p).sum() / 100, None
+
+        if loop:
+            return jax.lax.scan(body, jnp.float32(0), None, 2)[0]
+        return body(body(jnp.float32(0), None)[0], None)[0]
+
+    @jax.jit
+    def hessians(x: Any) -> Any:
+        second = jax.jacrev(jax.jacrev(loss))
+        return [[second(x, p, loop) for p in (2, 2.5, 3)] for loop in (True, False)]
+
+    jax.tree.map(lambda got, want: close(got, want, length=16), *hessians(x))

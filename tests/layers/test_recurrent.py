@@ -207,10 +207,10 @@ def test_truncated_back_propagation_stops_where_the_state_is_cut() -> None:
 @pytest.mark.parametrize("a_shape", [(N, TIME, F), (F,)])
 def test_linear_recurrence(a_shape: tuple[int, ...], reverse: bool) -> None:
     rng = np.random.default_rng(3)
-    shapes = (a_shape, (N, TIME, F), (N, F))
+    shapes = ((N, TIME, F), a_shape, (N, F))
     args = [rng.standard_normal(s).astype(np.float32) for s in shapes]
     check(
-        lambda a, x, state, **c: fnn.linear_recurrence(a, x, state=state, **c),
+        lambda x, a, state, **c: fnn.linear_recurrence(x, a, state=state, **c),
         loops.linear,
         *args,
         length=TIME,
@@ -224,7 +224,7 @@ def test_a_linear_recurrence_over_a_symbolic_time_is_refused() -> None:
     a = jnp.ones(3)
     for shape, fails in (((n, 4, 3), False), ((2, time, 3), True)):
         x = jax.ShapeDtypeStruct(shape, jnp.float32)
-        traced = jax.export.export(jax.jit(lambda x: fnn.linear_recurrence(a, x)))
+        traced = jax.export.export(jax.jit(lambda x: fnn.linear_recurrence(x, a)))
         said = r"fnn\.linear_recurrence: x: got float32\[2,time,3\]; needed a number, not a symbol"
         with pytest.raises(ValueError, match=said) if fails else contextlib.nullcontext():
             traced(x)
@@ -235,7 +235,7 @@ def test_the_gradient_of_a_factor_for_all_steps_is_summed_in_float32() -> None:
     x = jnp.array([[[6e4], [0]], [[6e4], [0]]], jnp.float16)
 
     def loss(a: Any) -> Any:
-        h = fnn.linear_recurrence(a, x)[:, 1, 0].astype(jnp.float32)
+        h = fnn.linear_recurrence(x, a)[:, 1, 0].astype(jnp.float32)
         return (h * jnp.array([2.0, -2.0])).sum()
 
     assert jax.grad(loss)(jnp.zeros(1, jnp.float16)).tolist() == [0]
@@ -244,9 +244,9 @@ def test_the_gradient_of_a_factor_for_all_steps_is_summed_in_float32() -> None:
 @pytest.mark.parametrize("time", [100, 1000, 10_000])
 def test_the_memory_of_a_linear_recurrence_is_a_multiple_of_its_input(time: int) -> None:
     a = x = jax.ShapeDtypeStruct((4, time, 8), jnp.float32)
-    gradient = jax.grad(lambda a, x: fnn.linear_recurrence(a, x).sum(), argnums=(0, 1))
+    gradient = jax.grad(lambda x, a: fnn.linear_recurrence(x, a).sum(), argnums=(0, 1))
     for function, most in ((fnn.linear_recurrence, 2.5), (gradient, 5.4)):
-        memory = jax.jit(function).lower(a, x).compile().memory_analysis()
+        memory = jax.jit(function).lower(x, a).compile().memory_analysis()
         assert memory.temp_size_in_bytes <= most * 4 * x.size
 
 
@@ -301,17 +301,17 @@ def test_wrong_calls_of_a_cell_and_of_the_linear_recurrence() -> None:
         fnn.lstm_cell(H, w, w, state=H)
     with pytest.raises(ValueError, match=r"rnn_cell: activation: got one that makes float32\[\]"):
         fnn.rnn_cell(H, w[:, :UNITS], w[:, :UNITS], activation=jnp.sum)
-    with pytest.raises(ValueError, match=r"linear_recurrence: x: .* after the factors a"):
-        fnn.linear_recurrence(X, zeros(F))
+    with pytest.raises(ValueError, match=r"linear_recurrence: x: .* \(n, time, d\)"):
+        fnn.linear_recurrence(zeros(F), X)
     with pytest.raises(ValueError, match=r"linear_recurrence: a: .* \(3, 5, 2\) or \(2,\)"):
-        fnn.linear_recurrence(zeros(3), X)
+        fnn.linear_recurrence(X, zeros(3))
     with pytest.raises(ValueError, match=r"linear_recurrence: state: .* \(3, 2\)"):
-        fnn.linear_recurrence(zeros(F), X, state=H)
+        fnn.linear_recurrence(X, zeros(F), state=H)
     with pytest.raises(TypeError, match=r"linear_recurrence: a: .* dtype of x"):
-        fnn.linear_recurrence(zeros(F, dtype=np.float16), X)
+        fnn.linear_recurrence(X, zeros(F, dtype=np.float16))
     half, state = (zeros(s, dtype=np.float16) for s in (F, (N, F)))
     with pytest.raises(TypeError, match=r"state: got float16.* needed bfloat16 or float32 for x"):
-        fnn.linear_recurrence(half.astype(jnp.bfloat16), X.astype(jnp.bfloat16), state=state)
+        fnn.linear_recurrence(X.astype(jnp.bfloat16), half.astype(jnp.bfloat16), state=state)
 
 
 GATED = {"wx": zeros((F, 12)), "wh": zeros((UNITS, 12))}

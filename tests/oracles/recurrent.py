@@ -98,7 +98,7 @@ def gru(
     return over_time(step, x, first, lengths, reverse)
 
 
-def linear(a: Any, x: Any, state: Any = None, *, reverse: bool = False) -> np.ndarray:
+def linear(x: Any, a: Any, state: Any = None, *, reverse: bool = False) -> np.ndarray:
     """``h_t = a_t h_{t-1} + x_t``."""
     a = np.broadcast_to(a, x.shape)
     h = np.zeros_like(x[:, 0]) if state is None else state

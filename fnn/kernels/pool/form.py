@@ -3,7 +3,8 @@
 A kernel supplies three reductions of ``x (n, *spatial, c)`` over the windows of `fnn.windows`: the
 maximum, where padding never wins, the sum and the p-norm, to which padding adds nothing. Five
 poolings follow: the minimum is the maximum of the reversed order, the mean a sum over a count. All
-reductions are differentiable any number of times, in both modes.
+reductions are differentiable any number of times, in both modes, but for what
+`fnn/layers/pooling.py` says of `lax.scan` before JAX 0.12.
 
 The poolings take the name of the public function, for messages, a kernel, and that function's own
 arguments, which `read` makes windows of.

@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def slope(x: jax.Array, y: jax.Array, p: int | float) -> jax.Array:
@@ -34,9 +35,11 @@ def p_norm(xs: tuple[jax.Array, ...], p: int | float) -> jax.Array:
     >>> round(float(p_norm((jnp.array(3e30), jnp.array(4e30)), 2)) / 1e30, 3)
     5.0
     """
-    largest = functools.reduce(jnp.maximum, map(jnp.abs, xs))
+    # Before JAX 0.12, `lax.scan` differentiates this formula for the second derivative.
+    largest = lax.stop_gradient(functools.reduce(jnp.maximum, map(jnp.abs, xs)))
     divisor = jnp.where(largest == 0, 1, largest)
     total = functools.reduce(jnp.add, [jnp.abs(x / divisor) ** p for x in xs])
+    total = jnp.where(largest == 0, 1, total)  # no root of 0, which has no derivative
     root = jnp.sqrt(total) if p == 2 else total ** (1 / p)
     return jnp.where(largest == jnp.inf, jnp.inf, largest * root)
 

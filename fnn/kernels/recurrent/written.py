@@ -5,7 +5,8 @@ which needs only what the loop has computed and is one product for all steps, an
 on to the next. So the loop of the derivative holds the slopes of the gates and one product per
 step; read backwards, as JAX does, it is back-propagation through time with the gradients of the
 weights as one product after the loop. Being a rule for forward mode in JAX's own operations, it
-leaves forward mode, batching and all higher derivatives in place.
+leaves forward mode, batching and all higher derivatives in place; before JAX 0.12 the second ones
+are without an activation's own rule (`fnn/layers/activations.py`).
 """
 
 import functools
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from fnn.compiler import by_itself, kept_apart
+from fnn.compiler import kept_apart, read_alone
 from fnn.dtypes import add_bias, widen
 from fnn.kernels.recurrent import scan
 from fnn.kernels.recurrent.form import (
@@ -69,7 +70,7 @@ def over_sums(
         return step(cell.sums(gx, state[0], weights), state)
 
     def ahead(gx: jax.Array, state: State) -> tuple[State, Any]:
-        return after(gx if only_sum else read_apart(gx), state)
+        return after(gx if only_sum or on_mesh else read_alone(gx), state)
 
     def inside(x: jax.Array, state: State) -> tuple[State, Any]:
         return after(x @ weights.wx, state)
@@ -78,6 +79,7 @@ def over_sums(
         return step(add_bias(jnp.concatenate([x, state[0]], 1) @ w, c), state)
 
     (time, n, _), only_sum = x.shape, cell.sums is added
+    on_mesh = not jax.typeof(x).sharding.mesh.empty
     few = isinstance(n, int) and n < 4  # n is a symbol in an export with any number of sequences
     small = is_known(x) and time * n * weights.wx.shape[1] * x.dtype.itemsize <= SMALL
     if few or (small and not only_sum):
@@ -87,16 +89,6 @@ def over_sums(
     assert cell.slopes is not None  # or the kernel refuses
     w, c = cell.slopes.joint(weights)
     return loop(joint, x, state, left, reverse)
-
-
-def read_apart(gx: jax.Array) -> jax.Array:
-    """Keep reading one step of an array from becoming a part of the gates.
-
-    XLA on a CPU would compute them one number at a time. Test:
-    `tests/kernels/recurrent/test_compiled.py`.
-    """
-    alone = jax.default_backend() == "cpu" and jax.typeof(gx).sharding.mesh.empty
-    return by_itself(lambda gx: gx)(gx) if alone else gx
 
 
 @functools.partial(run.defjvp, symbolic_zeros=True)

@@ -1,5 +1,6 @@
 """The written derivative: that it is one, in every mode and to the second order; what it costs."""
 
+import functools
 from typing import Any
 
 import jax
@@ -22,29 +23,33 @@ def draw(kind: str, *sizes: int) -> tuple[Any, ...]:
     return tuple((rng.standard_normal(s) * s[0] ** -0.5).astype(np.float32) for s in shapes)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
 def test_second_derivatives_are_those_of_the_scan(kind: str) -> None:
-    """Forward over reverse, and reverse over reverse."""
-    args, every = draw(kind, 2, 3, 2, 3), (0, 1, 2, 3)
+    """Forward over reverse, and reverse over reverse: as it is, and with steps computed again."""
+    args, every, f = draw(kind, 2, 3, 2, 3), (0, 1, 2, 3), getattr(fnn, kind)
     along = tuple(np.cos(np.arange(a.size, dtype=np.float32)).reshape(a.shape) for a in args)
 
-    def loss(f: Any) -> Any:
-        return lambda *args: (f(*args, lengths=jnp.array([3, 2]))[0] ** 2).sum()
+    def gradient(f: Any) -> Any:
+        lengths = jnp.array([3, 2])
+        return jax.grad(lambda *args: (f(*args, lengths=lengths)[0] ** 2).sum(), every)
+
+    def backward(f: Any, args: Any) -> Any:
+        def slope(*args: Any) -> Any:
+            return sum((g * t).sum() for g, t in zip(gradient(f)(*args), along, strict=True))
+
+        return jax.grad(slope, every)(*args)
 
     @jax.jit
-    def both(*args: Any) -> Any:
-        gradient = jax.grad(loss(getattr(fnn, kind)), every)
+    def results(*args: Any) -> Any:
+        forward, want = (
+            jax.jvp(gradient(g), args, along)[1] for g in (f, getattr(fnn, f"{kind}_scan"))
+        )
+        again = functools.partial(f, remat=1), functools.partial(f, remat=2), jax.checkpoint(f)
+        return [forward, *(backward(g, args) for g in (f, *again))], want
 
-        def slope(*args: Any) -> Any:
-            return sum((g * t).sum() for g, t in zip(gradient(*args), along, strict=True))
-
-        plain = jax.grad(loss(getattr(fnn, f"{kind}_scan")), every)
-        forward, want = (jax.jvp(g, args, along)[1] for g in (gradient, plain))
-        return forward, jax.grad(slope, every)(*args), want
-
-    forward, backward, want = both(*args)
+    found, want = results(*args)
     scale = max(float(np.abs(w).max()) for w in want)
-    for got in (forward, backward):
+    for got in found:
         jax.tree.map(lambda g, w: close(g, w, length=64, scale=scale), got, want)
 
 
