@@ -552,7 +552,7 @@ def _unit_root(z: jax.Array) -> jax.Array:
 def _unit_squareplus(z: jax.Array) -> Three:
     """``(z + sqrt(z^2 + 1)) / 2``, which is ``relu(z) + 1 / (2 |z| + 2 sqrt(z^2 + 1))``.
 
-    Nothing cancels or is divided by 0, in the derivatives of these formulas neither, which
+    Nothing cancels and no divisor is 0, in these formulas and in their derivatives, which
     `lax.scan` takes for the second one before JAX 0.12.
     """
     root, above = _unit_root(z), z > 0
