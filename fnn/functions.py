@@ -231,6 +231,8 @@ def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: 
         of_reals = not any(_admits_complex(kind) for kind in arrays)
         floats = all(_is_float_only(kind) for kind in arrays)
         read = _real_array if floats else functools.partial(_array, of_reals)
+        if float in kinds:
+            read = functools.partial(_number_or_array, allowed)
     elif kinds and all(get_origin(kind) is tuple for kind in kinds):
         read = _arrays
     else:
@@ -275,6 +277,12 @@ def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
 def _real_array(function: str, argument: str, value: Any) -> Any:
     value = _array(True, function, argument, value)
     return value if is_floating(getattr(value, "dtype", None)) else real(value)
+
+
+def _number_or_array(allowed: Range, function: str, argument: str, value: Any) -> Any:
+    if np.shape(value) == ():
+        return _number(allowed, True, function, argument, value)
+    return _real_array(function, argument, value)
 
 
 def _arrays(function: str, argument: str, value: Any) -> Any:
