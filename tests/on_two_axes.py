@@ -33,7 +33,7 @@ def add(name: str, f: Callable[..., Any], args: list[Any], *specs: list[P]) -> N
 
 EXAMPLES, WHOLE = P("data"), P()
 OVER, ROWS, COLUMNS = P("data", None, "model"), P("model"), P(None, "model")
-BOTH = P("data", "model")
+BOTH, STEPS = P("data", "model"), P(None, "model")
 for kind, columns in (("rnn", 4), ("lstm", 16), ("gru", 12)):
     h = normal(8, 4)
     for kernel in ("", "_scan"):
@@ -57,6 +57,24 @@ add(
     lambda y, i: fnn.max_unpool(y, i, 4),
     [normal(8, 2, 2, 2), CORNERS],
     *([EXAMPLES, WHOLE], [WHOLE, EXAMPLES], [BOTH, OVER], [COLUMNS, EXAMPLES]),
+)
+add("prelu", fnn.prelu, [normal(4, 4), normal(4)], [EXAMPLES, ROWS], [EXAMPLES, EXAMPLES])
+ONE, EACH, x = normal(4), normal(4, 6, 4), normal(4, 6, 4)  # factors of all steps, and of each
+recurrence = fnn.linear_recurrence
+add("linear_recurrence (d,)", recurrence, [ONE, x], [ROWS, EXAMPLES], [EXAMPLES, EXAMPLES])
+add(
+    "linear_recurrence",
+    recurrence,
+    [EACH, x],
+    [EXAMPLES, WHOLE],
+    [ROWS, EXAMPLES],
+    [STEPS, EXAMPLES],
+)
+add(
+    "linear_recurrence from a state",
+    lambda a, x, h: fnn.linear_recurrence(a, x, state=h),
+    [ONE, x, normal(4, 4)],
+    *([WHOLE, WHOLE, EXAMPLES], [WHOLE, STEPS, EXAMPLES], [ROWS, EXAMPLES, COLUMNS]),
 )
 OF_WEIGHTS = "spectral_norm"
 add(

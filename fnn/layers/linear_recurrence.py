@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from fnn.checks import check_dtype_or_wider, describe, wrong
 from fnn.dtypes import widen
 from fnn.functions import jitted
+from fnn.placement import alike
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -63,15 +64,20 @@ def linear_recurrence(
         raise wrong(name, "a", describe(a), f"shape {x.shape} or {x.shape[2:]} for x {describe(x)}")
     if a.dtype != x.dtype:
         raise wrong(name, "a", describe(a), f"the dtype of x, {x.dtype}", TypeError)
-    first = -1 if reverse else 0
-    factors, inputs = jnp.broadcast_to(widen(a), x.shape), widen(x)  # its gradient is a wide sum
     if state is not None:
         if state.shape != (x.shape[0], x.shape[2]):
             raise wrong(name, "state", describe(state), f"shape {(x.shape[0], x.shape[2])}")
         check_dtype_or_wider(name, "state", state, x)
-        inputs = inputs.at[:, first].add(factors[:, first] * widen(state)) if x.shape[1] else inputs
     if not x.shape[1]:
         return x
+    # The gradient of what is broadcast is a wide sum.
+    inputs, factors = widen(x), jnp.broadcast_to(widen(a), x.shape)
+    if state is None:
+        inputs, factors = alike(inputs, factors, whole=1)
+    else:
+        inputs, factors, before = alike(inputs, factors, widen(state)[:, None], whole=1)
+        first = -1 if reverse else 0
+        inputs = inputs.at[:, first].add(factors[:, first] * before[:, 0])
 
     def compose(one: Pair, other: Pair) -> Pair:
         return other[0] * one[0], other[0] * one[1] + other[1]
