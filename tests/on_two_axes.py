@@ -66,13 +66,11 @@ add(
     "linear_recurrence",
     recurrence,
     [EACH, x],
-    [EXAMPLES, WHOLE],
-    [ROWS, EXAMPLES],
-    [STEPS, EXAMPLES],
+    *([EXAMPLES, WHOLE], [ROWS, EXAMPLES], [STEPS, EXAMPLES]),
 )
 add(
     "linear_recurrence from a state",
-    lambda a, x, h: fnn.linear_recurrence(a, x, state=h),
+    lambda a, x, h: recurrence(a, x, state=h),
     [ONE, x, normal(4, 4)],
     *([WHOLE, WHOLE, EXAMPLES], [WHOLE, STEPS, EXAMPLES], [ROWS, EXAMPLES, COLUMNS]),
 )

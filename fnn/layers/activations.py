@@ -170,7 +170,7 @@ def prelu(x: Floats, slope: Float[Array, "*trailing"]) -> Floats:
 
     def formula(x: jax.Array) -> jax.Array:
         slopes = jnp.broadcast_to(spread(slope, x.ndim), x.shape)
-        return _leaky(x, placed_as(slopes, x))
+        return _leaky(x, placed_as(slopes, x))  # what a select takes is sharded alike
 
     return computed_wide(formula, x)
 

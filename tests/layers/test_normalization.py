@@ -539,9 +539,7 @@ def test_messages(fn: Any, args: Any, config: Any, message: str) -> None:
     assert error.type is (TypeError if about_dtype else ValueError)
 
 
-@pytest.mark.usefixtures(
-    "optimized"
-)  # the last test of this file: a product that is added unrounded
+@pytest.mark.usefixtures("optimized")  # for the tests from here on: LLVM fuses the two squares
 def test_the_variance_of_a_constant_is_not_negative() -> None:
     constants = np.random.default_rng(0).uniform(0.01, 100, (1, 1000)).astype(np.float32)
     for n in (33, 100, 1000):
