@@ -60,19 +60,24 @@ add(
 )
 add("prelu", fnn.prelu, [normal(4, 4), normal(4)], [EXAMPLES, ROWS], [EXAMPLES, EXAMPLES])
 ONE, EACH, x = normal(4), normal(4, 6, 4), normal(4, 6, 4)  # factors of all steps, and of each
-recurrence = fnn.linear_recurrence
-add("linear_recurrence (d,)", recurrence, [ONE, x], [ROWS, EXAMPLES], [EXAMPLES, EXAMPLES])
+
+
+def recurrence(x: Any, a: Any, h: Any = None) -> Any:
+    return fnn.linear_recurrence(x=x, a=a, state=h)
+
+
+add("linear_recurrence (d,)", recurrence, [x, ONE], [EXAMPLES, ROWS], [EXAMPLES, EXAMPLES])
 add(
     "linear_recurrence",
     recurrence,
-    [EACH, x],
-    *([EXAMPLES, WHOLE], [ROWS, EXAMPLES], [STEPS, EXAMPLES]),
+    [x, EACH],
+    *([WHOLE, EXAMPLES], [EXAMPLES, ROWS], [EXAMPLES, STEPS]),
 )
 add(
     "linear_recurrence from a state",
-    lambda a, x, h: recurrence(a, x, state=h),
-    [ONE, x, normal(4, 4)],
-    *([WHOLE, WHOLE, EXAMPLES], [WHOLE, STEPS, EXAMPLES], [ROWS, EXAMPLES, COLUMNS]),
+    recurrence,
+    [x, ONE, normal(4, 4)],
+    *([WHOLE, WHOLE, EXAMPLES], [STEPS, WHOLE, EXAMPLES], [EXAMPLES, ROWS, COLUMNS]),
 )
 OF_WEIGHTS = "spectral_norm"
 add(

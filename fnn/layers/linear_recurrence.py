@@ -10,9 +10,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.checks import check_dtype_or_wider, describe, wrong
-from fnn.dtypes import widen
+from fnn.dtypes import spread, widen
 from fnn.functions import jitted
-from fnn.placement import alike
+from fnn.placement import alike, replicated
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -70,14 +70,14 @@ def linear_recurrence(
         check_dtype_or_wider(name, "state", state, x)
     if not x.shape[1]:
         return x
-    # The gradient of what is broadcast is a wide sum.
-    inputs, factors = widen(x), jnp.broadcast_to(widen(a), x.shape)
-    if state is None:
-        inputs, factors = alike(inputs, factors, whole=1)
-    else:
-        inputs, factors, before = alike(inputs, factors, widen(state)[:, None], whole=1)
+    each = [] if a.ndim == 1 else [widen(a)]
+    before = [] if state is None else [widen(state)[:, None]]
+    inputs, *others = alike(widen(x), *each, *before, whole=1)
+    # One factor for all steps is broadcast wide, for its gradient to be a wide sum.
+    factors = others[0] if each else spread(replicated(a), 3) * jnp.ones_like(inputs)
+    if before:
         first = -1 if reverse else 0
-        inputs = inputs.at[:, first].add(factors[:, first] * before[:, 0])
+        inputs = inputs.at[:, first].add(factors[:, first] * others[-1][:, 0])
 
     def compose(one: Pair, other: Pair) -> Pair:
         return other[0] * one[0], other[0] * one[1] + other[1]
