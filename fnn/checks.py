@@ -197,7 +197,12 @@ def check_number(function: str, argument: str, value: Any, allowed: Range = ANY)
         raise wrong(function, argument, describe(value), str(allowed), TypeError)
     if isinstance(value, jax.core.Tracer):
         return
-    if float(value) not in allowed:
+    try:
+        inside = float(value) in allowed
+    except OverflowError:
+        needed = "a number that a float can hold"
+        raise wrong(function, argument, describe(value), needed) from None
+    if not inside:
         raise wrong(function, argument, value, str(allowed))
 
 

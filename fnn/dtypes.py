@@ -5,6 +5,7 @@
 - Integers and bools where real numbers are needed are read in the default float dtype: float32, or
   float64 with x64 on. Complex numbers are refused.
 - A number that configures a function never changes a dtype.
+- What a public array function returns is not weakly typed, whatever it was given: its dtype counts.
 """
 
 import functools

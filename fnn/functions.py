@@ -98,7 +98,16 @@ def takes_key(function: Callable[..., Any]) -> bool:
 def _program(function: Callable[..., Any], static: Sequence[str]) -> Callable[..., Any]:
     # In profiles, and in the compiler's own messages, operations stand under this name.
     scoped = jax.named_scope(f"fnn.{function.__name__}")(function)
-    return jax.jit(scoped, static_argnames=tuple(static), inline=True)
+
+    @functools.wraps(scoped)
+    def program(*args: Any, **kwargs: Any) -> Any:
+        return jax.tree.map(_strong, scoped(*args, **kwargs))
+
+    return jax.jit(program, static_argnames=tuple(static), inline=True)
+
+
+def _strong(x: Any) -> Any:
+    return jnp.asarray(x, x.dtype) if getattr(x, "weak_type", False) else x
 
 
 def _reading(
@@ -231,6 +240,8 @@ def _reader(function: str, parameter: inspect.Parameter, static: bool, allowed: 
         of_reals = not any(_admits_complex(kind) for kind in arrays)
         floats = all(_is_float_only(kind) for kind in arrays)
         read = _real_array if floats else functools.partial(_array, of_reals)
+        if float in kinds:
+            read = functools.partial(_number_or_array, allowed)
     elif kinds and all(get_origin(kind) is tuple for kind in kinds):
         read = _arrays
     else:
@@ -261,7 +272,8 @@ def _number(allowed: Range, floats: bool, function: str, argument: str, value: A
     return float(value) if floats and isinstance(value, int) else value
 
 
-def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
+def _array(of_reals: bool, function: str, argument: str, value: Any, kind: Any = None) -> Any:
+    """Read an array; a number of Python as JAX reads it, or as one of this kind."""
     numpy = isinstance(value, np.ndarray)
     known = (numpy or isinstance(value, jax.Array)) and isinstance(value.dtype, np.dtype)
     if known and is_real(value.dtype) and (not numpy or is_held(value.dtype)):
@@ -269,12 +281,25 @@ def _array(of_reals: bool, function: str, argument: str, value: Any) -> Any:
     check_array(function, argument, value)
     if of_reals and not is_real(jnp.result_type(value)):
         raise wrong(function, argument, describe(value), "real numbers", TypeError)
-    return value if hasattr(value, "dtype") else jnp.asarray(value)  # for runs without jit
+    if hasattr(value, "dtype"):
+        return value
+    dtype = jnp.result_type(value if kind is None else kind)
+    try:
+        return jnp.asarray(value, dtype)  # for runs without jit
+    except OverflowError:
+        needed = f"a number that {dtype} can hold"
+        raise wrong(function, argument, describe(value), needed) from None
 
 
 def _real_array(function: str, argument: str, value: Any) -> Any:
-    value = _array(True, function, argument, value)
-    return value if is_floating(getattr(value, "dtype", None)) else real(value)
+    value = _array(True, function, argument, value, float)
+    return value if is_floating(value.dtype) else real(value)
+
+
+def _number_or_array(allowed: Range, function: str, argument: str, value: Any) -> Any:
+    if np.shape(value) == ():
+        return _number(allowed, True, function, argument, value)
+    return _real_array(function, argument, value)
 
 
 def _arrays(function: str, argument: str, value: Any) -> Any:

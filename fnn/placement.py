@@ -43,9 +43,25 @@ def by_examples(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 
     The mesh axis is that of the first array whose examples are sharded.
     """
+    specs = [jax.typeof(x).sharding.spec for x in arrays]
+    sharded = [axes[0] for axes in specs if axes and axes[0] is not None]
+    return _resharded(arrays, PartitionSpec(*sharded[:1]))
+
+
+def alike(*arrays: jax.Array, whole: int) -> tuple[jax.Array, ...]:
+    """Return arrays of one rank sharded alike, where they are on explicit axes.
+
+    As the one that is sharded most, over its examples above all; none is along axis ``whole``.
+    """
+    specs = [list(jax.typeof(x).sharding.spec) for x in arrays]
+    for axes in specs:
+        axes[whole] = None
+    most = max(specs, key=lambda axes: (axes[0] is not None, len(axes) - axes.count(None)))
+    return _resharded(arrays, PartitionSpec(*most))
+
+
+def _resharded(arrays: tuple[jax.Array, ...], spec: PartitionSpec) -> tuple[jax.Array, ...]:
     kinds = [jax.typeof(x).sharding for x in arrays]
-    sharded = [where.spec[0] for where in kinds if where.spec and where.spec[0] is not None]
-    spec = PartitionSpec(*sharded[:1])
     return tuple(
         jax.sharding.reshard(x, where.update(spec=spec)) if where.mesh.explicit_axes else x
         for x, where in zip(arrays, kinds, strict=True)

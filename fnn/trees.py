@@ -10,9 +10,10 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -24,6 +25,7 @@ from fnn.dtypes import is_floating, names_floats, widen
 __all__ = ["cast", "count", "global_norm", "paths", "select"]  # the others are for the rooms
 
 Mask = Callable[[str], bool]  # of a path, whether the leaf there is meant
+T = TypeVar("T")
 FloatTree: TypeAlias = PyTree[Float[Array, "..."]]  # parameters, gradients, a state
 
 
@@ -66,6 +68,12 @@ def paths(params: PyTree[Any]) -> PyTree[str]:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
     )
+
+
+def exported(kind: type[T]) -> type[T]:
+    """Let a NamedTuple of arrays go in and out of the programs that `jax.export` writes."""
+    name = f"fnn.{kind.__name__}"
+    return jax.export.register_namedtuple_serialization(kind, serialized_name=name)
 
 
 def chosen(function: str, mask: Mask | None, tree: PyTree[Any]) -> PyTree[bool]:

@@ -33,7 +33,7 @@ def add(name: str, f: Callable[..., Any], args: list[Any], *specs: list[P]) -> N
 
 EXAMPLES, WHOLE = P("data"), P()
 OVER, ROWS, COLUMNS = P("data", None, "model"), P("model"), P(None, "model")
-BOTH = P("data", "model")
+BOTH, STEPS = P("data", "model"), P(None, "model")
 for kind, columns in (("rnn", 4), ("lstm", 16), ("gru", 12)):
     h = normal(8, 4)
     for kernel in ("", "_scan"):
@@ -57,6 +57,27 @@ add(
     lambda y, i: fnn.max_unpool(y, i, 4),
     [normal(8, 2, 2, 2), CORNERS],
     *([EXAMPLES, WHOLE], [WHOLE, EXAMPLES], [BOTH, OVER], [COLUMNS, EXAMPLES]),
+)
+add("prelu", fnn.prelu, [normal(4, 4), normal(4)], [EXAMPLES, ROWS], [EXAMPLES, EXAMPLES])
+ONE, EACH, x = normal(4), normal(4, 6, 4), normal(4, 6, 4)  # factors of all steps, and of each
+
+
+def recurrence(x: Any, a: Any, h: Any = None) -> Any:
+    return fnn.linear_recurrence(x=x, a=a, state=h)
+
+
+add("linear_recurrence (d,)", recurrence, [x, ONE], [EXAMPLES, ROWS], [EXAMPLES, EXAMPLES])
+add(
+    "linear_recurrence",
+    recurrence,
+    [x, EACH],
+    *([WHOLE, EXAMPLES], [EXAMPLES, ROWS], [EXAMPLES, STEPS]),
+)
+add(
+    "linear_recurrence from a state",
+    recurrence,
+    [x, ONE, normal(4, 4)],
+    *([WHOLE, WHOLE, EXAMPLES], [STEPS, WHOLE, EXAMPLES], [EXAMPLES, ROWS, COLUMNS]),
 )
 OF_WEIGHTS = "spectral_norm"
 add(

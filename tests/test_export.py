@@ -41,6 +41,20 @@ def test_the_digits_cnn_is_one_file_for_any_batch(tmp_path: Path) -> None:
         np.testing.assert_allclose(served.call(x[:n]), want[:n], rtol=1e-4, atol=1e-5)
 
 
+def test_running_statistics_and_a_batch_go_in_and_out_of_a_file() -> None:
+    batch = fnn.data.Dataset(*(part[:4] for part in fnn.data.digits()[0]))
+
+    @jax.jit
+    def update(running: Any, batch: Any) -> Any:
+        return fnn.running_stats(running, fnn.batch_stats(batch.x)), batch
+
+    running = fnn.BatchStats(jnp.zeros(1), jnp.ones(1))
+    served = export.deserialize(export.export(update)(running, batch).serialize())
+    got = served.call(running, batch)
+    assert [type(part) for part in got] == [fnn.BatchStats, fnn.data.Dataset]
+    jax.tree.map(np.testing.assert_array_equal, got, update(running, batch))
+
+
 # Those that take no examples, and those that refuse a symbol by name (layers/test_conv_export.py).
 FIXED = ("conv_matrix", "spectral_norm", "conv_im2col", "conv_winograd", "conv_winograd2")
 

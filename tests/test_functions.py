@@ -463,6 +463,16 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
     np.testing.assert_array_equal(layer(X, size=2), layer(X, size=np.float32([2, 2])))
     with jax.disable_jit():
         assert fnn.softplus(1.0) == fnn.softplus(jnp.float32(1))
+    assert fnn.relu(10**10) == np.float32(10**10), "more than an int32"
+    for call in (
+        lambda: fnn.relu(10**400),
+        lambda: fnn.embed(10**10, X),
+        lambda: fnn.cross_entropy(X[0], 10**10),
+        lambda: fnn.binary_cross_entropy(X, X, pos_weight=10**400),
+        lambda: fnn.elu(X, alpha=10**400),
+    ):
+        with pytest.raises(ValueError, match=r"^fnn\.\w+: \w+: got int 10.*; needed a number that"):
+            call()
     with pytest.raises(TypeError, match=r"fnn\.layer: size: got list \[2, 2\]; needed an array"):
         layer(X, size=[2, 2])
 

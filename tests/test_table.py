@@ -246,6 +246,16 @@ def test_x64_keeps_dtypes(row: Row) -> None:
                 close(single, np.asarray(double), length=64)
 
 
+@every
+def test_no_result_is_weakly_typed(row: Row) -> None:
+    weak = [
+        jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=True) if is_float(a) else a
+        for a in arguments(row)
+    ]
+    found = jax.eval_shape(lambda args: call(row, args), weak)
+    assert not any(x.weak_type for x in jax.tree.leaves(found))
+
+
 @over([row for row in ROWS if any(map(is_real, parameters(row).values()))])
 def test_integers_are_read_as_floats(row: Row) -> None:
     named = list(parameters(row).values())

@@ -16,12 +16,14 @@ import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 
 from fnn.checks import describe, wrong
+from fnn.trees import exported
 
 CLASSES = 10
 IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CIFAR_SHAPE = (3, 32, 32)
 
 
+@exported
 class Dataset(NamedTuple):
     """Images and their labels, or a batch of them.
 

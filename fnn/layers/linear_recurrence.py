@@ -10,8 +10,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.checks import check_dtype_or_wider, describe, wrong
-from fnn.dtypes import widen
+from fnn.dtypes import spread, widen
 from fnn.functions import jitted
+from fnn.placement import alike, replicated
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -62,15 +63,20 @@ def linear_recurrence(
         raise wrong(name, "a", describe(a), f"shape {x.shape} or {x.shape[2:]} for x {describe(x)}")
     if a.dtype != x.dtype:
         raise wrong(name, "a", describe(a), f"the dtype of x, {x.dtype}", TypeError)
-    first = -1 if reverse else 0
-    factors, inputs = jnp.broadcast_to(widen(a), x.shape), widen(x)  # its gradient is a wide sum
     if state is not None:
         if state.shape != (x.shape[0], x.shape[2]):
             raise wrong(name, "state", describe(state), f"shape {(x.shape[0], x.shape[2])}")
         check_dtype_or_wider(name, "state", state, x)
-        inputs = inputs.at[:, first].add(factors[:, first] * widen(state)) if x.shape[1] else inputs
     if not x.shape[1]:
         return x
+    each = [] if a.ndim == 1 else [widen(a)]
+    before = [] if state is None else [widen(state)[:, None]]
+    inputs, *others = alike(widen(x), *each, *before, whole=1)
+    # One factor for all steps is broadcast wide, for its gradient to be a wide sum.
+    factors = others[0] if each else spread(replicated(a), 3) * jnp.ones_like(inputs)
+    if before:
+        first = -1 if reverse else 0
+        inputs = inputs.at[:, first].add(factors[:, first] * others[-1][:, 0])
 
     def compose(one: Pair, other: Pair) -> Pair:
         return other[0] * one[0], other[0] * one[1] + other[1]

@@ -18,12 +18,13 @@ from jaxtyping import Array, Float
 from fnn.checks import FRACTION, Range, check_array, check_dtype_or_wider, describe, wrong
 from fnn.dtypes import accumulator, is_floating, magnitude, number_like, spread, widen
 from fnn.functions import jitted
-from fnn.trees import check_same
+from fnn.trees import check_same, exported
 
 Mean = Callable[[jax.Array], jax.Array]
 Stats = TypeVar("Stats")  # a pytree of `BatchStats`
 
 
+@exported
 class BatchStats(NamedTuple):
     """Mean and biased variance of every channel, float32 or wider.
 

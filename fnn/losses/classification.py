@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, Real
 
-from fnn.checks import FRACTION, check_int, describe, wrong
+from fnn.checks import FRACTION, NOT_NEGATIVE, check_int, describe, wrong
 from fnn.dtypes import Floats, Where, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.activations import softplus
@@ -41,7 +41,8 @@ def cross_entropy(
         labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits. Without x64
             JAX takes integers of int64 modulo 2^32.
         label_smoothing: e, in [0, 1]; None skips the smoothing; the result is that of 0.
-        weights: (classes,), float.
+        weights: (classes,), float. That of a class without a share, q = 0, has no part in the loss
+            of an example, and may be infinite.
         ignore: an integer label whose examples cost 0, such as -1.
         where: bool, the shape of logits or 1 along some axes: ``mask[:, None]`` keeps examples,
             a full mask the classes of each example. A label on a class left out costs infinity.
@@ -76,7 +77,7 @@ def cross_entropy(
         even = here / jnp.maximum(jnp.sum(here, -1, keepdims=True), 1)
         q = (1 - e) * q.astype(x.dtype) + e * even
     costs = _shares(q, jnp.log(shifted.total) - shifted.x, shifted.present)
-    costs = _class_weighted("cross_entropy", weights, costs)
+    costs = _class_weighted("cross_entropy", weights, costs, shifted.present & q.astype(bool))
     return _summed(costs, shifted.present, valid).astype(logits.dtype)
 
 
@@ -96,7 +97,7 @@ def nll(
     Args:
         log_probabilities: (*n, classes), float, such as `log_softmax` gives.
         labels: (*n), integer.
-        weights: (classes,), float.
+        weights: (classes,), float; those of other classes than the label may be infinite.
         ignore: a label whose examples cost 0, such as -1.
         where: bool, the shape of log_probabilities or 1 along some axes. A label on a class left
             out costs infinity.
@@ -116,7 +117,7 @@ def nll(
     hit, valid = one_hot("nll", labels, log_probabilities)
     x = _present("nll", log_probabilities, where, labels, ignore)
     present = jnp.any(x != -jnp.inf, -1, keepdims=True)
-    costs = _class_weighted("nll", weights, _shares(hit, -x, present))
+    costs = _class_weighted("nll", weights, _shares(hit, -x, present), present & hit)
     return _summed(costs, present, valid).astype(log_probabilities.dtype)
 
 
@@ -156,7 +157,7 @@ def kl_divergence(
     return _summed(costs, shifted.present, jnp.array(True)).astype(logits.dtype)
 
 
-@jitted()
+@jitted(ranges={"pos_weight": NOT_NEGATIVE})
 def binary_cross_entropy(
     logits: Floats,
     labels: Real[Array, "*shape"] | Bool[Array, "*shape"],
@@ -173,15 +174,16 @@ def binary_cross_entropy(
     Args:
         logits: any shape, float.
         labels: the shape of logits: bool, integer 0 and 1, or float probabilities of its dtype.
-        pos_weight: w, what a positive label counts beside a negative one: a number, or (classes,)
-            for the entries of the last axis; negatives over positives balances the two.
+        pos_weight: w, what a positive label counts beside a negative one: a number >= 0, or
+            (classes,) for the entries of the last axis; negatives over positives balances the two.
         where: bool, the shape of logits or 1 along some axes: the entries to keep.
 
     Returns:
         The shape and dtype of logits; NaN for a label outside [0, 1].
 
     Raises:
-        ValueError, TypeError: shapes differ, or the dtypes of two float arrays.
+        ValueError, TypeError: shapes differ, or the dtypes of two float arrays; pos_weight is a
+            number below 0 or NaN, or a bool.
 
     Source: D. R. Cox, The regression analysis of binary sequences (1958).
 
@@ -268,13 +270,16 @@ def _targets(function: str, labels: jax.Array, logits: jax.Array) -> tuple[jax.A
     return widen(labels), jnp.array(True)
 
 
-def _class_weighted(function: str, weights: jax.Array | None, costs: jax.Array) -> jax.Array:
-    """Weigh the shares of the classes: of their costs, an infinite one may have no share."""
+def _class_weighted(
+    function: str, weights: jax.Array | None, costs: jax.Array, shared: jax.Array
+) -> jax.Array:
+    """Weigh the costs of the classes; one without a share costs nothing, whatever its weight."""
     if weights is None:
         return costs
     if weights.shape != costs.shape[-1:]:
         raise wrong(function, "weights", describe(weights), f"the shape {costs.shape[-1:]}")
-    return weighted(spread(weights, costs.ndim).astype(costs.dtype), costs)
+    w = spread(weights, costs.ndim).astype(costs.dtype)
+    return weighted(jnp.where(shared | jnp.isfinite(w), w, 0), costs)
 
 
 def _shares(q: jax.Array, cost: jax.Array, present: jax.Array) -> jax.Array:

@@ -85,7 +85,7 @@ def _sum(function: str, term: Term, params: Any, mask: Mask | None) -> jax.Array
 @functools.partial(jax.jit, static_argnames="term", inline=True)
 def _total(term: Term, leaves: list[jax.Array]) -> jax.Array:
     sums = [jnp.sum(term(widen(leaf))) for leaf in leaves]
-    wide = functools.reduce(jnp.promote_types, [s.dtype for s in sums])
+    wide = max((s.dtype for s in sums), key=lambda dtype: dtype.itemsize)
     return functools.reduce(jnp.add, [s.astype(wide) for s in sums])
 
 

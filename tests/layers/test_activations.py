@@ -356,6 +356,7 @@ def test_wrong_calls() -> None:
         (lambda: fnn.celu(x, alpha=np.inf), "alpha: got inf; needed a number > 0, and finite"),
         (lambda: fnn.hard_tanh(x, low=1.0), r"fnn.hard_tanh: low: got 1.0; .* in \[-inf, 1\)"),
         (lambda: fnn.hard_tanh(x, high=np.float32(-2)), r"hard_tanh: low: got -1.0; .*, -2\)"),
+        (lambda: fnn.hard_tanh(x, low=2.0, high=jnp.float32(1)), r"low: got 2.0; .* \[-inf, 1\)"),
         (lambda: fnn.squareplus(x, b=-1.0), "fnn.squareplus: b: got -1.0; needed a number > 0"),
         (lambda: fnn.softmax(x, where=np.ones(3, bool)), r"fnn.softmax: where: got bool\[3\]"),
         (

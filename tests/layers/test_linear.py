@@ -74,6 +74,8 @@ def test_embed_of_a_missing_row_is_nan_and_moves_no_other_row() -> None:
         for dtype in (jnp.int64, jnp.uint64):
             rows = fnn.embed(jnp.array([2**32 + 2, 2], dtype), jnp.asarray(table))
             assert np.isnan(rows).all(1).tolist() == [True, False]
+        rows = fnn.embed(jnp.array([1 - 2**32, 1]), jnp.asarray(table))
+        assert np.isnan(rows).all(1).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)

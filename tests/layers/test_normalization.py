@@ -243,6 +243,13 @@ def test_the_numbers_of_running_stats_may_be_traced(name: str, values: Any) -> N
     assert swept.var.dtype == jnp.float32
 
 
+def test_a_count_in_half_precision_is_computed_in_float32() -> None:
+    """In bfloat16, 299 is 300, and no variance would be corrected."""
+    old, new = (fnn.BatchStats(jnp.zeros(1), jnp.full(1, v)) for v in (0.0, 1.0))
+    got = fnn.running_stats(old, new, decay=0.0, count=jnp.bfloat16(300))
+    np.testing.assert_allclose(got.var, 300 / 299, rtol=1e-6)
+
+
 def test_a_count_may_exceed_an_int32() -> None:
     ones = fnn.BatchStats(jnp.ones(1), jnp.ones(1))
     assert fnn.running_stats(ones, ones, count=3_000_000_000).var.tolist() == [1]
@@ -530,3 +537,10 @@ def test_messages(fn: Any, args: Any, config: Any, message: str) -> None:
     assert str(error.value) == message
     about_dtype = "64" in message or "float16[4]" in message or "BatchStats" in message
     assert error.type is (TypeError if about_dtype else ValueError)
+
+
+@pytest.mark.usefixtures("optimized")  # for the tests from here on: LLVM fuses the two squares
+def test_the_variance_of_a_constant_is_not_negative() -> None:
+    constants = np.random.default_rng(0).uniform(0.01, 100, (1, 1000)).astype(np.float32)
+    for n in (33, 100, 1000):
+        assert (np.asarray(fnn.batch_stats(np.repeat(constants, n, 0)).var) >= 0).all(), n

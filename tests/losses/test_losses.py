@@ -231,6 +231,37 @@ def test_labels_that_no_class_has() -> None:
     np.testing.assert_array_equal(np.isnan(got), [True, False, False])
 
 
+def test_labels_of_int64_that_are_classes_modulo_32_bits() -> None:
+    with jax.enable_x64(True):
+        labels = jnp.array([2**32 + 1, 1])
+        for loss in (fnn.cross_entropy, fnn.nll, fnn.accuracy):
+            assert np.isnan(loss(jnp.zeros((2, 3)), labels)).tolist() == [True, False]
+
+
+def test_the_weight_of_a_class_without_a_share_may_be_anything() -> None:
+    """As ``n / counts`` is infinite for a class that no label has."""
+    x, labels = jnp.asarray(LOGITS[:3]), jnp.array([0, 0, 2])
+    hot, rows = jnp.eye(5)[labels], jnp.array([True, True, False])[:, None]
+    losses = [
+        lambda x, w: fnn.cross_entropy(x, labels, weights=w),
+        lambda x, w: fnn.nll(x, labels, weights=w),
+        lambda x, w: fnn.cross_entropy(x, labels, weights=w, label_smoothing=0.0),
+        lambda x, w: fnn.cross_entropy(x, hot, weights=w),
+        lambda x, w: fnn.cross_entropy(x, labels.at[2].set(1), weights=w, ignore=1),
+        lambda x, w: fnn.cross_entropy(x, hot.at[2].set(0.2), weights=w, where=rows),
+    ]
+
+    @jax.jit
+    def all_at_once(w: Any) -> list[Any]:
+        slopes = [jax.grad(lambda *a, f=f: f(*a).sum(), (0, 1))(x, w) for f in losses]
+        return [(f(x, w), slope) for f, slope in zip(losses, slopes, strict=True)]
+
+    got = all_at_once(jnp.array([1.5, np.inf, 3, np.nan, -np.inf]))
+    want = all_at_once(jnp.array([1.5, 1, 3, 1, 1]))
+    assert all(np.isfinite(part).all() for part in jax.tree.leaves(want))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
 def test_cosine_distance_at_its_edges() -> None:
     x = np.array([[3e30, 4e30], [1e-30, 0.0], [0.0, 0.0], [1.0, 1e-4]], np.float32)
     y = np.array([[3e-30, 4e-30], [0.0, 1e30], [1.0, 0.0], [1.0, 0.0]], np.float32)
@@ -265,6 +296,16 @@ def test_penalties() -> None:
         fnn.l1_penalty(params, where=lambda path: True)  # type: ignore[call-arg]  # its old name
     with pytest.raises(TypeError, match=r"fnn.l2_penalty: params\[1\]: got int32\[\]; needed a"):
         fnn.l2_penalty([np.ones(2, np.float32), np.int32(3)])
+
+
+def test_a_penalty_is_of_the_widest_dtype_of_its_leaves() -> None:
+    with jax.enable_x64(True):
+        leaves = [jnp.ones(1, jnp.float32), jnp.full(1, 1 + 1e-12)]
+        for params in (leaves, leaves[::-1]):
+            for penalty, want in ((fnn.l1_penalty, 2 + 1e-12), (fnn.l2_penalty, 1 + 1e-12)):
+                got = penalty(params)
+                assert got.dtype == jnp.float64
+                np.testing.assert_allclose(got, want, rtol=1e-15)
 
 
 def test_penalties_of_leaves_that_share_a_path() -> None:
@@ -396,6 +437,13 @@ def test_positive_weight() -> None:
     total = lambda w: fnn.binary_cross_entropy(many, many + one, pos_weight=w).astype(jnp.float32)
     slope = jax.jit(jax.grad(lambda w: total(w).sum()))(one)
     np.testing.assert_allclose(np.float64(slope), [8192 * np.log(2)], 1e-2)
+    got = fnn.binary_cross_entropy(jnp.zeros(1, jnp.float16), jnp.array([1]), pos_weight=7e4)
+    assert got.tolist() == [np.float16(7e4 * np.log(2))], "no weight is rounded to half precision"
+    for bad in (-1.0, np.nan, np.float32(-1), jnp.float32(-1)):
+        with pytest.raises(ValueError, match=r"pos_weight: got (-1.0|nan); needed a number >= 0"):
+            fnn.binary_cross_entropy(LOGITS, SOFT, pos_weight=bad)
+    with pytest.raises(TypeError, match=r"pos_weight: got bool True; needed a number >= 0"):
+        fnn.binary_cross_entropy(LOGITS, SOFT, pos_weight=True)
     with pytest.raises(ValueError, match=r"pos_weight: got float32\[4\]; needed a number"):
         fnn.binary_cross_entropy(LOGITS, SOFT, pos_weight=WEIGHTS[:4])
     with pytest.raises(TypeError, match=r"fnn.binary_cross_entropy: pos_weight: got list \[1, 2"):
