@@ -305,7 +305,7 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
     The optimizer steps on the float32 master copy, ``m <- m + u``; the update returned is
     ``m - x`` rounded to the dtype of x, which takes the params to the rounded master or next to it.
     What is rounded away is in the next update again: steps too small for the params add up in the
-    master.
+    master. Where the master is beyond the range of x, x goes to the end of the range.
 
     Args:
         optimizer: any; leaves that are wider than half precision stay as they are.
@@ -341,14 +341,21 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
             extra["grad"] = _widened(extra["grad"])
         updates, inner = run_update(optimizer, _widened(grads), state.inner, state.master, extra)
         master = _map(lambda m, u: m + u, state.master, updates)
-        moved = jax.tree.map(
-            lambda x, m: (m.astype(x.dtype).astype(m.dtype) - x.astype(m.dtype)).astype(x.dtype),
-            params,
-            master,
-        )
+
+        def move(x: Any, m: Any) -> Any:
+            rounded = _narrowed(m, x.dtype).astype(m.dtype)
+            return _narrowed(rounded - x.astype(m.dtype), x.dtype)
+
+        moved = jax.tree.map(move, params, master)
         return moved, Mastered(inner, master)
 
     return Optimizer(init, update)
+
+
+def _narrowed(x: Array, dtype: Any) -> Array:
+    """Return numbers in a narrower dtype, the finite ones within its range."""
+    most = float(jnp.finfo(dtype).max)
+    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
 
 
 class Scaled(NamedTuple):

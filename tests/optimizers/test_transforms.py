@@ -357,6 +357,18 @@ def test_master_weights_follow_float32() -> None:
     assert (moved.dtype, state.master.dtype) == (HALF, jnp.float32)
 
 
+def test_a_master_beyond_the_range_of_its_params() -> None:
+    """Takes them to the end of the range, also where one update is beyond it, and back again."""
+    opt, x = fnn.with_master_weights(fnn.sgd(4.0)), jnp.array([6e4], jnp.float16)
+    state, seen = opt.init(x), []
+    for g in (-2500.0, 7500.0, 5e4, 0.0, -5e4, 0.0, jnp.inf):
+        updates, state = opt.update(jnp.array([g], jnp.float16), state, x)
+        x = x + updates
+        seen.append(float(x[0]))
+    # The master: 7e4, 4e4, -1.6e5 twice, 4e4 twice, -inf.
+    assert seen == [65504, 40000, -25504, -65504, 0, 40000, -np.inf]
+
+
 def test_a_line_search_on_master_weights() -> None:
     """The gradient at its start, the extra argument ``grad``, is in float32 as the others are."""
     opt, w = fnn.with_master_weights(optax.lbfgs()), jnp.ones(2, HALF)
