@@ -60,7 +60,9 @@ def adagrad(
 
     def rule(now: Now, g: Any, s: Any) -> tuple[Any, ...]:
         g = bounded(g)
-        s = s + g**2
+        total = s + g**2
+        most = float(jnp.finfo(total.dtype).max)
+        s = jnp.where(jnp.isfinite(s) & jnp.isfinite(g), jnp.minimum(total, most), total)
         return -now.rate * g / _denominator(now, s, eps_in_root), s
 
     return leafwise(

@@ -18,7 +18,8 @@ params, as optax does. It halves the memory, but in float16 a mean square below 
 bfloat16 changes of less than 1/256 are lost.
 
 Range. Where gradients are squared, those beyond 1e18 (1e152 in float64) count as 1e18, so that no
-square overflows; infinities and NaN stay what they are.
+square overflows, and a sum of squares ends at the largest number; infinities and NaN stay what they
+are.
 
 Derivatives. Updates can be differentiated, also where the gradient is zero.
 """
