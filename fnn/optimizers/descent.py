@@ -3,7 +3,7 @@
 from typing import Any
 
 from fnn.checks import check_flags
-from fnn.optimizers.base import Now, Optimizer, Rate, is_zero, leafwise
+from fnn.optimizers.base import Now, Optimizer, Rate, is_zero, leafwise, read_numbers
 
 
 def sgd(
@@ -46,9 +46,9 @@ def sgd(
     [-0.875]
     """
     check_flags("sgd", nesterov=nesterov, rate_inside=rate_inside)
-    if is_zero(momentum):
+    numbers = read_numbers("sgd", momentum=momentum)
+    if is_zero(numbers["momentum"]):
         return leafwise("sgd", _plain, learning_rate, {}, half_moments=half_moments)
-    numbers = {"momentum": momentum}
     return _velocity("sgd", learning_rate, numbers, nesterov, rate_inside, half_moments)
 
 

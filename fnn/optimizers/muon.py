@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.checks import check_flags, check_int
+from fnn.checks import check_flags, check_int_or_array
 from fnn.optimizers.adam import denominator, moments
 from fnn.optimizers.base import (
     Now,
@@ -73,7 +73,7 @@ def muon(
     Args:
         learning_rate: a number, a scalar array or a schedule.
         beta: decay of the matrices' mean.
-        iterations: of Newton-Schulz; an int, or an integer array.
+        iterations: of Newton-Schulz; an int, or an integer array of shape (), at least 1.
         eps: AdamW's outside the root; and beside the norm that starts Newton-Schulz, there relative
             to the largest number of m^, so that its size does not matter.
         nesterov: whether m^ looks one step ahead, as in `nadam`, for matrices and rest.
@@ -98,8 +98,7 @@ def muon(
     True
     """
     check_flags("muon", nesterov=nesterov)
-    if not isinstance(iterations, jax.Array):
-        check_int("muon", "iterations", iterations, 1)
+    check_int_or_array("muon", "iterations", iterations, 1)
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
         if g.ndim == 2:

@@ -280,6 +280,24 @@ def test_a_number_of_python_is_a_gradient(opt: Any) -> None:
     assert (got.dtype, got) == (want.dtype, want)
 
 
+@pytest.mark.parametrize("make", [fnn.muon, fnn.newton], ids=["muon", "newton"])
+def test_iterations_are_an_integer_array_at_most(make: Any) -> None:
+    for bad in (jnp.array(2.5), jnp.array([2, 3]), jnp.array(True), jnp.array(0), jnp.array(-1)):
+        with pytest.raises(ValueError, match=rf"fnn.{make.__name__}: iterations: got .*an int >= "):
+            make(0.1, iterations=bad)
+    make(0.1, iterations=jnp.array(1))
+    with pytest.raises(ValueError, match=r"iterations: got float32\[\]; needed an int >= 1, or an"):
+        jax.jit(lambda n: make(0.1, iterations=n).init(n))(2.0)
+
+
+@pytest.mark.parametrize("make", [fnn.sgd, fnn.rmsprop], ids=["sgd", "rmsprop"])
+def test_a_momentum_that_is_no_number(make: Any) -> None:
+    """Not even one that equals zero."""
+    for bad in (False, 0j, np.zeros(2)):
+        with pytest.raises(TypeError, match=rf"fnn.{make.__name__}: momentum: got .*; needed a n"):
+            make(0.1, momentum=bad)
+
+
 def test_amsgrad_refuses_another_word() -> None:
     with pytest.raises(ValueError, match=r"fnn.amsgrad: correct_square: got 'later'"):
         fnn.amsgrad(0.1, correct_square="later")
