@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -40,13 +41,14 @@ from fnn.checks import (
     BELOW_ONE,
     NOT_NEGATIVE,
     Range,
+    attribute,
     check_flags,
     check_number,
     describe,
     is_number,
     wrong,
 )
-from fnn.dtypes import accumulator
+from fnn.dtypes import accumulator, is_real
 from fnn.functions import taken
 from fnn.trees import check_like, check_params
 
@@ -366,6 +368,18 @@ def learning_rate(state: PyTree[Any]) -> Float[Array, ""]:
     return _rate_state("learning_rate", state).learning_rate
 
 
+def _check_new_rate(rate: Any, shape: tuple[int, ...]) -> None:
+    """Raise unless this is one number or, of a batch of states, as many as there are."""
+    if not shape or attribute(rate, "shape") in (None, ()):
+        check_number("with_learning_rate", "rate", rate)
+        return
+    needed = f"a number, or real numbers of shape {shape}"
+    if rate.shape != shape or not is_real(rate.dtype):
+        raise wrong("with_learning_rate", "rate", describe(rate), needed)
+    if not isinstance(rate, jax.core.Tracer) and np.isnan(rate).any():
+        raise wrong("with_learning_rate", "rate", f"{describe(rate)} with a NaN", needed)
+
+
 def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> PyTree[Any]:
     """Return the state with another learning rate for the next step and, without a schedule, all.
 
@@ -373,13 +387,14 @@ def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> Py
 
     Args:
         state: as `learning_rate` takes it.
-        rate: a number or a scalar array.
+        rate: a number or a scalar array; for a batch of states, as `jax.vmap` returns it, also an
+            array of one rate for each.
 
     Returns:
         The new state.
 
     Raises:
-        ValueError: as `learning_rate`.
+        ValueError: as `learning_rate`; a rate that is NaN; rates of another shape.
         TypeError: rate is no number.
 
     >>> opt = fnn.sgd(0.5)
@@ -388,8 +403,7 @@ def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> Py
     [-0.25]
     """
     old = _rate_state("with_learning_rate", state).learning_rate
-    if old.shape == ():  # else of a batch of states, as jax.vmap returns
-        check_number("with_learning_rate", "rate", rate)
+    _check_new_rate(rate, old.shape)
     new = jnp.broadcast_to(jnp.array(rate, old.dtype), old.shape)
     return jax.tree.map(
         lambda x: x._replace(learning_rate=new) if _is_state(x) else x, state, is_leaf=_is_state

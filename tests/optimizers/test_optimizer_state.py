@@ -76,6 +76,19 @@ def test_the_learning_rates_of_many_states_are_replaced_at_once() -> None:
     for rate, want in ((0.125, [0.125, 0.125]), (jnp.array([1.0, 2.0]), [1.0, 2.0])):
         replaced = fnn.with_learning_rate(states, rate)
         assert fnn.learning_rate(replaced).tolist() == want
+    needed = r"needed a number, or real numbers of shape \(2,\)"
+    for bad, message in (
+        ("a", "got str 'a'; needed a number"),
+        (1j, "got complex 1j; needed a number"),
+        ([1.0, 2.0], r"got list \[1.0, 2.0\]; needed a number"),
+        (jnp.array([1j, 2.0]), rf"got complex64\[2\]; {needed}"),
+        (jnp.ones(3), rf"got float32\[3\]; {needed}"),
+        (jnp.ones(1), rf"got float32\[1\]; {needed}"),
+        (jnp.array([1.0, jnp.nan]), rf"got float32\[2\] with a NaN; {needed}"),
+        (np.nan, "got nan; needed a number"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"_learning_rate: rate: {message}"):
+            fnn.with_learning_rate(states, bad)
 
 
 class Pair(NamedTuple):
