@@ -28,7 +28,8 @@ from fnn.trees import Mask, check_like, chosen, scaled_norm
 def check_mask(name: str, mask: Mask | None) -> None:
     """Raise unless this is a mask of fnn's; optax's are trees of bools."""
     if mask is not None:
-        check_callable(name, "mask", mask, "of a leaf's path, or None")
+        needed = "of a leaf's path, or None; to optax.inject_hyperparams name it among static_args"
+        check_callable(name, "mask", mask, needed)
 
 
 def where_chosen(
@@ -172,7 +173,7 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
     Raises:
         ValueError: update without params, or with params shaped otherwise than the gradients; a
             mask that selects no leaf.
-        TypeError: a mask that is no function.
+        TypeError: a mask that is no function, or returns no bool.
 
     >>> params = grads = {"w": jnp.array(4.0), "b": jnp.array(4.0)}
     >>> updates, _ = fnn.l2(0.5, mask=lambda path: path == "w").update(grads, (), params)
@@ -210,7 +211,7 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
     Raises:
         ValueError: update without params; a state without a learning rate; a mask that selects no
             leaf.
-        TypeError: no optimizer; a mask that is no function.
+        TypeError: no optimizer; a mask that is no function, or returns no bool.
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 

@@ -453,8 +453,33 @@ def test_a_mask_that_is_no_function() -> None:
         (lambda: fnn.adamw(0.1, mask={"w": True}), r"adamw: mask: got dict {'w': True}"),
         (lambda: fnn.l2(0.1, mask="w"), "l2: mask: got str 'w'"),
     ):
-        with pytest.raises(TypeError, match=rf"^fnn.{message}; needed a function of a leaf's path"):
+        needed = "needed a function of a leaf's path, or None; to optax.inject_hyperparams name it "
+        with pytest.raises(TypeError, match=rf"^fnn.{message}; {needed}among static_args"):
             make()
+
+
+@pytest.mark.parametrize("found", [{"w": True}, 0, None, np.array([True, False]), jnp.array(True)])
+@pytest.mark.parametrize("name", ["adamw", "l2", "freeze", "trees.select", "l1_penalty"])
+def test_a_mask_that_returns_no_bool(name: str, found: Any) -> None:
+    """Such as optax's masks, which are functions of params."""
+    params, mask = {"w": jnp.ones(2), "b": jnp.ones(1)}, lambda path: found
+    state = fnn.adam(0.1).init(params)
+    call = {
+        "adamw": lambda: fnn.adamw(0.1, mask=mask).update(params, state, params),
+        "l2": lambda: fnn.l2(0.1, mask=mask).update(params, (), params),
+        "freeze": lambda: fnn.freeze(fnn.sgd(0.1), mask).init(params),
+        "trees.select": lambda: fnn.trees.select(params, mask),
+        "l1_penalty": lambda: fnn.l1_penalty(params, mask=mask),
+    }[name]
+    message = rf"^fnn.{name}: mask: got .* for 'b'; needed True or False, of a leaf's path"
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_a_mask_may_return_numpy_s_bool() -> None:
+    params = {"w": jnp.ones(2), "b": jnp.ones(1)}
+    kept = fnn.trees.select(params, lambda path: np.bool_(path == "w"))
+    assert jax.tree.leaves(fnn.paths(kept)) == ["w"]
 
 
 @pytest.mark.parametrize("clip", [fnn.clip_by_value(0.5), fnn.clip_by_global_norm(0.5)])
