@@ -58,7 +58,7 @@ Numbers = dict[str, Any]
 
 # Which numbers an argument of a rule may be, by its name, which means the same in every optimizer.
 RANGES = {
-    **dict.fromkeys(("b1", "b2", "beta", "decay", "momentum"), BELOW_ONE),
+    **dict.fromkeys(("b1", "b2", "decay", "momentum"), BELOW_ONE),
     **dict.fromkeys(("eps", "eps_root", "damping", "momentum_decay", "rest_rate"), NOT_NEGATIVE),
     "threshold": Range(4),
 }

@@ -194,15 +194,17 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
     return stateless(update)
 
 
-def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = None) -> Optimizer:
-    """Shrink the parameters beside the optimizer's step: ``x <- x - rate (u + decay x)``.
+def add_weight_decay(
+    optimizer: Transform, weight_decay: float, *, mask: Mask | None = None
+) -> Optimizer:
+    """Shrink the parameters beside the optimizer's step: ``x <- x - rate (u + weight_decay x)``.
 
     ``-rate u`` is the optimizer's update, and rate the learning rate of its state, so that a
     schedule scales both alike. For `fnn.sgd` without momentum it equals `l2`.
 
     Args:
         optimizer: one whose state holds one learning rate, however deep.
-        decay: the factor lambda.
+        weight_decay: the factor lambda.
         mask: a function of a leaf's path, true for the leaves to shrink; default all.
 
     Returns:
@@ -222,17 +224,12 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
     """
 
     check_transform("add_weight_decay", "optimizer", optimizer)
-    return decayed("add_weight_decay", optimizer, "decay", decay, mask)
+    return decayed("add_weight_decay", optimizer, weight_decay, mask)
 
 
-def decayed(
-    name: str, optimizer: Transform, argument: str, factor: float, mask: Mask | None
-) -> Optimizer:
-    """Shrink as `add_weight_decay`, for public function ``name``, which errors name.
-
-    ``factor`` is lambda, which came in this argument.
-    """
-    check_number(name, argument, factor, NOT_NEGATIVE)
+def decayed(name: str, optimizer: Transform, weight_decay: float, mask: Mask | None) -> Optimizer:
+    """Shrink as `add_weight_decay`, for public function ``name``, which errors name."""
+    check_number(name, "weight_decay", weight_decay, NOT_NEGATIVE)
     check_mask(name, mask)
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -241,7 +238,7 @@ def decayed(
         rate = rate_used(name, state, following)
 
         def shrink(u: Any, x: Any) -> Any:
-            return u - number_like(rate, x) * number_like(factor, x) * x
+            return u - number_like(rate, x) * number_like(weight_decay, x) * x
 
         return where_chosen(name, mask, shrink, updates, params), following
 

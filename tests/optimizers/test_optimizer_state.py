@@ -207,8 +207,8 @@ def test_numbers_out_of_their_range() -> None:
     """Each is named, with the function that was called."""
     for make, argument, bad in [
         (fnn.sgd, "momentum", 1.0),
-        (fnn.momentum, "decay", -0.1),
-        (fnn.nesterov, "decay", 1.0),
+        (fnn.momentum, "momentum", -0.1),
+        (fnn.nesterov, "momentum", 1.0),
         (fnn.adagrad, "initial", -1.0),
         (fnn.rmsprop, "decay", 1.0),
         (fnn.rmsprop, "initial", -1.0),
@@ -221,7 +221,7 @@ def test_numbers_out_of_their_range() -> None:
         (fnn.radam, "threshold", 3.0),
         (fnn.lion, "weight_decay", -1.0),
         (fnn.adamw, "weight_decay", -1.0),
-        (fnn.muon, "beta", 1.0),
+        (fnn.muon, "momentum", 1.0),
         (fnn.muon, "iterations", 0),
         (fnn.newton, "damping", -1.0),
     ]:
@@ -243,7 +243,7 @@ def test_numbers_out_of_their_range() -> None:
         lambda: fnn.clip_by_global_norm(-1.0): "clip_by_global_norm: max_norm: got -1.0",
         lambda: fnn.clip_by_value(-1.0): "clip_by_value: limit: got -1.0",
         lambda: fnn.l2(-1.0): "l2: strength: got -1.0",
-        lambda: fnn.add_weight_decay(fnn.sgd(0.1), -1.0): "add_weight_decay: decay: got -1.0",
+        lambda: fnn.add_weight_decay(fnn.sgd(0.1), -1.0): "add_weight_decay: weight_decay: got -1",
         lambda: fnn.lookahead(fnn.sgd(0.1), slow_rate=0.0): "lookahead: slow_rate: got 0.0",
     }.items():
         with pytest.raises(ValueError, match=f"fnn.{message}"):
