@@ -28,7 +28,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,7 @@ from fnn.trees import check_like, check_params
 Schedule = Callable[[Any], Float[Array, ""] | float]  # of the number of steps taken
 Rate = float | Float[Array, ""] | Schedule
 Numbers = dict[str, Any]
+Part = TypeVar("Part")  # of a state
 
 # Which numbers an argument of a rule may be, by its name, which means the same in every optimizer.
 RANGES = {
@@ -101,6 +102,12 @@ class Optimizer(_Pair):
         update: ``update(grads, state, params=None, **extra) -> (updates, state)``; the updates
             are to be added to the params.
     """
+
+    __slots__ = ()
+
+
+class Last(Optimizer):
+    """A transform that must see the updates as they are added: `chain` takes it last alone."""
 
     __slots__ = ()
 
@@ -340,14 +347,21 @@ def _is_state(x: Any) -> bool:
     return isinstance(x, State)
 
 
-def _rate_state(name: str, state: Any) -> State:
-    """Return the one part of a state that holds a learning rate."""
-    found = [x for x in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(x)]
+def only_part(name: str, state: Any, kind: type[Part], leaf: str) -> Part:
+    """Return the one part of this kind in a state, of which function ``name`` reads a leaf."""
+
+    def is_kind(x: Any) -> bool:
+        return isinstance(x, kind)
+
+    found: list[Part] = [*filter(is_kind, jax.tree.leaves(state, is_leaf=is_kind))]
     if len(found) != 1:
-        needed = "exactly one; read the leaf `learning_rate` of the part that you mean"
-        raise wrong(name, "state", f"{len(found)} leaves `learning_rate`", needed)
-    one: State = found[0]
-    return one
+        needed = f"exactly one; read the leaf `{leaf}` of the part that you mean"
+        raise wrong(name, "state", f"{len(found)} leaves `{leaf}`", needed)
+    return found[0]
+
+
+def _rate_state(name: str, state: Any) -> State:
+    return only_part(name, state, State, "learning_rate")
 
 
 def learning_rate(state: PyTree[Any]) -> Float[Array, ""]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from fnn.checks import NOT_NEGATIVE, check_callable, check_number, wrong
 from fnn.dtypes import computed_wide, number_like
 from fnn.optimizers.base import (
+    Last,
     Optimizer,
     Transform,
     check_transform,
@@ -64,7 +65,7 @@ def chain(*transforms: Transform) -> Optimizer:
         An `Optimizer`; its state is the tuple of theirs.
 
     Raises:
-        ValueError: update's state is not one state per transform.
+        ValueError: `average` anywhere but last; update's state is not one state per transform.
         TypeError: a transform that is none.
 
     >>> opt = fnn.chain(fnn.clip_by_value(1.0), fnn.sgd(0.5))
@@ -73,6 +74,9 @@ def chain(*transforms: Transform) -> Optimizer:
     """
     for i, transform in enumerate(transforms):
         check_transform("chain", f"transforms[{i}]", transform)
+        if isinstance(transform, Last) and i + 1 < len(transforms):
+            needed = "it last, behind all that changes the updates"
+            raise wrong("chain", f"transforms[{i}]", "fnn.average", needed)
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(t.init(params) for t in transforms)

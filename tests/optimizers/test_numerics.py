@@ -284,7 +284,7 @@ def test_debiased_average_forgets_where_it_began() -> None:
         x = x + updates
         seen.append(float(x[0]))
         weights = [0.75 ** (t - i) for i in range(t + 1)]
-    np.testing.assert_allclose(state[-1].average, [np.average(seen, weights=weights)], rtol=1e-6)
+    np.testing.assert_allclose(fnn.averaged(state), [np.average(seen, weights=weights)], rtol=1e-6)
     with pytest.raises(ValueError, match=r"fnn.average: debias: got True; needed a decay with it"):
         fnn.average(debias=True)
 

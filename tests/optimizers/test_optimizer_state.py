@@ -91,6 +91,20 @@ def test_the_learning_rates_of_many_states_are_replaced_at_once() -> None:
             fnn.with_learning_rate(states, bad)
 
 
+def test_the_average_is_found_at_any_depth() -> None:
+    x = {"w": jnp.array([3.0]), "b": jnp.array([1.0])}
+    opt = fnn.with_master_weights(fnn.accumulate(fnn.chain(fnn.sgd(1.0), fnn.average()), 1))
+    for optimizer in (opt, optax.chain(optax.clip(1.0), optax.GradientTransformation(*opt))):
+        _, state = optimizer.update(jax.tree.map(jnp.ones_like, x), optimizer.init(x), x)
+        assert jax.tree.map(float, jax.tree.map(jnp.sum, fnn.averaged(state))) == {"w": 2, "b": 0}
+    two = fnn.partition({k: fnn.chain(fnn.sgd(1.0), fnn.average()) for k in x}, lambda path: path)
+    needed = "needed exactly one; read the leaf `average` of the part that you mean"
+    for other, count in ((fnn.sgd(0.1), 0), (two, 2)):
+        message = f"^fnn.averaged: state: got {count} leaves `average`; {needed}"
+        with pytest.raises(ValueError, match=message):
+            fnn.averaged(other.init(x))
+
+
 class Pair(NamedTuple):
     first: Any
     second: Any

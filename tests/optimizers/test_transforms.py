@@ -201,7 +201,15 @@ def test_polyak_average_is_the_mean_of_the_iterates() -> None:
         updates, state = opt.update(jnp.sin(x), state, x)
         x = x + updates
         iterates.append(x)
-    np.testing.assert_allclose(state[-1].average, jnp.stack(iterates).mean(0), rtol=1e-6)
+    np.testing.assert_allclose(fnn.averaged(state), jnp.stack(iterates).mean(0), rtol=1e-6)
+
+
+def test_nothing_stands_behind_an_average() -> None:
+    """It would add gradients, or updates that others change after it, to the params."""
+    message = r"^fnn.chain: transforms\[0\]: got fnn.average; needed it last, behind all"
+    for behind in (fnn.adam(0.1), optax.scale(0.5)):
+        with pytest.raises(ValueError, match=message):
+            fnn.chain(fnn.average(), behind)
 
 
 def test_exponential_average() -> None:
@@ -212,7 +220,7 @@ def test_exponential_average() -> None:
         updates, state = opt.update(jnp.array([1.0]), state, x)
         x = x + updates
         want = 0.75 * want + 0.25 * float(x[0])
-    np.testing.assert_allclose(state[-1].average, [want], rtol=1e-6)
+    np.testing.assert_allclose(fnn.averaged(state), [want], rtol=1e-6)
 
 
 def test_accumulated_steps_are_the_whole_batch_s() -> None:
