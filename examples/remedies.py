@@ -122,7 +122,7 @@ def noise(x, y, steps):
 
         def advance(carry, rows):
             params, state, _ = step(*carry, rows)
-            return (params, state), (whole(params), whole(state[-1].average))
+            return (params, state), (whole(params), whole(fnn.averaged(state)))
 
         rows = jax.random.randint(jax.random.key(1), (steps, 2), 0, len(y))
         return jax.lax.scan(advance, (start, optimizer.init(start)), rows)[1]

@@ -219,6 +219,7 @@ from fnn.optimizers.parts import freeze as freeze, partition as partition
 from fnn.optimizers.wrappers import (
     accumulate as accumulate,
     average as average,
+    averaged as averaged,
     lookahead as lookahead,
     with_loss_scale as with_loss_scale,
     with_master_weights as with_master_weights,

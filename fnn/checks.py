@@ -62,6 +62,18 @@ def check_int(function: str, argument: str, value: Any, least: int | None = None
         raise wrong(function, argument, repr(value), needed)
 
 
+def check_int_or_array(function: str, argument: str, value: Any, least: int) -> None:
+    """Raise unless this is an int >= ``least``, or an integer array of shape ()."""
+    if isinstance(value, jax.Array):
+        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.integer):
+            needed = f"an int >= {least}, or an integer array of shape ()"
+            raise wrong(function, argument, describe(value), needed)
+        if isinstance(value, jax.core.Tracer):
+            return
+        value = int(value)
+    check_int(function, argument, value, least)
+
+
 def check_axis(function: str, x: Any, axis: Any) -> None:
     """Raise unless this is an axis of x, counted from the front or, negative, from the back."""
     whole = isinstance(axis, int) and not isinstance(axis, bool)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
@@ -76,16 +77,30 @@ def exported(kind: type[T]) -> type[T]:
     return jax.export.register_namedtuple_serialization(kind, serialized_name=name)
 
 
+def picks(function: str, mask: Mask, path: str) -> bool:
+    """Whether the mask of this public function selects the leaf at a path.
+
+    Raises:
+        TypeError: a mask that returns no bool.
+    """
+    found: Any = mask(path)
+    if not isinstance(found, bool | np.bool_):
+        needed = "True or False, of a leaf's path, which is a string"
+        raise wrong(function, "mask", f"{describe(found)} for {path!r}", needed, TypeError)
+    return bool(found)
+
+
 def chosen(function: str, mask: Mask | None, tree: PyTree[Any]) -> PyTree[bool]:
     """Return whether the mask selects each leaf; None selects all.
 
     Raises:
         ValueError: a mask that selects no leaf.
+        TypeError: a mask that returns no bool.
     """
     names = paths(tree)
     if mask is None:
         return jax.tree.map(lambda path: True, names)
-    found = jax.tree.map(lambda path: bool(mask(path)), names)
+    found = jax.tree.map(functools.partial(picks, function, mask), names)
     if jax.tree.leaves(names) and not any(jax.tree.leaves(found)):
         needed = f"true for one or more of {jax.tree.leaves(names)}"
         raise wrong(function, "mask", "no leaf selected", needed)
@@ -103,13 +118,19 @@ def select(tree: PyTree[Any], mask: Mask) -> PyTree[Any]:
         A pytree whose leaves have the paths that they had.
 
     Raises:
-        TypeError: mask is no function.
+        TypeError: mask is no function, or returns no bool.
 
     >>> fnn.trees.select({"conv": {"w": 1.0, "b": 2.0}, "head": 3.0}, lambda path: "w" in path)
     {'conv': {'b': None, 'w': 1.0}, 'head': None}
     """
     check_callable("trees.select", "mask", mask, "of a leaf's path")
-    return jax.tree.map(lambda path, x: x if mask(path) else None, paths(tree), tree)
+    return selected("trees.select", tree, mask)
+
+
+def selected(function: str, tree: PyTree[Any], mask: Mask) -> PyTree[Any]:
+    """Select as `select` does, for public function ``function``, which errors name."""
+    names = paths(tree)
+    return jax.tree.map(lambda path, x: x if picks(function, mask, path) else None, names, tree)
 
 
 def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:

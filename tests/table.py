@@ -226,7 +226,7 @@ REASONS = {
     "a transform: optimizers/test_parts.py": "freeze partition",
     "a transform: optimizers/test_flat.py": "flat",
     "takes the state of an optimizer: optimizers/test_optimizer_state.py": """
-        learning_rate with_learning_rate""",
+        averaged learning_rate with_learning_rate""",
     "takes a loss: analysis/test_curvature.py": """
         critical_point extreme_eigenvalues hessian_diagonal hutchinson_diagonal hvp
         max_stable_step""",

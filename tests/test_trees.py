@@ -112,6 +112,8 @@ def test_global_norm_at_the_edges() -> None:
         got, gradient = both(x)
         np.testing.assert_allclose(got, want, rtol=1e-6)
         np.testing.assert_allclose(gradient, x / want, rtol=1e-6)
+    huge = jnp.array([3e38, 1e38])  # divided by 3e38 without jit, as by a reciprocal that is 0
+    np.testing.assert_allclose(global_norm(huge), np.sqrt(10) * np.float32(1e38), rtol=1e-6)
     assert both(jnp.zeros(2))[1].tolist() == [0, 0]
     assert np.isnan(norm([jnp.array([np.nan, 1])]))
     assert norm([jnp.array([-np.inf, 1])]) == np.inf

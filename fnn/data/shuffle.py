@@ -11,7 +11,7 @@ from fnn.checks import check_array, check_int, count_examples, describe, wrong
 
 
 def batches(
-    data: PyTree[np.ndarray], size: int, *, seed: int = 0
+    data: PyTree[np.ndarray], batch_size: int, *, seed: int = 0
 ) -> Callable[[int], Iterator[PyTree[np.ndarray]]]:
     """Return shuffled batches of arrays too large for the device, such as memory maps.
 
@@ -21,14 +21,14 @@ def batches(
 
     Args:
         data: any pytree of NumPy arrays with one common leading axis, the examples.
-        size: examples in a batch; the last batch of an epoch has the rest.
+        batch_size: examples in a batch; the last batch of an epoch has the rest.
         seed: of the orders, at least 0.
 
     Returns:
         A function of the epoch that returns an iterator of batches, as `fnn.train` takes it.
 
     Raises:
-        ValueError: arrays of unequal lengths; size < 1; a seed that is no int, or negative.
+        ValueError: arrays of unequal lengths; batch_size < 1; a seed that is no int, or negative.
         TypeError: a leaf that is no NumPy array of numbers, or one with a mask.
 
     >>> epoch = fnn.data.batches({"x": np.arange(5), "y": np.arange(5) * 10}, 2)
@@ -37,7 +37,7 @@ def batches(
     >>> [batch["y"].tolist() for batch in epoch(1)]
     [[10, 40], [0, 30], [20]]
     """
-    check_int("data.batches", "size", size, 1)
+    check_int("data.batches", "batch_size", batch_size, 1)
     check_int("data.batches", "seed", seed, 0)
     for path, leaf in jax.tree.leaves_with_path(data):
         place = "data" + jax.tree_util.keystr(path)
@@ -49,8 +49,8 @@ def batches(
 
     def epoch(number: int) -> Iterator[Any]:
         order = np.random.default_rng((seed, number)).permutation(n)
-        for start in range(0, n, size):
-            rows = np.sort(order[start : start + size])  # a file is read forwards
+        for start in range(0, n, batch_size):
+            rows = np.sort(order[start : start + batch_size])  # a file is read forwards
             yield jax.tree.map(lambda x, rows=rows: np.asarray(x[rows]), data)
 
     return epoch

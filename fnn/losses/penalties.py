@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from fnn.checks import check_callable, wrong
 from fnn.dtypes import widen
 from fnn.functions import checked
-from fnn.trees import FloatTree, Mask, check_params, paths, select
+from fnn.trees import FloatTree, Mask, check_params, paths, selected
 
 Term = Callable[[jax.Array], jax.Array]
 
@@ -32,7 +32,8 @@ def l1_penalty(params: FloatTree, *, mask: Mask | None = None) -> Float[Array, "
         A scalar, float32 or wider; its derivative at w = 0 is 0.
 
     Raises:
-        ValueError, TypeError: no leaf counts, or one that does is no float array.
+        ValueError, TypeError: no leaf counts, or one that does is no float array; a mask that is no
+            function, or returns no bool.
 
     Source: R. Tibshirani, Regression shrinkage and selection via the lasso (1996).
 
@@ -57,7 +58,8 @@ def l2_penalty(params: FloatTree, *, mask: Mask | None = None) -> Float[Array, "
         A scalar, float32 or wider.
 
     Raises:
-        ValueError, TypeError: no leaf counts, or one that does is no float array.
+        ValueError, TypeError: no leaf counts, or one that does is no float array; a mask that is no
+            function, or returns no bool.
 
     Source: A. Krogh, J. Hertz, A simple weight decay can improve generalization (1991).
 
@@ -71,7 +73,7 @@ def _sum(function: str, term: Term, params: Any, mask: Mask | None) -> jax.Array
     """Sum over the leaves that count, chosen here, in Python: a new mask is no new program."""
     if mask is not None:
         check_callable(function, "mask", mask, "of a leaf's path")
-    chosen = params if mask is None else select(params, mask)
+    chosen = params if mask is None else selected(function, params, mask)
     leaves = jax.tree.leaves(chosen)
     if not leaves:
         names = jax.tree.leaves(paths(params))

@@ -143,7 +143,7 @@ def adamw(
     check_flags("adamw", nesterov=nesterov)
     numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     base = _adam("adamw", learning_rate, numbers, nesterov, half_moments)
-    return decayed("adamw", base, "weight_decay", weight_decay, mask)
+    return decayed("adamw", base, weight_decay, mask)
 
 
 def amsgrad(
@@ -412,4 +412,4 @@ def lion(
 
     numbers = {"b1": b1, "b2": b2}
     base = leafwise("lion", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0)
-    return decayed("lion", base, "weight_decay", weight_decay, mask)
+    return decayed("lion", base, weight_decay, mask)

@@ -17,6 +17,7 @@ from fnn.optimizers.base import (
     is_zero,
     leafwise,
     moving_mean,
+    read_numbers,
     root,
     total_weight,
 )
@@ -60,7 +61,9 @@ def adagrad(
 
     def rule(now: Now, g: Any, s: Any) -> tuple[Any, ...]:
         g = bounded(g)
-        s = s + g**2
+        total = s + g**2
+        most = float(jnp.finfo(total.dtype).max)
+        s = jnp.where(jnp.isfinite(s) & jnp.isfinite(g), jnp.minimum(total, most), total)
         return -now.rate * g / _denominator(now, s, eps_in_root), s
 
     return leafwise(
@@ -133,8 +136,9 @@ def rmsprop(
         rate_inside=rate_inside,
     )
     check_number("rmsprop", "initial", initial, NOT_NEGATIVE)
+    numbers = read_numbers("rmsprop", decay=decay, eps=eps, momentum=momentum)
     moments = {"nu": initial} | ({"mu": 0.0} if centered else {})
-    if not is_zero(momentum):
+    if not is_zero(numbers["momentum"]):
         moments["trace"] = 0.0
 
     def rule(now: Now, g: Any, *old: Any) -> tuple[Any, ...]:
@@ -154,7 +158,6 @@ def rmsprop(
             u = now.momentum * new["trace"] + u if nesterov else new["trace"]
         return -rate * u, *new.values()
 
-    numbers = {"decay": decay, "eps": eps, "momentum": momentum}
     return leafwise("rmsprop", rule, learning_rate, numbers, half_moments=half_moments, **moments)
 
 

@@ -18,7 +18,8 @@ params, as optax does. It halves the memory, but in float16 a mean square below 
 bfloat16 changes of less than 1/256 are lost.
 
 Range. Where gradients are squared, those beyond 1e18 (1e152 in float64) count as 1e18, so that no
-square overflows; infinities and NaN stay what they are.
+square overflows, and a sum of squares ends at the largest number; infinities and NaN stay what they
+are.
 
 Derivatives. Updates can be differentiated, also where the gradient is zero.
 """
@@ -27,10 +28,11 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -39,23 +41,25 @@ from fnn.checks import (
     BELOW_ONE,
     NOT_NEGATIVE,
     Range,
+    attribute,
     check_flags,
     check_number,
     describe,
     is_number,
     wrong,
 )
-from fnn.dtypes import accumulator
+from fnn.dtypes import accumulator, is_real
 from fnn.functions import taken
 from fnn.trees import check_like, check_params
 
 Schedule = Callable[[Any], Float[Array, ""] | float]  # of the number of steps taken
 Rate = float | Float[Array, ""] | Schedule
 Numbers = dict[str, Any]
+Part = TypeVar("Part")  # of a state
 
 # Which numbers an argument of a rule may be, by its name, which means the same in every optimizer.
 RANGES = {
-    **dict.fromkeys(("b1", "b2", "beta", "decay", "momentum"), BELOW_ONE),
+    **dict.fromkeys(("b1", "b2", "decay", "momentum"), BELOW_ONE),
     **dict.fromkeys(("eps", "eps_root", "damping", "momentum_decay", "rest_rate"), NOT_NEGATIVE),
     "threshold": Range(4),
 }
@@ -107,6 +111,12 @@ class Optimizer(_Pair):
     >>> fnn.trajectory(lambda x: 5 * x, jnp.array(1.0), optimizer, 2).params.tolist()
     [1.0, 0.5, 0.0]
     """
+
+    __slots__ = ()
+
+
+class Last(Optimizer):
+    """A transform that must see the updates as they are added: `chain` takes it last alone."""
 
     __slots__ = ()
 
@@ -348,14 +358,21 @@ def _is_state(x: Any) -> bool:
     return isinstance(x, State)
 
 
-def _rate_state(name: str, state: Any) -> State:
-    """Return the one part of a state that holds a learning rate."""
-    found = [x for x in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(x)]
+def only_part(name: str, state: Any, kind: type[Part], leaf: str) -> Part:
+    """Return the one part of this kind in a state, of which function ``name`` reads a leaf."""
+
+    def is_kind(x: Any) -> bool:
+        return isinstance(x, kind)
+
+    found: list[Part] = [*filter(is_kind, jax.tree.leaves(state, is_leaf=is_kind))]
     if len(found) != 1:
-        needed = "exactly one; read the leaf `learning_rate` of the part that you mean"
-        raise wrong(name, "state", f"{len(found)} leaves `learning_rate`", needed)
-    one: State = found[0]
-    return one
+        needed = f"exactly one; read the leaf `{leaf}` of the part that you mean"
+        raise wrong(name, "state", f"{len(found)} leaves `{leaf}`", needed)
+    return found[0]
+
+
+def _rate_state(name: str, state: Any) -> State:
+    return only_part(name, state, State, "learning_rate")
 
 
 def learning_rate(state: PyTree[Any]) -> Float[Array, ""]:
@@ -376,6 +393,18 @@ def learning_rate(state: PyTree[Any]) -> Float[Array, ""]:
     return _rate_state("learning_rate", state).learning_rate
 
 
+def _check_new_rate(rate: Any, shape: tuple[int, ...]) -> None:
+    """Raise unless this is one number or, of a batch of states, as many as there are."""
+    if not shape or attribute(rate, "shape") in (None, ()):
+        check_number("with_learning_rate", "rate", rate)
+        return
+    needed = f"a number, or real numbers of shape {shape}"
+    if rate.shape != shape or not is_real(rate.dtype):
+        raise wrong("with_learning_rate", "rate", describe(rate), needed)
+    if not isinstance(rate, jax.core.Tracer) and np.isnan(rate).any():
+        raise wrong("with_learning_rate", "rate", f"{describe(rate)} with a NaN", needed)
+
+
 def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> PyTree[Any]:
     """Return the state with another learning rate for the next step and, without a schedule, all.
 
@@ -383,13 +412,14 @@ def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> Py
 
     Args:
         state: as `learning_rate` takes it.
-        rate: a number or a scalar array.
+        rate: a number or a scalar array; for a batch of states, as `jax.vmap` returns it, also an
+            array of one rate for each.
 
     Returns:
         The new state.
 
     Raises:
-        ValueError: as `learning_rate`.
+        ValueError: as `learning_rate`; a rate that is NaN; rates of another shape.
         TypeError: rate is no number.
 
     >>> opt = fnn.sgd(0.5)
@@ -398,8 +428,7 @@ def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> Py
     [-0.25]
     """
     old = _rate_state("with_learning_rate", state).learning_rate
-    if old.shape == ():  # else of a batch of states, as jax.vmap returns
-        check_number("with_learning_rate", "rate", rate)
+    _check_new_rate(rate, old.shape)
     new = jnp.broadcast_to(jnp.array(rate, old.dtype), old.shape)
     return jax.tree.map(
         lambda x: x._replace(learning_rate=new) if _is_state(x) else x, state, is_leaf=_is_state

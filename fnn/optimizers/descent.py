@@ -3,7 +3,7 @@
 from typing import Any
 
 from fnn.checks import check_flags
-from fnn.optimizers.base import Now, Optimizer, Rate, is_zero, leafwise
+from fnn.optimizers.base import Now, Optimizer, Rate, is_zero, leafwise, read_numbers
 
 
 def sgd(
@@ -46,10 +46,9 @@ def sgd(
     [-0.875]
     """
     check_flags("sgd", nesterov=nesterov, rate_inside=rate_inside)
-    if is_zero(momentum):
+    if is_zero(read_numbers("sgd", momentum=momentum)["momentum"]):
         return leafwise("sgd", _plain, learning_rate, {}, half_moments=half_moments)
-    numbers = {"momentum": momentum}
-    return _velocity("sgd", learning_rate, numbers, nesterov, rate_inside, half_moments)
+    return _velocity("sgd", learning_rate, momentum, nesterov, rate_inside, half_moments)
 
 
 def _plain(now: Now, g: Any) -> tuple[Any, ...]:
@@ -58,7 +57,7 @@ def _plain(now: Now, g: Any) -> tuple[Any, ...]:
 
 def momentum(
     learning_rate: Rate,
-    decay: float = 0.9,
+    momentum: float = 0.9,
     *,
     rate_inside: bool = False,
     half_moments: bool = False,
@@ -67,7 +66,7 @@ def momentum(
 
     Args:
         learning_rate: a number, a scalar array or a schedule.
-        decay: mu, the share of the velocity that survives a step, in [0, 1).
+        momentum: mu, the share of the velocity that survives a step, in [0, 1).
         rate_inside, half_moments: as in `sgd`.
 
     Returns:
@@ -82,12 +81,12 @@ def momentum(
     [-0.5]
     """
     check_flags("momentum", rate_inside=rate_inside)
-    return _velocity("momentum", learning_rate, {"decay": decay}, False, rate_inside, half_moments)
+    return _velocity("momentum", learning_rate, momentum, False, rate_inside, half_moments)
 
 
 def nesterov(
     learning_rate: Rate,
-    decay: float = 0.9,
+    momentum: float = 0.9,
     *,
     rate_inside: bool = False,
     half_moments: bool = False,
@@ -96,7 +95,7 @@ def nesterov(
 
     Args:
         learning_rate: a number, a scalar array or a schedule.
-        decay: mu, the share of the velocity that survives a step, in [0, 1).
+        momentum: mu, the share of the velocity that survives a step, in [0, 1).
         rate_inside, half_moments: as in `sgd`.
 
     Returns:
@@ -114,24 +113,23 @@ def nesterov(
     [-0.75]
     """
     check_flags("nesterov", rate_inside=rate_inside)
-    return _velocity("nesterov", learning_rate, {"decay": decay}, True, rate_inside, half_moments)
+    return _velocity("nesterov", learning_rate, momentum, True, rate_inside, half_moments)
 
 
 def _velocity(
     name: str,
     learning_rate: Rate,
-    decay: dict[str, float],
+    momentum: float,
     nesterov: bool,
     rate_inside: bool,
     half_moments: bool,
 ) -> Optimizer:
-    """Descend with a velocity; ``decay`` holds mu under the name of the argument it came in."""
-    (argument,) = decay
+    """Descend with a velocity."""
 
     def rule(now: Now, g: Any, v: Any) -> tuple[Any, ...]:
-        mu = getattr(now, argument)
         g, rate = (now.rate * g, 1.0) if rate_inside else (g, now.rate)
-        v = mu * v + g
-        return -rate * (mu * v + g if nesterov else v), v
+        v = now.momentum * v + g
+        return -rate * (now.momentum * v + g if nesterov else v), v
 
-    return leafwise(name, rule, learning_rate, decay, half_moments=half_moments, trace=0.0)
+    numbers = {"momentum": momentum}
+    return leafwise(name, rule, learning_rate, numbers, half_moments=half_moments, trace=0.0)

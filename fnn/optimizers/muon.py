@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fnn.checks import check_flags, check_int
+from fnn.checks import check_flags, check_int_or_array
 from fnn.optimizers.adam import denominator, moments
 from fnn.optimizers.base import (
     Now,
@@ -54,7 +54,7 @@ def orthogonalise(
 def muon(
     learning_rate: Rate,
     *,
-    beta: float = 0.95,
+    momentum: float = 0.95,
     iterations: int = 5,
     eps: float = 1e-8,
     nesterov: bool = True,
@@ -67,13 +67,13 @@ def muon(
 ) -> Optimizer:
     """Muon for the matrices among the params, AdamW for the rest.
 
-    Matrices ``(d_in, d_out)``: ``m <- beta m + (1 - beta) g``, m^ as in `fnn.adam`,
+    Matrices ``(d_in, d_out)``: ``m <- mu m + (1 - mu) g``, m^ as in `fnn.adam`,
     ``x <- x - rate sqrt(max(1, d_out / d_in)) (U V^T)(m^)``, with ``U V^T`` by Newton-Schulz.
 
     Args:
         learning_rate: a number, a scalar array or a schedule.
-        beta: decay of the matrices' mean.
-        iterations: of Newton-Schulz; an int, or an integer array.
+        momentum: mu, decay of the matrices' mean, in [0, 1); optax calls it beta.
+        iterations: of Newton-Schulz; an int, or an integer array of shape (), at least 1.
         eps: AdamW's outside the root; and beside the norm that starts Newton-Schulz, there relative
             to the largest number of m^, so that its size does not matter.
         nesterov: whether m^ looks one step ahead, as in `nadam`, for matrices and rest.
@@ -98,13 +98,12 @@ def muon(
     True
     """
     check_flags("muon", nesterov=nesterov)
-    if not isinstance(iterations, jax.Array):
-        check_int("muon", "iterations", iterations, 1)
+    check_int_or_array("muon", "iterations", iterations, 1)
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
         if g.ndim == 2:
-            m = moving_mean(m, g, now.beta)
-            m_hat = mean_hat(m, g, now.t, now.beta, nesterov=nesterov)
+            m = moving_mean(m, g, now.momentum)
+            m_hat = mean_hat(m, g, now.t, now.momentum, nesterov=nesterov)
             scale = max(1.0, g.shape[1] / max(g.shape[0], 1)) ** 0.5
             return -now.rate * scale * orthogonalise(m_hat, iterations, now.eps), m, v
         g, m, v = moments(now, g, m, v)
@@ -115,9 +114,9 @@ def muon(
     def square(zeros: Any) -> Any:
         return jnp.zeros((), zeros.dtype) if zeros.ndim == 2 else zeros
 
-    numbers = {"beta": beta, "b1": b1, "b2": b2, "eps": eps, "eps_root": 0.0}
+    numbers = {"momentum": momentum, "b1": b1, "b2": b2, "eps": eps, "eps_root": 0.0}
     numbers["rest_rate"] = rest_rate
     base = leafwise(
         "muon", rule, learning_rate, numbers, half_moments=half_moments, mu=0.0, nu=square
     )
-    return decayed("muon", base, "weight_decay", weight_decay, mask)
+    return decayed("muon", base, weight_decay, mask)

@@ -24,7 +24,7 @@ from fnn.analysis.curvature import (
     quadratic,
     sampled_diagonal,
 )
-from fnn.checks import check_int, check_key, describe, wrong
+from fnn.checks import check_int, check_int_or_array, check_key, describe, wrong
 from fnn.dtypes import number_like
 from fnn.optimizers.base import (
     LAST,
@@ -69,7 +69,7 @@ def newton(
         damping: added to every eigenvalue; it limits the step to ``rate |g| / damping``.
         dense_up_to: numbers in params, n, that are solved exactly, from the n by n Hessian.
         iterations: of conjugate gradients at most, one product with H each; they end earlier where
-            the residual falls below ``sqrt(eps) |g|``.
+            the residual falls below ``sqrt(eps) |g|``. An int, or an integer array of shape ().
 
     Returns:
         An `Optimizer`; its update needs params and value_fn. In an optax chain it stands as
@@ -93,8 +93,8 @@ def newton(
         needed = "a Python int; to `optax.inject_hyperparams` name it among static_args"
         raise wrong("newton", "dense_up_to", describe(dense_up_to), needed, TypeError)
     check_int("newton", "dense_up_to", dense_up_to, 0)
+    check_int_or_array("newton", "iterations", iterations, 1)
     if not isinstance(iterations, jax.Array):
-        check_int("newton", "iterations", iterations, 1)
         iterations = min(iterations, LAST)
 
     def solve(q: Quadratic, step: Array, damping: Any) -> Array:

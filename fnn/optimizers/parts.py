@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from fnn.checks import check_callable, describe, wrong
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
-from fnn.trees import Mask, check_like, paths, select
+from fnn.trees import Mask, check_like, paths, picks, select
 
 
 def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], str]) -> Optimizer:
@@ -29,7 +29,7 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
     Raises:
         ValueError: from init and update, a part without leaves or a leaf without a part; from
             update, a state of other parts, or gradients shaped otherwise than params.
-        TypeError: no dict of optimizers; a part that is no function.
+        TypeError: no dict of optimizers; a part that is no function, or returns no string.
 
     Source: J. Howard, S. Ruder, Universal language model fine-tuning for text classification
     (2018), on learning rates by layer.
@@ -66,7 +66,7 @@ def freeze(optimizer: Transform, mask: Mask) -> Optimizer:
 
     Raises:
         ValueError: from init and update, a mask that selects no leaf, or all.
-        TypeError: no mask, or no optimizer.
+        TypeError: no mask, or no optimizer; a mask that returns no bool.
 
     >>> params = {"features": jnp.ones(1000), "head": jnp.ones(1)}
     >>> opt = fnn.freeze(fnn.sgd(0.5, momentum=0.9), lambda path: path == "features")
@@ -79,7 +79,11 @@ def freeze(optimizer: Transform, mask: Mask) -> Optimizer:
         got = f"optimizer {describe(optimizer)}, mask {describe(mask)}"
         raise wrong("freeze", "optimizer, mask", got, needed, TypeError)
     both: dict[str, Transform | None] = {"moving": optimizer, "frozen": None}
-    parts = _parts("freeze", "mask", both, lambda path: "frozen" if mask(path) else "moving")
+
+    def part(path: str) -> str:
+        return "frozen" if picks("freeze", mask, path) else "moving"
+
+    parts = _parts("freeze", "mask", both, part)
 
     def init(params: Any) -> Any:
         return parts.init(params)["moving"]
@@ -103,6 +107,9 @@ def _parts(
         """Return the mask of each part that moves, after a check of all parts."""
         found = {path: part(path) for path in jax.tree.leaves(paths(tree))}
         for path, name in found.items():
+            if not isinstance(name, str):
+                got = f"{describe(name)} for {path}"
+                raise wrong(function, argument, got, "a string, the name of a part", TypeError)
             if name not in optimizers:
                 raise wrong(function, argument, f"{name!r} for {path}", f"one of {[*optimizers]}")
         for name in optimizers if found else ():

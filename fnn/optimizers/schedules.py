@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 from fnn.checks import (
     NOT_NEGATIVE,
-    POSITIVE,
     Range,
     check_callable,
     check_flags,
@@ -231,20 +230,29 @@ def piecewise(rate: float, factors: Mapping[int, float]) -> Schedule:
 
 
 def one_cycle(
-    rate: float, steps: int, *, rise: float = 0.3, start: float = 25.0, end: float = 1e4
+    rate: float,
+    steps: int,
+    *,
+    rise: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
 ) -> Schedule:
-    """Return half a cosine up from ``rate / start`` to ``rate``, then one down.
+    """Return half a cosine from ``rate / div_factor`` up to ``rate``, then one down.
+
+    The last rate is ``rate / div_factor / final_div_factor``. Both factors are those of PyTorch's
+    ``OneCycleLR`` and of ``optax.cosine_onecycle_schedule``, which this schedule equals; PyTorch's
+    has its peak and its last rate one step earlier.
 
     Args:
         rate: the peak.
         steps: length of the cycle.
         rise: the part of the steps before the peak, in (0, 1); the peak is a whole step, rounded
             down.
-        start: the peak over the first rate.
-        end: the first rate over the last.
+        div_factor: the peak over the first rate, at least 1.
+        final_div_factor: the first rate over the last, at least 1.
 
     Raises:
-        ValueError: steps < 2, start or end not above 0, a peak at the first or the last step.
+        ValueError: steps < 2, a factor below 1, a peak at the first or the last step.
         TypeError: an argument that is no number.
 
     Source: L. Smith, N. Topin, Super-convergence (2018).
@@ -255,8 +263,8 @@ def one_cycle(
     check_int("schedules.one_cycle", "steps", steps, 2)
     part = Range(0, 1, low_closed=False, high_closed=False)
     check_number("schedules.one_cycle", "rise", rise, part)
-    check_number("schedules.one_cycle", "start", start, POSITIVE)
-    check_number("schedules.one_cycle", "end", end, POSITIVE)
+    check_number("schedules.one_cycle", "div_factor", div_factor, Range(1))
+    check_number("schedules.one_cycle", "final_div_factor", final_div_factor, Range(1))
     length = steps * (1 + 2**-22)  # so that 0.29 * 100, which is below 29, makes 29 in any dtype
     if isinstance(rise, jax.core.Tracer):
         peak: Any = jnp.clip(jnp.floor(rise * length), 1.0, float(steps - 1))
@@ -265,13 +273,14 @@ def one_cycle(
         if not 0 < peak < steps:
             raise wrong("schedules.one_cycle", "rise", rise, f"a peak within the {steps} steps")
 
-    def formula(step: Any, rate: Any, peak: Any, start: Any, end: Any) -> Any:
-        first = rate / start
+    def formula(step: Any, rate: Any, peak: Any, div_factor: Any, final_div_factor: Any) -> Any:
+        first = rate / div_factor
         up = _wave(first, rate, step / peak)
-        down = _wave(rate, first / end, (step - peak) / (float(steps) - peak))
+        down = _wave(rate, first / final_div_factor, (step - peak) / (float(steps) - peak))
         return jnp.where(step < peak, up, down)
 
-    return _of_float("one_cycle", formula, rate=rate, peak=peak, start=start, end=end)
+    numbers = {"rate": rate, "peak": peak, "div_factor": div_factor}
+    return _of_float("one_cycle", formula, **numbers, final_div_factor=final_div_factor)
 
 
 def delay(schedule: Schedule, steps: int) -> Schedule:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from fnn.checks import NOT_NEGATIVE, check_callable, check_number, wrong
 from fnn.dtypes import computed_wide, number_like
 from fnn.optimizers.base import (
+    Last,
     Optimizer,
     Transform,
     check_transform,
@@ -28,7 +29,8 @@ from fnn.trees import Mask, check_like, chosen, scaled_norm
 def check_mask(name: str, mask: Mask | None) -> None:
     """Raise unless this is a mask of fnn's; optax's are trees of bools."""
     if mask is not None:
-        check_callable(name, "mask", mask, "of a leaf's path, or None")
+        needed = "of a leaf's path, or None; to optax.inject_hyperparams name it among static_args"
+        check_callable(name, "mask", mask, needed)
 
 
 def where_chosen(
@@ -63,7 +65,7 @@ def chain(*transforms: Transform) -> Optimizer:
         An `Optimizer`; its state is the tuple of theirs.
 
     Raises:
-        ValueError: update's state is not one state per transform.
+        ValueError: `average` anywhere but last; update's state is not one state per transform.
         TypeError: a transform that is none.
 
     >>> opt = fnn.chain(fnn.clip_by_value(1.0), fnn.sgd(0.5))
@@ -72,6 +74,9 @@ def chain(*transforms: Transform) -> Optimizer:
     """
     for i, transform in enumerate(transforms):
         check_transform("chain", f"transforms[{i}]", transform)
+        if isinstance(transform, Last) and i + 1 < len(transforms):
+            needed = "it last, behind all that changes the updates"
+            raise wrong("chain", f"transforms[{i}]", "fnn.average", needed)
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(t.init(params) for t in transforms)
@@ -172,7 +177,7 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
     Raises:
         ValueError: update without params, or with params shaped otherwise than the gradients; a
             mask that selects no leaf.
-        TypeError: a mask that is no function.
+        TypeError: a mask that is no function, or returns no bool.
 
     >>> params = grads = {"w": jnp.array(4.0), "b": jnp.array(4.0)}
     >>> updates, _ = fnn.l2(0.5, mask=lambda path: path == "w").update(grads, (), params)
@@ -193,15 +198,17 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
     return stateless(update)
 
 
-def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = None) -> Optimizer:
-    """Shrink the parameters beside the optimizer's step: ``x <- x - rate (u + decay x)``.
+def add_weight_decay(
+    optimizer: Transform, weight_decay: float, *, mask: Mask | None = None
+) -> Optimizer:
+    """Shrink the parameters beside the optimizer's step: ``x <- x - rate (u + weight_decay x)``.
 
     ``-rate u`` is the optimizer's update, and rate the learning rate of its state, so that a
     schedule scales both alike. For `fnn.sgd` without momentum it equals `l2`.
 
     Args:
         optimizer: one whose state holds one learning rate, however deep.
-        decay: the factor lambda.
+        weight_decay: the factor lambda.
         mask: a function of a leaf's path, true for the leaves to shrink; default all.
 
     Returns:
@@ -210,7 +217,7 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
     Raises:
         ValueError: update without params; a state without a learning rate; a mask that selects no
             leaf.
-        TypeError: no optimizer; a mask that is no function.
+        TypeError: no optimizer; a mask that is no function, or returns no bool.
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
@@ -221,17 +228,12 @@ def add_weight_decay(optimizer: Transform, decay: float, *, mask: Mask | None = 
     """
 
     check_transform("add_weight_decay", "optimizer", optimizer)
-    return decayed("add_weight_decay", optimizer, "decay", decay, mask)
+    return decayed("add_weight_decay", optimizer, weight_decay, mask)
 
 
-def decayed(
-    name: str, optimizer: Transform, argument: str, factor: float, mask: Mask | None
-) -> Optimizer:
-    """Shrink as `add_weight_decay`, for public function ``name``, which errors name.
-
-    ``factor`` is lambda, which came in this argument.
-    """
-    check_number(name, argument, factor, NOT_NEGATIVE)
+def decayed(name: str, optimizer: Transform, weight_decay: float, mask: Mask | None) -> Optimizer:
+    """Shrink as `add_weight_decay`, for public function ``name``, which errors name."""
+    check_number(name, "weight_decay", weight_decay, NOT_NEGATIVE)
     check_mask(name, mask)
 
     def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
@@ -240,7 +242,7 @@ def decayed(
         rate = rate_used(name, state, following)
 
         def shrink(u: Any, x: Any) -> Any:
-            return u - number_like(rate, x) * number_like(factor, x) * x
+            return u - number_like(rate, x) * number_like(weight_decay, x) * x
 
         return where_chosen(name, mask, shrink, updates, params), following
 

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from fnn.checks import Range, check_flags, check_int, check_number, wrong
 from fnn.dtypes import computed_wide, number_like, widen
 from fnn.optimizers.base import (
     LAST,
+    Last,
     Optimizer,
     Transform,
     check_state,
@@ -19,6 +20,7 @@ from fnn.optimizers.base import (
     in_dtype,
     need_params,
     next_step,
+    only_part,
     read_numbers,
     run_update,
     total_weight,
@@ -162,12 +164,13 @@ class Averaged(NamedTuple):
 
 
 def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
-    """Average the iterates on the side; put it last in a `chain`.
+    """Average the iterates on the side: last in a `chain`, outside `freeze` and `add_weight_decay`.
 
     Polyak (the default): ``a <- a + (x - a) / t``, the mean of the iterates ``x`` after the steps
     1 to t. Exponential: ``a <- decay a + (1 - decay) x``, from the initial parameters on or, with
     debias, from zero and divided by ``1 - decay^t``, so that the initial parameters count for
-    nothing. The updates pass unchanged; the averaged parameters are ``state[-1].average``.
+    nothing. The updates pass unchanged, and an iterate is the params and these, so that nothing may
+    change them behind it. `averaged` finds the averaged parameters in a state.
 
     Args:
         decay: None for the mean of all iterates, or the share of the old average that a step keeps.
@@ -186,7 +189,7 @@ def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
     >>> for _ in range(3):
     ...     updates, state = opt.update(jnp.array([1.0]), state, x)
     ...     x = x + updates                                       # 2, 1, 0
-    >>> state[-1].average.tolist()
+    >>> fnn.averaged(state).tolist()
     [1.0]
     """
     check_flags("average", debias=debias)
@@ -217,7 +220,27 @@ def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
 
         return grads, Averaged(step, _map(mix, state.average, params, grads))
 
-    return Optimizer(init, update)
+    return Last(init, update)
+
+
+def averaged(state: PyTree[Any]) -> PyTree[Float[Array, "..."]]:
+    """Return the averaged parameters, to evaluate with.
+
+    Args:
+        state: of an optimizer with one `average`, however deep within chains and wrappers, fnn's or
+            optax's.
+
+    Returns:
+        A pytree like the params, at least float32: the state's leaf ``average``.
+
+    Raises:
+        ValueError: the state holds no average, or several.
+
+    >>> opt = fnn.chain(fnn.sgd(0.5), fnn.average())
+    >>> fnn.averaged(opt.init(jnp.ones(3))).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    return only_part("averaged", state, Averaged, "average").average
 
 
 class Ahead(NamedTuple):
@@ -305,7 +328,7 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
     The optimizer steps on the float32 master copy, ``m <- m + u``; the update returned is
     ``m - x`` rounded to the dtype of x, which takes the params to the rounded master or next to it.
     What is rounded away is in the next update again: steps too small for the params add up in the
-    master.
+    master. Where the master is beyond the range of x, x goes to the end of the range.
 
     Args:
         optimizer: any; leaves that are wider than half precision stay as they are.
@@ -341,14 +364,21 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
             extra["grad"] = _widened(extra["grad"])
         updates, inner = run_update(optimizer, _widened(grads), state.inner, state.master, extra)
         master = _map(lambda m, u: m + u, state.master, updates)
-        moved = jax.tree.map(
-            lambda x, m: (m.astype(x.dtype).astype(m.dtype) - x.astype(m.dtype)).astype(x.dtype),
-            params,
-            master,
-        )
+
+        def move(x: Any, m: Any) -> Any:
+            rounded = _narrowed(m, x.dtype).astype(m.dtype)
+            return _narrowed(rounded - x.astype(m.dtype), x.dtype)
+
+        moved = jax.tree.map(move, params, master)
         return moved, Mastered(inner, master)
 
     return Optimizer(init, update)
+
+
+def _narrowed(x: Array, dtype: Any) -> Array:
+    """Return numbers in a narrower dtype, the finite ones within its range."""
+    most = float(jnp.finfo(dtype).max)
+    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
 
 
 class Scaled(NamedTuple):

@@ -64,7 +64,7 @@ def test_a_seed_is_an_int(seed: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "size", "kind", "message"),
     [
-        (DATA, 0, ValueError, "size: got 0; needed an int >= 1"),
+        (DATA, 0, ValueError, "batch_size: got 0; needed an int >= 1"),
         (
             {"x": X, "y": np.arange(9)},
             2,

@@ -43,8 +43,8 @@ ADAM = {**MEANS, "eps": 1e-3, "eps_root": 1e-4}
 ALONE = {
     "sgd": Row(fnn.sgd),
     "sgd, momentum": Row(fnn.sgd, {"momentum": 0.9}),
-    "momentum": Row(fnn.momentum, {"decay": 0.9}),
-    "nesterov": Row(option(fnn.nesterov, rate_inside=True), {"decay": 0.9}),
+    "momentum": Row(fnn.momentum, {"momentum": 0.9}),
+    "nesterov": Row(option(fnn.nesterov, rate_inside=True), {"momentum": 0.9}),
     "adagrad": Row(fnn.adagrad, {"initial": 0.1, "eps": 1e-3}),
     "adagrad, outside": Row(
         option(fnn.adagrad, eps_in_root=False), {"initial": 0.0, "eps": 1e-3}
@@ -75,7 +75,7 @@ ALONE = {
     "radam": Row(fnn.radam, ADAM | {"b2": 0.99, "threshold": 4.0}),
     "radam, early": Row(option(fnn.radam, eps_before_correction=True), ADAM | {"b2": 0.5}),
     "lion": Row(fnn.lion, {**MEANS, "weight_decay": 0.1}),
-    "muon": Row(fnn.muon, {**MEANS, "beta": 0.8, "eps": 1e-3, "weight_decay": 0.1,
+    "muon": Row(fnn.muon, {**MEANS, "momentum": 0.8, "eps": 1e-3, "weight_decay": 0.1,
                            "rest_rate": 0.5}),
 }  # fmt: skip
 SECOND_ORDER = {
@@ -111,7 +111,7 @@ AROUND = {
     "clip_by_global_norm": Row(before(fnn.clip_by_global_norm), {"max_norm": 1.5}),
     "clip_by_value": Row(before(fnn.clip_by_value), {"limit": 1.5}),
     "l2": Row(before(fnn.l2), {"strength": 0.1}),
-    "add_weight_decay": Row(around(fnn.add_weight_decay, fnn.sgd), {"decay": 0.1}),
+    "add_weight_decay": Row(around(fnn.add_weight_decay, fnn.sgd), {"weight_decay": 0.1}),
     "accumulate": Row(around(fnn.accumulate, k=2)),
     "average": Row(after(fnn.average)),
     "average, decay": Row(after(fnn.average), {"decay": 0.9}),

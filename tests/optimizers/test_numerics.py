@@ -67,6 +67,17 @@ def test_one_gradient_of_1e20(name: str) -> None:
     assert np.abs(want[1]) > 1e-4
 
 
+def test_adagrad_moves_on_after_many_huge_gradients() -> None:
+    """Their sum of squares stays at the largest number; an infinite gradient makes it infinite."""
+    optimizer, huge = fnn.adagrad(2.0**64), jnp.full(1, 1e19)
+    state = optimizer.init(huge)
+    largest = jnp.full(1, jnp.finfo(jnp.float32).max)
+    state = state._replace(moments={"sum_of_squares": largest})
+    for g, want in ((huge, -1.0), (huge, -1.0), (huge * jnp.inf, None), (huge, -0.0)):
+        updates, state = optimizer.update(g, state)
+        assert want is None or updates.tolist() == [pytest.approx(want * 2**60)]
+
+
 def test_infinite_and_undefined_gradients_are_seen() -> None:
     bad = np.array([np.inf, -np.inf, np.nan], np.float32)
 
@@ -273,7 +284,7 @@ def test_debiased_average_forgets_where_it_began() -> None:
         x = x + updates
         seen.append(float(x[0]))
         weights = [0.75 ** (t - i) for i in range(t + 1)]
-    np.testing.assert_allclose(state[-1].average, [np.average(seen, weights=weights)], rtol=1e-6)
+    np.testing.assert_allclose(fnn.averaged(state), [np.average(seen, weights=weights)], rtol=1e-6)
     with pytest.raises(ValueError, match=r"fnn.average: debias: got True; needed a decay with it"):
         fnn.average(debias=True)
 

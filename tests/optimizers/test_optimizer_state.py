@@ -76,6 +76,33 @@ def test_the_learning_rates_of_many_states_are_replaced_at_once() -> None:
     for rate, want in ((0.125, [0.125, 0.125]), (jnp.array([1.0, 2.0]), [1.0, 2.0])):
         replaced = fnn.with_learning_rate(states, rate)
         assert fnn.learning_rate(replaced).tolist() == want
+    needed = r"needed a number, or real numbers of shape \(2,\)"
+    for bad, message in (
+        ("a", "got str 'a'; needed a number"),
+        (1j, "got complex 1j; needed a number"),
+        ([1.0, 2.0], r"got list \[1.0, 2.0\]; needed a number"),
+        (jnp.array([1j, 2.0]), rf"got complex64\[2\]; {needed}"),
+        (jnp.ones(3), rf"got float32\[3\]; {needed}"),
+        (jnp.ones(1), rf"got float32\[1\]; {needed}"),
+        (jnp.array([1.0, jnp.nan]), rf"got float32\[2\] with a NaN; {needed}"),
+        (np.nan, "got nan; needed a number"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"_learning_rate: rate: {message}"):
+            fnn.with_learning_rate(states, bad)
+
+
+def test_the_average_is_found_at_any_depth() -> None:
+    x = {"w": jnp.array([3.0]), "b": jnp.array([1.0])}
+    opt = fnn.with_master_weights(fnn.accumulate(fnn.chain(fnn.sgd(1.0), fnn.average()), 1))
+    for optimizer in (opt, optax.chain(optax.clip(1.0), optax.GradientTransformation(*opt))):
+        _, state = optimizer.update(jax.tree.map(jnp.ones_like, x), optimizer.init(x), x)
+        assert jax.tree.map(float, jax.tree.map(jnp.sum, fnn.averaged(state))) == {"w": 2, "b": 0}
+    two = fnn.partition({k: fnn.chain(fnn.sgd(1.0), fnn.average()) for k in x}, lambda path: path)
+    needed = "needed exactly one; read the leaf `average` of the part that you mean"
+    for other, count in ((fnn.sgd(0.1), 0), (two, 2)):
+        message = f"^fnn.averaged: state: got {count} leaves `average`; {needed}"
+        with pytest.raises(ValueError, match=message):
+            fnn.averaged(other.init(x))
 
 
 class Pair(NamedTuple):
@@ -194,8 +221,8 @@ def test_numbers_out_of_their_range() -> None:
     """Each is named, with the function that was called."""
     for make, argument, bad in [
         (fnn.sgd, "momentum", 1.0),
-        (fnn.momentum, "decay", -0.1),
-        (fnn.nesterov, "decay", 1.0),
+        (fnn.momentum, "momentum", -0.1),
+        (fnn.nesterov, "momentum", 1.0),
         (fnn.adagrad, "initial", -1.0),
         (fnn.rmsprop, "decay", 1.0),
         (fnn.rmsprop, "initial", -1.0),
@@ -208,7 +235,7 @@ def test_numbers_out_of_their_range() -> None:
         (fnn.radam, "threshold", 3.0),
         (fnn.lion, "weight_decay", -1.0),
         (fnn.adamw, "weight_decay", -1.0),
-        (fnn.muon, "beta", 1.0),
+        (fnn.muon, "momentum", 1.0),
         (fnn.muon, "iterations", 0),
         (fnn.newton, "damping", -1.0),
     ]:
@@ -230,7 +257,7 @@ def test_numbers_out_of_their_range() -> None:
         lambda: fnn.clip_by_global_norm(-1.0): "clip_by_global_norm: max_norm: got -1.0",
         lambda: fnn.clip_by_value(-1.0): "clip_by_value: limit: got -1.0",
         lambda: fnn.l2(-1.0): "l2: strength: got -1.0",
-        lambda: fnn.add_weight_decay(fnn.sgd(0.1), -1.0): "add_weight_decay: decay: got -1.0",
+        lambda: fnn.add_weight_decay(fnn.sgd(0.1), -1.0): "add_weight_decay: weight_decay: got -1",
         lambda: fnn.lookahead(fnn.sgd(0.1), slow_rate=0.0): "lookahead: slow_rate: got 0.0",
     }.items():
         with pytest.raises(ValueError, match=f"fnn.{message}"):
@@ -278,6 +305,24 @@ def test_a_number_of_python_is_a_gradient(opt: Any) -> None:
     state = opt.init({"w": x})
     got, want = (opt.update({"w": g}, state, {"w": x})[0]["w"] for g in (2.0, 2 * x))
     assert (got.dtype, got) == (want.dtype, want)
+
+
+@pytest.mark.parametrize("make", [fnn.muon, fnn.newton], ids=["muon", "newton"])
+def test_iterations_are_an_integer_array_at_most(make: Any) -> None:
+    for bad in (jnp.array(2.5), jnp.array([2, 3]), jnp.array(True), jnp.array(0), jnp.array(-1)):
+        with pytest.raises(ValueError, match=rf"fnn.{make.__name__}: iterations: got .*an int >= "):
+            make(0.1, iterations=bad)
+    make(0.1, iterations=jnp.array(1))
+    with pytest.raises(ValueError, match=r"iterations: got float32\[\]; needed an int >= 1, or an"):
+        jax.jit(lambda n: make(0.1, iterations=n).init(n))(2.0)
+
+
+@pytest.mark.parametrize("make", [fnn.sgd, fnn.rmsprop], ids=["sgd", "rmsprop"])
+def test_a_momentum_that_is_no_number(make: Any) -> None:
+    """Not even one that equals zero."""
+    for bad in (False, 0j, np.zeros(2)):
+        with pytest.raises(TypeError, match=rf"fnn.{make.__name__}: momentum: got .*; needed a n"):
+            make(0.1, momentum=bad)
 
 
 def test_amsgrad_refuses_another_word() -> None:

@@ -131,6 +131,8 @@ def test_messages() -> None:
         fnn.partition([*parts.values()], str)  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(ValueError, match=r"fnn.partition: part: got 'x' for b; needed one of \['w"):
         fnn.partition(parts, lambda path: "x").init(params)
+    with pytest.raises(TypeError, match=r"partition: part: got list \['w'\] for b; needed a str"):
+        fnn.partition(parts, lambda path: ["w"]).init(params)  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match=r"fnn.partition: part: got no leaf for 'b'"):
         fnn.partition(parts, lambda path: "w").init(params)
     opt = fnn.partition(parts, lambda path: path)

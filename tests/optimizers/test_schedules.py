@@ -49,7 +49,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     ),
     "one_cycle": (s.one_cycle(0.3, 50), optax.cosine_onecycle_schedule(50, 0.3)),
     "one_cycle, numbers": (
-        s.one_cycle(0.3, 50, rise=0.4, start=10.0, end=100.0),
+        s.one_cycle(0.3, 50, rise=0.4, div_factor=10.0, final_div_factor=100.0),
         optax.cosine_onecycle_schedule(50, 0.3, 0.4, 10.0, 100.0),
     ),
 }
@@ -151,7 +151,7 @@ def test_every_number_may_be_traced() -> None:
         functools.partial(s.warmup_cosine, steps=45, warmup=9): {
             "rate": 0.5, "start": 0.1, "end": 0.05, "exponent": 2.0},
         functools.partial(s.one_cycle, steps=50): {
-            "rate": 0.3, "rise": 0.3, "start": 25.0, "end": 1e3},
+            "rate": 0.3, "rise": 0.3, "div_factor": 25.0, "final_div_factor": 1e3},
     }  # fmt: skip
     for make, numbers in cases.items():
         traced = jax.jit(lambda numbers, make=make: jax.vmap(make(**numbers))(STEPS))(numbers)
@@ -204,7 +204,12 @@ def test_errors() -> None:
         lambda: s.warmup_cosine(
             0.1, 10, warmup=2, exponent=-1.0
         ): r"warmup_cosine: exponent: got -1.0; needed a number >= 0",
-        lambda: s.one_cycle(0.1, 9, end=0.0): r"fnn.schedules.one_cycle: end: got 0.0",
+        lambda: s.one_cycle(
+            0.1, 9, div_factor=1e-3
+        ): r"schedules.one_cycle: div_factor: got 0.001; needed a number >= 1",
+        lambda: s.one_cycle(
+            0.1, 9, final_div_factor=1e-5
+        ): r"schedules.one_cycle: final_div_factor: got 1e-05; needed a number >= 1",
         lambda: s.one_cycle(
             0.1, 3, rise=0.1
         ): r"fnn.schedules.one_cycle: rise: got 0.1; needed a peak within the 3",

@@ -201,7 +201,15 @@ def test_polyak_average_is_the_mean_of_the_iterates() -> None:
         updates, state = opt.update(jnp.sin(x), state, x)
         x = x + updates
         iterates.append(x)
-    np.testing.assert_allclose(state[-1].average, jnp.stack(iterates).mean(0), rtol=1e-6)
+    np.testing.assert_allclose(fnn.averaged(state), jnp.stack(iterates).mean(0), rtol=1e-6)
+
+
+def test_nothing_stands_behind_an_average() -> None:
+    """It would add gradients, or updates that others change after it, to the params."""
+    message = r"^fnn.chain: transforms\[0\]: got fnn.average; needed it last, behind all"
+    for behind in (fnn.adam(0.1), optax.scale(0.5)):
+        with pytest.raises(ValueError, match=message):
+            fnn.chain(fnn.average(), behind)
 
 
 def test_exponential_average() -> None:
@@ -212,7 +220,7 @@ def test_exponential_average() -> None:
         updates, state = opt.update(jnp.array([1.0]), state, x)
         x = x + updates
         want = 0.75 * want + 0.25 * float(x[0])
-    np.testing.assert_allclose(state[-1].average, [want], rtol=1e-6)
+    np.testing.assert_allclose(fnn.averaged(state), [want], rtol=1e-6)
 
 
 def test_accumulated_steps_are_the_whole_batch_s() -> None:
@@ -357,6 +365,18 @@ def test_master_weights_follow_float32() -> None:
     assert (moved.dtype, state.master.dtype) == (HALF, jnp.float32)
 
 
+def test_a_master_beyond_the_range_of_its_params() -> None:
+    """Takes them to the end of the range, also where one update is beyond it, and back again."""
+    opt, x = fnn.with_master_weights(fnn.sgd(4.0)), jnp.array([6e4], jnp.float16)
+    state, seen = opt.init(x), []
+    for g in (-2500.0, 7500.0, 5e4, 0.0, -5e4, 0.0, jnp.inf):
+        updates, state = opt.update(jnp.array([g], jnp.float16), state, x)
+        x = x + updates
+        seen.append(float(x[0]))
+    # The master: 7e4, 4e4, -1.6e5 twice, 4e4 twice, -inf.
+    assert seen == [65504, 40000, -25504, -65504, 0, 40000, -np.inf]
+
+
 def test_a_line_search_on_master_weights() -> None:
     """The gradient at its start, the extra argument ``grad``, is in float32 as the others are."""
     opt, w = fnn.with_master_weights(optax.lbfgs()), jnp.ones(2, HALF)
@@ -441,8 +461,33 @@ def test_a_mask_that_is_no_function() -> None:
         (lambda: fnn.adamw(0.1, mask={"w": True}), r"adamw: mask: got dict {'w': True}"),
         (lambda: fnn.l2(0.1, mask="w"), "l2: mask: got str 'w'"),
     ):
-        with pytest.raises(TypeError, match=rf"^fnn.{message}; needed a function of a leaf's path"):
+        needed = "needed a function of a leaf's path, or None; to optax.inject_hyperparams name it "
+        with pytest.raises(TypeError, match=rf"^fnn.{message}; {needed}among static_args"):
             make()
+
+
+@pytest.mark.parametrize("found", [{"w": True}, 0, None, np.array([True, False]), jnp.array(True)])
+@pytest.mark.parametrize("name", ["adamw", "l2", "freeze", "trees.select", "l1_penalty"])
+def test_a_mask_that_returns_no_bool(name: str, found: Any) -> None:
+    """Such as optax's masks, which are functions of params."""
+    params, mask = {"w": jnp.ones(2), "b": jnp.ones(1)}, lambda path: found
+    state = fnn.adam(0.1).init(params)
+    call = {
+        "adamw": lambda: fnn.adamw(0.1, mask=mask).update(params, state, params),
+        "l2": lambda: fnn.l2(0.1, mask=mask).update(params, (), params),
+        "freeze": lambda: fnn.freeze(fnn.sgd(0.1), mask).init(params),
+        "trees.select": lambda: fnn.trees.select(params, mask),
+        "l1_penalty": lambda: fnn.l1_penalty(params, mask=mask),
+    }[name]
+    message = rf"^fnn.{name}: mask: got .* for 'b'; needed True or False, of a leaf's path"
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_a_mask_may_return_numpy_s_bool() -> None:
+    params = {"w": jnp.ones(2), "b": jnp.ones(1)}
+    kept = fnn.trees.select(params, lambda path: np.bool_(path == "w"))
+    assert jax.tree.leaves(fnn.paths(kept)) == ["w"]
 
 
 @pytest.mark.parametrize("clip", [fnn.clip_by_value(0.5), fnn.clip_by_global_norm(0.5)])

@@ -62,6 +62,12 @@ def test_the_scale_stays_finite() -> None:
     np.testing.assert_array_equal(scales, 2.0**100)
 
 
+def test_the_scale_stays_at_one_and_above() -> None:
+    optimizer = fnn.with_loss_scale(fnn.sgd(0.0), initial=2.0)
+    _, scales = steps(optimizer, product, jnp.full(4, jnp.inf), jnp.zeros(1))
+    np.testing.assert_array_equal(scales, 1)
+
+
 def test_what_no_scale_mends_is_told() -> None:
     """The root's gradient at 0 is infinite at every scale."""
     optimizer = fnn.with_loss_scale(fnn.sgd(0.1), initial=4.0)
