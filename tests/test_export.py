@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import export
 
 import fnn
@@ -53,6 +54,23 @@ def test_running_statistics_and_a_batch_go_in_and_out_of_a_file() -> None:
     got = served.call(running, batch)
     assert [type(part) for part in got] == [fnn.BatchStats, fnn.data.Dataset]
     jax.tree.map(np.testing.assert_array_equal, got, update(running, batch))
+
+
+def in_all_wrappers() -> Any:
+    inner = fnn.with_master_weights(fnn.chain(fnn.adam(0.1), fnn.average()))
+    return fnn.with_loss_scale(fnn.accumulate(fnn.lookahead(inner, 2), 2))
+
+
+@pytest.mark.parametrize("optimizer", [in_all_wrappers(), fnn.flat(fnn.adam(0.1)), fnn.newton()])
+def test_a_step_of_training_goes_into_a_file(optimizer: Any) -> None:
+    def loss(params: Any, batch: Any) -> Any:
+        return ((params["w"] - batch) ** 2).mean()
+
+    params, batch = {"w": jnp.arange(3.0)}, jnp.ones(3)
+    step = jax.jit(fnn.make_step(loss, optimizer))
+    given = params, optimizer.init(params), batch
+    served = export.deserialize(export.export(step)(*given).serialize())
+    jax.tree.map(np.testing.assert_array_equal, served.call(*given), step(*given))
 
 
 # Those that take no examples, and those that refuse a symbol by name (layers/test_conv_export.py).

@@ -50,7 +50,7 @@ from fnn.checks import (
 )
 from fnn.dtypes import accumulator, is_real
 from fnn.functions import taken
-from fnn.trees import check_like, check_params
+from fnn.trees import check_like, check_params, exported
 
 Schedule = Callable[[Any], Float[Array, ""] | float]  # of the number of steps taken
 Rate = float | Float[Array, ""] | Schedule
@@ -121,6 +121,7 @@ class Last(Optimizer):
     __slots__ = ()
 
 
+@exported
 class State(NamedTuple):
     """State of an optimizer that `leafwise` makes.
 

@@ -19,12 +19,13 @@ from fnn.checks import wrong
 from fnn.compiler import place_read_at_run_time
 from fnn.dtypes import accumulator
 from fnn.optimizers.base import Optimizer, Transform, check_state, check_transform, run_update
-from fnn.trees import check_like, check_params
+from fnn.trees import check_like, check_params, exported
 
 SMALL = 2**14  # numbers; larger leaves amortise their kernels, and copying them would cost more
 TOGETHER = 64  # leaves of one shape in a vector; one of thousands is slow to compile
 
 
+@exported
 class Flat(NamedTuple):
     """State of `flat`.
 

@@ -26,7 +26,7 @@ from fnn.optimizers.base import (
     total_weight,
 )
 from fnn.placement import placed_as, varying
-from fnn.trees import all_finite, check_like, check_params
+from fnn.trees import all_finite, check_like, check_params, exported
 
 
 def _map(formula: Any, *trees: Any) -> Any:
@@ -54,6 +54,7 @@ def _typed_as(old: Any, new: Any) -> Any:
 LARGEST_SCALE = 2.0**100  # of a loss: far above need, far below infinity
 
 
+@exported
 class Accumulated(NamedTuple):
     """State of `accumulate`.
 
@@ -151,6 +152,7 @@ def _of_all(extra: dict[str, Any], mean: Any, k: int) -> dict[str, Any]:
     return whole
 
 
+@exported
 class Averaged(NamedTuple):
     """State of `average`.
 
@@ -243,6 +245,7 @@ def averaged(state: PyTree[Any]) -> PyTree[Float[Array, "..."]]:
     return only_part("averaged", state, Averaged, "average").average
 
 
+@exported
 class Ahead(NamedTuple):
     """State of `lookahead`.
 
@@ -310,6 +313,7 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
     return Optimizer(init, update)
 
 
+@exported
 class Mastered(NamedTuple):
     """State of `with_master_weights`.
 
@@ -381,6 +385,7 @@ def _narrowed(x: Array, dtype: Any) -> Array:
     return jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
 
 
+@exported
 class Scaled(NamedTuple):
     """State of `with_loss_scale`.
 
