@@ -20,6 +20,23 @@ Pads = tuple[tuple[int, int], ...]
 LAYER = ("window", "stride", "padding", "dilation")
 
 
+class Axis(NamedTuple):
+    """One spatial axis: its input and output sizes, the taps, stride, dilation and padding."""
+
+    i: int
+    o: int
+    k: int
+    s: int
+    d: int
+    lo: int
+    hi: int
+
+    @property
+    def span(self) -> int:
+        """Elements from the first to the last tap, both included."""
+        return (self.k - 1) * self.d + 1
+
+
 class Windows(NamedTuple):
     """A window in its explicit form: one entry per spatial axis."""
 
@@ -39,6 +56,12 @@ class Windows(NamedTuple):
             jax.core.max_dim((lo + i + hi - e) // s + 1, 0)
             for i, e, s, (lo, hi) in zip(spatial, self.span, self.stride, self.padding, strict=True)
         )
+
+    def axes(self, spatial: Sequence[int]) -> list[Axis]:
+        """The axes, over an input of these spatial sizes."""
+        size, stride, padding, dilation = self
+        each = zip(spatial, self.output(spatial), size, stride, dilation, padding, strict=True)
+        return [Axis(*sizes, *pads) for *sizes, pads in each]
 
 
 def is_known(*arrays: Any) -> bool:

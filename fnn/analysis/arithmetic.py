@@ -77,17 +77,11 @@ def flops(program: Program) -> int:
 def _own_convolution(op: Operation, shapes: list[Any], out: tuple[int, ...]) -> tuple[int, int]:
     """A convolution by any kernel of fnn, its transpose, or its gradient to the window."""
     form, slot = op.params["form"], op.params["slot"]
-    w = form.windows
     c_in, c_out = (out[-1], shapes[0][-1]) if slot == INPUT else (shapes[0][-1], out[-1])
     rest = shapes[0][0] * (c_in // form.groups) * c_out
-    axes = [
-        _taps(i, o, k, s, d, lo)
-        for i, o, k, s, d, (lo, _) in zip(
-            form.spatial, form.out, w.size, w.stride, w.dilation, w.padding, strict=True
-        )
-    ]
+    axes = [_taps(*axis[:-1]) for axis in form.axes]
     stops = math.prod(shapes[0][1:-1] if slot == INPUT else form.out)
-    return rest * math.prod(axes), rest * stops * math.prod(w.size)
+    return rest * math.prod(axes), rest * stops * math.prod(form.windows.size)
 
 
 def _convolution(

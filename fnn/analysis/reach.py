@@ -244,14 +244,11 @@ def _reduce_window(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> 
 
 def _own_convolution(op: Operation, shapes: list[Shape], out: Shape, box: Box) -> Found:
     form, slot = op.params["form"], op.params["slot"]
-    w = form.windows
-    places = zip(box[1:-1], w.size, w.stride, w.dilation, w.padding, strict=True)
+    places = zip(box[1:-1], form.axes, strict=True)
     if slot == OUTPUT:
-        spatial = [_window(*ab, k, s, d, lo) for ab, k, s, d, (lo, _) in places]
+        spatial = [_window(*ab, x.k, x.s, x.d, x.lo) for ab, x in places]
     elif slot == INPUT:
-        spatial = [
-            (-((-a - lo + (k - 1) * d) // s), (b + lo) // s) for (a, b), k, s, d, (lo, _) in places
-        ]
+        spatial = [(-((x.span - 1 - a - x.lo) // x.s), (b + x.lo) // x.s) for (a, b), x in places]
     else:
         return _everything(op, shapes, out, box)
     return [[box[0], *spatial, (0, shapes[0][-1] - 1)], _whole(shapes[1])]

@@ -26,20 +26,16 @@ def through_output(output: Map) -> Map:
 
     def input_map(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         y, form = _spread(y, form)
-        win = form.windows
         y, plain = read(y, form)
         if 0 in y.shape:
             return nothing(y, w, form)
         taps = plain.windows.size
-        met = tuple(min(k, s) for k, s in zip(win.size, win.stride, strict=True))
+        met = tuple(min(a.k, a.s) for a in form.axes)
         x = output(y, _phases(w, taps, met, form.groups), plain)
-        x = _interleave(x, met, win.stride, form.groups)
-        starts = [lo % s for (lo, _), s in zip(win.padding, win.stride, strict=True)]
-        return lax.slice(
-            x,
-            (0, *starts, 0),
-            (x.shape[0], *(a + i for a, i in zip(starts, form.spatial, strict=True)), x.shape[-1]),
-        )
+        x = _interleave(x, met, form.windows.stride, form.groups)
+        starts = [a.lo % a.s for a in form.axes]
+        stops = [a.lo % a.s + a.i for a in form.axes]
+        return lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]))
 
     return input_map
 
@@ -73,35 +69,29 @@ def nothing(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 def read(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
     """The part of y that the phases read, and the form of the convolution that all of them are."""
-    win, rank = form.windows, len(form.spatial)
-    taps = tuple(-(-k // s) for k, s in zip(win.size, win.stride, strict=True))
-    pads = []
-    for i, o, t, s, d, (lo, _) in zip(
-        form.spatial, form.out, taps, win.stride, win.dilation, win.padding, strict=True
-    ):
-        pads.append(((t - 1) * d - lo // s, (i - 1 + lo) // s - (o - 1)))
+    taps = tuple(-(-a.k // a.s) for a in form.axes)
+    pads = [
+        ((t - 1) * a.d - a.lo // a.s, (a.i - 1 + a.lo) // a.s - (a.o - 1))
+        for t, a in zip(taps, form.axes, strict=True)
+    ]
     y = crop(y, pads)
     around = tuple((max(0, a), max(0, b)) for a, b in pads)
-    windows = Windows(taps, (1,) * rank, around, win.dilation)
+    windows = Windows(taps, (1,) * len(taps), around, form.windows.dilation)
     return y, form._replace(spatial=y.shape[1:-1], windows=windows)
 
 
 def _spread(y: jax.Array, form: Form) -> tuple[jax.Array, Form]:
     """Put zeros between the elements of y along axes with both a stride and a dilation."""
-    win = form.windows
-    both = [s > 1 and d > 1 for s, d in zip(win.stride, win.dilation, strict=True)]
-    if not any(both):
+    gaps = [a.s - 1 if a.s > 1 and a.d > 1 else 0 for a in form.axes]
+    if not any(gaps):
         return y, form
-    gaps = [s - 1 if b else 0 for s, b in zip(win.stride, both, strict=True)]
     y = lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *((0, 0, g) for g in gaps), (0, 0, 0)])
-    stride = tuple(1 if b else s for s, b in zip(win.stride, both, strict=True))
+    axes = list(zip(form.axes, gaps, strict=True))
+    stride = tuple(1 if gap else a.s for a, gap in axes)
     # Inputs that no tap meets, behind the last stop, count as cut off: by negative padding.
-    pads = []
-    for i, o, e, s, (lo, hi), b in zip(
-        form.spatial, y.shape[1:-1], win.span, stride, win.padding, both, strict=True
-    ):
-        pads.append((lo, (o - 1) * s + e - lo - i) if b else (lo, hi))
-    return y, form._replace(windows=win._replace(stride=stride, padding=tuple(pads)))
+    ends = [(a.o - 1) * a.s + a.span - a.lo - a.i if gap else a.hi for a, gap in axes]
+    pads = tuple((a.lo, end) for (a, _), end in zip(axes, ends, strict=True))
+    return y, form._replace(windows=form.windows._replace(stride=stride, padding=pads))
 
 
 def crop(y: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:

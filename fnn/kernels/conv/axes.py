@@ -72,8 +72,7 @@ def _uncovered(form: Form) -> Form:
     Several groups keep them: their channels would not stay side by side.
     """
     size, stride, padding, dilation = form.windows
-    axes = zip(form.spatial, size, padding, dilation, strict=True)
-    covers = [i == k and p == (0, 0) and (d == 1 or k == 1) for i, k, p, d in axes]
+    covers = [a.i == a.k and a.lo == a.hi == 0 and (a.d == 1 or a.k == 1) for a in form.axes]
     left = next((rank for rank in range(len(size), 0, -1) if not covers[rank - 1]), 0)
     if form.groups > 1 or left == len(size):
         return form
@@ -85,10 +84,8 @@ def _uncovered(form: Form) -> Form:
 
 def _stopped(form: Form) -> Form:
     """The form with a stride of all its taps along an axis that the window stops on once."""
-    win = form.windows
-    axes = zip(form.out, win.size, win.stride, win.dilation, strict=True)
-    stride = tuple(max(s, k) if o == d == 1 else s for o, k, s, d in axes)
-    return form._replace(windows=win._replace(stride=stride))
+    stride = tuple(max(a.s, a.k) if a.o == a.d == 1 else a.s for a in form.axes)
+    return form._replace(windows=form.windows._replace(stride=stride))
 
 
 def shaped(role: str, a: jax.Array, form: Form, new: Form) -> jax.Array:

@@ -36,7 +36,7 @@ TERMS, DEPTHWISE_TERMS = 32, 9  # added in one loop, which then still compiles a
 
 def turns(form: Form) -> tuple[int, ...]:
     """How many turns each axis has: its taps over its stride, rounded up."""
-    return tuple(-(-k // s) for k, s in zip(form.windows.size, form.windows.stride, strict=True))
+    return tuple(-(-a.k // a.s) for a in form.axes)
 
 
 def applies(form: Form, y: jax.Array, w: jax.Array) -> bool:
@@ -94,15 +94,12 @@ def _is_depthwise(form: Form, w: jax.Array) -> bool:
 
 def _phases(form: Form) -> list[int]:
     """The phase of the first input, per axis."""
-    return [lo % s for s, (lo, _) in zip(form.windows.stride, form.windows.padding, strict=True)]
+    return [a.lo % a.s for a in form.axes]
 
 
 def _places(form: Form) -> list[int]:
     """How many places there are from that of the first input to that of the last, per axis."""
-    return [
-        -(-(phase + i) // s)
-        for phase, i, s in zip(_phases(form), form.spatial, form.windows.stride, strict=True)
-    ]
+    return [-(-(a.lo % a.s + a.i) // a.s) for a in form.axes]
 
 
 def _stretches(y: jax.Array, form: Form, rows: int) -> tuple[jax.Array, Form]:

@@ -49,9 +49,7 @@ def _smooth(n: int) -> int:
 
 
 def _lengths(form: Form) -> tuple[int, ...]:
-    return tuple(
-        _smooth(lo + i + hi) for i, (lo, hi) in zip(form.spatial, form.windows.padding, strict=True)
-    )
+    return tuple(_smooth(a.lo + a.i + a.hi) for a in form.axes)
 
 
 def _spectrum(x: jax.Array, lengths: tuple[int, ...], products: bool) -> jax.Array:

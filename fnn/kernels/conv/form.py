@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 
 from fnn import lazily
 from fnn.placement import varying
-from fnn.windows import Windows, is_known
+from fnn.windows import Axis, Windows, is_known
 
 OUTPUT, INPUT, WINDOW = "output", "input", "window"
 
@@ -48,6 +48,11 @@ class Form(NamedTuple):
     def out(self) -> tuple[int, ...]:
         """Spatial output sizes."""
         return self.windows.output(self.spatial)
+
+    @property
+    def axes(self) -> list[Axis]:
+        """The spatial axes, one by one."""
+        return self.windows.axes(self.spatial)
 
 
 Map = Callable[[jax.Array, jax.Array, Form], jax.Array]
@@ -87,10 +92,8 @@ def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:
     >>> form.windows.size, rest
     ((3, 1), (slice(0, 3, None), slice(1, 2, None)))
     """
-    win, rest, pads = form.windows, list[slice](), list[tuple[int, int]]()
-    for i, o, k, s, d, (lo, hi) in zip(
-        form.spatial, form.out, win.size, win.stride, win.dilation, win.padding, strict=True
-    ):
+    rest, pads = list[slice](), list[tuple[int, int]]()
+    for i, o, k, s, d, lo, hi in form.axes:
         reach = (stops_inside(i, o, s, t * d - lo) for t in range(k))
         met = [t for t, (start, stop) in enumerate(reach) if start < stop] or [0]
         # Not more than the padding has room for: it cannot become negative.
@@ -98,7 +101,7 @@ def trimmed(form: Form) -> tuple[Form, tuple[slice, ...]]:
         rest.append(slice(first, end))
         pads.append((lo - first * d, hi - (k - end) * d))
     size = tuple(part.stop - part.start for part in rest)
-    windows = win._replace(size=size, padding=tuple(pads))
+    windows = form.windows._replace(size=size, padding=tuple(pads))
     return form._replace(windows=windows), tuple(rest)
 
 

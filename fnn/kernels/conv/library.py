@@ -91,13 +91,10 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
 
 
 def _input(y: jax.Array, w: jax.Array, form: Form) -> jax.Array:
-    rank, span = len(form.spatial), form.windows.span
-    pads = []
-    for i, o, e, s, (lo, _) in zip(
-        form.spatial, form.out, span, form.windows.stride, form.windows.padding, strict=True
-    ):
-        before = e - 1 - lo
-        pads.append((before, i - ((o - 1) * s + 1) - before + e - 1))
+    rank, pads = len(form.spatial), []
+    for a in form.axes:
+        before = a.span - 1 - a.lo
+        pads.append((before, a.i - ((a.o - 1) * a.s + 1) - before + a.span - 1))
     # With negative padding, XLA's CPU backend reads what lies beside the array: JAX 0.10.
     plain = [s == 1 for s in form.windows.stride]
     y = crop(y, [pad if one else (0, 0) for pad, one in zip(pads, plain, strict=True)])
@@ -125,13 +122,7 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 
 def _window_pads(form: Form) -> list[tuple[int, int]]:
     """Padding for which the cotangent, slid over the input, stops once per tap."""
-    win = form.windows
-    return [
-        (lo, e - 1 + (o - 1) * s + 1 - i - lo)
-        for i, o, e, s, (lo, _) in zip(
-            form.spatial, form.out, win.span, win.stride, win.padding, strict=True
-        )
-    ]
+    return [(a.lo, a.span + (a.o - 1) * a.s - a.i - a.lo) for a in form.axes]
 
 
 def _window_direct(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
@@ -153,9 +144,9 @@ def _window_direct(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
 
 
 def _window_transposed(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
-    rank, stride = len(form.spatial), form.windows.stride
+    rank = len(form.spatial)
     last = (0, rank + 1, *range(1, rank + 1))
-    span = [(o - 1) * s + 1 for o, s in zip(form.out, stride, strict=True)]
+    span = [(a.o - 1) * a.s + 1 for a in form.axes]
     x = jnp.moveaxis(x.reshape(*x.shape[:-1], form.groups, -1), (-1, 0), (0, -1))
     x, pads = _roomy(x.reshape(*x.shape[:-2], -1), _window_pads(form), span, form)
     x, pads, _ = _without_symbols(x, pads, (1,) * rank)

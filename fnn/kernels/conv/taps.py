@@ -56,11 +56,10 @@ Read = Callable[[jax.Array, Form, tuple[int, ...]], jax.Array]
 
 def _at(x: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
     """The elements that the tap at this place of the window meets, as one slice."""
-    win = form.windows
-    starts = [t * d for t, d in zip(place, win.dilation, strict=True)]
-    axes = zip(starts, form.out, win.stride, strict=True)
-    ends = [start + (o - 1) * s + 1 for start, o, s in axes]
-    return lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), (1, *win.stride, 1))
+    starts = [t * a.d for t, a in zip(place, form.axes, strict=True)]
+    ends = [t * a.d + (a.o - 1) * a.s + 1 for t, a in zip(place, form.axes, strict=True)]
+    steps = (1, *form.windows.stride, 1)
+    return lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), steps)
 
 
 def _sum_over_taps(x: jax.Array, form: Form, term: Term, read: Read = _at) -> jax.Array:

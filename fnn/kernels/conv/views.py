@@ -17,6 +17,7 @@ from jax import lax
 from fnn.compiler import by_itself as compiled_by_itself
 from fnn.dtypes import accumulator
 from fnn.kernels.conv.form import Form, devices, stops_inside
+from fnn.windows import Axis
 
 VECTOR = 8  # channels
 # What it costs to find out whether a tap meets padding, in channels that it could multiply
@@ -120,10 +121,9 @@ def unpadded(x: jax.Array, form: Form) -> bool:
 
 def met_or_zero(x: jax.Array, form: Form, place: tuple[int, ...]) -> jax.Array:
     """What the tap at this place of the window meets of x at every stop, and zeros for padding."""
-    win, rank = form.windows, len(form.out)
-    stops = [lax.broadcasted_iota(jnp.int32, form.out, axis) for axis in range(rank)]
-    taps = zip(stops, win.stride, place, win.dilation, win.padding, strict=True)
-    return gathered(x, [stop * s + (tap * d - lo) for stop, s, tap, d, (lo, _) in taps])
+    stops = [lax.broadcasted_iota(jnp.int32, form.out, axis) for axis in range(len(place))]
+    taps = zip(stops, place, form.axes, strict=True)
+    return gathered(x, [stop * a.s + (tap * a.d - a.lo) for stop, tap, a in taps])
 
 
 def gathered(x: jax.Array, places: Sequence[jax.Array]) -> jax.Array:
@@ -151,13 +151,12 @@ def met(form: Form, place: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[sl
     >>> met(form, (0,)), met(form, (2,))
     (((slice(1, 6, 2),), (slice(2, 5, None),)), ((slice(3, 8, 2),), (slice(0, 3, None),)))
     """
-    win, inputs, outputs = form.windows, list[slice](), list[slice]()
-    axes = zip(form.spatial, form.out, win.stride, win.dilation, win.padding, place, strict=True)
-    for i, o, s, d, (lo, _), tap in axes:
-        start = tap * d - lo
-        first, stop = stops_inside(i, o, s, start)
+    inputs, outputs = list[slice](), list[slice]()
+    for a, tap in zip(form.axes, place, strict=True):
+        start = tap * a.d - a.lo
+        first, stop = stops_inside(a.i, a.o, a.s, start)
         outputs.append(slice(first, stop))
-        seen = slice(start + first * s, start + (stop - 1) * s + 1, s)
+        seen = slice(start + first * a.s, start + (stop - 1) * a.s + 1, a.s)
         inputs.append(seen if first < stop else slice(0, 0))
     return tuple(inputs), tuple(outputs)
 
@@ -169,29 +168,24 @@ def met_only(x: jax.Array, form: Form) -> tuple[jax.Array, Form]:
     What lies behind the last stop of an axis is cut off; what lies between dilated taps is 0.
     """
     win, sizes, pads = form.windows, list[int](), list[tuple[int, int]]()
-    for i, o, s, e, (lo, hi) in zip(
-        form.spatial, form.out, win.stride, win.span, win.padding, strict=True
-    ):
-        reach = (o - 1) * s + e - lo
-        sizes.append(reach if 0 < reach < i else i)
-        pads.append((lo, 0 if 0 < reach < i else hi))
+    for a in form.axes:
+        reach = (a.o - 1) * a.s + a.span - a.lo
+        sizes.append(reach if 0 < reach < a.i else a.i)
+        pads.append((a.lo, 0 if 0 < reach < a.i else a.hi))
     if (*sizes,) != form.spatial:
         x = lax.slice(x, (0,) * x.ndim, (x.shape[0], *sizes, x.shape[-1]))
         form = form._replace(spatial=(*sizes,), windows=win._replace(padding=(*pads,)))
     for axis, d in enumerate(win.dilation):
-        if d > 1 and not (places := _places_met(form, axis)).all():
+        if d > 1 and not (places := _places_met(form.axes[axis])).all():
             x = jnp.where(places.reshape(-1, *(1,) * (x.ndim - axis - 2)), x, 0)
     return x, form
 
 
-def _places_met(form: Form, axis: int) -> np.ndarray:
+def _places_met(a: Axis) -> np.ndarray:
     """Which places of a spatial axis any tap meets at any stop."""
-    win, lo = form.windows, form.windows.padding[axis][0]
-    k, s, d = (v[axis] for v in (win.size, win.stride, win.dilation))
-    places = np.zeros(form.spatial[axis], bool)
-    for start in range(-lo, k * d - lo, d):
-        stops = stops_inside(len(places), form.out[axis], s, start)
-        places[start + s * np.arange(*stops)] = True
+    places = np.zeros(a.i, bool)
+    for start in range(-a.lo, a.k * a.d - a.lo, a.d):
+        places[start + a.s * np.arange(*stops_inside(a.i, a.o, a.s, start))] = True
     return places
 
 
@@ -202,10 +196,8 @@ def share_met(form: Form) -> float:
     >>> share_met(Form((3, 1), resolve("", (3, 1), (3, 1), 1, "SAME", 1), 1))
     0.7777777777777778
     """
-    win, share = form.windows, 1.0
-    for i, o, k, s, d, (lo, _) in zip(
-        form.spatial, form.out, win.size, win.stride, win.dilation, win.padding, strict=True
-    ):
+    share = 1.0
+    for i, o, k, s, d, lo, _ in form.axes:
         reach = (stops_inside(i, o, s, tap * d - lo) for tap in range(k))
         share *= sum(stop - first for first, stop in reach) / (k * o)
     return share

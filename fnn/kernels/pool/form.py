@@ -23,7 +23,7 @@ import numpy as np
 from fnn.checks import Range, check_number, describe, wrong
 from fnn.compiler import kept_apart
 from fnn.dtypes import computed_wide, is_floating, is_real, real, widen
-from fnn.windows import Ints, Padding, Pads, Windows, check_fits, explicit
+from fnn.windows import Axis, Ints, Padding, Pads, Windows, check_fits, explicit
 
 FROM_ONE = Range(1, high_closed=False)  # infinity is the maximum of |x|
 STORED = 1 << 20  # the most numbers of a constant
@@ -94,25 +94,6 @@ def check_sizes(name: str, x: jax.Array, sizes: tuple[Any, ...]) -> None:
         raise wrong(name, "x", describe(x), needed)
 
 
-class Axis(NamedTuple):
-    """One spatial axis: its input and output sizes, the taps, stride, dilation and padding."""
-
-    i: int
-    o: int
-    k: int
-    s: int
-    d: int
-    lo: int
-    hi: int
-
-
-def axes(windows: Windows, spatial: tuple[int, ...]) -> list[Axis]:
-    """Return the axes of windows over an input of these spatial sizes."""
-    out, (size, stride, padding, dilation) = windows.output(spatial), windows
-    each = zip(spatial, out, size, stride, dilation, padding, strict=True)
-    return [Axis(i, o, k, s, d, lo, hi) for i, o, k, s, d, (lo, hi) in each]
-
-
 def along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
     """Return the values laid along one of ``rank`` axes; one alone where all are equal."""
     alike = values[:1] if (values == values[:1]).all() else values
@@ -140,17 +121,17 @@ def taps_inside(a: Axis, before: int = 0, after: int = 0) -> tuple[np.ndarray, n
 
 def inside(windows: Windows, spatial: tuple[int, ...], pads: Pads) -> list[np.ndarray]:
     """Return per axis and stop how many taps fall into the input enlarged by ``pads``."""
-    ends = [taps_inside(a, *p) for a, p in zip(axes(windows, spatial), pads, strict=True)]
+    ends = [taps_inside(a, *p) for a, p in zip(windows.axes(spatial), pads, strict=True)]
     return [np.maximum(0, last - first + 1) for first, last in ends]
 
 
 def _ceil(windows: Windows, spatial: tuple[int, ...]) -> Windows:
     """Pad the end for one more stop where the stride leaves a rest, if it starts inside."""
     pads = []
-    for a, span in zip(axes(windows, spatial), windows.span, strict=True):
-        o = -(-(a.lo + a.i + a.hi - span) // a.s) + 1
+    for a in windows.axes(spatial):
+        o = -(-(a.lo + a.i + a.hi - a.span) // a.s) + 1
         o -= (o - 1) * a.s >= a.lo + a.i
-        pads.append((a.lo, max(a.hi, (o - 1) * a.s + span - a.lo - a.i)))
+        pads.append((a.lo, max(a.hi, (o - 1) * a.s + a.span - a.lo - a.i)))
     return windows._replace(padding=tuple(pads))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 
 from fnn.dtypes import is_floating, nan_where, widen
-from fnn.kernels.pool.form import PoolKernel, along, axes, comparable, least
+from fnn.kernels.pool.form import PoolKernel, along, comparable, least
 from fnn.kernels.pool.norm import p_norm
 from fnn.windows import Windows
 
@@ -104,7 +104,7 @@ def _running_norm(
 
 
 def _norm_library(x: jax.Array, windows: Windows, p: int | float) -> jax.Array:
-    each = axes(windows, x.shape[1:-1])
+    each = windows.axes(x.shape[1:-1])
     if not all(a.o for a in each):
         return jnp.zeros((x.shape[0], *(a.o for a in each), x.shape[-1]), x.dtype)
     for axis, a in reversed([*enumerate(each, 1)]):

@@ -24,17 +24,15 @@ from fnn.compiler import kept_apart, root_computed_once
 from fnn.dtypes import computed_wide, is_floating, widen
 from fnn.kernels.pool.blocks import in_blocks
 from fnn.kernels.pool.form import (
-    Axis,
     PoolKernel,
     along,
-    axes,
     combined,
     comparable,
     least,
     taps_inside,
 )
 from fnn.kernels.pool.norm import p_norm, slope
-from fnn.windows import Windows
+from fnn.windows import Axis, Windows
 
 
 def _more(a: Axis) -> bool:
@@ -48,7 +46,7 @@ def _more(a: Axis) -> bool:
 
 
 def _longer(windows: Windows, spatial: tuple[int, ...]) -> Windows:
-    pads = tuple((a.lo, a.hi + _more(a)) for a in axes(windows, spatial))
+    pads = tuple((a.lo, a.hi + _more(a)) for a in windows.axes(spatial))
     return windows._replace(padding=pads)
 
 
@@ -77,7 +75,7 @@ def _padded_taps(x: jax.Array, windows: Windows) -> Iterator[jax.Array]:
     x, spatial = _pad(x, 0, windows.padding), x.shape[1:-1]
     for taps in itertools.product(*map(range, windows.size)):
         seen = x
-        for axis, (tap, a) in enumerate(zip(taps, axes(windows, spatial), strict=True), 1):
+        for axis, (tap, a) in enumerate(zip(taps, windows.axes(spatial), strict=True), 1):
             seen = _at(seen, np.arange(a.o) * a.s + tap * a.d, axis)
         yield seen
 
@@ -102,7 +100,7 @@ def _nearest_taps(x: jax.Array, windows: Windows) -> Iterator[tuple[jax.Array, l
     x = _pad(x, least(x.dtype), edges)
     for taps in itertools.product(*map(range, windows.size)):
         seen, number, weight = x, list[np.ndarray](), math.prod(windows.size)
-        for axis, (tap, a) in enumerate(zip(taps, axes(windows, spatial), strict=True), 1):
+        for axis, (tap, a) in enumerate(zip(taps, windows.axes(spatial), strict=True), 1):
             read = _nearest(a, tap)
             offset = tap * a.d if a.s == 1 else read * a.d - a.lo
             seen = _at(seen, np.arange(a.o) * a.s + offset, axis)
@@ -164,7 +162,7 @@ class _Blocks(NamedTuple):
 
     @classmethod
     def of(cls, windows: Windows, spatial: tuple[int, ...]) -> "_Blocks":
-        each = axes(windows, spatial)
+        each = windows.axes(spatial)
         last = [(a.k - 1) * a.d // a.s for a in each]
         return cls(each, last, [a.o + m + _more(a) for a, m in zip(each, last, strict=True)])
 

@@ -20,7 +20,7 @@ def test_taps_are_counted_as_one_by_one() -> None:
     met = 0
     for i, k, s, d, lo, hi, before, after in grid:
         windows = Windows((k,), (s,), ((lo, hi),), (d,))
-        (a,) = form.axes(windows, (i,))
+        (a,) = windows.axes((i,))
         places = np.arange(a.o)[:, None] * s + np.arange(k) * d - lo
         want = ((places >= -before) & (places < i + after)).sum(1)
         (got,) = form.inside(windows, (i,), ((before, after),))
