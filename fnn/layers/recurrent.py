@@ -23,15 +23,16 @@ from fnn.kernels.recurrent.cudnn import CUDNN
 from fnn.kernels.recurrent.form import Cell, Kernel, State, Weights, advance, of_sequences, recur
 from fnn.kernels.recurrent.scan import SCAN
 from fnn.kernels.recurrent.written import WRITTEN
+from fnn.layers.activations import identity, relu, tanh
 from fnn.layers.recurrent_checks import (
     Activation,
     by_number,
     check_arrays,
     initial_state,
-    is_by_number,
     known_lengths,
 )
 from fnn.placement import by_examples
+from fnn.static import frozen
 
 Sequence = Float[Array, "n time f"]
 Units = Float[Array, "n units"]
@@ -40,6 +41,9 @@ Recurrent = Float[Array, "units columns"]
 Vector = Float[Array, " columns"]
 PerUnit = Float[Array, " units"]
 Lengths = Int[Array, " n"]
+# Activations whose derivative is written out: functions of each number, with a slope. Of others
+# nobody can tell, as they may join numbers, or have a backward rule of their own.
+WITH_SLOPE = [*map(frozen, (jnp.tanh, jax.nn.relu, tanh, relu, identity))]
 SIMPLE, PAIR, RESET = (1, "h"), (4, "hc"), (3, "h")  # blocks of columns, parts of the state
 
 
@@ -96,7 +100,7 @@ def _rnn(
     """Run `rnn` and its variants: x, wx, wh, b."""
     x, wx, wh, b = arrays
     cell, weights = simple(by_number(name, activation)), Weights(wx, wh, b)
-    if activation is not jnp.tanh and not is_by_number(activation):
+    if activation not in WITH_SLOPE:
         cell = cell._replace(slopes=None)
     y, (h,) = _over_time(name, kernel, cell, SIMPLE, x, weights, **options)
     return y, h
@@ -130,8 +134,9 @@ def rnn(
             where a length that is out of range cannot raise, its sequence's outputs and state are
             NaN.
         reverse: whether to run each sequence from its last real step to its first.
-        activation: any function of each number. With ``lengths`` its slope at b, or at 0 without b,
-            must be finite: steps behind a length are computed there.
+        activation: any function of each number; the gradient is fastest with tanh, `fnn.relu` and
+            `fnn.identity`. With ``lengths`` its slope at b, or at 0 without b, must be finite:
+            steps behind a length are computed there.
         remat: k, to keep the state at every k-th step only and compute the others again for the
             gradient: memory for time / k + k steps, at the price of a second forward pass.
 

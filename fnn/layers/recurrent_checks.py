@@ -95,27 +95,3 @@ def by_number(name: str, activation: Activation) -> Activation:
         return h
 
     return checked
-
-
-def is_by_number(activation: Activation) -> bool:
-    """Whether the activation is a function of each number with a slope, and reads no traced array.
-
-    The derivative that is written out holds for no other. It is tried: an array of small and large
-    numbers, and one by one; and small and large cotangents, since a custom backward rule need not
-    multiply by a slope.
-    """
-    numbers = np.array([[-1e3, -2, -0.4], [0.4, 2, 1e3]], np.float32)
-    cts = np.array([[1, -2, 3], [-1, 2, -3]])
-    try:
-        # They need not be numbers that the activation is made for, as negative ones for a root.
-        with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False):
-            together, pull = jax.vjp(activation, jnp.asarray(numbers))
-            apart = [activation(jnp.asarray(number)) for number in numbers.ravel()]
-            (slopes,) = pull(jnp.ones_like(together))
-            pulled = [pull(jnp.asarray(cts * s, together.dtype))[0] / s for s in (2**-13, 2**13)]
-        same = functools.partial(np.allclose, rtol=1e-4, atol=1e-6, equal_nan=True)
-        want = cts * np.asarray(slopes)
-        return same(np.ravel(together), apart) and all(same(got, want) for got in pulled)
-    # A traced array has no value, a primitive no derivative; of all else `by_number` tells.
-    except (TypeError, ValueError, IndexError, NotImplementedError):
-        return False
