@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,70 +31,6 @@ def test_sums_of_narrow_floats_alone_are_formed_in_another_dtype(dtype: object, 
     assert accumulator(dtype) == accumulator(jnp.dtype(dtype)) == jnp.dtype(wide)
 
 
-# Parameters that are broadcast: their gradients are sums over all places.
-
-PLACES = 8192  # a sum of so many ones ends at 256 in bfloat16, and at 2048 in float16
-SIGNS = np.tile([1.0, -1.0], PLACES // 2)
-ONE, ZERO = np.ones(1), np.zeros(1)
-
-
-class Broadcast(NamedTuple):
-    """A layer of parameters p, and the input for which every entry of p should get 8192."""
-
-    name: str
-    layer: Callable[..., Any]
-    x: Any
-    params: tuple[Any, ...]
-
-
-normed = SIGNS.reshape(-1, 2, 1)  # of mean 0 and variance 1 along every axis of 2
-pairs = SIGNS.reshape(-1, 2)
-BROADCAST = [
-    Broadcast("dense", lambda x, b: fnn.dense(x, jnp.ones_like(x[:1]), b), pairs[:, :1], (ZERO,)),
-    Broadcast("dense w", fnn.dense, SIGNS[:, None], (np.ones((1, 1)),)),
-    Broadcast("prelu", fnn.prelu, -np.ones((PLACES, 1)), (ONE,)),
-    Broadcast("embed", lambda x, t: fnn.embed(jnp.zeros(PLACES, int), t), SIGNS[:, None],
-              (np.ones((1, 1)),)),
-    Broadcast("batch_norm", lambda x, s, b: fnn.batch_norm(x, s, b, *fnn.batch_stats(x)),
-              normed, (ONE, ZERO)),
-    Broadcast("instance_norm", fnn.instance_norm, normed, (ONE, ZERO)),
-    Broadcast("group_norm", partial(fnn.group_norm, groups=1), normed, (ONE, ZERO)),
-    Broadcast("standardize", lambda x, m: fnn.standardize(x, -m, jnp.ones_like(m)),
-              SIGNS[:, None], (ZERO,)),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("dtype", HALF, ids=str)
-@pytest.mark.parametrize("row", BROADCAST, ids=lambda row: row.name)
-def test_gradients_of_broadcast_parameters_are_summed_in_float32(
-    row: Broadcast, dtype: Any
-) -> None:
-    x = jnp.asarray(row.x, dtype)
-
-    def loss(*params: Any) -> Any:
-        y = row.layer(x, *params).astype(jnp.float32)
-        weight = x if row.name in ("dense w", "prelu") else x + 1
-        return (y * weight.astype(jnp.float32)).sum()
-
-    params = [jnp.asarray(p, dtype) for p in row.params]
-    for gradient in jax.jit(jax.grad(loss, tuple(range(len(params)))))(*params):
-        assert gradient.dtype == dtype
-        np.testing.assert_array_equal(gradient.astype(jnp.float32), PLACES)
-
-
-@pytest.mark.parametrize("dtype", HALF, ids=str)
-def test_norms_over_features_sum_the_gradients_of_scale_and_bias_in_float32(dtype: Any) -> None:
-    x = jnp.asarray(pairs, dtype)
-
-    def loss(scale: Any, bias: Any) -> Any:
-        y = fnn.layer_norm(x, scale, bias) + fnn.rms_norm(x, scale)
-        return (y.astype(jnp.float32) * (x + 1).astype(jnp.float32)).sum()
-
-    scale, bias = jax.jit(jax.grad(loss, (0, 1)))(jnp.ones(2, dtype), jnp.zeros(2, dtype))
-    assert scale.tolist() == [2 * PLACES, 0]  # of two norms; x + 1 is 0 for the second feature
-    assert bias.tolist() == [PLACES, 0]
-
-
 # Numbers that configure a function; `test_table.py` has more about them.
 
 NUMBERS: list[tuple[Callable[..., Any], str, float]] = [
@@ -105,6 +41,9 @@ NUMBERS: list[tuple[Callable[..., Any], str, float]] = [
     (fnn.squareplus, "b", 1.0),
     (fnn.hard_tanh, "low", -1.0),
 ]
+
+
+PLACES = 8192  # a sum of so many ones ends at 256 in bfloat16, and at 2048 in float16
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
