@@ -29,7 +29,7 @@ from fnn.dtypes import magnitude, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import check_dtype
 from fnn.layers.statistics import Mean, centre, check_arrays, check_channels, mean_over
-from fnn.placement import placed_as, replicated
+from fnn.placement import placed_as, replicated, varying
 
 Images = Float[Array, "n *spatial c"]
 Channels = Float[Array, " c"]
@@ -360,8 +360,7 @@ def spectral_norm(
     matrix = replicated(widen(w)).reshape(math.prod(w.shape[:-1]), w.shape[-1])
     matrix = matrix / magnitude(matrix)
     fixed = lax.stop_gradient(matrix)
-    # Inside `jax.shard_map` a loop must begin with what varies as its result: as u and w do.
-    start = _unit(lax.stop_gradient(replicated(widen(u)))) + fixed[:0].sum()
+    start, *_ = varying(_unit(lax.stop_gradient(replicated(widen(u)))), fixed)
     right = lax.fori_loop(0, iterations, lambda _, u: _unit(_unit(fixed @ u) @ fixed), start)
     left = _unit(fixed @ right)
     sigma = left @ matrix @ right

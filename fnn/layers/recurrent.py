@@ -20,7 +20,7 @@ from fnn.dtypes import widen
 from fnn.functions import jitted, variant
 from fnn.kernels.recurrent.cells import GRU, GRU_BEFORE, LSTM, LSTM_PEEPHOLE, simple
 from fnn.kernels.recurrent.cudnn import CUDNN
-from fnn.kernels.recurrent.form import Cell, Kernel, State, Weights, advance, of_sequences, recur
+from fnn.kernels.recurrent.form import Cell, Kernel, State, Weights, advance, recur
 from fnn.kernels.recurrent.scan import SCAN
 from fnn.kernels.recurrent.written import WRITTEN
 from fnn.layers.activations import identity, relu, tanh
@@ -83,14 +83,13 @@ def _one_step(
     """Check the arguments of public function ``name``, and advance the state."""
     blocks, parts = kind
     check_arrays(name, blocks, "n, f", x, weights)
-    x, *before = by_examples(x, *initial_state(name, parts, x, weights, state))
-    start = tuple(s + of_sequences(x).astype(s.dtype) for s in before)  # sharded as x is
+    x, *start = by_examples(x, *initial_state(name, parts, x, weights, state))
     x, wide = widen(x), jax.tree.map(widen, weights)
 
     def step(state: State) -> tuple[State, None]:
         return cell.step(cell.sums(x @ wide.wx, state[0], wide), state, wide), None
 
-    new, _ = advance(step, start, None)
+    new, _ = advance(step, tuple(start), None)
     return new
 
 

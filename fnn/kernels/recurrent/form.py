@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.dtypes import add_bias, nan_where, widen
-from fnn.placement import by_examples, replicated
+from fnn.placement import by_examples, replicated, varying
 
 State = tuple[jax.Array, ...]  # each (n, units), the output h first
 Left = jax.Array | None
@@ -93,20 +93,18 @@ def recur(
 ) -> tuple[jax.Array, State]:
     """Run a cell over ``x (n, time, f)``: outputs (n, time, units), and the last state."""
     time, dtype, left = x.shape[1], x.dtype, None
-    x, *parts = by_examples(x, *state)  # all else a step needs whole
-    state, weights = tuple(parts), jax.tree.map(replicated, weights)
+    given = () if lengths is None else (lengths,)
+    x, *parts = by_examples(x, *state, *given)  # all else a step needs whole
+    state, weights = tuple(parts[: len(state)]), jax.tree.map(replicated, weights)
     if lengths is not None:
-        lengths = lengths.astype(jnp.int64 if lengths.dtype.itemsize > 4 else jnp.int32)[:, None]
+        lengths = parts[-1].astype(jnp.int64 if lengths.dtype.itemsize > 4 else jnp.int32)[:, None]
         wrong, lengths = (lengths < 0) | (lengths > time), lengths.astype(jnp.int32)
         real = (jnp.arange(time, dtype=jnp.int32)[None] < lengths)[..., None]
         x = jnp.where(real, x, 0)
         left = lengths - (time - 1 if reverse else 0)
     x, weights = jnp.swapaxes(widen(x), 0, 1), jax.tree.map(widen, weights)
-    others = (s for s in (*state, left) if s is not None)
-    zero = sum((of_sequences(s).astype(x.dtype) for s in others), start=of_steps(x))
-    x = x + zero[None]
-    left = None if left is None else left + zero.astype(left.dtype)
-    state = tuple(s + (zero + nothing(weights, x.dtype)).astype(s.dtype) for s in state)
+    read = jax.tree.leaves((state, left, x, weights))
+    state, left = jax.tree.map(lambda a: varying(a, *read)[0], (state, left))
 
     def run(x: jax.Array, state: State, left: Left) -> tuple[jax.Array, State]:
         return kernel.run(cell, x, weights, state, left, reverse)
@@ -120,27 +118,6 @@ def recur(
         y = nan_where(wrong[..., None], jnp.where(real, y, 0))
         state = tuple(nan_where(wrong, s) for s in state)
     return y, state
-
-
-# On a mesh, inputs, states and lengths may be sharded otherwise, and vary over other axes. What a
-# step makes of them is sharded and varies as all of them, and so must be what it begins with: each
-# gets the sum of empty parts of all, which is 0 whatever they hold.
-
-
-def of_steps(x: jax.Array) -> jax.Array:
-    """Return zeros (n, 1), placed as the sequences of x (time, n, f) are."""
-    return jax.lax.stop_gradient(x)[:0].sum((0, 2))[:, None]
-
-
-def of_sequences(a: jax.Array) -> jax.Array:
-    """Return zeros (n, 1), placed as the rows of a (n, k) are."""
-    return jax.lax.stop_gradient(a)[:, :0].sum(1, keepdims=True)
-
-
-def nothing(arrays: Any, dtype: Any) -> jax.Array:
-    """Return a 0 that varies, inside `jax.shard_map`, over every axis that an array does."""
-    empty = [jax.lax.stop_gradient(a)[:0].sum().astype(dtype) for a in jax.tree.leaves(arrays)]
-    return sum(empty, start=jnp.zeros((), dtype))
 
 
 def in_chunks(

@@ -30,8 +30,8 @@ from fnn.kernels.recurrent.form import (
     added,
     advance,
     loop,
-    nothing,
 )
+from fnn.placement import placed_as
 from fnn.windows import is_known
 
 SMALL = 16 << 20  # bytes of all inputs' product; in jit, memory for more is fresh at every call
@@ -165,7 +165,7 @@ def is_zero(tangent: Any) -> bool:
 
 def present(tangent: Any, primal: jax.Array) -> jax.Array:
     """Return the tangent as an array."""
-    return jnp.zeros_like(primal) + nothing(primal, primal.dtype) if is_zero(tangent) else tangent
+    return placed_as(jnp.zeros_like(primal), primal) if is_zero(tangent) else tangent
 
 
 def run_any(
