@@ -23,7 +23,7 @@ from fnn.kernels.recurrent.cudnn import CUDNN
 from fnn.kernels.recurrent.form import Cell, Kernel, State, Weights, advance, recur
 from fnn.kernels.recurrent.scan import SCAN
 from fnn.kernels.recurrent.written import WRITTEN
-from fnn.layers.activations import identity, relu, tanh
+from fnn.layers.activations import identity, relu, sigmoid, tanh
 from fnn.layers.recurrent_checks import (
     Activation,
     by_number,
@@ -43,7 +43,8 @@ PerUnit = Float[Array, " units"]
 Lengths = Int[Array, " n"]
 # Activations whose derivative is written out: functions of each number, with a slope. Of others
 # nobody can tell, as they may join numbers, or have a backward rule of their own.
-WITH_SLOPE = [*map(frozen, (jnp.tanh, jax.nn.relu, tanh, relu, identity))]
+KNOWN = (jnp.tanh, jax.nn.relu, jax.nn.sigmoid, tanh, relu, sigmoid, identity)
+WITH_SLOPE = [*map(frozen, KNOWN)]
 SIMPLE, PAIR, RESET = (1, "h"), (4, "hc"), (3, "h")  # blocks of columns, parts of the state
 
 
@@ -133,9 +134,9 @@ def rnn(
             where a length that is out of range cannot raise, its sequence's outputs and state are
             NaN.
         reverse: whether to run each sequence from its last real step to its first.
-        activation: any function of each number; the gradient is fastest with tanh, `fnn.relu` and
-            `fnn.identity`. With ``lengths`` its slope at b, or at 0 without b, must be finite:
-            steps behind a length are computed there.
+        activation: any function of each number; the gradient is fastest with tanh, `fnn.relu`,
+            `fnn.sigmoid` and `fnn.identity`. With ``lengths`` its slope at b, or at 0 without b,
+            must be finite: steps behind a length are computed there.
         remat: k, to keep the state at every k-th step only and compute the others again for the
             gradient: memory for time / k + k steps, at the price of a second forward pass.
 

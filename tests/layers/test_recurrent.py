@@ -340,6 +340,8 @@ def test_the_derivative_by_an_activation(activation: Any) -> None:
 
     got, want = (jax.grad(functools.partial(total, run))(w) for run in (fnn.rnn, fnn.rnn_scan))
     np.testing.assert_allclose(got, want, rtol=1e-5)
+    written = "name=run" in str(jax.make_jaxpr(functools.partial(total, fnn.rnn))(w))
+    assert written == (activation is not jnp.sin)
 
 
 @pytest.mark.parametrize(
