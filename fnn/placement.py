@@ -39,7 +39,7 @@ def varying(*arrays: jax.Array) -> list[jax.Array]:
 
 
 def by_examples(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Return arrays sharded alike over their first axis alone, where they are on explicit axes.
+    """Return arrays sharded alike over their first axis alone, where one is on explicit axes.
 
     The mesh axis is that of the first array whose examples are sharded.
     """
@@ -49,7 +49,7 @@ def by_examples(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def alike(*arrays: jax.Array, whole: int) -> tuple[jax.Array, ...]:
-    """Return arrays of one rank sharded alike, where they are on explicit axes.
+    """Return arrays of one rank sharded alike, where one is on explicit axes.
 
     As the one that is sharded most, over its examples above all; none is along axis ``whole``.
     """
@@ -61,10 +61,11 @@ def alike(*arrays: jax.Array, whole: int) -> tuple[jax.Array, ...]:
 
 
 def _resharded(arrays: tuple[jax.Array, ...], spec: PartitionSpec) -> tuple[jax.Array, ...]:
+    """Return arrays sharded so, those on no mesh too, where one is on explicit axes."""
     kinds = [jax.typeof(x).sharding for x in arrays]
+    meshes = [where for where in kinds if where.mesh.explicit_axes]
     return tuple(
-        jax.sharding.reshard(x, where.update(spec=spec)) if where.mesh.explicit_axes else x
-        for x, where in zip(arrays, kinds, strict=True)
+        jax.sharding.reshard(x, meshes[0].update(spec=spec)) if meshes else x for x in arrays
     )
 
 
