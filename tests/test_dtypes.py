@@ -1,7 +1,6 @@
 """The rules of precision, each over all functions of arrays that it concerns."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -60,48 +59,6 @@ def test_the_gradient_of_a_number_is_summed_in_float32(dtype: Any) -> None:
     for many, one in gradients(x):
         assert one != 0
         close(many, PLACES * one, length=PLACES)
-
-
-# Integers where real numbers are needed.
-
-
-def ones(x: Any) -> Any:
-    return jnp.ones(x.shape[-1:])
-
-
-REAL: list[Callable[..., Any]] = [
-    *(fnn.identity, fnn.sign, fnn.unit_step, fnn.relu, fnn.leaky_relu, fnn.relu6, fnn.hard_tanh),
-    *(fnn.piecewise_linear, fnn.hard_sigmoid, fnn.hard_swish, fnn.softsign, fnn.sigmoid, fnn.tanh),
-    *(fnn.softplus, fnn.log_sigmoid, fnn.squareplus, fnn.elu, fnn.celu, fnn.selu, fnn.silu),
-    *(fnn.gelu, fnn.mish, fnn.glu, fnn.softmax, fnn.log_softmax, fnn.logsumexp),
-    *(fnn.batch_stats, fnn.fit_standardize, partial(fnn.dropout, rate=0.5, key=jax.random.key(0))),
-    lambda x: fnn.prelu(x, ones(x)),
-    lambda x: fnn.layer_norm(x, ones(x), ones(x)),
-    lambda x: fnn.rms_norm(x, ones(x)),
-    lambda x: fnn.group_norm(x, ones(x), groups=1),
-    lambda x: fnn.instance_norm(x, ones(x)),
-    lambda x: fnn.batch_norm(x, *[ones(x)] * 4),
-    lambda x: fnn.standardize(x, ones(x), ones(x)),
-    lambda x: fnn.spectral_norm(x, ones(x))[0],
-    lambda x: fnn.dense(x, jnp.ones((x.shape[-1], 3))),
-]
-
-
-@pytest.mark.parametrize("x64", [False, True])
-def test_integers_and_bools_are_read_in_the_default_float_dtype(x64: bool) -> None:
-    with jax.enable_x64(x64):
-        whole = [jnp.arange(-4, 8).reshape(2, 3, 2)]
-        whole += [jnp.asarray(whole[0] > 0)]
-
-        @jax.jit
-        def results(whole: Any) -> Any:
-            reals = [x.astype(float) for x in whole]
-            return [[[fn(x) for fn in REAL] for x in xs] for xs in (whole, reals)]
-
-        got, want = results(whole)
-        jax.tree.map(np.testing.assert_array_equal, got, want)
-        dtypes = {a.dtype for a in jax.tree.leaves(got)}
-        assert dtypes == {jnp.dtype("float64" if x64 else "float32")}
 
 
 # Numbers at the ends. Last, as what stands after it would be optimized too.

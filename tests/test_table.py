@@ -257,17 +257,21 @@ def test_no_result_is_weakly_typed(row: Row) -> None:
 
 
 @over([row for row in ROWS if any(map(is_real, parameters(row).values()))])
-def test_integers_are_read_as_floats(row: Row) -> None:
-    named = list(parameters(row).values())
-    args = [
-        np.round(2 * np.asarray(a)).astype(np.int32) if is_float(a) and is_real(p) else a
-        for a, p in zip(arguments(row), named, strict=False)
-    ]
-    assert any(a.dtype == jnp.int32 for a in args)
-    reals = [
-        np.asarray(a, np.float32) if is_real(p) else a for a, p in zip(args, named, strict=False)
-    ]
-    equal(call(row, args), call(row, reals))
+def test_integers_and_bools_are_read_in_the_default_float_dtype(row: Row) -> None:
+    args, named = arguments(row), list(parameters(row).values())
+    real = [is_float(a) and is_real(p) for a, p in zip(args, named, strict=False)]
+    assert any(real)
+
+    def of(dtype: Any, args: Any) -> list[Any]:
+        return [np.asarray(a, dtype) if r else a for a, r in zip(args, real, strict=True)]
+
+    for kind in (np.int32, np.bool_):
+        whole = of(kind, [np.round(2 * a) if is_float(a) else a for a in map(np.asarray, args)])
+        equal(call(row, whole), call(row, of(np.float32, whole)))
+        with jax.enable_x64(True):
+            wide = [np.asarray(a, float) if is_float(a) else a for a in whole]
+            shapes = [jax.eval_shape(lambda a=a: call(row, a)) for a in (wide, of(float, wide))]
+            assert shapes[0] == shapes[1]
 
 
 # Arguments.
