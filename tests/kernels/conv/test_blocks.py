@@ -428,6 +428,11 @@ def test_memory_of_many_groups_is_bounded(n: int, size: int) -> None:
         assert memory.temp_size_in_bytes <= 3 * BLOCK < 4 * x.size
 
 
+def test_a_single_tap_with_a_stride_into_many_columns() -> None:
+    """The patches of its window gradient are transposed after they were copied."""
+    agree(IM2COL, Form((6, 7), resolve("", (6, 7), (1, 1), 2, "SAME"), 1), 64, 2e-6, c_out=256)
+
+
 def test_a_long_filter_is_not_one_operation_per_tap() -> None:
     """As it would be with its last axis folded."""
     x, w = jnp.zeros((1, 4000, 1)), jnp.zeros((512, 1, 1))
