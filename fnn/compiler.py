@@ -113,7 +113,7 @@ def by_itself(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     for every element where it comes from. Test: `tests/test_compiler.py`.
 
     It is not for what users differentiate: JAX cannot transpose its second derivative under
-    `jax.checkpoint`. There is `read_alone`.
+    `jax.checkpoint`. `read_alone` serves there.
     """
 
     wrapped: Callable[..., jax.Array] = xla_metadata_call(fn, inlineable="false")

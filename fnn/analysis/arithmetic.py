@@ -46,7 +46,7 @@ MOVES = (  # numbers that are there already
     *("tile", "stack", "unstack", "scatter", "name"),
     *("device_put", "sharding_constraint", "layout_constraint", "reshard"),
     *("stop_gradient", "convert_element_type", "bitcast_convert_type", "optimization_barrier"),
-    *("fnn_watch", "random_wrap", "random_unwrap", "random_bits", "while"),
+    *("fnn_watch", "fnn_alone", "random_wrap", "random_unwrap", "random_bits", "while"),
 )
 
 

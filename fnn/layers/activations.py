@@ -7,8 +7,8 @@ side, as ReLU'(0) = 0, and of `hard_swish` that of its straight pieces. NaN give
 precision is computed in float32 and rounded once. On a CPU, XLA takes subnormal numbers for 0.
 
 In a second derivative through `lax.scan`, and so through the recurrent layers, JAX before 0.12
-forgets `jax.custom_jvp`: at a corner it takes a slope between those of both sides, as 1/2 of ReLU
-at 0.
+forgets `jax.custom_jvp`: at a corner the slope is then one between those of the two sides, as 1/2
+for ReLU at 0.
 """
 
 import functools

@@ -41,10 +41,9 @@ Recurrent = Float[Array, "units columns"]
 Vector = Float[Array, " columns"]
 PerUnit = Float[Array, " units"]
 Lengths = Int[Array, " n"]
-# Activations whose derivative is written out: functions of each number, with a slope. Of others
-# nobody can tell, as they may join numbers, or have a backward rule of their own.
-KNOWN = (jnp.tanh, jax.nn.relu, jax.nn.sigmoid, tanh, relu, sigmoid, identity)
-WITH_SLOPE = [*map(frozen, KNOWN)]
+# Activations whose derivative is written out: each number has a slope of its own. Of others that
+# cannot be told: they may join numbers, or have a backward rule that is no slope.
+WITH_SLOPE = [*map(frozen, (jnp.tanh, jax.nn.relu, jax.nn.sigmoid, tanh, relu, sigmoid, identity))]
 SIMPLE, PAIR, RESET = (1, "h"), (4, "hc"), (3, "h")  # blocks of columns, parts of the state
 
 

@@ -161,7 +161,7 @@ def running_stats(
 
 
 def _is_leaf(x: Any) -> bool:
-    """Whether these are the statistics of a layer, or None, which stands for none."""
+    """Whether this is the `BatchStats` of a layer, or None, which is refused and not skipped."""
     return x is None or isinstance(x, BatchStats)
 
 

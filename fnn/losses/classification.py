@@ -176,6 +176,7 @@ def binary_cross_entropy(
         labels: the shape of logits: bool, integer 0 and 1, or float probabilities of its dtype.
         pos_weight: w, what a positive label counts beside a negative one: a number >= 0, or
             (classes,) for the entries of the last axis; negatives over positives balances the two.
+            For an entry that is 0 it may be infinite.
         where: bool, the shape of logits or 1 along some axes: the entries to keep.
 
     Returns:
@@ -196,7 +197,8 @@ def binary_cross_entropy(
         needed = f"a number or the shape {x.shape[-1:]}"
         raise wrong("binary_cross_entropy", "pos_weight", describe(w), needed)
     w = spread(w, x.ndim)
-    loss = weighted(w * y, softplus(-x)) + weighted(1 - y, softplus(x))
+    positive = jnp.where((y != 0) | jnp.isfinite(w), w, 0) * y
+    loss = weighted(positive, softplus(-x)) + weighted(1 - y, softplus(x))
     loss = nan_where(~((y >= 0) & (y <= 1)), loss)
     return kept(loss, where).astype(logits.dtype)
 

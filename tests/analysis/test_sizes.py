@@ -16,6 +16,7 @@ from jax.experimental.pallas import pallas_call
 
 import fnn
 from fnn.analysis import summary
+from fnn.compiler import read_alone
 
 S = jax.ShapeDtypeStruct
 
@@ -477,6 +478,7 @@ PLAIN = {
     "reshard": lambda x: jax.sharding.reshard(x, jax.NamedSharding(MESH, jax.P("data"))),
     "layout_constraint": lambda x: with_layout_constraint(x, Layout((1, 0))),
     "scatter": lambda x: x.at[0].set(1),
+    "fnn_alone": read_alone,
 }
 
 

@@ -454,3 +454,12 @@ def test_an_integer_state_is_read_as_floats() -> None:
     x, zeros = jnp.ones((1, 2, 3)), jnp.zeros((1, 2), int)
     got, _ = fnn.lstm(x, **params, state=(zeros, zeros))
     np.testing.assert_array_equal(got, fnn.lstm(x, **params)[0])
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_infinite_weights_meet_no_padding(kind: str) -> None:
+    """At a real step they saturate; behind the length they meet zeros, and 0 inf is NaN."""
+    x, w = jnp.ones((1, 2, 1)), jnp.ones((1, BLOCKS[kind]))
+    run = lambda *w: getattr(fnn, kind)(x, *w, lengths=jnp.array([1]))[0].sum()
+    for slope in jax.grad(run, (0, 1))(jnp.inf * w, w):
+        np.testing.assert_array_equal(slope, 0)

@@ -439,6 +439,11 @@ def test_positive_weight() -> None:
     np.testing.assert_allclose(np.float64(slope), [8192 * np.log(2)], 1e-2)
     got = fnn.binary_cross_entropy(jnp.zeros(1, jnp.float16), jnp.array([1]), pos_weight=7e4)
     assert got.tolist() == [np.float16(7e4 * np.log(2))], "no weight is rounded to half precision"
+    w, logits, labels = np.array([1, np.inf], np.float32), LOGITS[:, :2], SOFT[:, :2] * [1, 0]
+    weigh = lambda w: lambda x: fnn.binary_cross_entropy(x, labels.astype(x.dtype), pos_weight=w)
+    for change in (lambda f: f, lambda f: jax.grad(lambda x: f(x).sum())):
+        got, want = change(weigh(w))(logits), change(weigh(np.ones_like(w)))(logits)
+        np.testing.assert_array_equal(got, want)  # as of a class that no example has
     for bad in (-1.0, np.nan, np.float32(-1), jnp.float32(-1)):
         with pytest.raises(ValueError, match=r"pos_weight: got (-1.0|nan); needed a number >= 0"):
             fnn.binary_cross_entropy(LOGITS, SOFT, pos_weight=bad)

@@ -140,9 +140,7 @@ def _at_once(slot: str, form: Form, n: int, c_in: int, c_out: int) -> bool:
 
 def _covered(form: Form) -> float:
     """The places that the tiles of six points cover, of all phases, for each of the output."""
-    win = form.windows
-    axes = zip(form.out[-2:], win.size[-2:], win.dilation[-2:], strict=True)
-    steps = [(o, (7 - k) * d) for o, k, d in axes]
+    steps = [(a.o, (7 - a.k) * a.d) for a in form.axes[-2:]]
     return math.prod(-(-o // step) * step / o for o, step in steps)
 
 

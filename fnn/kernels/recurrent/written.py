@@ -6,7 +6,7 @@ on to the next. So the loop of the derivative holds the slopes of the gates and 
 step; read backwards, as JAX does, it is back-propagation through time with the gradients of the
 weights as one product after the loop. Being a rule for forward mode in JAX's own operations, it
 leaves forward mode, batching and all higher derivatives in place; before JAX 0.12 the second ones
-are without an activation's own rule (`fnn/layers/activations.py`).
+ignore a rule that the activation has of its own (`fnn/layers/activations.py`).
 """
 
 import functools
@@ -110,7 +110,7 @@ def derivative(cell: Cell, reverse: bool, primals: Any, tangents: Any) -> Any:
 
     def along(state: State, here: Any) -> tuple[State, jax.Array]:
         slopes, dz, going = here
-        if going is not None:  # the padding may have infinite ones
+        if going is not None:  # at the padding an infinite weight meets 0
             slopes = jax.tree.map(lambda s: jnp.where(going, s, 0), slopes)
 
         def linear(state: State) -> tuple[State, None]:
