@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from fnn.checks import (
+    attribute,
     check_alive,
     check_int,
     check_key,
@@ -151,7 +152,8 @@ def train(
     run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
     if resume is not None:
         _check_resume(resume, run)
-        run = resume
+        counts = {name: int(getattr(resume, name)) for name in ("epoch", "batch", "step")}
+        run = resume._replace(**counts)
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
     due = min(observe_every, LAST)  # steps are counted in an int32
@@ -259,9 +261,9 @@ def _check_resume(resume: Any, new: Run) -> None:
     if not isinstance(resume, Run):
         needed = "a Run, such as report.run, or None"
         raise wrong("train", "resume", describe(resume), needed, TypeError)
-    check_int("train", "resume.epoch", resume.epoch, 0)
-    check_int("train", "resume.batch", resume.batch, 0)
-    check_int("train", "resume.step", resume.step, resume.batch)
+    for name, least in (("epoch", 0), ("batch", 0), ("step", resume.batch)):
+        x = getattr(resume, name)  # an array, if the run came through jax.tree.map
+        check_int("train", f"resume.{name}", x.item() if attribute(x, "shape") == () else x, least)
     check_like("train", "resume.params", resume.params, new.params)
     whose = "as this optimizer's init returns it"
     check_same("train", "resume.state", resume.state, new.state, whose)
