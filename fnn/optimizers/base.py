@@ -116,7 +116,13 @@ class Optimizer(_Pair):
 
 
 class Last(Optimizer):
-    """A transform that must see the updates as they are added: `chain` takes it last alone."""
+    """A transform that must see the updates as they are added: nothing behind it changes them."""
+
+    __slots__ = ()
+
+
+class Watcher(Last):
+    """One that changes no update itself, so that it may also stand behind a `Last`."""
 
     __slots__ = ()
 

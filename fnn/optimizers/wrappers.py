@@ -12,9 +12,9 @@ from fnn.checks import Range, check_flags, check_int, check_number, wrong
 from fnn.dtypes import computed_wide, number_like, widen
 from fnn.optimizers.base import (
     LAST,
-    Last,
     Optimizer,
     Transform,
+    Watcher,
     check_state,
     check_transform,
     in_dtype,
@@ -222,7 +222,7 @@ def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
 
         return grads, Averaged(step, _map(mix, state.average, params, grads))
 
-    return Last(init, update)
+    return Watcher(init, update)
 
 
 def averaged(state: PyTree[Any]) -> PyTree[Float[Array, "..."]]:
