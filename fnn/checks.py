@@ -102,15 +102,20 @@ def check_array(function: str, argument: str, x: Any) -> None:
     if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
         needed = "an array, such as jnp.asarray makes of a list"
         raise wrong(function, argument, describe(x), needed, TypeError)
-    if isinstance(x, np.ma.MaskedArray):
-        needed = "an array without a mask, such as x.filled(0) and, as another one, ~x.mask"
-        raise wrong(function, argument, f"a masked {describe(x)}", needed, TypeError)
+    check_unmasked(function, argument, x)
     dtype = getattr(x, "dtype", np.dtype(float))
     if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
     if not is_held(dtype):
         needed = "numbers that JAX can hold: native, of 64 bits or less, by x.astype(np.float32)"
         raise wrong(function, argument, f"{describe(x)} of {dtype.str}", needed, TypeError)
+
+
+def check_unmasked(function: str, argument: str, x: Any) -> None:
+    """Raise for a masked array of NumPy's."""
+    if isinstance(x, np.ma.MaskedArray):
+        needed = "an array without a mask, such as x.filled(0) and, as another one, ~x.mask"
+        raise wrong(function, argument, f"a masked {describe(x)}", needed, TypeError)
 
 
 def check_fits(function: str, argument: str, x: np.ndarray) -> None:
