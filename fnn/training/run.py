@@ -36,7 +36,7 @@ from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
-from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches
+from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches, kind_of
 from fnn.trees import check_like, check_params, check_same
 
 
@@ -202,7 +202,7 @@ def _reports(
     clock = 0.0
     with closing(calls):
         for call in calls:
-            if (kind := _kind(call.feed)) not in compiled:
+            if (kind := kind_of(call.feed)) not in compiled:
                 began = time.perf_counter()
                 learner = beside(learner, call.feed)
                 plan, watch = planned(), watched()
@@ -279,12 +279,6 @@ def _check_resume(resume: Any, new: Run) -> None:
 def _bits(key: Any) -> Any:
     """Return what tells keys apart."""
     return describe(key), jax.random.key_data(key).tobytes()
-
-
-def _kind(feed: Any) -> Any:
-    """Return that for which jit traces a program anew; types tell of sharding on explicit axes."""
-    leaves, structure = jax.tree.flatten(feed)
-    return structure, tuple(map(jax.typeof, leaves))
 
 
 def _strong(x: Any) -> Array:

@@ -139,6 +139,15 @@ def test_a_program_is_another_for_batches_of_another_kind(
     assert [report.loss for report in run([other])] == [1]
 
 
+def test_batches_on_explicit_axes_go_into_one_call_where_they_are_sharded_alike() -> None:
+    """JAX stacks no others."""
+    whole, sharded = mesh_batches()
+    loss = lambda w, batch: (w * batch).mean()
+    batches = [sharded, whole, 2 * whole, np.ones(2, np.float32), sharded]
+    run = fnn.train(loss, jnp.ones(()), fnn.sgd(0.0), batches, epochs=1, key=KEY)
+    assert [report.loss for report in run] == [1.2]
+
+
 def test_an_observer_is_read_as_the_loss_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it reaches may change, and it need have no hash."""
     loss = lambda w, batch: (w * batch).sum()
