@@ -18,8 +18,8 @@ params, as optax does. It halves the memory, but in float16 a mean square below 
 bfloat16 changes of less than 1/256 are lost.
 
 Range. Where gradients are squared, those beyond 1e18 (1e152 in float64) count as 1e18, so that no
-square overflows, and a sum of squares ends at the largest number; infinities and NaN stay what they
-are.
+square overflows. A sum of squares, and any moment kept in half precision, ends at the largest
+number of its dtype; infinities and NaN stay what they are.
 
 Derivatives. Updates can be differentiated, also where the gradient is zero.
 """
@@ -48,7 +48,7 @@ from fnn.checks import (
     is_number,
     wrong,
 )
-from fnn.dtypes import accumulator, is_real
+from fnn.dtypes import accumulator, is_real, narrowed
 from fnn.functions import taken
 from fnn.trees import check_like, check_params, exported
 
@@ -201,8 +201,9 @@ def leafwise(
             dtype = accumulator(jnp.result_type(x))  # as in init
             now = Now(**in_dtype(dtype, known))
             new = rule(now, *[jnp.asarray(y, dtype) for y in leaf])
-            for column, value, old in zip(columns, new, [x, *leaf[1:]], strict=True):
-                column.append(value.astype(jnp.result_type(old)))
+            columns[0].append(new[0].astype(jnp.result_type(x)))
+            for column, value, old in zip(columns[1:], new[1:], leaf[1:], strict=True):
+                column.append(narrowed(value, jnp.result_type(old)))
         updates, *trees = [jax.tree.unflatten(structure, column) for column in columns]
         named = dict(zip(initial, trees, strict=True))
         return updates, next_state(name, learning_rate, rate, state, named)

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fnn.checks import Range, check_flags, check_int, check_number, wrong
-from fnn.dtypes import computed_wide, number_like, widen
+from fnn.dtypes import computed_wide, narrowed, number_like, widen
 from fnn.optimizers.base import (
     LAST,
     Optimizer,
@@ -370,19 +370,13 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
         master = _map(lambda m, u: m + u, state.master, updates)
 
         def move(x: Any, m: Any) -> Any:
-            rounded = _narrowed(m, x.dtype).astype(m.dtype)
-            return _narrowed(rounded - x.astype(m.dtype), x.dtype)
+            rounded = narrowed(m, x.dtype).astype(m.dtype)
+            return narrowed(rounded - x.astype(m.dtype), x.dtype)
 
         moved = jax.tree.map(move, params, master)
         return moved, Mastered(inner, master)
 
     return Optimizer(init, update)
-
-
-def _narrowed(x: Array, dtype: Any) -> Array:
-    """Return numbers in a narrower dtype, the finite ones within its range."""
-    most = float(jnp.finfo(dtype).max)
-    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
 
 
 @exported
