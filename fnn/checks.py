@@ -119,7 +119,10 @@ def check_unmasked(function: str, argument: str, x: Any) -> None:
 
 
 def check_fits(function: str, argument: str, x: np.ndarray) -> None:
-    """Raise as `check_array`, and for integers that JAX wraps: of 64 bits in fact, without x64."""
+    """Raise as `check_array` does, and for 64-bit integers that do not fit.
+
+    Without x64 JAX holds them in 32 bits.
+    """
     check_array(function, argument, x)
     if x.dtype.kind not in "iu" or x.size == 0:
         return
@@ -238,7 +241,10 @@ def check_known_array(function: str, place: str, x: Any) -> None:
 
 
 def check_outside(function: str, instead: str) -> None:
-    """Raise for a call while JAX traces: what it reaches, and not its arguments alone, is known."""
+    """Raise for a call inside a program that JAX traces.
+
+    What the function reaches may have no value there, even where all arguments have.
+    """
     try:
         jax.sharding.get_mesh()  # which JAX refuses to tell then: nothing public says more
     except ValueError:
@@ -256,7 +262,7 @@ def check_callable(function: str, argument: str, value: Any, needed: str = "") -
 def check_takes(
     function: str, argument: str, value: Any, inputs: str, *, may_draw: bool = False
 ) -> None:
-    """Raise unless this is a function of these inputs, and of no more than a key if it may draw."""
+    """Raise unless this can be called with these inputs and, if it may draw, with a key."""
     check_callable(function, argument, value, f"{argument}({inputs})")
     try:
         signature = inspect.signature(value, follow_wrapped=False)  # a wrapper may take others

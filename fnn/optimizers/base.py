@@ -413,7 +413,7 @@ def _check_new_rate(rate: Any, shape: tuple[int, ...]) -> None:
         raise wrong("with_learning_rate", "rate", f"{describe(rate)} with a NaN", needed)
 
 
-def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> PyTree[Any]:
+def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, "..."]) -> PyTree[Any]:
     """Return the state with another learning rate for the next step and, without a schedule, all.
 
     The leaf keeps its dtype, so that a compiled step takes the new state as it took the old one.

@@ -230,7 +230,8 @@ def averaged(state: PyTree[Any]) -> PyTree[Float[Array, "..."]]:
 
     Args:
         state: of an optimizer with one `average`, however deep within chains and wrappers, fnn's or
-            optax's.
+            optax's, but outside `flat`, `freeze` and `partition`, which give their optimizer other
+            leaves: ``fnn.chain(fnn.flat(optimizer), fnn.average())``.
 
     Returns:
         A pytree like the params, at least float32: the state's leaf ``average``.

@@ -367,7 +367,7 @@ def test_observations_of_one_shape(data: Any) -> None:
         observe=lambda params, grads, updates, batch: {"x": batch},
         **how,
     )
-    with pytest.raises(ValueError, match=r"fnn.train: what observe returns: \['x'\]: got float"):
+    with pytest.raises(ValueError, match=r"fnn.train: what observe returns\['x'\]: got float"):
         list(run)
 
 
