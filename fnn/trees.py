@@ -88,7 +88,8 @@ def picks(function: str, mask: Mask, path: str) -> bool:
     """
     found: Any = mask(path)
     if not isinstance(found, bool | np.bool_):
-        needed = "True or False, of a leaf's path, which is a string"
+        needed = "True or False for the path of a leaf; bool(...) makes one, as of what re.search "
+        needed += "returns"
         raise wrong(function, "mask", f"{describe(found)} for {path!r}", needed, TypeError)
     return bool(found)
 

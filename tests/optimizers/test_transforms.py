@@ -498,7 +498,7 @@ def test_a_mask_that_returns_no_bool(name: str, found: Any) -> None:
         "trees.select": lambda: fnn.trees.select(params, mask),
         "l1_penalty": lambda: fnn.l1_penalty(params, mask=mask),
     }[name]
-    message = rf"^fnn.{name}: mask: got .* for 'b'; needed True or False, of a leaf's path"
+    message = rf"^fnn.{name}: mask: got .* for 'b'; needed True or False for the path of a leaf; bool"
     with pytest.raises(TypeError, match=message):
         call()
 
