@@ -64,7 +64,7 @@ def check_int(function: str, argument: str, value: Any, least: int | None = None
 
 def check_int_or_array(function: str, argument: str, value: Any, least: int) -> None:
     """Raise unless this is an int >= ``least``, or an integer array of shape ()."""
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array | np.ndarray):
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.integer):
             needed = f"an int >= {least}, or an integer array of shape ()"
             raise wrong(function, argument, describe(value), needed)

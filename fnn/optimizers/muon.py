@@ -99,6 +99,7 @@ def muon(
     """
     check_flags("muon", nesterov=nesterov)
     check_int_or_array("muon", "iterations", iterations, 1)
+    iterations = iterations if isinstance(iterations, jax.Array) else int(iterations)
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
         if g.ndim == 2:
