@@ -29,7 +29,8 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
     Raises:
         ValueError: from init and update, a part without leaves or a leaf without a part; from
             update, a state of other parts, or gradients shaped otherwise than params.
-        TypeError: no dict of optimizers by strings; a part that is no function, or returns no string.
+        TypeError: no dict of optimizers by strings; a part that is no function, or returns no
+            string.
 
     Source: J. Howard, S. Ruder, Universal language model fine-tuning for text classification
     (2018), on learning rates by layer.

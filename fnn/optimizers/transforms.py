@@ -66,7 +66,8 @@ def chain(*transforms: Transform) -> Optimizer:
         An `Optimizer`; its state is the tuple of theirs.
 
     Raises:
-        ValueError: `average` before what may change the updates; update's state is not one state per transform.
+        ValueError: `average` before what may change the updates; update's state is not one
+            state per transform.
         TypeError: a transform that is none.
 
     >>> opt = fnn.chain(fnn.clip_by_value(1.0), fnn.sgd(0.5))

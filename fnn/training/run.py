@@ -152,8 +152,8 @@ def train(
     run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
     if resume is not None:
         _check_resume(resume, run)
-        counts = {name: int(getattr(resume, name)) for name in ("epoch", "batch", "step")}
-        run = resume._replace(**counts)
+        epoch, batch, step = map(int, (resume.epoch, resume.batch, resume.step))
+        run = resume._replace(epoch=epoch, batch=batch, step=step)
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
     due = min(observe_every, LAST)  # steps are counted in an int32

@@ -223,7 +223,7 @@ def test_nothing_stands_behind_an_average_inside() -> None:
     inside = fnn.chain(fnn.sgd(1.0), fnn.average())
     for chain in (inside, fnn.chain(fnn.clip_by_value(1.0), inside), fnn.chain(inside)):
         fnn.chain(chain, fnn.average())
-        with pytest.raises(ValueError, match=r"^fnn.chain: transforms\[0\]: got fnn.average; .* last"):
+        with pytest.raises(ValueError, match=r"^fnn.chain: transforms\[0\]: got fnn.average; need"):
             fnn.chain(chain, optax.scale(0.5))
     message = r"^fnn.add_weight_decay: optimizer: got one that ends with fnn.average; needed the av"
     with pytest.raises(ValueError, match=message):
@@ -498,7 +498,7 @@ def test_a_mask_that_returns_no_bool(name: str, found: Any) -> None:
         "trees.select": lambda: fnn.trees.select(params, mask),
         "l1_penalty": lambda: fnn.l1_penalty(params, mask=mask),
     }[name]
-    message = rf"^fnn.{name}: mask: got .* for 'b'; needed True or False for the path of a leaf; bool"
+    message = rf"^fnn.{name}: mask: got .* for 'b'; needed True or False for the path of a leaf; bo"
     with pytest.raises(TypeError, match=message):
         call()
 

@@ -117,7 +117,7 @@ def test_one_direction_alone_is_left_out() -> None:
     rules = {**RULES, "lstm.*_l0": None}
     assert from_torch(WEIGHTS, RULES).keys() - from_torch(WEIGHTS, rules).keys() == {"forward"}
     del rules["lstm.*_l0_reverse"]
-    with pytest.raises(ValueError, match=r"source: got \['lstm.bias_hh_l0_reverse', .*no rule names"):
+    with pytest.raises(ValueError, match=r"source: got \['lstm.bias_hh_l0_reverse', .*no rule"):
         from_torch(WEIGHTS, rules)
 
 
@@ -207,7 +207,7 @@ def test_two_arrays_of_one_path_are_refused() -> None:
         (
             {"a.weight": np.ones((4, 2, 3, 3)), "a.bias": np.ones(6)},
             {"a": ("h", "conv_transpose")},
-            r"rules\['a'\]: b: got float64\[6\]; needed 2 numbers .*, the groups a divisor of 4, as",
+            r"rules\['a'\]: b: got float64\[6\]; needed 2 numbers .*, the groups a divisor of 4",
         ),
         (
             {"a.weight": np.ones((4, 2, 3, 3)), "a.bias": np.ones(0)},
