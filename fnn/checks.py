@@ -64,7 +64,7 @@ def check_int(function: str, argument: str, value: Any, least: int | None = None
 
 def check_int_or_array(function: str, argument: str, value: Any, least: int) -> None:
     """Raise unless this is an int >= ``least``, or an integer array of shape ()."""
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array | np.ndarray):
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.integer):
             needed = f"an int >= {least}, or an integer array of shape ()"
             raise wrong(function, argument, describe(value), needed)
@@ -102,9 +102,7 @@ def check_array(function: str, argument: str, x: Any) -> None:
     if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
         needed = "an array, such as jnp.asarray makes of a list"
         raise wrong(function, argument, describe(x), needed, TypeError)
-    if isinstance(x, np.ma.MaskedArray):
-        needed = "an array without a mask, such as x.filled(0) and, as another one, ~x.mask"
-        raise wrong(function, argument, f"a masked {describe(x)}", needed, TypeError)
+    check_unmasked(function, argument, x)
     dtype = getattr(x, "dtype", np.dtype(float))
     if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
@@ -113,8 +111,18 @@ def check_array(function: str, argument: str, x: Any) -> None:
         raise wrong(function, argument, f"{describe(x)} of {dtype.str}", needed, TypeError)
 
 
+def check_unmasked(function: str, argument: str, x: Any) -> None:
+    """Raise for a masked array of NumPy's."""
+    if isinstance(x, np.ma.MaskedArray):
+        needed = "an array without a mask, such as x.filled(0) and, as another one, ~x.mask"
+        raise wrong(function, argument, f"a masked {describe(x)}", needed, TypeError)
+
+
 def check_fits(function: str, argument: str, x: np.ndarray) -> None:
-    """Raise as `check_array`, and for integers that JAX wraps: of 64 bits in fact, without x64."""
+    """Raise as `check_array` does, and for 64-bit integers that do not fit.
+
+    Without x64 JAX holds them in 32 bits.
+    """
     check_array(function, argument, x)
     if x.dtype.kind not in "iu" or x.size == 0:
         return
@@ -233,7 +241,10 @@ def check_known_array(function: str, place: str, x: Any) -> None:
 
 
 def check_outside(function: str, instead: str) -> None:
-    """Raise for a call while JAX traces: what it reaches, and not its arguments alone, is known."""
+    """Raise for a call inside a program that JAX traces.
+
+    What the function reaches may have no value there, even where all arguments have.
+    """
     try:
         jax.sharding.get_mesh()  # which JAX refuses to tell then: nothing public says more
     except ValueError:
@@ -251,7 +262,7 @@ def check_callable(function: str, argument: str, value: Any, needed: str = "") -
 def check_takes(
     function: str, argument: str, value: Any, inputs: str, *, may_draw: bool = False
 ) -> None:
-    """Raise unless this is a function of these inputs, and of no more than a key if it may draw."""
+    """Raise unless this can be called with these inputs and, if it may draw, with a key."""
     check_callable(function, argument, value, f"{argument}({inputs})")
     try:
         signature = inspect.signature(value, follow_wrapped=False)  # a wrapper may take others

@@ -83,6 +83,18 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(accumulator(x.dtype))
 
 
+def narrowed(x: jax.Array, dtype: Any) -> jax.Array:
+    """Return numbers in a narrower dtype, or their own; the finite ones stay within its range.
+
+    >>> narrowed(jnp.array([1e6, jnp.inf]), jnp.float16).tolist()
+    [65504.0, inf]
+    """
+    if dtype == x.dtype:
+        return x
+    most = float(jnp.finfo(dtype).max)
+    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
+
+
 def computed_wide(formula: Callable[..., jax.Array], x: jax.Array, *rest: jax.Array) -> jax.Array:
     """Widen the arrays, compute, and narrow the result to the dtype of the first.
 

@@ -51,7 +51,8 @@ def by_examples(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 def alike(*arrays: jax.Array, whole: int) -> tuple[jax.Array, ...]:
     """Return arrays of one rank sharded alike, where one is on explicit axes.
 
-    As the one that is sharded most, over its examples above all; none is along axis ``whole``.
+    All are sharded as the one that is sharded most, one that is sharded over its examples first,
+    and never along axis ``whole``.
     """
     specs = [list(jax.typeof(x).sharding.spec) for x in arrays]
     for axes in specs:

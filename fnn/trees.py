@@ -10,6 +10,7 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import jax
@@ -74,7 +75,9 @@ def paths(params: PyTree[Any]) -> PyTree[str]:
 def exported(kind: type[T]) -> type[T]:
     """Let a NamedTuple of arrays go in and out of the programs that `jax.export` writes."""
     name = f"fnn.{kind.__name__}"
-    return jax.export.register_namedtuple_serialization(kind, serialized_name=name)
+    with suppress(ValueError):  # imported anew: JAX keeps the first type of this name
+        jax.export.register_namedtuple_serialization(kind, serialized_name=name)
+    return kind
 
 
 def picks(function: str, mask: Mask, path: str) -> bool:
@@ -85,7 +88,8 @@ def picks(function: str, mask: Mask, path: str) -> bool:
     """
     found: Any = mask(path)
     if not isinstance(found, bool | np.bool_):
-        needed = "True or False, of a leaf's path, which is a string"
+        needed = "True or False for the path of a leaf; bool(...) makes one, as of what re.search "
+        needed += "returns"
         raise wrong(function, "mask", f"{describe(found)} for {path!r}", needed, TypeError)
     return bool(found)
 

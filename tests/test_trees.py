@@ -1,6 +1,10 @@
 """Parameter pytrees: counts, paths, norms."""
 
 import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -127,3 +131,26 @@ def test_global_norm_of_other_numbers(leaf: object) -> None:
             with pytest.raises(TypeError, match=r"trees\.global_norm: tree\['a'\]: got .* float"):
                 norm({"a": leaf, "b": jnp.ones(2)})
     assert float(global_norm([3.0, np.float32(4)])) == 5
+
+
+IMPORTED_ANEW = """
+import importlib, sys
+import fnn
+importlib.reload(fnn.data.images)
+for name in [name for name in sys.modules if name.split(".")[0] == "fnn"]:
+    del sys.modules[name]
+import fnn
+fnn.adam(0.1).init(fnn.data.digits()[0].x)
+"""
+
+
+def test_fnn_is_imported_anew() -> None:
+    """As a notebook does it: in a process of its own, as two copies would meet in other tests."""
+    subprocess.run([sys.executable, "-c", IMPORTED_ANEW], check=True)
+
+
+def test_types_of_programs_have_names_of_their_own() -> None:
+    """JAX's error for two of one name is that of an import anew."""
+    files = Path(fnn.__file__).parent.rglob("*.py")
+    found = re.findall(r"@exported\nclass (\w+)", "".join(path.read_text() for path in files))
+    assert len(found) == len(set(found)) >= 8

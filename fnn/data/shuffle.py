@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fnn.checks import check_array, check_int, count_examples, describe, wrong
+from fnn.checks import check_int, check_unmasked, count_examples, describe, wrong
 
 
 def batches(
@@ -29,7 +29,7 @@ def batches(
 
     Raises:
         ValueError: arrays of unequal lengths; batch_size < 1; a seed that is no int, or negative.
-        TypeError: a leaf that is no NumPy array of numbers, or one with a mask.
+        TypeError: a leaf that is no NumPy array, or one with a mask.
 
     >>> epoch = fnn.data.batches({"x": np.arange(5), "y": np.arange(5) * 10}, 2)
     >>> [batch["x"].tolist() for batch in epoch(0)]
@@ -44,7 +44,7 @@ def batches(
         if not isinstance(leaf, np.ndarray) or leaf.ndim == 0:
             needed = "a NumPy array with the examples first"
             raise wrong("data.batches", place, describe(leaf), needed, TypeError)
-        check_array("data.batches", place, leaf)
+        check_unmasked("data.batches", place, leaf)
     n = count_examples("data.batches", data)
 
     def epoch(number: int) -> Iterator[Any]:

@@ -58,8 +58,8 @@ def adam(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization (2015).
 
@@ -131,8 +131,8 @@ def adamw(
         An `Optimizer`; its update needs params.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
 
@@ -175,8 +175,8 @@ def amsgrad(
 
     Raises:
         ValueError: another word for correct_square.
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: S. Reddi, S. Kale, S. Kumar, On the convergence of Adam and beyond (2018).
 
@@ -224,8 +224,8 @@ def adamax(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: D. Kingma, J. Ba, Adam: a method for stochastic optimization, section 7.1 (2015).
 
@@ -272,8 +272,8 @@ def nadam(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: T. Dozat, Incorporating Nesterov momentum into Adam (2016).
 
@@ -337,8 +337,8 @@ def radam(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: L. Liu et al., On the variance of the adaptive learning rate and beyond (2020).
 
@@ -397,8 +397,8 @@ def lion(
         An `Optimizer`; its update needs params.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: X. Chen et al., Symbolic discovery of optimization algorithms (2023).
 

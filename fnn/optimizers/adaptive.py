@@ -47,8 +47,8 @@ def adagrad(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: J. Duchi, E. Hazan, Y. Singer, Adaptive subgradient methods (2011).
 
@@ -117,8 +117,8 @@ def rmsprop(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: T. Tieleman, G. Hinton, Lecture 6.5 (2012); A. Graves, Generating sequences with
     recurrent neural networks (2013).
@@ -184,8 +184,8 @@ def adadelta(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: M. Zeiler, ADADELTA: an adaptive learning rate method (2012).
 

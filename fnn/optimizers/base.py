@@ -18,8 +18,8 @@ params, as optax does. It halves the memory, but in float16 a mean square below 
 bfloat16 changes of less than 1/256 are lost.
 
 Range. Where gradients are squared, those beyond 1e18 (1e152 in float64) count as 1e18, so that no
-square overflows, and a sum of squares ends at the largest number; infinities and NaN stay what they
-are.
+square overflows. A sum of squares, and any moment kept in half precision, ends at the largest
+number of its dtype; infinities and NaN stay what they are.
 
 Derivatives. Updates can be differentiated, also where the gradient is zero.
 """
@@ -48,7 +48,7 @@ from fnn.checks import (
     is_number,
     wrong,
 )
-from fnn.dtypes import accumulator, is_real
+from fnn.dtypes import accumulator, is_real, narrowed
 from fnn.functions import taken
 from fnn.trees import check_like, check_params, exported
 
@@ -116,7 +116,13 @@ class Optimizer(_Pair):
 
 
 class Last(Optimizer):
-    """A transform that must see the updates as they are added: `chain` takes it last alone."""
+    """A transform that must see the updates as they are added: nothing behind it changes them."""
+
+    __slots__ = ()
+
+
+class Watcher(Last):
+    """One that changes no update itself, so that it may also stand behind a `Last`."""
 
     __slots__ = ()
 
@@ -195,8 +201,9 @@ def leafwise(
             dtype = accumulator(jnp.result_type(x))  # as in init
             now = Now(**in_dtype(dtype, known))
             new = rule(now, *[jnp.asarray(y, dtype) for y in leaf])
-            for column, value, old in zip(columns, new, [x, *leaf[1:]], strict=True):
-                column.append(value.astype(jnp.result_type(old)))
+            columns[0].append(new[0].astype(jnp.result_type(x)))
+            for column, value, old in zip(columns[1:], new[1:], leaf[1:], strict=True):
+                column.append(narrowed(value, jnp.result_type(old)))
         updates, *trees = [jax.tree.unflatten(structure, column) for column in columns]
         named = dict(zip(initial, trees, strict=True))
         return updates, next_state(name, learning_rate, rate, state, named)
@@ -406,7 +413,7 @@ def _check_new_rate(rate: Any, shape: tuple[int, ...]) -> None:
         raise wrong("with_learning_rate", "rate", f"{describe(rate)} with a NaN", needed)
 
 
-def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, ""]) -> PyTree[Any]:
+def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, "..."]) -> PyTree[Any]:
     """Return the state with another learning rate for the next step and, without a schedule, all.
 
     The leaf keeps its dtype, so that a compiled step takes the new state as it took the old one.

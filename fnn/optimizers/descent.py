@@ -32,8 +32,8 @@ def sgd(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: B. Polyak, Some methods of speeding up the convergence of iteration methods (1964);
     I. Sutskever et al., On the importance of initialization and momentum in deep learning (2013).
@@ -73,8 +73,8 @@ def momentum(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     >>> opt = fnn.momentum(0.5, 0.5)
     >>> opt.update(jnp.ones(1), opt.init(jnp.zeros(1)))[0].tolist()
@@ -102,8 +102,8 @@ def nesterov(
         An `Optimizer`.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: Y. Nesterov, A method of solving a convex programming problem with convergence rate
     O(1/k^2) (1983), in the form of I. Sutskever et al. (2013).

@@ -87,8 +87,8 @@ def muon(
         An `Optimizer`; its update needs params.
 
     Raises:
-        ValueError, TypeError: a number that is none, or out of its range; from init and update,
-            arrays that are no floats, or do not fit each other.
+        ValueError, TypeError: an argument that is no number, or out of its range; from init and
+            update, arrays that are not of floats, or whose shapes do not fit.
 
     Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024).
 
@@ -99,6 +99,7 @@ def muon(
     """
     check_flags("muon", nesterov=nesterov)
     check_int_or_array("muon", "iterations", iterations, 1)
+    iterations = iterations if isinstance(iterations, jax.Array) else int(iterations)
 
     def rule(now: Now, g: Any, m: Any, v: Any) -> tuple[Any, ...]:
         if g.ndim == 2:

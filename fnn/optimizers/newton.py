@@ -95,7 +95,7 @@ def newton(
     check_int("newton", "dense_up_to", dense_up_to, 0)
     check_int_or_array("newton", "iterations", iterations, 1)
     if not isinstance(iterations, jax.Array):
-        iterations = min(iterations, LAST)
+        iterations = min(int(iterations), LAST)
 
     def solve(q: Quadratic, step: Array, damping: Any) -> Array:
         if q.gradient.size <= dense_up_to:

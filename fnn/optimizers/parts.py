@@ -29,7 +29,8 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
     Raises:
         ValueError: from init and update, a part without leaves or a leaf without a part; from
             update, a state of other parts, or gradients shaped otherwise than params.
-        TypeError: no dict of optimizers; a part that is no function, or returns no string.
+        TypeError: no dict of optimizers by strings; a part that is no function, or returns no
+            string.
 
     Source: J. Howard, S. Ruder, Universal language model fine-tuning for text classification
     (2018), on learning rates by layer.
@@ -45,6 +46,9 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
         needed = "a dict of optimizers, by part"
         raise wrong("partition", "optimizers", describe(optimizers), needed, TypeError)
     for name, optimizer in optimizers.items():
+        if not isinstance(name, str):
+            needed = "a string, as part returns it"
+            raise wrong("partition", "optimizers", f"the part {describe(name)}", needed, TypeError)
         if optimizer is not None:
             check_transform("partition", f"optimizers[{name!r}]", optimizer)
     check_callable("partition", "part", part, "of a leaf's path, the name of its part")

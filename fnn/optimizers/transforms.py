@@ -18,6 +18,7 @@ from fnn.optimizers.base import (
     Last,
     Optimizer,
     Transform,
+    Watcher,
     check_transform,
     need_params,
     rate_used,
@@ -65,7 +66,8 @@ def chain(*transforms: Transform) -> Optimizer:
         An `Optimizer`; its state is the tuple of theirs.
 
     Raises:
-        ValueError: `average` anywhere but last; update's state is not one state per transform.
+        ValueError: `average` before what may change the updates; update's state is not one
+            state per transform.
         TypeError: a transform that is none.
 
     >>> opt = fnn.chain(fnn.clip_by_value(1.0), fnn.sgd(0.5))
@@ -74,7 +76,8 @@ def chain(*transforms: Transform) -> Optimizer:
     """
     for i, transform in enumerate(transforms):
         check_transform("chain", f"transforms[{i}]", transform)
-        if isinstance(transform, Last) and i + 1 < len(transforms):
+        behind = transforms[i + 1 :]
+        if isinstance(transform, Last) and not all(isinstance(t, Watcher) for t in behind):
             needed = "it last, behind all that changes the updates"
             raise wrong("chain", f"transforms[{i}]", "fnn.average", needed)
 
@@ -92,7 +95,8 @@ def chain(*transforms: Transform) -> Optimizer:
             states.append(own)
         return grads, tuple(states)
 
-    return Optimizer(init, update)
+    kind = Last if transforms and isinstance(transforms[-1], Last) else Optimizer
+    return kind(init, update)
 
 
 def clip_by_global_norm(max_norm: float) -> Optimizer:
@@ -215,8 +219,8 @@ def add_weight_decay(
         An `Optimizer` with the optimizer's own state; its update needs params.
 
     Raises:
-        ValueError: update without params; a state without a learning rate; a mask that selects no
-            leaf.
+        ValueError: an optimizer that ends with `average`; update without params; a state without a
+            learning rate; a mask that selects no leaf.
         TypeError: no optimizer; a mask that is no function, or returns no bool.
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
@@ -233,6 +237,9 @@ def add_weight_decay(
 
 def decayed(name: str, optimizer: Transform, weight_decay: float, mask: Mask | None) -> Optimizer:
     """Shrink as `add_weight_decay`, for public function ``name``, which errors name."""
+    if isinstance(optimizer, Last):
+        needed = "the average outside: fnn.chain(fnn.add_weight_decay(...), fnn.average())"
+        raise wrong(name, "optimizer", "one that ends with fnn.average", needed)
     check_number(name, "weight_decay", weight_decay, NOT_NEGATIVE)
     check_mask(name, mask)
 

@@ -9,12 +9,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fnn.checks import Range, check_flags, check_int, check_number, wrong
-from fnn.dtypes import computed_wide, number_like, widen
+from fnn.dtypes import computed_wide, narrowed, number_like, widen
 from fnn.optimizers.base import (
     LAST,
-    Last,
     Optimizer,
     Transform,
+    Watcher,
     check_state,
     check_transform,
     in_dtype,
@@ -222,7 +222,7 @@ def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
 
         return grads, Averaged(step, _map(mix, state.average, params, grads))
 
-    return Last(init, update)
+    return Watcher(init, update)
 
 
 def averaged(state: PyTree[Any]) -> PyTree[Float[Array, "..."]]:
@@ -230,7 +230,8 @@ def averaged(state: PyTree[Any]) -> PyTree[Float[Array, "..."]]:
 
     Args:
         state: of an optimizer with one `average`, however deep within chains and wrappers, fnn's or
-            optax's.
+            optax's, but outside `flat`, `freeze` and `partition`, which give their optimizer other
+            leaves: ``fnn.chain(fnn.flat(optimizer), fnn.average())``.
 
     Returns:
         A pytree like the params, at least float32: the state's leaf ``average``.
@@ -370,19 +371,13 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
         master = _map(lambda m, u: m + u, state.master, updates)
 
         def move(x: Any, m: Any) -> Any:
-            rounded = _narrowed(m, x.dtype).astype(m.dtype)
-            return _narrowed(rounded - x.astype(m.dtype), x.dtype)
+            rounded = narrowed(m, x.dtype).astype(m.dtype)
+            return narrowed(rounded - x.astype(m.dtype), x.dtype)
 
         moved = jax.tree.map(move, params, master)
         return moved, Mastered(inner, master)
 
     return Optimizer(init, update)
-
-
-def _narrowed(x: Array, dtype: Any) -> Array:
-    """Return numbers in a narrower dtype, the finite ones within its range."""
-    most = float(jnp.finfo(dtype).max)
-    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most)).astype(dtype)
 
 
 @exported

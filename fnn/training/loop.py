@@ -210,7 +210,7 @@ def check_aux(aux: Any, like: Any) -> None:
 def check_observed(observed: Any, like: Any) -> None:
     """Raise unless an observation is shaped as that of another batch."""
     needed = "of one shape for every batch"
-    check_same("train", "what observe returns: ", observed, like, needed)
+    check_same("train", "what observe returns", observed, like, needed)
 
 
 def _counted(tally: Tally, seen: Seen, share: Array) -> Tally:
@@ -243,5 +243,5 @@ def _observed(watch: Watch, step: Any, tally: Tally, params: Any, seen: Seen, ba
 def _observe(watch: Watch, params: Any, seen: Seen, batch: Any) -> Any:
     values = watch.observe(params, seen.grads, seen.updates, batch)
     for path, x in jax.tree.leaves_with_path(values):
-        check_array("train", "what observe returns: " + jax.tree_util.keystr(path), x)
+        check_array("train", "what observe returns" + jax.tree_util.keystr(path), x)
     return values

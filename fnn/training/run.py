@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from fnn.checks import (
+    attribute,
     check_alive,
     check_int,
     check_key,
@@ -35,7 +36,7 @@ from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
-from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches
+from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches, kind_of
 from fnn.trees import check_like, check_params, check_same
 
 
@@ -151,7 +152,8 @@ def train(
     run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
     if resume is not None:
         _check_resume(resume, run)
-        run = resume
+        epoch, batch, step = map(int, (resume.epoch, resume.batch, resume.step))
+        run = resume._replace(epoch=epoch, batch=batch, step=step)
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
     due = min(observe_every, LAST)  # steps are counted in an int32
@@ -200,7 +202,7 @@ def _reports(
     clock = 0.0
     with closing(calls):
         for call in calls:
-            if (kind := _kind(call.feed)) not in compiled:
+            if (kind := kind_of(call.feed)) not in compiled:
                 began = time.perf_counter()
                 learner = beside(learner, call.feed)
                 plan, watch = planned(), watched()
@@ -259,9 +261,9 @@ def _check_resume(resume: Any, new: Run) -> None:
     if not isinstance(resume, Run):
         needed = "a Run, such as report.run, or None"
         raise wrong("train", "resume", describe(resume), needed, TypeError)
-    check_int("train", "resume.epoch", resume.epoch, 0)
-    check_int("train", "resume.batch", resume.batch, 0)
-    check_int("train", "resume.step", resume.step, resume.batch)
+    for name, least in (("epoch", 0), ("batch", 0), ("step", resume.batch)):
+        x = getattr(resume, name)  # an array, if the run came through jax.tree.map
+        check_int("train", f"resume.{name}", x.item() if attribute(x, "shape") == () else x, least)
     check_like("train", "resume.params", resume.params, new.params)
     whose = "as this optimizer's init returns it"
     check_same("train", "resume.state", resume.state, new.state, whose)
@@ -277,12 +279,6 @@ def _check_resume(resume: Any, new: Run) -> None:
 def _bits(key: Any) -> Any:
     """Return what tells keys apart."""
     return describe(key), jax.random.key_data(key).tobytes()
-
-
-def _kind(feed: Any) -> Any:
-    """Return that for which jit traces a program anew; types tell of sharding on explicit axes."""
-    leaves, structure = jax.tree.flatten(feed)
-    return structure, tuple(map(jax.typeof, leaves))
 
 
 def _strong(x: Any) -> Array:

@@ -73,7 +73,7 @@ def gather(tree: PyTree[Array]) -> PyTree[Array]:
     are. Inside `jax.checkpoint` they are brought together once more for the gradient, instead of
     kept whole until then.
 
-    Optimizers need no whole arrays.
+    Optimizers need no whole arrays; `fnn.flat` alone takes none that are in parts.
 
     Args:
         tree: parameters, or some of them. Arrays that are on no mesh stay as they are.

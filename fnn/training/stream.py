@@ -97,7 +97,7 @@ def _groups(
         for batch in map(functools.partial(read_batch, "train"), batches):
             full = len(group) == _capacity(batch, every)
             due = every is not None and (done + len(group)) % every == 0
-            if group and (full or due or _kind(batch) != _kind(group[0])):
+            if group and (full or due or kind_of(batch) != kind_of(group[0])):
                 yield group, False
                 done += len(group)
                 group = []
@@ -137,10 +137,13 @@ def length(batch: Any) -> int | None:
     return next((x.shape[0] for x in jax.tree.leaves(batch) if x.ndim), None)
 
 
-def _kind(batch: Any) -> Any:
-    """Return what batches of one call have in common."""
-    leaves, structure = jax.tree.flatten(batch)
-    return structure, [(x.shape, x.dtype) for x in leaves]
+def kind_of(tree: Any) -> Any:
+    """Return that for which jit traces a program anew; types tell of sharding on explicit axes.
+
+    The batches of one call have it in common.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(map(jax.typeof, leaves))
 
 
 def _capacity(batch: Any, every: int | None) -> int:

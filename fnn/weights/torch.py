@@ -159,7 +159,7 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
         rules: for each PyTorch module the path and the kind of its layer in fnn, ``"block1/conv"``
             and ``"conv"``; a third entry gives the shape (channels, *spatial) of the images that
             were flattened in front of a dense layer. None leaves out all arrays of a module, such
-            as a head that another takes the place of. Kinds: conv, conv_transpose, dense, embed,
+            as a head that a new one replaces. Kinds: conv, conv_transpose, dense, embed,
             batch_norm, layer_norm, group_norm, instance_norm, rms_norm, prelu, rnn, lstm, gru.
             The arrays of a layer_norm or rms_norm over several axes keep PyTorch's order of axes.
 
@@ -180,7 +180,7 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
     >>> fnn.weights.from_torch(state, {"fc": ("head", "dense")})["head"]["w"].tolist()
     [[1.0], [2.0]]
     """
-    arrays = {name: _numpy(name, value) for name, value in _given(source).items()}
+    arrays = _given(source)
     params: dict[str, Any] = {}
     used = _left_out(arrays, rules)
     missing: list[str] = []
@@ -189,7 +189,8 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
         kind = KINDS[rule.kind]
         own = {key: _name(rule.pattern, name) for key, name in kind.names.items()}
         used |= {*own.values(), *(_name(rule.pattern, name) for name in kind.dropped)}
-        layer = kind.filled({key: arrays[name] for key, name in own.items() if name in arrays})
+        given = {key: name for key, name in own.items() if name in arrays}
+        layer = kind.filled({key: _numpy(name, arrays[name]) for key, name in given.items()})
         optional = kind.optional if kind.optional.isdisjoint(layer) else set()  # both or none
         lacks = [own[key] for key in own.keys() - layer.keys() - optional]
         missing += sorted(lacks)
@@ -330,7 +331,7 @@ def _name(pattern: str, array: str) -> str:
     return pattern.replace("*", array) if "*" in pattern else f"{pattern}.{array}"
 
 
-def _left_out(arrays: Arrays, rules: Rules) -> set[str]:
+def _left_out(arrays: Mapping[str, Any], rules: Rules) -> set[str]:
     """Return the names of the arrays whose rule is None."""
     parts = [_name(pattern, "*").split("*", 1) for pattern, rule in rules.items() if rule is None]
     return {n for n in arrays if any(n.startswith(a) and n.endswith(b) for a, b in parts)}
@@ -348,9 +349,11 @@ def _check_axes(function: str, rule: _Rule, layer: Arrays) -> None:
 def _check_lengths(function: str, rule: _Rule, layer: Arrays) -> None:
     """Raise unless the arrays, in PyTorch's layout, are of as many outputs."""
     if rule.kind == "conv_transpose":
-        w, outputs = layer["w"], layer["w"].shape[1]  # of a group
-        if "b" in layer and len(layer["b"]) % outputs:
-            needed = f"a multiple of {outputs} numbers, the outputs of each group of {describe(w)}"
+        inputs, each = layer["w"].shape[:2]  # each group has as many outputs
+        allowed = {each * n for n in range(1, max(inputs, 1) + 1) if inputs % n == 0}
+        if "b" in layer and len(layer["b"]) not in allowed:
+            needed = f"{each} numbers for each group, the groups a divisor of {inputs}, as w is "
+            needed += describe(layer["w"])
             raise wrong(function, f"rules[{rule.pattern!r}]: b", describe(layer["b"]), needed)
     elif len({x.shape[:1] for x in layer.values()}) > 1:
         got = ", ".join(f"{key} {describe(x)}" for key, x in layer.items())

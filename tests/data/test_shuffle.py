@@ -55,6 +55,17 @@ def test_training_over_a_memory_map_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rest[-1].params, whole[-1].params)
 
 
+@pytest.mark.parametrize(
+    "x",
+    [X.astype(">f4"), np.arange(10).astype("U2"), np.zeros(10, [("x", "f4"), ("y", "i8")])],
+    ids=["big_endian", "strings", "records"],
+)
+def test_what_jax_cannot_hold_may_be_converted_behind(x: np.ndarray) -> None:
+    read = list(fnn.data.batches(x, 4)(0))
+    assert [batch.dtype for batch in read] == [x.dtype] * 3
+    assert sorted(np.concatenate(read).tolist()) == sorted(x.tolist())
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, None, "a"])
 def test_a_seed_is_an_int(seed: Any) -> None:
     with pytest.raises(ValueError, match=f"^fnn.data.batches: seed: got {seed!r}; needed an int"):

@@ -78,6 +78,17 @@ def test_adagrad_moves_on_after_many_huge_gradients() -> None:
         assert want is None or updates.tolist() == [pytest.approx(want * 2**60)]
 
 
+@pytest.mark.parametrize("make", [fnn.adagrad, fnn.rmsprop, fnn.adadelta, fnn.adam])
+def test_squares_beyond_half_moments_stay_at_their_largest_number(make: Any) -> None:
+    updates = along(make(1.0, half_moments=True), [3e4, 1.0, 256.0], jnp.float16)
+    assert np.isfinite(updates).all()
+    assert (updates < 0).all()
+    if make is fnn.adagrad:
+        want = -256 / np.sqrt(65504.0 + 256**2)
+        np.testing.assert_allclose(np.float64(updates[2]), want, rtol=1e-3)
+    assert not np.isfinite(along(make(1.0, half_moments=True), [np.inf], jnp.float16)).any()
+
+
 def test_infinite_and_undefined_gradients_are_seen() -> None:
     bad = np.array([np.inf, -np.inf, np.nan], np.float32)
 

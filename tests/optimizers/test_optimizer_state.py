@@ -312,7 +312,12 @@ def test_iterations_are_an_integer_array_at_most(make: Any) -> None:
     for bad in (jnp.array(2.5), jnp.array([2, 3]), jnp.array(True), jnp.array(0), jnp.array(-1)):
         with pytest.raises(ValueError, match=rf"fnn.{make.__name__}: iterations: got .*an int >= "):
             make(0.1, iterations=bad)
+        with pytest.raises(ValueError, match=rf"fnn.{make.__name__}: iterations: got .*an int >= "):
+            make(0.1, iterations=np.asarray(bad))
     make(0.1, iterations=jnp.array(1))
+    optimizer, x = make(0.1, iterations=np.array(1, np.uint8)), jnp.ones((2, 2))
+    fnn.trajectory(lambda x: (x**2).sum(), x, optimizer, 1)
+    jax.jit(lambda n: make(0.1, iterations=n).init(jnp.ones(2)))(2)
     with pytest.raises(ValueError, match=r"iterations: got float32\[\]; needed an int >= 1, or an"):
         jax.jit(lambda n: make(0.1, iterations=n).init(n))(2.0)
 

@@ -129,6 +129,8 @@ def test_messages() -> None:
         fnn.partition(parts, "w")  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match=r"fnn.partition: optimizers: got list .*; needed a dict"):
         fnn.partition([*parts.values()], str)  # type: ignore[arg-type]  # which is the mistake
+    with pytest.raises(TypeError, match=r"partition: optimizers: got the part int 0; needed a str"):
+        fnn.partition({"w": None, 0: fnn.sgd(0.1)}, str)  # type: ignore[dict-item]  # the mistake
     with pytest.raises(ValueError, match=r"fnn.partition: part: got 'x' for b; needed one of \['w"):
         fnn.partition(parts, lambda path: "x").init(params)
     with pytest.raises(TypeError, match=r"partition: part: got list \['w'\] for b; needed a str"):

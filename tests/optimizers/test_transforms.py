@@ -212,6 +212,25 @@ def test_nothing_stands_behind_an_average() -> None:
             fnn.chain(fnn.average(), behind)
 
 
+def test_two_averages_stand_at_the_end() -> None:
+    """Neither changes an update, so that both see what is added."""
+    opt, x = fnn.chain(fnn.sgd(1.0), fnn.average(), fnn.average(0.5)), jnp.array([8.0])
+    _, (_, mean, moving) = opt.update(jnp.array([2.0]), opt.init(x), x)
+    assert (mean.average.tolist(), moving.average.tolist()) == ([6.0], [7.0])
+
+
+def test_nothing_stands_behind_an_average_inside() -> None:
+    inside = fnn.chain(fnn.sgd(1.0), fnn.average())
+    for chain in (inside, fnn.chain(fnn.clip_by_value(1.0), inside), fnn.chain(inside)):
+        fnn.chain(chain, fnn.average())
+        with pytest.raises(ValueError, match=r"^fnn.chain: transforms\[0\]: got fnn.average; need"):
+            fnn.chain(chain, optax.scale(0.5))
+    message = r"^fnn.add_weight_decay: optimizer: got one that ends with fnn.average; needed the av"
+    with pytest.raises(ValueError, match=message):
+        fnn.add_weight_decay(inside, 0.5)
+    fnn.chain(fnn.add_weight_decay(fnn.sgd(1.0), 0.5), fnn.average())
+
+
 def test_exponential_average() -> None:
     opt, x = fnn.chain(fnn.sgd(1.0), fnn.average(0.75)), jnp.array([8.0])
     state = opt.init(x)
@@ -479,7 +498,7 @@ def test_a_mask_that_returns_no_bool(name: str, found: Any) -> None:
         "trees.select": lambda: fnn.trees.select(params, mask),
         "l1_penalty": lambda: fnn.l1_penalty(params, mask=mask),
     }[name]
-    message = rf"^fnn.{name}: mask: got .* for 'b'; needed True or False, of a leaf's path"
+    message = rf"^fnn.{name}: mask: got .* for 'b'; needed True or False for the path of a leaf; bo"
     with pytest.raises(TypeError, match=message):
         call()
 

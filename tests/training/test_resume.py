@@ -76,6 +76,19 @@ def test_a_run_of_fewer_epochs_goes_on() -> None:
     same(rest.run, whole.run)
 
 
+@pytest.mark.parametrize(
+    "carry", [jax.device_put, jax.device_get, functools.partial(jax.tree.map, jnp.copy)]
+)
+@pytest.mark.parametrize("data", [DATA, batches], ids=["arrays", "batches"])
+def test_a_run_is_a_pytree(data: Any, carry: Callable[[Any], Any]) -> None:
+    """Its counts may come as arrays, as all that is mapped over its leaves gives them."""
+    run = runs(data, ADAM)
+    first, *rest = run(epochs=2)
+    for got, want in zip(run(resume=carry(first.run), epochs=2), rest, strict=True):
+        same(got.run, want.run)
+        assert type(got.run.step) is type(got.epoch) is int
+
+
 def test_what_a_run_says() -> None:
     *_, report = runs(DATA, ADAM)()
     assert repr(report.run) == "Run(4 parameters, epoch 3, batch 0, step 12)"
@@ -118,6 +131,8 @@ def test_step_counts_batches_under_accumulation() -> None:
         ),
         (lambda run: run._replace(batch=4), "resume.batch: got 4; needed less than the 4 batches"),
         (lambda run: run._replace(epoch=-1), "resume.epoch: got -1; needed an int >= 0"),
+        (lambda run: run._replace(epoch=jnp.array(-1)), "resume.epoch: got -1; needed an int >= 0"),
+        (lambda run: run._replace(batch=np.array(0.5)), "resume.batch: got 0.5; needed an int"),
         (lambda run: run._replace(epoch=1.5), "resume.epoch: got 1.5; needed an int >= 0"),
         (lambda run: run._replace(batch=-1), "resume.batch: got -1; needed an int >= 0"),
         (
@@ -127,7 +142,8 @@ def test_step_counts_batches_under_accumulation() -> None:
     ],
     ids=[
         *["pair", "params", "state", "stats", "key", "params_dtype", "state_dtype", "batch"],
-        *["negative_epoch", "part_of_an_epoch", "negative_batch", "step_before_batch"],
+        *["negative_epoch", "negative_array"],
+        *["part_of_a_batch", "part_of_an_epoch", "negative_batch", "step_before_batch"],
     ],
 )
 def test_resume_refuses(change: Any, message: str) -> None:

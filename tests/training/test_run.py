@@ -1,6 +1,7 @@
 """train over arrays: what each step saw, one trace, reports that stay, errors."""
 
 import dataclasses
+import functools
 import itertools
 import re
 import sys
@@ -137,6 +138,34 @@ def test_a_program_is_another_for_batches_of_another_kind(
     assert next(changed).loss == 4
     monkeypatch.setitem(globals(), "SCALE", 1.0)
     assert [report.loss for report in run([other])] == [1]
+
+
+def test_batches_on_explicit_axes_go_into_one_call_where_they_are_sharded_alike() -> None:
+    """JAX stacks no others."""
+    whole, sharded = mesh_batches()
+    loss = lambda w, batch: (w * batch).mean()
+    batches = [sharded, whole, 2 * whole, np.ones(2, np.float32), sharded]
+    run = fnn.train(loss, jnp.ones(()), fnn.sgd(0.0), batches, epochs=1, key=KEY)
+    assert [report.loss for report in run] == [1.2]
+
+
+def test_a_wrapper_may_take_other_arguments_than_what_it_wraps() -> None:
+    @functools.wraps(lambda w, batch, scale: scale * (w * batch).mean())
+    def loss(w: Any, batch: Any) -> Any:
+        return 2 * (w * batch).mean()
+
+    config: Any = {"epochs": 1, "key": KEY, "batch_size": 2}
+    (report,) = fnn.train(loss, jnp.ones(()), fnn.sgd(0.0), np.ones(2, np.float32), **config)
+    assert report.loss == 2
+
+
+def test_integers_of_64_bits_that_are_none_fit() -> None:
+    """Where examples have no numbers there is no smallest one."""
+    data = {"x": np.ones(2, np.float32), "ids": np.zeros((2, 0), np.int64)}
+    loss = lambda w, batch: (w * batch["x"]).mean()
+    config: Any = {"epochs": 1, "key": KEY, "batch_size": 2}
+    (report,) = fnn.train(loss, jnp.ones(()), fnn.sgd(0.0), data, **config)
+    assert report.loss == 1
 
 
 def test_an_observer_is_read_as_the_loss_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +387,7 @@ def test_observations_of_one_shape(data: Any) -> None:
         observe=lambda params, grads, updates, batch: {"x": batch},
         **how,
     )
-    with pytest.raises(ValueError, match=r"fnn.train: what observe returns: \['x'\]: got float"):
+    with pytest.raises(ValueError, match=r"fnn.train: what observe returns\['x'\]: got float"):
         list(run)
 
 

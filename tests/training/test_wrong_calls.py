@@ -171,9 +171,9 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
             start(), SGD.init(start()), DATA), TypeError,
         "make_step: loss: aux: got str 'a'; needed arrays"),
     "text_observed": (lambda: train(observe=lambda *inputs: {"m": "a"}), TypeError,
-                      r"train: what observe returns: \['m'\]: got str 'a'; needed an array"),
+                      r"train: what observe returns\['m'\]: got str 'a'; needed an array"),
     "key_observed": (lambda: train(observe=lambda *inputs: KEY), TypeError,
-                     r"train: what observe returns: : got key<fry>\[\]; needed an array of number"),
+                     r"train: what observe returns: got key<fry>\[\]; needed an array of number"),
     "tensor_that_no_array_is_made_of": (
         lambda: train(data=[Unread()], batch_size=None), TypeError,
         r"train: a batch of data: got Unread .*; needed an array, .*: Use tensor.detach\(\)"),

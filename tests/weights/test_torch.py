@@ -107,6 +107,20 @@ def test_a_rule_of_none_leaves_a_module_out() -> None:
         from_torch(head, {"head": None})
 
 
+@pytest.mark.parametrize("dtype", ["sparse", "float8_e4m3fn"])
+def test_what_is_left_out_needs_no_form_in_numpy(dtype: str) -> None:
+    state = {"fc.weight": Tensor(np.ones((2, 3)), dtype), "a.weight": np.ones((2, 3))}
+    assert from_torch(state, {"fc": None, "a": ("a", "dense")}).keys() == {"a"}
+
+
+def test_one_direction_alone_is_left_out() -> None:
+    rules = {**RULES, "lstm.*_l0": None}
+    assert from_torch(WEIGHTS, RULES).keys() - from_torch(WEIGHTS, rules).keys() == {"forward"}
+    del rules["lstm.*_l0_reverse"]
+    with pytest.raises(ValueError, match=r"source: got \['lstm.bias_hh_l0_reverse', .*no rule"):
+        from_torch(WEIGHTS, rules)
+
+
 W, B = np.arange(12.0).reshape(6, 2), np.arange(2.0)
 
 
@@ -188,7 +202,22 @@ def test_two_arrays_of_one_path_are_refused() -> None:
         (
             {"a.weight": np.ones((4, 8, 3, 3)), "a.bias": np.ones(5)},
             {"a": ("h", "conv_transpose")},
-            r"rules\['a'\]: b: got float64\[5\]; needed a multiple of 8 numbers, .*\[4,8,3,3\]$",
+            r"rules\['a'\]: b: got float64\[5\]; needed 8 numbers for each group, .*\[4,8,3,3\]$",
+        ),
+        (
+            {"a.weight": np.ones((4, 2, 3, 3)), "a.bias": np.ones(6)},
+            {"a": ("h", "conv_transpose")},
+            r"rules\['a'\]: b: got float64\[6\]; needed 2 numbers .*, the groups a divisor of 4",
+        ),
+        (
+            {"a.weight": np.ones((4, 2, 3, 3)), "a.bias": np.ones(0)},
+            {"a": ("h", "conv_transpose")},
+            r"rules\['a'\]: b: got float64\[0\]; needed 2 numbers for each group",
+        ),
+        (
+            {"a.weight": np.ones((4, 0, 3, 3)), "a.bias": np.ones(1)},
+            {"a": ("h", "conv_transpose")},
+            r"rules\['a'\]: b: got float64\[1\]; needed 0 numbers for each group",
         ),
         (  # of LSTM(3, 4, proj_size=2)
             {"weight_ih": np.ones((16, 3)), "weight_hh": np.ones((16, 2)), "weight_hr": W},
@@ -196,7 +225,10 @@ def test_two_arrays_of_one_path_are_refused() -> None:
             r"source: got \['weight_hr'\], which no rule names; needed exactly the arrays",
         ),
     ],
-    ids=["path", "within", "rank", "conv_rank", "image", "rule", "biases", "transposed", "unused"],
+    ids=[
+        *["path", "within", "rank", "conv_rank", "image", "rule", "biases", "transposed", "groups"],
+        *["no_bias", "no_outputs", "unused"],
+    ],
 )
 def test_from_torch_refuses(arrays: Any, rules: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^fnn.weights.from_torch: {message}"):
