@@ -46,11 +46,13 @@ def count(params: PyTree[Shaped[Array, "..."]]) -> int:
     >>> fnn.count({"w": jnp.zeros((3, 4)), "b": jnp.zeros(4)})
     16
     """
+    total = 0
     for path, x in jax.tree.leaves_with_path(params):
         if attribute(x, "shape") is None and not isinstance(x, int | float | complex):
             place = "params" + jax.tree_util.keystr(path)
             raise wrong("count", place, describe(x), "an array", TypeError)
-    return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(params))
+        total += math.prod(jnp.shape(x))
+    return total
 
 
 def paths(params: PyTree[Any]) -> PyTree[str]:
@@ -88,8 +90,9 @@ def picks(function: str, mask: Mask, path: str) -> bool:
     """
     found: Any = mask(path)
     if not isinstance(found, bool | np.bool_):
-        needed = "True or False for the path of a leaf; bool(...) makes one, as of what re.search "
-        needed += "returns"
+        needed = (
+            "True or False for the path of a leaf; bool(...) makes one, as of re.search's match"
+        )
         raise wrong(function, "mask", f"{describe(found)} for {path!r}", needed, TypeError)
     return bool(found)
 

@@ -318,7 +318,7 @@ def _numpy(name: str, value: Any) -> np.ndarray:
         return np.asarray(tensor.numpy())
     except TypeError as error:  # such as float8, or sparse
         place, got = f"source[{name!r}]", f"a tensor of {tensor.dtype}"
-        needed = f"a tensor that NumPy has a form of, such as tensor.float() gives ({error})"
+        needed = f"a tensor that NumPy can hold, such as tensor.float() gives ({error})"
         raise wrong("weights.from_torch", place, got, needed, TypeError) from None
 
 

@@ -133,8 +133,9 @@ def test_messages() -> None:
         fnn.partition({"w": None, 0: fnn.sgd(0.1)}, str)  # type: ignore[dict-item]  # the mistake
     with pytest.raises(ValueError, match=r"fnn.partition: part: got 'x' for b; needed one of \['w"):
         fnn.partition(parts, lambda path: "x").init(params)
+    listed: Any = lambda path: ["w"]
     with pytest.raises(TypeError, match=r"partition: part: got list \['w'\] for b; needed a str"):
-        fnn.partition(parts, lambda path: ["w"]).init(params)  # type: ignore[arg-type, return-value]
+        fnn.partition(parts, listed).init(params)
     with pytest.raises(ValueError, match=r"fnn.partition: part: got no leaf for 'b'"):
         fnn.partition(parts, lambda path: "w").init(params)
     opt = fnn.partition(parts, lambda path: path)
