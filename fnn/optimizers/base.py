@@ -115,18 +115,6 @@ class Optimizer(_Pair):
     __slots__ = ()
 
 
-class Last(Optimizer):
-    """A transform that must see the updates as they are added: nothing behind it changes them."""
-
-    __slots__ = ()
-
-
-class Watcher(Last):
-    """One that changes no update itself, so that it may also stand behind a `Last`."""
-
-    __slots__ = ()
-
-
 @exported
 class State(NamedTuple):
     """State of an optimizer that `leafwise` makes.
