@@ -266,7 +266,8 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
     """Let k steps of an optimizer explore, then go a part of the way: k forward, one back.
 
     At every k-th step ``s <- s + slow_rate (x - s)`` and ``x <- s``, with the fast parameters x,
-    which are the params, and the slow ones s.
+    which are the params, and the slow ones s. Where that is a longer way than the dtype of x holds,
+    x goes as far as one update takes it.
 
     Args:
         optimizer: the fast optimizer; its state goes on across synchronisations. `average` belongs
@@ -312,9 +313,12 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
         def advance(s: Any, x: Any, u: Any) -> Any:
             return jnp.where(ready, s + number_like(slow_rate, s) * (x + u - s), s)
 
+        def back(u: Any, x: Any, s: Any) -> Any:
+            return jnp.where(ready, narrowed(s - x.astype(s.dtype), u.dtype), u)
+
         slow = _map(advance, state.slow, params, updates)
-        back = _map(lambda u, x, s: jnp.where(ready, s - x, u), updates, params, slow)
-        return back, Ahead(inner, jnp.where(ready, 0, state.step + 1), slow)
+        updates = jax.tree.map(back, updates, params, slow)
+        return updates, Ahead(inner, jnp.where(ready, 0, state.step + 1), slow)
 
     return Slow(init, update)
 

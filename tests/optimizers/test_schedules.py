@@ -250,17 +250,18 @@ def test_before_the_first_step_the_rate_is_the_first(name: str) -> None:
 
 def test_schedules_joined_by_optax_are_differentiated() -> None:
     """A rate discarded by `where` leaves NaN in the gradient if its own derivative is infinite."""
-    makes = {
+    makes: dict[str, Any] = {
         "power": lambda rate: s.power(rate, -0.5),
-        "exponential": lambda rate: s.exponential(rate, 0.5, steps=1),
+        "exponential": lambda rate: s.exponential(rate, 0.5),
         "cosine": lambda rate: s.cosine(rate, 5, exponent=0.5),
         "delay": lambda rate: s.delay(s.power(rate, -0.5), 1),
     }
     for name, make in makes.items():
-        joined = lambda rate, make=make: optax.join_schedules(
-            [s.linear(0.0, rate, 200), make(rate)], [200]
-        )
-        slope = jax.jit(jax.vmap(jax.grad(lambda rate, t: joined(rate)(t)), (None, 0)))
+
+        def joined(rate: Any, step: Any, make: Any = make) -> Any:
+            return optax.join_schedules([s.linear(0.0, rate, 200), make(rate)], [200])(step)
+
+        slope = jax.jit(jax.vmap(jax.grad(joined), (None, 0)))
         got = slope(0.5, jnp.array([0, 100, 199, 200, 203]))
         later = [make(1.0)(t) for t in (0, 3)]
         np.testing.assert_allclose(got, [0.0, 0.5, 0.995, *later], rtol=1e-6, err_msg=name)
