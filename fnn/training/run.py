@@ -5,7 +5,6 @@ of one compiled program.
 """
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -36,7 +35,7 @@ from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run
 from fnn.training.nonfinite import NonFiniteError, find
 from fnn.training.report import Report, Run
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
-from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches, kind_of
+from fnn.training.stream import MOST, Batches, batch_calls, check_batches, kind_of
 from fnn.trees import check_like, check_params, check_same
 
 
@@ -61,8 +60,10 @@ def train(
 
     Over arrays, each epoch visits every example once, in a fresh order drawn from
     ``fold_in(key, epoch)``, in batches of batch_size and a last one of the rest. Over an iterable,
-    each epoch takes its batches as they come; a thread reads them ahead. The same arguments give
-    the same numbers, and a run that is interrupted and resumed the same as one that is not.
+    each epoch takes its batches as they come; a thread with the caller's settings of JAX and NumPy
+    reads them ahead, up to the end of the epoch. The next epoch is begun when its first report is
+    asked for. The same arguments give the same numbers, and a run that is interrupted and resumed
+    the same as one that is not.
 
     On several devices each computes its own examples, if data or its batches are sharded over them;
     `fnn.sharding` shards params as well. Inside `jax.jit`, `jax.grad` or `jax.vmap`, as for a sweep
@@ -170,9 +171,7 @@ def _calls(
     """Return the calls of the compiled program that make the run, and the most steps in one."""
     if batch_size is None:
         check_batches(data, run, epochs)
-        left = threading.Event()
-        calls = batch_calls(data, run, epochs, every, left)
-        return ahead(calls, left), min(MOST, every or MOST)
+        return batch_calls(data, run, epochs, every), min(MOST, every or MOST)
     n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
     if batch_size > n:
