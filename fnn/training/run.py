@@ -74,7 +74,8 @@ def train(
             parameter named ``key`` receives another key at every step. A later run with the same
             function may run the program of this one: what loss reads in a dict, an array or an
             object that changes belongs in params or data.
-        params: any pytree of floating-point arrays, where a new run starts; not donated.
+        params: any pytree of floating-point arrays, where a new run starts, read at the call; not
+            donated.
         optimizer: any (init, update) pair, as `make_step` takes it.
         data: any pytree of arrays with one common leading axis, the examples, of which a batch has
             the structure, and which are moved to the device once. To a CPU a NumPy array may move
@@ -117,8 +118,9 @@ def train(
 
     Raises:
         ValueError: at the call, a size that does not fit, data of unequal lengths, or a run to
-            resume of another model, optimizer or key; at the first report, as `make_step`; where
-            they are read, integers of 64 bits that do not fit 32, without x64.
+            resume of another model, optimizer or key; at the first report, as `make_step`; at the
+            next one, a report of whose arrays one was donated; where they are read, integers of 64
+            bits that do not fit 32, without x64.
         TypeError: a leaf of params that is no floating-point array, or a key that is none; a call
             inside a program that JAX traces.
         NonFiniteError: as on_nonfinite says.
@@ -153,8 +155,8 @@ def train(
     run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
     if resume is not None:
         _check_resume(resume, run)
-        epoch, batch, step = map(int, (resume.epoch, resume.batch, resume.step))
-        run = resume._replace(epoch=epoch, batch=batch, step=step)
+        run = resume
+    run = _own(run)
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
     due = min(observe_every, LAST)  # steps are counted in an int32
@@ -193,7 +195,7 @@ def _reports(
     calls: Generator[Call],
     on_nonfinite: str,
 ) -> Iterator[Report]:
-    learner = jax.tree.map(_strong, Learner(run.params, run.state, run.stats))
+    learner = Learner(run.params, run.state, run.stats)
     # By the kind of a batch. Each has the plan of when it was compiled, as later runs find its
     # program by that: what functions reach may have changed since the call or the program before.
     compiled: dict[Any, tuple[Plan, Watch | None]] = {}
@@ -201,6 +203,9 @@ def _reports(
     clock = 0.0
     with closing(calls):
         for call in calls:
+            if not counted:  # since the call, or the last report, the caller had the arrays
+                names = [("report." if compiled else "") + name for name in learner._fields]
+                check_alive("train", **dict(zip(names, learner, strict=True)))
             if (kind := kind_of(call.feed)) not in compiled:
                 began = time.perf_counter()
                 learner = beside(learner, call.feed)
@@ -280,7 +285,13 @@ def _bits(key: Any) -> Any:
     return describe(key), jax.random.key_data(key).tobytes()
 
 
+def _own(run: Run) -> Run:
+    """Return the same run in containers of its own, with what may be written into copied."""
+    params, state, stats, key = jax.tree.map(_strong, (run.params, run.state, run.stats, run.key))
+    return Run(params, state, stats, int(run.epoch), int(run.batch), int(run.step), key)
+
+
 def _strong(x: Any) -> Array:
     """Return an array of fixed dtype, as a compiled program returns it."""
     fixed = isinstance(x, jax.Array) and not getattr(x, "weak_type", False)  # keys have none
-    return x if fixed else jnp.asarray(x, jnp.result_type(x))
+    return x if fixed else jnp.array(x, jnp.result_type(x))
