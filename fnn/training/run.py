@@ -28,7 +28,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.optimizers.base import LAST, Transform
-from fnn.placement import beside
+from fnn.placement import are_together, beside
 from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts
 from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
@@ -119,8 +119,8 @@ def train(
     Raises:
         ValueError: at the call, a size that does not fit, data of unequal lengths, or a run to
             resume of another model, optimizer or key; at the first report, as `make_step`; at the
-            next one, a report of whose arrays one was donated; where they are read, integers of 64
-            bits that do not fit 32, without x64.
+            next one, a report of whose arrays one was donated; where they are read, data on another
+            mesh than the run, and integers of 64 bits that do not fit 32, without x64.
         TypeError: a leaf of params that is no floating-point array, or a key that is none; a call
             inside a program that JAX traces.
         NonFiniteError: as on_nonfinite says.
@@ -184,6 +184,7 @@ def _calls(
         raise wrong("train", "resume.batch", run.batch, needed)
     data = jax.tree.map(jnp.asarray, data)
     check_parts("train", data, batch_size)
+    _check_mesh(run, data)
     every = min(every or steps, steps)
     return array_calls(data, batch_size, run, epochs, every), every
 
@@ -208,6 +209,7 @@ def _reports(
                 check_alive("train", **dict(zip(names, learner, strict=True)))
             if (kind := kind_of(call.feed)) not in compiled:
                 began = time.perf_counter()
+                _check_mesh(learner, call.feed)
                 learner = beside(learner, call.feed)
                 plan, watch = planned(), watched()
                 run_call(plan, watch, learner, call, call.start)  # no step: compiles
@@ -283,6 +285,14 @@ def _check_resume(resume: Any, new: Run) -> None:
 def _bits(key: Any) -> Any:
     """Return what tells keys apart."""
     return describe(key), jax.random.key_data(key).tobytes()
+
+
+def _check_mesh(run: Run | Learner, data: Any) -> None:
+    """Raise unless one program can take a run and its data, or a batch of them."""
+    if not are_together(run[:3], data):
+        got = "arrays on another mesh than the data"
+        needed = "one mesh: fnn.sharding.place(params, mesh) or, of a run to resume, "
+        raise wrong("train", "params", got, needed + "place(run, mesh)")
 
 
 def _own(run: Run) -> Run:
