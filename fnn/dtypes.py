@@ -96,12 +96,14 @@ def narrowed(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def computed_wide(formula: Callable[..., jax.Array], x: jax.Array, *rest: jax.Array) -> jax.Array:
-    """Widen the arrays, compute, and narrow the result to the dtype of the first.
+    """Widen the arrays to the widest of them, compute, and narrow the result as the first is.
 
     >>> computed_wide(lambda x: x * 3 / 3, jnp.full(2, 60000, jnp.float16)).tolist()
     [60000.0, 60000.0]
     """
-    return formula(widen(x), *map(widen, rest)).astype(x.dtype)
+    arrays = (x, *rest)
+    widest = max((accumulator(a.dtype) for a in arrays), key=lambda dtype: dtype.itemsize)
+    return formula(*(a.astype(widest) for a in arrays)).astype(x.dtype)
 
 
 def spread(parameter: jax.Array, ndim: int) -> jax.Array:

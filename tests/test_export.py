@@ -57,8 +57,8 @@ def test_running_statistics_and_a_batch_go_in_and_out_of_a_file() -> None:
 
 
 def in_all_wrappers() -> Any:
-    inner = fnn.with_master_weights(fnn.chain(fnn.adam(0.1), fnn.average()))
-    return fnn.with_loss_scale(fnn.accumulate(fnn.lookahead(inner, 2), 2))
+    inner = fnn.chain(fnn.lookahead(fnn.adam(0.1), 2), fnn.average())
+    return fnn.with_loss_scale(fnn.accumulate(fnn.with_master_weights(inner), 2))
 
 
 @pytest.mark.parametrize("optimizer", [in_all_wrappers(), fnn.flat(fnn.adam(0.1)), fnn.newton()])

@@ -115,18 +115,6 @@ class Optimizer(_Pair):
     __slots__ = ()
 
 
-class Last(Optimizer):
-    """A transform that must see the updates as they are added: nothing behind it changes them."""
-
-    __slots__ = ()
-
-
-class Watcher(Last):
-    """One that changes no update itself, so that it may also stand behind a `Last`."""
-
-    __slots__ = ()
-
-
 @exported
 class State(NamedTuple):
     """State of an optimizer that `leafwise` makes.
@@ -285,7 +273,7 @@ def next_step(step: Array) -> Array:
 def next_state(name: str, rate: Rate, used: Array, state: State, moments: dict[str, Any]) -> State:
     """Return the state after a step with the rate ``used``."""
     step = next_step(state.step)
-    following = _rate_at(name, rate, step) if callable(rate) else used
+    following = _rate_at(name, rate, step, jnp.result_type(used)) if callable(rate) else used
     return State(step, following, moments, _given(rate, state.given.dtype))
 
 
@@ -294,13 +282,13 @@ def _given(rate: Rate, dtype: DTypeLike) -> Array:
     return jnp.array(rate if isinstance(rate, jax.Array) else NO_RATE, dtype)
 
 
-def _rate_at(name: str, rate: Rate, step: Any) -> Array:
+def _rate_at(name: str, rate: Rate, step: Any, dtype: DTypeLike = float) -> Array:
     """Return the rate, or the schedule's value, in an array of its own, which may be donated."""
     value = rate(step) if callable(rate) else rate
     if callable(rate) and not is_number(value):
         got = f"a schedule that returns {describe(value)}"
         raise wrong(name, "learning_rate", got, "one that returns a number", TypeError)
-    return jnp.array(value, float)
+    return jnp.array(value, dtype)
 
 
 def rate_used(name: str, before: Any, after: Any) -> Array:

@@ -19,6 +19,7 @@ from fnn.checks import wrong
 from fnn.compiler import place_read_at_run_time
 from fnn.dtypes import accumulator
 from fnn.optimizers.base import Optimizer, Transform, check_state, check_transform, run_update
+from fnn.optimizers.last import Averaging, kind_around, refuse_last
 from fnn.trees import check_like, check_params, exported
 
 SMALL = 2**14  # numbers; larger leaves amortise their kernels, and copying them would cost more
@@ -128,8 +129,9 @@ def flat(optimizer: Transform) -> Optimizer:
         where the gradients have other dtypes.
 
     Raises:
-        ValueError: params that are sharded over devices (inside jit this is seen only on explicit
-            axes); gradients shaped otherwise than params.
+        ValueError: an optimizer that ends with `average`, which would be of the vectors; params
+            that are sharded over devices (inside jit this is seen only on explicit axes); gradients
+            shaped otherwise than params.
         TypeError: no optimizer.
 
     >>> opt, params = fnn.flat(fnn.sgd(0.5)), {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}
@@ -138,6 +140,7 @@ def flat(optimizer: Transform) -> Optimizer:
     ([[-0.5, -0.5], [-0.5, -0.5]], [-0.0, -0.0])
     """
     check_transform("flat", "optimizer", optimizer)
+    refuse_last("flat", optimizer, Averaging)
 
     def init(params: Any) -> Flat:
         check_params("flat", params)
@@ -153,4 +156,4 @@ def flat(optimizer: Transform) -> Optimizer:
         updates, inner = run_update(optimizer, _pack(grads, like), state.inner, own, packed)
         return _unpack(updates, like, state.zero), Flat(inner, state.zero)
 
-    return Optimizer(init, update)
+    return kind_around(optimizer)(init, update)

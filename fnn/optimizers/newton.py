@@ -64,6 +64,9 @@ def newton(
     or with at most 4 eps' of the largest, they stop with the descent direction found so far, which
     may have moved along some without curvature.
 
+    The exact step may be differentiated once: its second derivatives are NaN where two eigenvalues
+    are equal. Those of conjugate gradients, ``dense_up_to=0``, are not.
+
     Args:
         learning_rate: a number, a scalar array or a schedule.
         damping: added to every eigenvalue; it limits the step to ``rate |g| / damping``.

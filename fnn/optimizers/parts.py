@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from fnn.checks import check_callable, describe, wrong
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
+from fnn.optimizers.last import Averaging, kind_around, refuse_last
 from fnn.trees import Mask, check_like, paths, picks, select
 
 
@@ -69,7 +70,8 @@ def freeze(optimizer: Transform, mask: Mask) -> Optimizer:
         An `Optimizer` with the optimizer's own state, of the leaves that move.
 
     Raises:
-        ValueError: from init and update, a mask that selects no leaf, or all.
+        ValueError: an optimizer that ends with `average`, which would be of the leaves that move
+            alone; from init and update, a mask that selects no leaf, or all.
         TypeError: no mask, or no optimizer; a mask that returns no bool.
 
     >>> params = {"features": jnp.ones(1000), "head": jnp.ones(1)}
@@ -82,6 +84,7 @@ def freeze(optimizer: Transform, mask: Mask) -> Optimizer:
         needed = "freeze(optimizer, mask), around the optimizer"
         got = f"optimizer {describe(optimizer)}, mask {describe(mask)}"
         raise wrong("freeze", "optimizer, mask", got, needed, TypeError)
+    refuse_last("freeze", optimizer, Averaging)
     both: dict[str, Transform | None] = {"moving": optimizer, "frozen": None}
 
     def part(path: str) -> str:
@@ -96,7 +99,7 @@ def freeze(optimizer: Transform, mask: Mask) -> Optimizer:
         updates, following = parts.update(grads, {"moving": state}, params, **extra)
         return updates, following["moving"]
 
-    return Optimizer(init, update)
+    return kind_around(optimizer)(init, update)
 
 
 def _parts(
@@ -140,7 +143,7 @@ def _parts(
             updates = _merged(mine, updates)
         return updates, following
 
-    return Optimizer(init, update)
+    return kind_around(*moving.values())(init, update)
 
 
 def _merged(part: Any, whole: Any) -> Any:

@@ -1,8 +1,9 @@
 """Learning-rate schedules: functions from the number of steps taken to a rate.
 
-``schedule(0)`` is the rate of the first step. A schedule takes an int of any size or an integer
-array, under `jax.jit` too, and returns a scalar array; it stands wherever an optimizer takes a
-learning rate. Rates, and every other ``float`` argument, may be traced.
+``schedule(0)`` is the rate of the first step, and of a step below 0, at which
+`optax.join_schedules` asks a schedule whose turn has not come. A schedule takes an int of any size,
+a float, or an array of either, under `jax.jit` too, and returns a scalar array; it stands wherever
+an optimizer takes a learning rate. Rates, and every other ``float`` argument, may be traced.
 """
 
 import math
@@ -240,8 +241,9 @@ def one_cycle(
     """Return half a cosine from ``rate / div_factor`` up to ``rate``, then one down.
 
     The last rate is ``rate / div_factor / final_div_factor``. Both factors are those of PyTorch's
-    ``OneCycleLR`` and of ``optax.cosine_onecycle_schedule``, which this schedule equals; PyTorch's
-    has its peak and its last rate one step earlier.
+    ``OneCycleLR`` and of ``optax.cosine_onecycle_schedule``, which this schedule equals, except
+    where ``rise steps`` is rounded to just below a whole number: 0.29 of 100 is 29 here, 28 there.
+    PyTorch's has its peak and its last rate one step earlier.
 
     Args:
         rate: the peak.
@@ -304,8 +306,10 @@ def delay(schedule: Schedule, steps: int) -> Schedule:
     def delayed(step: Any) -> Any:
         if isinstance(step, int | np.integer):
             return schedule(max(int(step) - steps, 0))
-        first = min(steps, jnp.iinfo(step.dtype).max)
-        return schedule(jnp.where(step > first, step - first, 0))
+        step = jnp.asarray(step)
+        whole = jnp.issubdtype(step.dtype, jnp.integer)
+        first = min(steps, jnp.iinfo(step.dtype).max) if whole else float(steps)
+        return schedule(jnp.where(step < first, 0, step - first))
 
     return delayed
 
@@ -318,7 +322,9 @@ def _of_float(name: str, formula: Callable[..., Any], **numbers: Any) -> Schedul
         if isinstance(step, int | np.integer):  # of any size: float32 holds 1e10, int32 does not
             step = float(step)
         known = in_dtype(jnp.result_type(float), numbers)
-        return jnp.asarray(formula(jnp.asarray(step).astype(float), **known), float)
+        step = jnp.asarray(step).astype(float)
+        # What a formula makes of a step below 0 may be infinite, and its derivative then NaN.
+        return jnp.asarray(formula(jnp.where(step < 0, 0, step), **known), float)
 
     return schedule
 

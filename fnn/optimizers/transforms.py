@@ -15,15 +15,14 @@ import jax.numpy as jnp
 from fnn.checks import NOT_NEGATIVE, check_callable, check_number, wrong
 from fnn.dtypes import computed_wide, number_like
 from fnn.optimizers.base import (
-    Last,
     Optimizer,
     Transform,
-    Watcher,
     check_transform,
     need_params,
     rate_used,
     run_update,
 )
+from fnn.optimizers.last import Last, Watcher, kind_around, refuse_last
 from fnn.trees import Mask, check_like, chosen, scaled_norm
 
 
@@ -66,8 +65,8 @@ def chain(*transforms: Transform) -> Optimizer:
         An `Optimizer`; its state is the tuple of theirs.
 
     Raises:
-        ValueError: `average` before what may change the updates; update's state is not one
-            state per transform.
+        ValueError: `average`, `lookahead` or `with_master_weights` before what may change the
+            updates; update's state is not one state per transform.
         TypeError: a transform that is none.
 
     >>> opt = fnn.chain(fnn.clip_by_value(1.0), fnn.sgd(0.5))
@@ -79,7 +78,7 @@ def chain(*transforms: Transform) -> Optimizer:
         behind = transforms[i + 1 :]
         if isinstance(transform, Last) and not all(isinstance(t, Watcher) for t in behind):
             needed = "it last, behind all that changes the updates"
-            raise wrong("chain", f"transforms[{i}]", "fnn.average", needed)
+            raise wrong("chain", f"transforms[{i}]", transform.maker, needed)
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(t.init(params) for t in transforms)
@@ -95,8 +94,7 @@ def chain(*transforms: Transform) -> Optimizer:
             states.append(own)
         return grads, tuple(states)
 
-    kind = Last if transforms and isinstance(transforms[-1], Last) else Optimizer
-    return kind(init, update)
+    return kind_around(*transforms)(init, update)
 
 
 def clip_by_global_norm(max_norm: float) -> Optimizer:
@@ -219,8 +217,8 @@ def add_weight_decay(
         An `Optimizer` with the optimizer's own state; its update needs params.
 
     Raises:
-        ValueError: an optimizer that ends with `average`; update without params; a state without a
-            learning rate; a mask that selects no leaf.
+        ValueError: an optimizer that ends with `average`, `lookahead` or `with_master_weights`;
+            update without params; a state without a learning rate; a mask that selects no leaf.
         TypeError: no optimizer; a mask that is no function, or returns no bool.
 
     Source: I. Loshchilov, F. Hutter, Decoupled weight decay regularization (2019).
@@ -237,9 +235,7 @@ def add_weight_decay(
 
 def decayed(name: str, optimizer: Transform, weight_decay: float, mask: Mask | None) -> Optimizer:
     """Shrink as `add_weight_decay`, for public function ``name``, which errors name."""
-    if isinstance(optimizer, Last):
-        needed = "the average outside: fnn.chain(fnn.add_weight_decay(...), fnn.average())"
-        raise wrong(name, "optimizer", "one that ends with fnn.average", needed)
+    refuse_last(name, optimizer)
     check_number(name, "weight_decay", weight_decay, NOT_NEGATIVE)
     check_mask(name, mask)
 

@@ -14,7 +14,6 @@ from fnn.optimizers.base import (
     LAST,
     Optimizer,
     Transform,
-    Watcher,
     check_state,
     check_transform,
     in_dtype,
@@ -25,6 +24,7 @@ from fnn.optimizers.base import (
     run_update,
     total_weight,
 )
+from fnn.optimizers.last import Master, Slow, Watcher, kind_around, refuse_last
 from fnn.placement import placed_as, varying
 from fnn.trees import all_finite, check_like, check_params, exported
 
@@ -132,7 +132,7 @@ def accumulate(optimizer: Transform, k: int) -> Optimizer:
         updates, inner, mean = lax.cond(ready, step, wait, mean, state.inner)
         return updates, Accumulated(inner, jnp.where(ready, 0, state.step + 1), mean)
 
-    return Optimizer(init, update)
+    return kind_around(optimizer)(init, update)
 
 
 def _of_all(extra: dict[str, Any], mean: Any, k: int) -> dict[str, Any]:
@@ -166,13 +166,14 @@ class Averaged(NamedTuple):
 
 
 def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
-    """Average the iterates on the side: last in a `chain`, outside `freeze` and `add_weight_decay`.
+    """Average the iterates on the side: last in a `chain`, outside all that changes updates.
 
     Polyak (the default): ``a <- a + (x - a) / t``, the mean of the iterates ``x`` after the steps
     1 to t. Exponential: ``a <- decay a + (1 - decay) x``, from the initial parameters on or, with
     debias, from zero and divided by ``1 - decay^t``, so that the initial parameters count for
     nothing. The updates pass unchanged, and an iterate is the params and these, so that nothing may
-    change them behind it. `averaged` finds the averaged parameters in a state.
+    change them behind it: `add_weight_decay` and `lookahead` refuse it inside, as do `freeze` and
+    `flat`, which would show it other leaves. `averaged` finds the averaged parameters in a state.
 
     Args:
         decay: None for the mean of all iterates, or the share of the old average that a step keeps.
@@ -265,18 +266,22 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
     """Let k steps of an optimizer explore, then go a part of the way: k forward, one back.
 
     At every k-th step ``s <- s + slow_rate (x - s)`` and ``x <- s``, with the fast parameters x,
-    which are the params, and the slow ones s.
+    which are the params, and the slow ones s. Where that is a longer way than the dtype of x holds,
+    x goes as far as one update takes it.
 
     Args:
-        optimizer: the fast optimizer; its state goes on across synchronisations.
+        optimizer: the fast optimizer; its state goes on across synchronisations. `average` belongs
+            behind `lookahead`, and `with_master_weights` around it.
         k: fast steps between them.
         slow_rate: the part of the way, in (0, 1].
 
     Returns:
-        An `Optimizer`; its update needs params, and nothing may change its updates.
+        An `Optimizer`; its update needs params, and nothing may change its updates: in a `chain`
+            only `average` may stand behind it.
 
     Raises:
-        ValueError: k < 1, slow_rate not in (0, 1]; update without params.
+        ValueError: an optimizer that ends with `average`, `lookahead` or `with_master_weights`;
+            k < 1, slow_rate not in (0, 1]; update without params.
         TypeError: no optimizer.
 
     Source: M. Zhang et al., Lookahead optimizer: k steps forward, 1 step back (2019).
@@ -290,6 +295,7 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
     [6.0]
     """
     check_transform("lookahead", "optimizer", optimizer)
+    refuse_last("lookahead", optimizer)
     check_int("lookahead", "k", k, 1)
     check_number("lookahead", "slow_rate", slow_rate, Range(0, 1, low_closed=False))
 
@@ -307,11 +313,14 @@ def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Op
         def advance(s: Any, x: Any, u: Any) -> Any:
             return jnp.where(ready, s + number_like(slow_rate, s) * (x + u - s), s)
 
-        slow = _map(advance, state.slow, params, updates)
-        back = _map(lambda u, x, s: jnp.where(ready, s - x, u), updates, params, slow)
-        return back, Ahead(inner, jnp.where(ready, 0, state.step + 1), slow)
+        def back(u: Any, x: Any, s: Any) -> Any:
+            return jnp.where(ready, narrowed(s - x.astype(s.dtype), u.dtype), u)
 
-    return Optimizer(init, update)
+        slow = _map(advance, state.slow, params, updates)
+        updates = jax.tree.map(back, updates, params, slow)
+        return updates, Ahead(inner, jnp.where(ready, 0, state.step + 1), slow)
+
+    return Slow(init, update)
 
 
 @exported
@@ -339,7 +348,8 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
         optimizer: any; leaves that are wider than half precision stay as they are.
 
     Returns:
-        An `Optimizer`; its update needs params, and nothing may change its updates.
+        An `Optimizer`; its update needs params, and nothing may change its updates: in a `chain`
+            only `average` may stand behind it. Weight decay and `lookahead` belong inside it.
 
     Raises:
         ValueError: update without params.
@@ -377,7 +387,7 @@ def with_master_weights(optimizer: Transform) -> Optimizer:
         moved = jax.tree.map(move, params, master)
         return moved, Mastered(inner, master)
 
-    return Optimizer(init, update)
+    return kind_around(optimizer, own=Master)(init, update)
 
 
 @exported
@@ -466,7 +476,7 @@ def with_loss_scale(
         updates = jax.tree.map(lambda u: jnp.where(used, u, 0), updates)
         return updates, _rescaled(state._replace(inner=inner), finite, grow_after)
 
-    return Optimizer(init, update)
+    return kind_around(optimizer)(init, update)
 
 
 def _scaled_gradient(value_fn: Any, params: Any, scale: Array) -> Any:

@@ -313,3 +313,16 @@ def test_walk_is_the_loop_that_it_stands_for() -> None:
     """The helper of the tests that cross all optimizers."""
     opt, x = fnn.momentum(0.5, 0.5), jnp.array([2.0])
     assert walk(opt, x, [1.0, 0.0, -1.0])[:, 0].tolist() == [-1.0, -0.5, 0.75]
+
+
+def test_slow_parameters_further_away_than_float16_reaches() -> None:
+    """78,000 from the fast ones: an update of 65504, and not of infinity, which stayed for good."""
+    opt, x = fnn.lookahead(fnn.sgd(1.0), 3, slow_rate=0.1), jnp.array([6e4], jnp.float16)
+    state, seen = opt.init(x), []
+    for g in (6e4, 3e4, 3e4, 0.0, 0.0, 0.0):
+        updates, state = opt.update(jnp.array([g], jnp.float16), state, x)
+        x = x + updates
+        seen.append(float(x[0]))
+    first = float(np.float16(65504 - 30000))
+    np.testing.assert_allclose(seen[:5], [0, -30000, first, first, first])
+    assert seen[5] == float(np.float16(48000 + 0.1 * (first - 48000)))

@@ -374,3 +374,13 @@ def test_zero_gradients_of_dead_units_stay_finite() -> None:
 
     for name, found in updates({"w": np.zeros((2, 2), "f"), "b": np.zeros(2, "f")}).items():
         assert all(np.isfinite(u).all() for u in jax.tree.leaves(found)), name
+
+
+@pytest.mark.parametrize("rate", [fnn.schedules.cosine(0.5, 4), 0.5, jnp.float32(0.5)])
+def test_a_run_begun_without_x64_goes_on_with_it(rate: Any) -> None:
+    opt, x = fnn.adam(rate), jnp.ones(2)
+    step, state = fnn.make_step(lambda x, batch: (x**2).sum(), opt), opt.init(x)
+    with jax.enable_x64(True):
+        moved, following, _ = step(x, state, None)
+        assert jax.tree.map(jnp.result_type, following) == jax.tree.map(jnp.result_type, state)
+        step(moved, following, None)

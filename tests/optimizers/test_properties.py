@@ -397,3 +397,39 @@ def test_sixteen_rates_and_momenta_in_one_compiled_run() -> None:
     assert np.abs(found[-1]).max() > 1e-2 > np.abs(found).max(1).min()
     for rate, momentum, x in zip(rates.tolist(), momenta.tolist(), found, strict=True):
         np.testing.assert_allclose(x, run(rate, momentum), rtol=1e-3, atol=1e-5)
+
+
+WIDTHS = [(jnp.float32, jnp.float64), (jnp.float64, jnp.float32), (jnp.bfloat16, jnp.float64)]
+
+
+@every
+@pytest.mark.parametrize(("of_grads", "dtype"), WIDTHS)
+def test_gradients_may_have_another_dtype_than_params(name: str, of_grads: Any, dtype: Any) -> None:
+    """The updates have that of the params, and the state its own."""
+    with jax.enable_x64(True):
+        optimizer, params, grads = ROWS[name](), small(dtype), small(of_grads)
+        state = optimizer.init(params)
+        found = jax.eval_shape(functools.partial(step, optimizer), grads, state, params)
+        dtypes = [jax.tree.map(jnp.result_type, tree) for tree in (found, (params, state))]
+    assert dtypes[0] == dtypes[1]
+
+
+@pytest.mark.parametrize("name", ["l2", "accumulate", "average"])
+def test_what_mixes_gradients_and_params_does_so_in_the_wider_dtype(name: str) -> None:
+    makes: dict[str, Any] = {
+        "l2": lambda: fnn.chain(fnn.l2(0.5), fnn.sgd(1.0)),
+        "accumulate": lambda: fnn.accumulate(fnn.chain(fnn.sgd(1.0), fnn.average()), 2),
+        "average": lambda: fnn.average(0.5),
+    }
+    with jax.enable_x64(True):
+        optimizer = makes[name]()
+        x = jnp.array([1.0 + 2.0**-40, 3.0])
+        state = optimizer.init(x)
+        for g in (1.0, 2.0):
+            updates, state = optimizer.update(jnp.array([g, -g], jnp.float32), state, x)
+        kept = x if name == "l2" else fnn.averaged(state)
+    want = {"l2": [-2.5, 0.5], "accumulate": [-1.5, 1.5], "average": [2.0, -2.0]}
+    np.testing.assert_allclose(updates, want[name], rtol=1e-6)
+    # Of the iterates x + 1 and x + 2, a quarter and a half; of the one iterate x - 1.5.
+    moved = {"l2": 0.0, "accumulate": -1.5, "average": 1.25}[name]
+    np.testing.assert_allclose(kept, np.asarray(x) + moved * np.array([1, -1]), rtol=1e-15)

@@ -238,3 +238,44 @@ def test_errors() -> None:
 def test_a_line_ends_at_its_end() -> None:
     """However far below the start, where start + (end - start) would be 0."""
     assert float(s.linear(1.0, 1e-9, 10)(10)) == np.float32(1e-9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_before_the_first_step_the_rate_is_the_first(name: str) -> None:
+    """As `optax.join_schedules` asks a schedule that is not yet its turn, and discards the rate."""
+    mine, _ = CASES[name]
+    for step in (-1, -2.0, np.int32(-3), jnp.int32(-100), jnp.float32(-1e6)):
+        assert float(mine(step)) == float(mine(0))
+
+
+def test_schedules_joined_by_optax_are_differentiated() -> None:
+    """A rate discarded by `where` leaves NaN in the gradient if its own derivative is infinite."""
+    makes: dict[str, Any] = {
+        "power": lambda rate: s.power(rate, -0.5),
+        "exponential": lambda rate: s.exponential(rate, 0.5),
+        "cosine": lambda rate: s.cosine(rate, 5, exponent=0.5),
+        "delay": lambda rate: s.delay(s.power(rate, -0.5), 1),
+    }
+    for name, make in makes.items():
+
+        def joined(rate: Any, step: Any, make: Any = make) -> Any:
+            return optax.join_schedules([s.linear(0.0, rate, 200), make(rate)], [200])(step)
+
+        slope = jax.jit(jax.vmap(jax.grad(joined), (None, 0)))
+        got = slope(0.5, jnp.array([0, 100, 199, 200, 203]))
+        later = [make(1.0)(t) for t in (0, 3)]
+        np.testing.assert_allclose(got, [0.0, 0.5, 0.995, *later], rtol=1e-6, err_msg=name)
+
+
+def test_the_slope_at_the_first_step_is_that_of_the_steps_after_it() -> None:
+    assert jax.grad(s.linear(0.0, 1.0, 4))(0.0) == 0.25
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_may_be_a_float(name: str) -> None:
+    mine, _ = CASES[name]
+    want = float(mine(9))
+    for step in (9.0, np.float64(9), np.float32(9), jnp.float32(9), jnp.float16(9), np.array(9.0)):
+        assert float(mine(step)) == pytest.approx(want, rel=1e-6)
+    traced = jax.jit(mine)(jnp.float32(9))
+    assert float(traced) == pytest.approx(want, rel=1e-5)

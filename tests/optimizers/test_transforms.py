@@ -225,7 +225,7 @@ def test_nothing_stands_behind_an_average_inside() -> None:
         fnn.chain(chain, fnn.average())
         with pytest.raises(ValueError, match=r"^fnn.chain: transforms\[0\]: got fnn.average; need"):
             fnn.chain(chain, optax.scale(0.5))
-    message = r"^fnn.add_weight_decay: optimizer: got one that ends with fnn.average; needed the av"
+    message = r"^fnn.add_weight_decay: optimizer: got one that ends with fnn.average; needed fnn.a"
     with pytest.raises(ValueError, match=message):
         fnn.add_weight_decay(inside, 0.5)
     fnn.chain(fnn.add_weight_decay(fnn.sgd(1.0), 0.5), fnn.average())
