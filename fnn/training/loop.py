@@ -89,10 +89,17 @@ class Call(NamedTuple):
         return Run(*learner, self.epoch, batch, step, key)
 
 
-@jax.jit
-def epoch_keys(key: Array, epoch: Any) -> Array:
+def epoch_keys(key: Array, epoch: Any) -> tuple[Array, Array]:
     """Return two keys: of the order of an epoch's examples, and of its steps' randomness."""
-    return jax.random.split(jax.random.fold_in(key, epoch))
+    with moved():
+        order, noise = _split(key, epoch)
+    return order, noise
+
+
+@jax.jit
+def _split(key: Array, epoch: Any) -> tuple[Array, Array]:
+    order, noise = jax.random.split(jax.random.fold_in(key, epoch))
+    return order, noise
 
 
 class Watch(NamedTuple):

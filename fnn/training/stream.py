@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import attribute, check_fits, describe, wrong
-from fnn.training.loop import Call, Place, epoch_keys, moved
+from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
 STACK = 2**22  # bytes of small batches that go into one call
@@ -61,8 +61,7 @@ def batch_calls(
     """
     before = run.step - run.batch
     for epoch in range(run.epoch, epochs):
-        with moved():
-            noise = epoch_keys(run.key, epoch)[1]
+        noise = epoch_keys(run.key, epoch)[1]
         done, last = (run.batch if epoch == run.epoch else 0), False
         batches = iter(_batches(data, epoch, left))
         taken = sum(1 for _ in itertools.islice(batches, done))
