@@ -26,7 +26,7 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.dtypes import is_floating, is_real, magnitude, number_like, real, widen
+from fnn.dtypes import accumulator, is_floating, is_real, magnitude, number_like, real, widen
 from fnn.layers.activations import identity
 from fnn.static import frozen
 from fnn.trees import FloatTree, check_like, check_params, global_norm, names
@@ -113,21 +113,23 @@ def activity(
         if not callable(f):
             raise wrong(function, "activation", describe(f), f"a function for {name!r}", TypeError)
         _check_values(function, name, z, axes)
-        dtype = jax.eval_shape(lambda z: widen(real(z)), z).dtype
-        if limits is not None and not _ascend(limits, dtype):
-            needed = f"a pair (low, high) of finite numbers with low < high, in {dtype}"
-            raise wrong(function, "limits", limits, needed)
+        if limits is not None:
+            _check_limits(function, limits, jnp.result_type(z))
         result[name] = _activity(z, frozen(f), bound, bins, limits, axes)
     return result
 
 
-def _ascend(limits: Any, dtype: Any) -> bool:
+def _check_limits(function: str, limits: Any, dtype: Any) -> None:
+    """Raise unless these are the ends of a histogram of values of this dtype."""
+    wide = accumulator(dtype if is_floating(dtype) else jnp.result_type(float))
+    most = float(jnp.finfo(wide).max)
     try:
         low, high = map(float, limits)
     except (TypeError, ValueError):
-        return False
-    most = float(jnp.finfo(dtype).max)
-    return -most <= low and high <= most and bool(dtype.type(low) < dtype.type(high))
+        low, high = 0.0, 0.0
+    if not (-most <= low and high <= most and wide.type(low) < wide.type(high)):
+        needed = f"a pair (low, high) of finite numbers with low < high, in {wide}"
+        raise wrong(function, "limits", limits, needed)
 
 
 def _check_values(function: str, name: str, z: Any, axes: tuple[int, ...]) -> None:

@@ -152,47 +152,54 @@ def flat(
     closed: "lazily.ClosedJaxpr", call: Call | None = None, runs: Iterator[int] | None = None
 ) -> Program:
     """Return a traced program as one list; ``call`` is where all of it stands."""
-    arrays: list[Any] = []
-    constants: dict[int, Any] = {}
-    operations: list[Operation] = []
-    runs = itertools.count() if runs is None else runs
+    program = Program([], {}, (), (), [])
+    inputs = [_new(program, x) for x in closed.jaxpr.invars]
+    outputs = _run(program, closed, inputs, call, itertools.count() if runs is None else runs)
+    return program._replace(inputs=tuple(inputs), outputs=tuple(outputs))
 
-    def new(x: Any, value: Any = None) -> int:
-        arrays.append(x.aval)
-        if value is not None:
-            constants[len(arrays) - 1] = value
-        return len(arrays) - 1
 
-    def run(closed: "lazily.ClosedJaxpr", inputs: list[int], call: Call | None) -> list[int]:
-        jaxpr = closed.jaxpr
-        numbers = dict(zip(jaxpr.invars, inputs, strict=True))
-        numbers.update(zip(jaxpr.constvars, map(new, jaxpr.constvars, closed.consts), strict=True))
-        this = next(runs)  # as one program may be run more than once
+def _new(program: Program, x: Any, value: Any = None) -> int:
+    """Add an array to a program and return its number."""
+    program.arrays.append(x.aval)
+    if value is not None:
+        program.constants[len(program.arrays) - 1] = value
+    return len(program.arrays) - 1
 
-        def read(x: Any) -> int:
-            return new(x, x.val) if isinstance(x, lazily.Literal) else numbers[x]
 
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name == "shard_map":  # whose arrays are one device's share
-                needed = "its function without jax.shard_map, for whole arrays"
-                raise wrong("analysis.summary", "model", "one inside jax.shard_map", needed)
-            held = inner(eqn)
-            place = call or _call(eqn, held, this)
-            reads = [read(x) for x in eqn.invars]
-            alone = len(held) == 1 and len(held[0].jaxpr.invars) == len(reads)
-            if alone and eqn.primitive.name not in (*LOOPS, *FOLDS):
-                writes = run(held[0], reads, place)
-            else:
-                writes = [new(x) for x in eqn.outvars]
-                bodies = tuple(flat(body, place, runs) for body in held)
-                facts = eqn.primitive, eqn.params, tuple(reads), tuple(writes)
-                operations.append(Operation(*facts, place, bodies))
-            numbers.update(zip(eqn.outvars, writes, strict=True))
-        return [read(x) for x in jaxpr.outvars]
+def _run(
+    program: Program,
+    closed: "lazily.ClosedJaxpr",
+    inputs: list[int],
+    call: Call | None,
+    runs: Iterator[int],
+) -> list[int]:
+    """Add what a traced program does with these inputs, and return the numbers of its outputs."""
+    jaxpr = closed.jaxpr
+    numbers = dict(zip(jaxpr.invars, inputs, strict=True))
+    for x, value in zip(jaxpr.constvars, closed.consts, strict=True):
+        numbers[x] = _new(program, x, value)
+    this = next(runs)  # as one program may be run more than once
 
-    inputs = [new(x) for x in closed.jaxpr.invars]
-    outputs = run(closed, inputs, call)
-    return Program(arrays, constants, tuple(inputs), tuple(outputs), operations)
+    def read(x: Any) -> int:
+        return _new(program, x, x.val) if isinstance(x, lazily.Literal) else numbers[x]
+
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "shard_map":  # whose arrays are one device's share
+            needed = "its function without jax.shard_map, for whole arrays"
+            raise wrong("analysis.summary", "model", "one inside jax.shard_map", needed)
+        held = inner(eqn)
+        place = call or _call(eqn, held, this)
+        reads = [read(x) for x in eqn.invars]
+        alone = len(held) == 1 and len(held[0].jaxpr.invars) == len(reads)
+        if alone and eqn.primitive.name not in (*LOOPS, *FOLDS):
+            writes = _run(program, held[0], reads, place, runs)
+        else:
+            writes = [_new(program, x) for x in eqn.outvars]
+            bodies = tuple(flat(body, place, runs) for body in held)
+            facts = eqn.primitive, eqn.params, tuple(reads), tuple(writes)
+            program.operations.append(Operation(*facts, place, bodies))
+        numbers.update(zip(eqn.outvars, writes, strict=True))
+    return [read(x) for x in jaxpr.outvars]
 
 
 def known(program: Program, array: int) -> Any:

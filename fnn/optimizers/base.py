@@ -121,9 +121,9 @@ class State(NamedTuple):
 
     Attributes:
         step: int32[], steps taken.
-        learning_rate: float[], the rate of the next step.
+        learning_rate: float32[], the rate of the next step; float64[] if a parameter is.
         moments: pytrees like the params, by their names in optax: ``mu``, ``nu``.
-        given: float[], the array that the optimizer of the last step was made with as its rate; if
+        given: like it, the array that the optimizer of the last step was made with as its rate; if
             that was a number or a schedule, the largest float32.
     """
 
@@ -174,7 +174,7 @@ def leafwise(
         moments = {
             key: jax.tree.map(functools.partial(start, x0), params) for key, x0 in initial.items()
         }
-        return first_state(name, learning_rate, moments)
+        return first_state(name, learning_rate, params, moments)
 
     def update(grads: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
         del extra
@@ -250,10 +250,15 @@ def is_zero(number: Any) -> bool:
     return not isinstance(number, jax.Array) and number == 0
 
 
-def first_state(name: str, rate: Rate, moments: dict[str, Any]) -> State:
-    """Return the state before the first step."""
+def first_state(name: str, rate: Rate, params: Any, moments: dict[str, Any]) -> State:
+    """Return the state before the first step, its rate in float32 unless a parameter is float64.
+
+    So x64 alone changes no dtype of a state, and a run goes on where it is set otherwise.
+    """
     start = jnp.zeros((), jnp.int32)
-    return State(start, _rate_at(name, rate, start), moments, _given(rate, float))
+    wide = any(jnp.result_type(x) == jnp.float64 for x in jax.tree.leaves(params))
+    dtype = jnp.float64 if wide else jnp.float32
+    return State(start, _rate_at(name, rate, start, dtype), moments, _given(rate, dtype))
 
 
 def rate_of_step(rate: Rate, state: State) -> Array:
@@ -282,7 +287,7 @@ def _given(rate: Rate, dtype: DTypeLike) -> Array:
     return jnp.array(rate if isinstance(rate, jax.Array) else NO_RATE, dtype)
 
 
-def _rate_at(name: str, rate: Rate, step: Any, dtype: DTypeLike = float) -> Array:
+def _rate_at(name: str, rate: Rate, step: Any, dtype: DTypeLike) -> Array:
     """Return the rate, or the schedule's value, in an array of its own, which may be donated."""
     value = rate(step) if callable(rate) else rate
     if callable(rate) and not is_number(value):

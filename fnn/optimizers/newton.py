@@ -173,7 +173,7 @@ def _second_order(
 
     def init(params: Any) -> State:
         check_params(name, params)
-        return first_state(name, learning_rate, {})
+        return first_state(name, learning_rate, params, {})
 
     def update(
         grads: Any, state: State, params: Any = None, *, value_fn: Any = None, **extra: Any

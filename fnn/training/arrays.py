@@ -21,7 +21,7 @@ from jaxtyping import Array
 from fnn.checks import check_fits, check_int, count_examples, describe, wrong
 from fnn.compiler import by_itself
 from fnn.optimizers.base import LAST
-from fnn.training.loop import Call, Place, epoch_keys
+from fnn.training.loop import Call, Place, epoch_keys, moved
 from fnn.training.report import Run
 
 
@@ -107,7 +107,8 @@ def array_calls(data: Any, size: int, run: Run, epochs: int, every: int) -> Gene
     steps = -(-n // size)
     batch, before = run.batch, run.step - run.batch
     for epoch in range(run.epoch, epochs):
-        order, noise = draw_order(run.key, epoch, n=n)
+        with moved():
+            order, noise = draw_order(run.key, epoch, n=n)
         feed, place = Shuffled(data, order, size, spread), Place(noise, 0, before)
         while batch < steps:
             stop = min(batch // every * every + every, steps)

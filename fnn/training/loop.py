@@ -23,6 +23,9 @@ from fnn.trees import all_finite, check_same
 # jit keeps the trace: `_nothing`, which asks for shapes, and the loop trace the loss once.
 once = functools.partial(jax.jit, static_argnums=0, inline=True)
 one_step = once(take_step)
+# Where a run stands, a few of Python's integers, goes to the device with a call: by intent, and
+# faster than by `jax.device_put`.
+moved = functools.partial(jax.transfer_guard_host_to_device, "allow")
 
 
 class Feed(Protocol):
@@ -87,10 +90,17 @@ class Call(NamedTuple):
         return Run(*learner, self.epoch, batch, step, key)
 
 
-@jax.jit
-def epoch_keys(key: Array, epoch: Any) -> Array:
+def epoch_keys(key: Array, epoch: Any) -> tuple[Array, Array]:
     """Return two keys: of the order of an epoch's examples, and of its steps' randomness."""
-    return jax.random.split(jax.random.fold_in(key, epoch))
+    with moved():
+        order, noise = _split(key, epoch)
+    return order, noise
+
+
+@jax.jit
+def _split(key: Array, epoch: Any) -> tuple[Array, Array]:
+    order, noise = jax.random.split(jax.random.fold_in(key, epoch))
+    return order, noise
 
 
 class Watch(NamedTuple):
@@ -161,7 +171,8 @@ def run_call(
     plan: Plan, watch: Watch | None, learner: Learner, call: Call, stop: int
 ) -> tuple[Learner, Tally]:
     """Take the steps of a call up to this one, and wait for what was counted."""
-    learner, tally = advance(plan, watch, learner, call.feed, call.place, call.start, stop)
+    with moved():
+        learner, tally = advance(plan, watch, learner, call.feed, call.place, call.start, stop)
     return learner, jax.device_get(tally)
 
 

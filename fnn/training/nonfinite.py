@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fnn.training.loop import Call, Tally, Watch, look, run_call
+from fnn.training.loop import Call, Tally, Watch, look, moved, run_call
 from fnn.training.report import Run
 from fnn.training.step import Learner, Plan
 
@@ -58,7 +58,8 @@ def find(
             good, now = middle, after
         else:
             bad = middle
-    after, seen = look(plan, now, call.feed, call.place, good)
+    with moved():
+        after, seen = look(plan, now, call.feed, call.place, good)
     run = call.run_after(now, good, key)
     error = NonFiniteError(float(seen.loss), _first(seen.grads), _first(after.params), run)
     _, tally = run_call(plan, watch, learner, call, good)

@@ -223,7 +223,10 @@ def _reports(
             if not tally.finite and on_nonfinite != "ignore":
                 error, examples, tally = find(plan, watch, before, call, run.key)
                 if on_nonfinite == "raise":
-                    raise error
+                    try:
+                        raise error
+                    finally:
+                        del error  # whose traceback keeps this frame, and so would keep itself
                 yield _report(error.run, call, [*counted, (examples, tally)], clock, error)
                 return
             counted.append((call.examples, tally))

@@ -44,37 +44,39 @@ class Packed(NamedTuple):
 def pack(tree: Any) -> Packed:
     """Take a pytree apart, or raise the error of `fnn.save` for what cannot be kept."""
     arrays: dict[str, np.ndarray] = {}
+    return Packed(_describe_node(tree, (), arrays), arrays)
 
-    def describe_node(node: Any, path: tuple[str, ...]) -> Any:
-        if node is None:
-            return None
-        opened = _open(node)
-        if opened is None:
-            return _pack_leaf(node, "/".join(path), arrays)
-        kind, children = opened
-        items = []
-        for key, child in children:
-            if type(key) not in (str, int):
-                place = "/".join(path) or "tree"
-                raise wrong("save", place, f"the key {key!r}", "str or int keys", TypeError)
-            items.append([key, describe_node(child, (*path, _part(key)))])
-        return {"node": kind, "items": items}
 
-    return Packed(describe_node(tree, ()), arrays)
+def _describe_node(node: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray]) -> Any:
+    """Return a node's description; put its arrays among the others."""
+    if node is None:
+        return None
+    opened = _open(node)
+    if opened is None:
+        return _pack_leaf(node, "/".join(path), arrays)
+    kind, children = opened
+    items = []
+    for key, child in children:
+        if type(key) not in (str, int):
+            place = "/".join(path) or "tree"
+            raise wrong("save", place, f"the key {key!r}", "str or int keys", TypeError)
+        items.append([key, _describe_node(child, (*path, _part(key)), arrays)])
+    return {"node": kind, "items": items}
 
 
 def unpack(packed: Packed) -> Any:
     """Build a pytree again from its description."""
+    return _build(packed.tree, (), packed.arrays)
 
-    def build(node: Any, path: tuple[str, ...]) -> Any:
-        if node is None:
-            return None
-        if "node" not in node:
-            return _unpack_leaf(node, "/".join(path), packed.arrays)
-        children = [(key, build(child, (*path, _part(key)))) for key, child in node["items"]]
-        return _close(node["node"], children, "/".join(path))
 
-    return build(packed.tree, ())
+def _build(node: Any, path: tuple[str, ...], arrays: Mapping[str, Any]) -> Any:
+    """Build a node again from its description."""
+    if node is None:
+        return None
+    if "node" not in node:
+        return _unpack_leaf(node, "/".join(path), arrays)
+    children = [(key, _build(child, (*path, _part(key)), arrays)) for key, child in node["items"]]
+    return _close(node["node"], children, "/".join(path))
 
 
 def unpack_like(packed: Packed, like: Any) -> Any:

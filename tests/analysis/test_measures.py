@@ -47,6 +47,14 @@ def test_activity(name: str, limits: Any) -> None:
         close(a, b, length=z.size)
 
 
+def test_a_second_call_traces_nothing() -> None:
+    z = {"whole": jnp.arange(6).reshape(3, 2), "half": jnp.ones((3, 2), jnp.bfloat16)}
+    first = activity(z, fnn.relu, limits=(0.0, 1.0))
+    with jax.no_tracing():
+        again = activity(z, fnn.relu, limits=(0.0, 1.0))
+    assert first["half"].mean == again["half"].mean == 1
+
+
 def test_activity_composes() -> None:
     z = np.random.default_rng(1).standard_normal((4, 3, 8, 6)).astype(np.float32)
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import weakref
 from typing import Any
 
 import jax
@@ -627,6 +628,20 @@ def test_what_another_branch_uses_is_used() -> None:
     size = summary(model, params, shape(2, 3))
     assert {layer.name for layer in size.layers} == {"a"}
     assert size.unused == ("d",)
+
+
+def test_the_constants_of_a_model_are_not_kept() -> None:
+    """They are gone with the model; the suite's collector is off."""
+
+    def made() -> tuple[Any, Any]:
+        constant = jnp.ones(5)
+        return (lambda x: x + constant), weakref.ref(constant)
+
+    model, constant = made()
+    summary(model, jnp.ones(5))
+    assert constant() is not None
+    del model
+    assert constant() is None
 
 
 def test_arguments() -> None:

@@ -304,3 +304,15 @@ def test_numpy_numbers_and_lists_are_configuration() -> None:
     )
     assert listed.shape == (1, 12, 8, 2)
     assert fnn.conv_matrix(w, [np.int64(5), 6], groups=2).shape == (60, 60)
+
+
+@every
+@pytest.mark.parametrize("groups", [1, 2])
+def test_products_by_an_algorithm_of_the_users(fn: Any, groups: int) -> None:
+    """XLA has products of complex numbers wrong by those of real ones, which JAX lets it use."""
+    x, w = normal((2, 9, 4), (3, 4 // groups, 6))
+    with jax.default_matmul_precision("F32_F32_F32"):
+        g, y, *slopes = run(fn, x, w, groups=groups)
+    want = oracle.conv(x, w, groups=groups), *oracle.conv_gradients(x, w, g, groups=groups)
+    for got, expected in zip((y, *slopes), want, strict=True):
+        close(got, expected, length=64)

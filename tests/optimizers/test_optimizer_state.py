@@ -376,11 +376,14 @@ def test_zero_gradients_of_dead_units_stay_finite() -> None:
         assert all(np.isfinite(u).all() for u in jax.tree.leaves(found)), name
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("rate", [fnn.schedules.cosine(0.5, 4), 0.5, jnp.float32(0.5)])
-def test_a_run_begun_without_x64_goes_on_with_it(rate: Any) -> None:
+def test_a_run_goes_on_where_x64_is_set_otherwise(rate: Any, wide: bool) -> None:
     opt, x = fnn.adam(rate), jnp.ones(2)
-    step, state = fnn.make_step(lambda x, batch: (x**2).sum(), opt), opt.init(x)
-    with jax.enable_x64(True):
+    step = fnn.make_step(lambda x, batch: (x**2).sum(), opt)
+    with jax.enable_x64(wide):
+        state = opt.init(x)
+    with jax.enable_x64(not wide):
         moved, following, _ = step(x, state, None)
         assert jax.tree.map(jnp.result_type, following) == jax.tree.map(jnp.result_type, state)
         step(moved, following, None)

@@ -433,3 +433,32 @@ def test_what_mixes_gradients_and_params_does_so_in_the_wider_dtype(name: str) -
     # Of the iterates x + 1 and x + 2, a quarter and a half; of the one iterate x - 1.5.
     moved = {"l2": 0.0, "accumulate": -1.5, "average": 1.25}[name]
     np.testing.assert_allclose(kept, np.asarray(x) + moved * np.array([1, -1]), rtol=1e-15)
+
+
+@every
+def test_the_state_of_float32_params_is_the_same_with_x64(name: str) -> None:
+    """So that a run goes on where x64 is set otherwise."""
+    params = jax.tree.map(np.asarray, small())
+    rates = [0.1, fnn.schedules.cosine(0.1, 9), np.float64(0.1), jnp.ones(())]
+
+    def states(params: Any) -> Any:
+        for optimizer in map(ROWS[name], rates):
+            state = optimizer.init(params)
+            yield state, step(optimizer, params, state, params)[1]
+
+    def dtypes(wide: bool) -> Any:
+        with jax.enable_x64(wide):
+            shapes = jax.eval_shape(lambda params: [*states(params)], params)
+            return jax.tree.map(lambda x: x.dtype, shapes)
+
+    assert dtypes(True) == dtypes(False)
+
+
+def test_one_float64_leaf_makes_the_rate_float64() -> None:
+    with jax.enable_x64(True):
+        for dtypes in (("float64", "float32"), ("bfloat16", "float64")):
+            params = [jnp.ones(2, dtype) for dtype in dtypes]
+            state = fnn.sgd(0.1).init(params)
+            assert float(state.learning_rate) == 0.1
+            wide = [u for u in fnn.sgd(0.1).update(params, state)[0] if u.dtype == "float64"]
+            assert wide[0].tolist() == [-0.1, -0.1]

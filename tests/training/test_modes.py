@@ -89,3 +89,26 @@ def test_debug_nans_finds_the_operation() -> None:
     params = jnp.zeros(2)
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match="log"):
         step(params, fnn.sgd(0.1).init(params), None)
+
+
+@pytest.mark.parametrize("data", [DATA, [DATA], [jax.tree.map(jnp.asarray, DATA)]])
+def test_guarded_transfers(data: Any) -> None:
+    """What a run moves to the device, it moves by intent: data, and where it stands."""
+    size = 4 if data is DATA else None
+
+    def losses(guard: str) -> list[Any]:
+        config = {"batch_size": size, "epochs": 2, "key": KEY, "has_aux": True}
+        reports = fnn.train(noisy, start(), fnn.adam(0.1), data, **config)
+        with jax.transfer_guard(guard):
+            return [report.loss for report in reports]
+
+    assert losses("disallow") == losses("allow")
+
+
+def test_guarded_transfers_of_a_run_that_fails() -> None:
+    def loss(params: Any, batch: Any) -> Any:
+        return squares(params, batch) * jnp.where(params["b"] == 0, 1, jnp.inf)
+
+    reports = fnn.train(loss, start(), fnn.sgd(0.1), DATA, batch_size=2, epochs=1, key=KEY)
+    with jax.transfer_guard("disallow"), pytest.raises(fnn.NonFiniteError):
+        list(reports)

@@ -1,6 +1,7 @@
 """A loss or a parameter that is not finite: the step, the path, and the last good run."""
 
 import pickle
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -109,6 +110,18 @@ def test_the_error_goes_to_another_process() -> None:
     assert (got.loss, got.gradient, got.parameter) == (error.loss, "b", "b")
     assert got.run.step == 6
     np.testing.assert_array_equal(got.run.params["w"], error.run.params["w"])
+
+
+def test_a_caught_error_keeps_nothing() -> None:
+    """The run is gone with the error; the suite's collector is off."""
+
+    def caught() -> Any:
+        try:  # pytest.raises would keep it
+            list(reports(fuses(1, 3), "raise", batch_size=2))
+        except fnn.NonFiniteError as error:
+            return weakref.ref(error.run.params["w"])
+
+    assert caught()() is None
 
 
 def test_a_stopped_run_goes_on_with_better_data() -> None:

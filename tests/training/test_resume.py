@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 
 import fnn
 from fnn import trees
+from tests.check import close
 from tests.training.cases import DATA, KEY, Pairs, X, Y, squares, start
 
 
@@ -185,3 +187,20 @@ def test_a_generator_cannot_be_resumed() -> None:
     message = "train: data: got chain .*, which can be read once; needed what can be read from"
     with pytest.raises(ValueError, match=message):
         fnn.train(squares, start(), fnn.sgd(0.1), once(), resume=report.run, **config)
+
+
+@pytest.mark.parametrize("rate", [0.1, fnn.schedules.cosine(0.1, 9)])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_run_goes_on_where_x64_is_set_otherwise(tmp_path: Path, wide: bool, rate: Any) -> None:
+    def last(epochs: int, run: Any = None) -> Any:
+        config: dict[str, Any] = {"batch_size": 4, "epochs": epochs, "key": KEY, "resume": run}
+        *_, report = fnn.train(squares, start(), fnn.adam(rate), DATA, **config)
+        return report
+
+    with jax.enable_x64(wide):
+        fnn.save(tmp_path / "run", last(1).run)
+        whole = last(2).params
+    with jax.enable_x64(not wide):
+        resumed = last(2, fnn.load(tmp_path / "run")).params
+    for got, want in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
+        close(got, want, length=40)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import stat
 import sys
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +74,20 @@ def test_loading_compiles_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with jax.log_compiles():
         fnn.load(path)
     assert "Compiling" not in caplog.text
+
+
+def test_no_array_is_kept(tmp_path: Path) -> None:
+    """What is saved or loaded is gone with its last name; the suite's collector is off."""
+    tree = {"w": ones(7), "pair": (ones(2), 3)}
+    saved = weakref.ref(tree["w"])
+    fnn.save(tmp_path / "a", tree)
+    del tree
+    assert saved() is None
+    loaded = fnn.load(tmp_path / "a")
+    arrays = [weakref.ref(x) for x in (loaded["w"], loaded["pair"][0])]
+    assert all(array() is not None for array in arrays)
+    del loaded
+    assert [array() for array in arrays] == [None, None]
 
 
 @pytest.mark.parametrize(

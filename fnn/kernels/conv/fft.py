@@ -34,6 +34,9 @@ from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, devices, divi
 from fnn.kernels.conv.loops import beside, summed
 
 WHOLE = 16 << 20  # bytes of spectra; more are made for some examples at a time
+# Of products of complex numbers, which XLA on a CPU has wrong by an algorithm for real ones, such
+# as the "F32_F32_F32" of jax_default_matmul_precision.
+HIGHEST = lax.Precision.HIGHEST
 
 
 def _smooth(n: int) -> int:
@@ -77,9 +80,9 @@ def _by_products(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         p = divisor(n, math.isqrt(n))
         first, turn, last = (jnp.asarray(m, x.dtype) for m in _factors(p, n // p))
         parts = jnp.moveaxis(x, axis, -1).reshape(*x.shape[:axis], *x.shape[axis + 1 :], p, -1)
-        rows = jnp.einsum("...jq,jk->...kq", parts, first, precision="highest")
+        rows = jnp.einsum("...jq,jk->...kq", parts, first, precision=HIGHEST)
         turned = rows * turn.reshape((1,) * (rows.ndim - 2) + turn.shape)
-        y = jnp.einsum("...kq,ql->...lk", turned, last, precision="highest")
+        y = jnp.einsum("...kq,ql->...lk", turned, last, precision=HIGHEST)
         x = jnp.moveaxis(y.reshape(*y.shape[:-2], n), -1, axis)
     return x
 
@@ -134,7 +137,7 @@ def _output(x: jax.Array, w: jax.Array, form: Form) -> jax.Array:
         if w.shape[1] == 1:  # depthwise
             ys = xs[:, :, 0, None] * ws[None, :, 0]
         else:
-            ys = jnp.einsum("ngc...,gco...->ngo...", xs, ws)
+            ys = jnp.einsum("ngc...,gco...->ngo...", xs, ws, precision=HIGHEST)
         y = _every(_inverse(ys, lengths, products), win.stride, form.out)
         return jnp.moveaxis(y.reshape(y.shape[0], -1, *form.out), 1, -1)
 
@@ -151,7 +154,7 @@ def _window(x: jax.Array, y: jax.Array, form: Form) -> jax.Array:
         ys = jnp.conj(_spectrum(gaps, lengths, products))
         if xs.shape[2] == 1:  # depthwise
             return (xs * ys).sum(0)[:, None]
-        return jnp.einsum("ngc...,ngo...->gco...", xs, ys)
+        return jnp.einsum("ngc...,ngo...->gco...", xs, ys, precision=HIGHEST)
 
     ws = summed(block, examples.blocks, y, x)
     w = _every(_inverse(ws, lengths, products), win.dilation, win.size)
