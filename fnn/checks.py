@@ -49,9 +49,21 @@ def describe(x: Any) -> str:
     """
     shape, dtype = attribute(x, "shape"), attribute(x, "dtype")
     if shape is None or dtype is None:
-        text = " ".join(repr(x).split())  # on one line
-        return f"{type(x).__name__} {text if len(text) < 80 else text[:77] + '...'}"
+        return f"{type(x).__name__} {shown(x)}"
     return f"{dtype}[{','.join(map(str, shape))}]"
+
+
+def shown(x: Any) -> str:
+    """Return how an object shows itself, on one line that is not too long.
+
+    >>> shown("a\\nb"), shown(["same"] * 99)[-15:]
+    ("'a\\\\nb'", "'same', 'sam...")
+    """
+    try:
+        text = " ".join(repr(x).split())
+    except Exception:  # as of a list with a deleted array, or an int of too many digits
+        return "that cannot be shown"
+    return text if len(text) < 80 else text[:77] + "..."
 
 
 def check_int(function: str, argument: str, value: Any, least: int | None = None) -> None:
@@ -118,13 +130,9 @@ def check_unmasked(function: str, argument: str, x: Any) -> None:
         raise wrong(function, argument, f"a masked {describe(x)}", needed, TypeError)
 
 
-def check_fits(function: str, argument: str, x: np.ndarray) -> None:
-    """Raise as `check_array` does, and for 64-bit integers that do not fit.
-
-    Without x64 JAX holds them in 32 bits.
-    """
-    check_array(function, argument, x)
-    if x.dtype.kind not in "iu" or x.size == 0:
+def check_fits(function: str, argument: str, x: np.ndarray | np.generic) -> None:
+    """Raise for 64-bit integers that do not fit: without x64 JAX holds them in 32 bits."""
+    if x.dtype.kind not in "iu" or x.dtype.itemsize < 8 or x.size == 0:
         return
     held = np.iinfo(jax.dtypes.canonicalize_dtype(x.dtype))
     if held.dtype != x.dtype and (x.min() < held.min or x.max() > held.max):
@@ -139,11 +147,19 @@ def check_arrays(
     tree: Any,
     needed: str = "arrays, with all else bound to the function by functools.partial",
 ) -> None:
-    """Raise for the first leaf of a tree that is no array, number or key: no program has others."""
+    """Raise for the first leaf of a tree that no program has, or that it would have changed.
+
+    Those are all but arrays of numbers, numbers and keys; masked arrays; integers that do not fit.
+    """
     for path, x in jax.tree.leaves_with_path(tree):
-        if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
-            place = argument + jax.tree_util.keystr(path)
+        if isinstance(x, jax.Array):
+            continue
+        place = argument + jax.tree_util.keystr(path)
+        if not isinstance(x, np.ndarray | np.generic | int | float | complex):
             raise wrong(function, place, describe(x), needed, TypeError)
+        check_array(function, place, x)
+        if isinstance(x, np.ndarray | np.generic):
+            check_fits(function, place, x)
 
 
 def check_dtype_or_wider(function: str, argument: str, array: Any, x: Any) -> None:

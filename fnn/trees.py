@@ -21,7 +21,14 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from fnn.checks import attribute, check_callable, describe, wrong
+from fnn.checks import (
+    attribute,
+    check_alive_array,
+    check_callable,
+    check_unmasked,
+    describe,
+    wrong,
+)
 from fnn.dtypes import is_floating, names_floats, widen
 
 __all__ = ["cast", "count", "global_norm", "paths", "select"]  # the others are for the rooms
@@ -278,11 +285,16 @@ def _alike(tree: Any, like: Any) -> bool:
 
 
 def check_params(name: str, params: Any) -> None:
-    """Raise the error of public function ``name`` for the first leaf that has no gradient."""
+    """Raise the error of public function ``name`` for the first leaf that has no gradient.
+
+    So it does for one with a mask, and one that was donated.
+    """
     for path, leaf in jax.tree.leaves_with_path(params):
+        where = "params" + jax.tree_util.keystr(path)
         if not is_floating(attribute(leaf, "dtype")):
-            where = "params" + jax.tree_util.keystr(path)
             raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
+        check_unmasked(name, where, leaf)
+        check_alive_array(name, where, leaf)
 
 
 def _other_node(place: str, a: Any, b: Any) -> tuple[str, str, str]:

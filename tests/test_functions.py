@@ -477,6 +477,91 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
         layer(X, size=[2, 2])
 
 
+LOGITS, IDS = np.ones((3, 4), np.float32), np.array([0, 1, 2])
+MASKED = np.ma.masked_array(LOGITS, LOGITS > 0)
+
+
+def deleted(x: Any) -> Any:
+    """An array as it is after it was donated."""
+    x = jnp.array(x)
+    x.delete()
+    return x
+
+
+GONE, TREE = deleted(LOGITS), {"w": LOGITS}
+SQUARES: Any = lambda params, *_: sum((x**2).sum() for x in jax.tree.leaves(params))
+UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    **{
+        name: (lambda loss=loss: loss(LOGITS, IDS + 2**32), ValueError,
+               rf"{name}: labels: got int64\[3\] from 4294967296 to 4294967298; needed .* int32")
+        for name, loss in {
+            "cross_entropy": fnn.cross_entropy, "nll": fnn.nll, "accuracy": fnn.accuracy,
+            "top_k_accuracy": functools.partial(fnn.top_k_accuracy, k=4),
+            "confusion_matrix": fnn.confusion_matrix, "perplexity": fnn.perplexity,
+        }.items()
+    },
+    "one_label": (lambda: fnn.nll(LOGITS[0], np.int64(-(2**40))), ValueError,
+                  r"nll: labels: got int64\[\] from -1099511627776 to -10.*; needed numbers that"),
+    "unsigned": (lambda: fnn.embed(np.uint64([2**32]), LOGITS), ValueError,
+                 r"embed: ids: got uint64\[1\] from 4294967296 to .*; needed .* fit uint32"),
+    "argument_of_a_loss": (
+        lambda: fnn.hvp(SQUARES, LOGITS, LOGITS, {"y": IDS - 2**40}), ValueError,
+        r"hvp: args\[0\]\['y'\]: got int64\[3\] from -1099511627776"),
+    "masked": (lambda: fnn.dense(MASKED, LOGITS.T), TypeError,
+               r"dense: x: got a masked float32\[3,4\]; needed an array without a mask"),
+    "masked_integers": (lambda: fnn.nll(LOGITS, np.ma.masked_array(IDS, IDS > 0)), TypeError,
+                        r"nll: labels: got a masked int64\[3\]; needed an array without a mask"),
+    "masked_mask": (lambda: fnn.softmax(LOGITS, where=MASKED > 0), TypeError,
+                    r"softmax: where: got a masked bool\[3,4\]; needed an array without a mask"),
+    "masked_params": (lambda: fnn.adam(1e-3).init({"w": MASKED}), TypeError,
+                      r"adam: params\['w'\]: got a masked float32\[3,4\]; needed an array without"),
+    "masked_tree": (lambda: fnn.hvp(SQUARES, {"w": MASKED}, TREE), TypeError,
+                    r"hvp: params\['w'\]: got a masked float32\[3,4\]; needed an array without"),
+    "donated": (lambda: fnn.dense(LOGITS, b=None, w=deleted(LOGITS.T)), ValueError,
+                r"dense: w: got a deleted float32\[4,3\]; needed an array that was not donated"),
+    "donated_key": (lambda: fnn.dropout(LOGITS, 0.5, deleted(jax.random.PRNGKey(0))), ValueError,
+                    r"dropout: key: got a deleted uint32\[2\]; needed an array that was not"),
+    "donated_tree": (lambda: fnn.hvp(SQUARES, TREE, {"w": GONE}), ValueError,
+                     r"hvp: v\['w'\]: got a deleted float32\[3,4\]; needed"),
+    "donated_argument": (
+        lambda: fnn.hvp(lambda w, a: (w["w"] ** 2 * a[1]).sum(), TREE, TREE, [IDS, GONE]),
+        ValueError, r"hvp: args\[0\]\[1\]: got a deleted float32\[3,4\]; needed"),
+    "donated_penalty": (lambda: fnn.l2_penalty({"w": GONE}, mask=lambda path: True), ValueError,
+                        r"l2_penalty: params\['w'\]: got a deleted float32\[3,4\]; needed"),
+    "donated_params": (lambda: fnn.adam(1e-3).init({"w": GONE}), ValueError,
+                       r"adam: params\['w'\]: got a deleted float32\[3,4\]; needed"),
+    "a_list_of_donated": (lambda: fnn.relu([GONE]), TypeError,
+                          "relu: x: got list .*; needed an array, such"),
+    "words": (lambda: fnn.hvp(SQUARES, {"w": "relu"}, TREE), TypeError,
+              r"hvp: params\['w'\]: got str 'relu'; needed an array of numbers"),
+    "words_in_an_argument": (lambda: fnn.hvp(SQUARES, TREE, TREE, np.array(["a"])), TypeError,
+                             r"hvp: args\[0\]: got <U1\[1\]; needed an array of numbers"),
+    "words_of_statistics": (
+        lambda: fnn.running_stats("x", fnn.batch_stats(LOGITS), decay=0.9), TypeError,
+        "running_stats: running: got str 'x'; needed"),
+    "objects_to_gather": (
+        lambda: fnn.sharding.gather({"w": np.array([None])}), TypeError,
+        r"gather: tree\['w'\]: got object\[1\]; needed an array of numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_no_program_can_take_is_named(name: str) -> None:
+    call, kind, message = UNREADABLE[name]
+    with pytest.raises(kind, match=f"^fnn.{message}") as caught:
+        call()
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_integers_of_64_bits_that_fit_are_read() -> None:
+    for ids in (IDS, IDS.astype(np.uint64), np.int64(2), np.array([], np.int64)):
+        assert fnn.embed(ids, LOGITS).dtype == np.float32
+    assert fnn.nll(LOGITS, np.array([2**31 - 1, -(2**31), 0])).shape == (3,)
+    assert fnn.relu(np.array([2**40])) == 2.0**40, "read as a float"
+    with jax.enable_x64(True):
+        assert np.isnan(fnn.nll(LOGITS, IDS + 2**32)).all()
+
+
 def test_a_key_is_one_key() -> None:
     for key in (jax.random.key(0), jax.random.PRNGKey(0), jax.random.key(0, impl="rbg"), None):
         layer(X, key)

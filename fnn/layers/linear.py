@@ -136,7 +136,7 @@ def embed(
     raise, and another word's row would hide the fault.
 
     Args:
-        ids: (*n) integers. Without x64 JAX takes those of int64 modulo 2^32.
+        ids: (*n) integers.
         table: (vocabulary, d).
         padding_idx: the id of padding, as in PyTorch: its row is returned as any other, but gets no
             gradient and stays what it is; zeros are ``table.at[padding_idx].set(0)``.
@@ -145,7 +145,8 @@ def embed(
         (*n, d), of the table's dtype.
 
     Raises:
-        ValueError: table does not have two axes, or has no rows, or no row padding_idx.
+        ValueError: table does not have two axes, or has no rows, or no row padding_idx; NumPy ids
+            of 64 bits that do not fit 32, without x64.
         TypeError: ids are no integers.
 
     Source: Introduction to Deep Learning (2020), inputs of recurrent networks.

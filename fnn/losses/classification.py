@@ -38,8 +38,7 @@ def cross_entropy(
 
     Args:
         logits: (*n, classes), float.
-        labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits. Without x64
-            JAX takes integers of int64 modulo 2^32.
+        labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits.
         label_smoothing: e, in [0, 1]; None skips the smoothing; the result is that of 0.
         weights: (classes,), float. That of a class without a share, q = 0, has no part in the loss
             of an example, and may be infinite.

@@ -112,9 +112,11 @@ def make_step(
 
     Raises:
         ValueError: loss is no scalar; a key too many or too few; updates not shaped as params; the
-            state of another optimizer, or one that changes its shapes or dtypes.
-        TypeError: a leaf of params that is no floating-point array; a key that is none; a loss that
-            takes other arguments, or whose aux is not of arrays.
+            state of another optimizer, or one that changes its shapes or dtypes; NumPy integers of
+            64 bits that do not fit 32, without x64.
+        TypeError: a leaf of params that is no floating-point array, or one of batch that is no
+            array; a key that is none; a loss that takes other arguments, or whose aux is not of
+            arrays.
 
     Source: H. Robbins, S. Monro, A stochastic approximation method (1951).
 
@@ -242,9 +244,16 @@ def _apart(donated: Any, kept: Any) -> Any:
     leaves, structure = jax.tree.flatten(donated)
     others = jax.tree.leaves(kept)
     try:  # the usual case, in a few microseconds
-        places = [x.unsafe_buffer_pointer() for x in leaves + others if hasattr(x, BUFFER)]
+        own, other = _pointers(leaves), _pointers(others)
     except (TypeError, jax.errors.JaxRuntimeError):
-        places = [*map(_place, leaves), *(_place(x, "batch or key") for x in others)]
+        _check_readable(*donated)
+        _check_readable(batch=kept[0])
+        own, other = [*map(_place, leaves)], [_place(x, "batch or key") for x in others]
+    if len(own) < len(leaves):
+        _check_readable(*donated)
+    if len(other) < len(others):
+        _check_readable(batch=kept[0])
+    places = own + other
     if len(set(places)) == len(places):
         return donated
     held = set(map(_place, others))
@@ -253,6 +262,17 @@ def _apart(donated: Any, kept: Any) -> Any:
             leaves[i] = jnp.copy(x)
         held.add(_place(x))
     return jax.tree.unflatten(structure, leaves)
+
+
+def _pointers(leaves: list[Any]) -> list[int]:
+    """Return the places in memory of those leaves that are on a device."""
+    return [x.unsafe_buffer_pointer() for x in leaves if hasattr(x, BUFFER)]
+
+
+def _check_readable(params: Any = None, state: Any = None, batch: Any = None) -> None:
+    """Raise for a leaf that the program could not read, or would change."""
+    for argument, tree in (("params", params), ("state", state), ("batch", batch)):
+        check_arrays("make_step", argument, tree, "an array of numbers")
 
 
 def _place(x: Any, argument: str = "params or state") -> int:
