@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.dtypes import accumulator, is_floating, is_held, is_real
+from fnn.static import Same
 
 
 def wrong(
@@ -60,10 +61,15 @@ def shown(x: Any) -> str:
     ("'a\\\\nb'", "'same', 'sam...")
     """
     try:
-        text = " ".join(repr(x).split())
+        return short(repr(x))
     except Exception:  # as of a list with a deleted array, or an int of too many digits
         return "that cannot be shown"
-    return text if len(text) < 80 else text[:77] + "..."
+
+
+def short(text: str) -> str:
+    """Return a text on one line, its end left out where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) < 80 else line[:77] + "..."
 
 
 def check_int(function: str, argument: str, value: Any, least: int | None = None) -> None:
@@ -149,12 +155,14 @@ def check_arrays(
 ) -> None:
     """Raise for the first leaf of a tree that no program has, or that it would have changed.
 
-    Those are all but arrays of numbers, numbers and keys; masked arrays; integers that do not fit.
+    Those are all but arrays of numbers, numbers and keys; masked and donated arrays; integers that
+    do not fit.
     """
     for path, x in jax.tree.leaves_with_path(tree):
-        if isinstance(x, jax.Array):
-            continue
         place = argument + jax.tree_util.keystr(path)
+        if isinstance(x, jax.Array):
+            check_alive_array(function, place, x)
+            continue
         if not isinstance(x, np.ndarray | np.generic | int | float | complex):
             raise wrong(function, place, describe(x), needed, TypeError)
         check_array(function, place, x)
@@ -280,8 +288,9 @@ def check_takes(
 ) -> None:
     """Raise unless this can be called with these inputs and, if it may draw, with a key."""
     check_callable(function, argument, value, f"{argument}({inputs})")
+    given = value.function if isinstance(value, Same) else value
     try:
-        signature = inspect.signature(value, follow_wrapped=False)  # a wrapper may take others
+        signature = inspect.signature(given, follow_wrapped=False)  # a wrapper may take others
     except (TypeError, ValueError):  # as some that are written in C
         return
     key = {"key": None} if may_draw and "key" in signature.parameters else {}
@@ -289,7 +298,8 @@ def check_takes(
         signature.bind(*inputs.split(", "), **key)
     except TypeError:
         needed = f"{argument}({inputs})" + (", and key where it draws" if may_draw else "")
-        raise wrong(function, argument, f"{argument}{signature}", needed, TypeError) from None
+        got = short(f"{argument}{signature}")
+        raise wrong(function, argument, got, needed, TypeError) from None
 
 
 def check_alive(function: str, **arguments: Any) -> None:

@@ -30,7 +30,6 @@ from jaxtyping import Float, PRNGKeyArray
 from fnn.checks import (
     ANY,
     Range,
-    check_alive,
     check_array,
     check_arrays,
     check_callable,
@@ -88,7 +87,10 @@ def takes_key(function: Callable[..., Any]) -> bool:
 
     It may have been bound before the function was wrapped, as by `jax.jit`.
     """
-    if "key" not in inspect.signature(function).parameters:
+    try:
+        if "key" not in inspect.signature(function).parameters:
+            return False
+    except (TypeError, ValueError):  # as of some that are written in C
         return False
     inner: Any = function
     while inner is not None:
@@ -162,7 +164,6 @@ def _unreadable(function: str, arguments: Mapping[str, Any]) -> Exception | None
     try:
         for argument, value in arguments.items():
             check_arrays(function, argument, value, "an array of numbers")
-            check_alive(function, **{argument: value})
     except (TypeError, ValueError) as error:
         return error
     return None

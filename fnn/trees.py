@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from fnn.checks import (
     attribute,
     check_alive_array,
-    check_callable,
+    check_takes,
     check_unmasked,
     describe,
     wrong,
@@ -137,7 +137,7 @@ def select(tree: PyTree[Any], mask: Mask) -> PyTree[Any]:
     >>> fnn.trees.select({"conv": {"w": 1.0, "b": 2.0}, "head": 3.0}, lambda path: "w" in path)
     {'conv': {'b': None, 'w': 1.0}, 'head': None}
     """
-    check_callable("trees.select", "mask", mask, "of a leaf's path")
+    check_takes("trees.select", "mask", mask, "path")
     return selected("trees.select", tree, mask)
 
 

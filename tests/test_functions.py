@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 import fnn
 from fnn import checks
 from fnn.checks import BELOW_ONE
-from fnn.functions import checked, jitted, variant
+from fnn.functions import checked, jitted, takes_key, variant
 from fnn.static import frozen
 from tests import docs
 
@@ -568,6 +568,10 @@ def test_a_key_is_one_key() -> None:
     for wrong_key in (0, 0.5, X, jax.random.split(jax.random.key(0))):
         with pytest.raises(TypeError, match=r"fnn\.layer: key: got .*; needed one random key"):
             layer(X, wrong_key)
+
+
+def test_a_function_without_a_signature_takes_no_key() -> None:
+    assert not takes_key(functools.partial(max))
 
 
 def test_an_argument_of_an_unknown_name_is_refused_with_the_known_ones() -> None:

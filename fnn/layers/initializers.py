@@ -35,7 +35,7 @@ from jax.nn.initializers import (
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import attribute, check_int, describe, wrong
+from fnn.checks import attribute, check_int, check_takes, describe, wrong
 from fnn.dtypes import accumulator, names_floats
 from fnn.functions import jitted
 from fnn.kernels.conv.library import swap_channels
@@ -81,6 +81,8 @@ def draw(
 ) -> jax.Array:
     """Draw an array by an initializer, or raise the error of the public function."""
     check_dtype(function, dtype)
+    if callable(weights):
+        check_takes(function, argument, weights, "key, shape, dtype")
     wide = accumulator(jnp.result_type(dtype))  # no orthogonal matrix is found in half precision
     array: Any = weights(key, shape, wide) if callable(weights) else weights
     if attribute(array, "shape") != shape:

@@ -44,6 +44,7 @@ from fnn.checks import (
     attribute,
     check_flags,
     check_number,
+    check_takes,
     describe,
     is_number,
     wrong,
@@ -241,7 +242,9 @@ def check_transform(name: str, argument: str, value: Any) -> None:
 
 def check_rate(name: str, rate: Rate) -> None:
     """Raise unless this is a number, a scalar array or a schedule."""
-    if not callable(rate):
+    if callable(rate):
+        check_takes(name, "learning_rate", rate, "step")
+    else:
         check_number(name, "learning_rate", rate)
 
 

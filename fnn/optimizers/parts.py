@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import check_callable, describe, wrong
+from fnn.checks import check_takes, describe, wrong
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
 from fnn.trees import Mask, check_like, paths, picks, select
 
@@ -51,7 +51,7 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
             raise wrong("partition", "optimizers", f"the part {describe(name)}", needed, TypeError)
         if optimizer is not None:
             check_transform("partition", f"optimizers[{name!r}]", optimizer)
-    check_callable("partition", "part", part, "of a leaf's path, the name of its part")
+    check_takes("partition", "part", part, "path")
     return _parts("partition", "part", optimizers, part)
 
 
@@ -78,10 +78,8 @@ def freeze(optimizer: Transform, mask: Mask) -> Optimizer:
     >>> updates["features"].any().item(), updates["head"].item(), fnn.count(state.moments)
     (False, -0.5, 1)
     """
-    if not callable(mask) or not hasattr(optimizer, "update"):
-        needed = "freeze(optimizer, mask), around the optimizer"
-        got = f"optimizer {describe(optimizer)}, mask {describe(mask)}"
-        raise wrong("freeze", "optimizer, mask", got, needed, TypeError)
+    check_transform("freeze", "optimizer", optimizer)
+    check_takes("freeze", "mask", mask, "path")
     both: dict[str, Transform | None] = {"moving": optimizer, "frozen": None}
 
     def part(path: str) -> str:

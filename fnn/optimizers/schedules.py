@@ -17,10 +17,10 @@ from jaxtyping import Array, Float
 from fnn.checks import (
     NOT_NEGATIVE,
     Range,
-    check_callable,
     check_flags,
     check_int,
     check_number,
+    check_takes,
     describe,
     wrong,
 )
@@ -299,7 +299,7 @@ def delay(schedule: Schedule, steps: int) -> Schedule:
     [1.0, 1.0, 0.5, 0.0]
     """
     check_int("schedules.delay", "steps", steps, 0)
-    check_callable("schedules.delay", "schedule", schedule, "of the number of steps taken")
+    check_takes("schedules.delay", "schedule", schedule, "step")
 
     def delayed(step: Any) -> Any:
         if isinstance(step, int | np.integer):

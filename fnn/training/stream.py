@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import attribute, check_array, check_fits, describe, wrong
+from fnn.checks import attribute, check_array, check_fits, check_takes, describe, wrong
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -209,6 +209,8 @@ def check_batches(data: Any, run: Run, epochs: int) -> None:
     if not isinstance(data, Iterable) and not callable(data):
         needed = "arrays and a batch_size, an iterable of batches, or a function of the epoch"
         raise wrong("train", "data", describe(data), needed, TypeError)
+    if not isinstance(data, Iterable):
+        check_takes("train", "data", data, "epoch")
     if isinstance(data, Iterator) and (epochs > 1 or run.step > 0):
         needed = "what can be read from its start again: a list, a loader, or a function that takes"
         got = f"{describe(data)}, which can be read once"

@@ -1,5 +1,6 @@
 """Transforms and wrappers: against optax where it has them, their formulas where it has not."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -507,6 +508,25 @@ def test_a_mask_may_return_numpy_s_bool() -> None:
     params = {"w": jnp.ones(2), "b": jnp.ones(1)}
     kept = fnn.trees.select(params, lambda path: np.bool_(path == "w"))
     assert jax.tree.leaves(fnn.paths(kept)) == ["w"]
+
+
+def test_functions_that_take_other_arguments_are_refused_at_once() -> None:
+    pair: Any = lambda path, x: True
+    calls: dict[str, Callable[[], Any]] = {
+        "freeze: mask": lambda: fnn.freeze(fnn.sgd(0.1), pair),
+        "partition: part": lambda: fnn.partition({"w": None}, pair),
+        "adamw: mask": lambda: fnn.adamw(0.1, mask=pair),
+        "l2: mask": lambda: fnn.l2(0.1, mask=pair),
+        "trees.select: mask": lambda: fnn.trees.select({}, pair),
+        "l1_penalty: mask": lambda: fnn.l1_penalty({"w": jnp.ones(1)}, mask=pair),
+        "adam: learning_rate": lambda: fnn.adam(fnn.schedules.cosine),
+        "newton: learning_rate": lambda: fnn.newton(lambda: 0.1),
+        "schedules.delay: schedule": lambda: fnn.schedules.delay(fnn.schedules.linear, 5),
+    }
+    for place, call in calls.items():
+        one = place.split()[1]
+        with pytest.raises(TypeError, match=rf"^fnn.{place}: got {one}\(.*; needed {one}\(\w+\)$"):
+            call()
 
 
 @pytest.mark.parametrize("clip", [fnn.clip_by_value(0.5), fnn.clip_by_global_norm(0.5)])

@@ -242,6 +242,10 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"make_step: state\['mean'\]: got bfloat16\[\]; needed float32, as before the update"),
     "transform": (lambda: fnn.augmented(squares, 0.1), TypeError,
                   r"augmented: transform: got float 0.1; needed a function transform\(key, batch"),
+    "transform_without_key": (lambda: fnn.augmented(squares, lambda batch: batch), TypeError,
+                              r"augmented: transform: got transform\(batch\); needed transform"),
+    "data_without_epoch": (lambda: train(data=lambda: [DATA], batch_size=None), TypeError,
+                           r"train: data: got data\(\); needed data\(epoch\)$"),
     "augmented_loss": (lambda: fnn.augmented(0.1, squares), TypeError,
                        r"augmented: loss: got float 0.1; needed a function loss\(params, batch\)"),
     "gradients_of_another_model": (
