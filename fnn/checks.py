@@ -6,7 +6,7 @@ A check takes the public function's name and the argument's, raises that error, 
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -72,12 +72,22 @@ def short(text: str) -> str:
     return line if len(line) < 80 else line[:77] + "..."
 
 
+def several(names: Iterable[str]) -> str:
+    """Return the first names as a list, and how many there are more.
+
+    >>> several("abcdefghij")
+    "['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'] and 2 more"
+    """
+    every = [*names]
+    return f"{every[:8]}" + (f" and {len(every) - 8} more" if len(every) > 8 else "")
+
+
 def check_int(function: str, argument: str, value: Any, least: int | None = None) -> None:
     """Raise unless the value is an int, no bool, of at least ``least``."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or (least is not None and value < least):
         needed = "an int" if least is None else f"an int >= {least}"
-        raise wrong(function, argument, repr(value), needed)
+        raise wrong(function, argument, shown(value), needed)
 
 
 def check_int_or_array(function: str, argument: str, value: Any, least: int) -> None:
@@ -96,13 +106,13 @@ def check_axis(function: str, x: Any, axis: Any) -> None:
     """Raise unless this is an axis of x, counted from the front or, negative, from the back."""
     whole = isinstance(axis, int) and not isinstance(axis, bool)
     if not whole or not -x.ndim <= axis < x.ndim:
-        raise wrong(function, "axis", repr(axis), f"an axis of x {describe(x)}")
+        raise wrong(function, "axis", shown(axis), f"an axis of x {describe(x)}")
 
 
 def check_one_of(function: str, argument: str, value: Any, allowed: Any) -> None:
     """Raise unless the value is one of these strings."""
     if not isinstance(value, str) or value not in allowed:
-        raise wrong(function, argument, repr(value), " or ".join(map(repr, allowed)))
+        raise wrong(function, argument, shown(value), " or ".join(map(repr, allowed)))
 
 
 def check_flags(function: str, **flags: Any) -> None:

@@ -60,7 +60,7 @@ def names_floats(name: Any) -> bool:
     """
     try:
         return name is not None and is_floating(jnp.dtype(name))
-    except TypeError:
+    except (TypeError, ValueError):  # the latter for a dict, which NumPy reads as fields
         return False
 
 

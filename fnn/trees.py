@@ -27,6 +27,9 @@ from fnn.checks import (
     check_takes,
     check_unmasked,
     describe,
+    several,
+    short,
+    shown,
     wrong,
 )
 from fnn.dtypes import is_floating, names_floats, widen
@@ -116,7 +119,7 @@ def chosen(function: str, mask: Mask | None, tree: PyTree[Any]) -> PyTree[bool]:
         return jax.tree.map(lambda path: True, names)
     found = jax.tree.map(functools.partial(picks, function, mask), names)
     if jax.tree.leaves(names) and not any(jax.tree.leaves(found)):
-        needed = f"true for one or more of {jax.tree.leaves(names)}"
+        needed = f"true for one or more of {several(jax.tree.leaves(names))}"
         raise wrong(function, "mask", "no leaf selected", needed)
     return found
 
@@ -167,7 +170,7 @@ def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:
     (dtype(bfloat16), dtype('int32'))
     """
     if not names_floats(dtype):
-        raise wrong("trees.cast", "dtype", dtype, "one of floating-point numbers", TypeError)
+        raise wrong("trees.cast", "dtype", shown(dtype), "one of floating-point numbers", TypeError)
 
     def one(x: Any) -> Any:
         if not is_floating(attribute(x, "dtype")):
@@ -314,7 +317,7 @@ def _other_node(place: str, a: Any, b: Any) -> tuple[str, str, str]:
         structures: list[Any] = [jax.tree.structure(x[path]) for x in (got, needed)]
         if structures[0] != structures[1]:
             return _other_node(inside, got[path], needed[path])
-    return place, str(jax.tree.structure(a)), str(jax.tree.structure(b))
+    return place, short(str(jax.tree.structure(a))), short(str(jax.tree.structure(b)))
 
 
 def _node(x: Any) -> str:

@@ -553,6 +553,47 @@ def test_what_no_program_can_take_is_named(name: str) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+LARGE: Any = tuple(range(10**5))
+LEAVES: Any = {f"layer{i}": np.ones(1, np.float32) for i in range(500)}
+IMAGE = np.ones((1, 4, 4, 1), np.float32)
+LONG: dict[str, Callable[[], Any]] = {
+    "check_int": lambda: fnn.init_dense(KEY, LARGE, 1),
+    "an_int_of_too_many_digits": lambda: fnn.init_dense(KEY, -(10**5000), 1),
+    "a_number_of_too_many_digits": lambda: fnn.adam(10**5000),
+    "check_one_of": lambda: fnn.gru(IMAGE[0], LOGITS, LOGITS, reset="x" * 10**5),  # type: ignore[arg-type]  # refused
+    "check_axis": lambda: fnn.glu(LOGITS, axis=LARGE),
+    "stride": lambda: fnn.max_pool(IMAGE, 2, stride=LARGE),
+    "padding": lambda: fnn.max_pool(IMAGE, 2, padding=LARGE),
+    "padding_mode": lambda: fnn.conv(IMAGE, IMAGE[0], padding_mode="x" * 10**5),
+    "spatial": lambda: fnn.output_size(("x",) * 10**5, 2),  # type: ignore[arg-type]  # refused
+    "layers": lambda: fnn.receptive_field((9,), [dict.fromkeys(LARGE)]),  # type: ignore[arg-type]  # refused
+    "window": lambda: fnn.init_conv(KEY, LARGE, 1, 1),
+    "blocks": lambda: fnn.partition_pool(IMAGE, LARGE, "max", axis=1),
+    "name": lambda: fnn.analysis.watch(LOGITS, LARGE),
+    "dtype": lambda: fnn.trees.cast(LEAVES, LARGE),
+    "freeze": lambda: fnn.freeze(fnn.sgd(0.1), lambda path: False).init(LEAVES),
+    "adamw": lambda: fnn.adamw(0.1, mask=lambda path: False).update(
+        LEAVES, fnn.adamw(0.1).init(LEAVES), LEAVES),
+    "l2_penalty": lambda: fnn.l2_penalty(LEAVES, mask=lambda path: False),
+    "partition": lambda: fnn.partition(
+        dict.fromkeys(LEAVES), lambda path: LARGE[0] * path).init({"w": LOGITS}),
+    "from_torch": lambda: fnn.weights.from_torch(LEAVES, {}),
+    "from_torch_without": lambda: fnn.weights.from_torch({}, {n: (n, "dense") for n in LEAVES}),
+    "to_torch": lambda: fnn.weights.to_torch(LEAVES, {}),
+    "rule": lambda: fnn.weights.to_torch({}, {"fc": LARGE}),
+    "image": lambda: fnn.weights.to_torch({}, {"fc": ("fc", "conv", LARGE)}),
+    "structure": lambda: fnn.trees.cast(LEAVES, LEAVES),  # type: ignore[arg-type]  # refused
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_message_is_short(name: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^fnn\.") as caught:
+        LONG[name]()
+    first, *_ = str(caught.value).split("\n")
+    assert len(first) < 400, first[:1000]
+
+
 def test_integers_of_64_bits_that_fit_are_read() -> None:
     for ids in (IDS, IDS.astype(np.uint64), np.int64(2), np.array([], np.int64)):
         assert fnn.embed(ids, LOGITS).dtype == np.float32

@@ -35,7 +35,7 @@ from jax.nn.initializers import (
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import attribute, check_int, check_takes, describe, wrong
+from fnn.checks import attribute, check_int, check_takes, describe, shown, wrong
 from fnn.dtypes import accumulator, names_floats
 from fnn.functions import jitted
 from fnn.kernels.conv.library import swap_channels
@@ -68,7 +68,7 @@ SIZES = ("window", "c_in", "c_out", "groups", "weights", "bias", "dtype")  # of 
 def check_dtype(function: str, dtype: Any) -> None:
     """Raise unless this is, or names, a dtype of floating-point numbers."""
     if not names_floats(dtype):
-        raise wrong(function, "dtype", dtype, "one of floating-point numbers", TypeError)
+        raise wrong(function, "dtype", shown(dtype), "one of floating-point numbers", TypeError)
 
 
 def draw(
@@ -110,7 +110,7 @@ def _draw_conv(
     check_int(function, "c_out", c_out, 1)
     check_int(function, "groups", groups, 1)
     if not isinstance(window, tuple) or not 1 <= len(window) <= 3:
-        raise wrong(function, "window", repr(window), "a tuple of one to three ints")
+        raise wrong(function, "window", shown(window), "a tuple of one to three ints")
     for taps in window:
         check_int(function, "window", taps, 1)
     if math.gcd(c_in, c_out) % groups:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.checks import check_takes, wrong
+from fnn.checks import check_takes, several, wrong
 from fnn.dtypes import widen
 from fnn.functions import checked
 from fnn.trees import FloatTree, Mask, check_params, paths, selected
@@ -77,7 +77,7 @@ def _sum(function: str, term: Term, params: Any, mask: Mask | None) -> jax.Array
     leaves = jax.tree.leaves(chosen)
     if not leaves:
         names = jax.tree.leaves(paths(params))
-        needed = f"one of {names}" if names else "a leaf"
+        needed = f"one of {several(names)}" if names else "a leaf"
         raise wrong(function, "mask" if names else "params", "no leaf", needed)
     check_params(function, chosen)
     total: jax.Array = _total(term, leaves)

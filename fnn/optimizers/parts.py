@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import check_takes, describe, wrong
+from fnn.checks import check_takes, describe, several, shown, wrong
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
 from fnn.trees import Mask, check_like, paths, picks, select
 
@@ -113,10 +113,14 @@ def _parts(
                 got = f"{describe(name)} for {path}"
                 raise wrong(function, argument, got, "a string, the name of a part", TypeError)
             if name not in optimizers:
-                raise wrong(function, argument, f"{name!r} for {path}", f"one of {[*optimizers]}")
+                raise wrong(
+                    function, argument, f"{shown(name)} for {path}", f"one of {several(optimizers)}"
+                )
         for name in optimizers if found else ():
             if name not in found.values():
-                raise wrong(function, argument, f"no leaf for {name!r}", f"some of {[*found]}")
+                raise wrong(
+                    function, argument, f"no leaf for {name!r}", f"some of {several(found)}"
+                )
         return {name: lambda path, name=name: found[path] == name for name in moving}
 
     def init(params: Any) -> dict[str, Any]:
@@ -126,9 +130,11 @@ def _parts(
         like = grads if params is None else params
         check_like(function, "grads", grads, like)
         if not isinstance(state, dict) or set(state) != set(moving):
-            names = f" of parts {sorted(state)}" if isinstance(state, dict) else ""
+            names = f" of parts {several(sorted(state))}" if isinstance(state, dict) else ""
             got = f"a {type(state).__name__}{names}"
-            raise wrong(function, "state", got, f"that of its init, with parts {sorted(moving)}")
+            raise wrong(
+                function, "state", got, f"that of its init, with parts {several(sorted(moving))}"
+            )
         updates, following = jax.tree.map(jnp.zeros_like, like), {}
         for name, mask in masks(grads).items():
             own = None if params is None else select(params, mask)

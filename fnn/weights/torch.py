@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fnn.checks import check_one_of, describe, wrong
+from fnn.checks import check_one_of, describe, several, shown, wrong
 from fnn.trees import names
 
 Arrays = dict[str, np.ndarray]
@@ -169,8 +169,8 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
 
     Raises:
         ValueError: names of the source that no rule uses, arrays that a rule needs and the source
-            lacks, all of them listed; an unknown kind; a shape that does not fit; two rules for one
-            layer; a file in another format.
+            lacks, the first of each listed; an unknown kind; a shape that does not fit; two rules
+            for one layer; a file in another format.
         TypeError: a source that is neither a dict nor a path; a tensor of a dtype that NumPy lacks.
         FileNotFoundError: there is no such file.
 
@@ -276,16 +276,16 @@ def _read(function: str, rules: Rules) -> list[_Rule]:
         place = f"rules[{pattern!r}]"
         if not isinstance(rule, tuple | list) or len(rule) not in (2, 3):
             needed = "(path, kind), (path, kind, image) or None"
-            raise wrong(function, place, repr(rule), needed)
+            raise wrong(function, place, shown(rule), needed)
         path, kind, *image = rule
         check_one_of(function, place, kind, KINDS)
         if image and (kind != "dense" or not isinstance(image[0], tuple | list)):
             needed = "an image (channels, *spatial), for 'dense' alone"
-            raise wrong(function, place, f"{image[0]!r} for {kind!r}", needed)
+            raise wrong(function, place, f"{shown(image[0])} for {kind!r}", needed)
         for other in read:
             if f"{path}/".startswith(f"{other.path}/") or other.path.startswith(f"{path}/"):
                 needed = f"a layer of its own: {other.path!r} is that of {other.pattern!r}"
-                raise wrong(function, place, repr(path), needed)
+                raise wrong(function, place, shown(path), needed)
         read.append(_Rule(pattern, path, kind, tuple(image[0]) if image else None))
     return read
 
@@ -368,8 +368,8 @@ def _check_lengths(function: str, rule: _Rule, layer: Arrays) -> None:
 
 def _check_exact(function: str, argument: str, missing: list[str], unused: set[str]) -> None:
     if missing or unused:
-        parts = [f"no {missing}"] if missing else []
-        parts += [f"{sorted(unused)}, which no rule names"] if unused else []
+        parts = [f"no {several(missing)}"] if missing else []
+        parts += [f"{several(sorted(unused))}, which no rule names"] if unused else []
         needed = "exactly the arrays that the rules name"
         if unused and argument == "source":
             needed += "; a rule of None leaves a module out"
