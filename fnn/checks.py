@@ -6,7 +6,9 @@ A check takes the public function's name and the argument's, raises that error, 
 
 import inspect
 import math
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -113,6 +115,13 @@ def check_one_of(function: str, argument: str, value: Any, allowed: Any) -> None
     """Raise unless the value is one of these strings."""
     if not isinstance(value, str) or value not in allowed:
         raise wrong(function, argument, shown(value), " or ".join(map(repr, allowed)))
+
+
+def read_path(function: str, argument: str, value: Any) -> Path:
+    """Return a path, or raise for what is none."""
+    if not isinstance(value, str | os.PathLike):
+        raise wrong(function, argument, describe(value), "a str or a pathlib.Path", TypeError)
+    return Path(value)
 
 
 def check_flags(function: str, **flags: Any) -> None:

@@ -59,7 +59,8 @@ def names_floats(name: Any) -> bool:
     [True, True, False, False, False]
     """
     try:
-        return name is not None and is_floating(jnp.dtype(name))
+        array = isinstance(name, jax.Array)  # which has a dtype, and is none
+        return name is not None and not array and is_floating(jnp.dtype(name))
     except (TypeError, ValueError):  # the latter for a dict, which NumPy reads as fields
         return False
 
