@@ -144,7 +144,8 @@ def check_array(function: str, argument: str, x: Any) -> None:
     if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
     if not is_held(dtype):
-        needed = "numbers that JAX can hold: native, of 64 bits or less, by x.astype(np.float32)"
+        how = "np.float32" if dtype.isnative else 'x.dtype.newbyteorder("=")'
+        needed = f"numbers that JAX can hold: native, of 64 bits or less, by x.astype({how})"
         raise wrong(function, argument, f"{describe(x)} of {dtype.str}", needed, TypeError)
 
 

@@ -46,8 +46,9 @@ def is_floating(dtype: Any) -> bool:
 
 
 def is_held(dtype: np.dtype[Any]) -> bool:
-    """Whether JAX has numbers of this dtype of NumPy: big-endian and long ones it has not."""
-    return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
+    """Whether JAX has numbers of this dtype of NumPy: not big-endian and long ones, nor times."""
+    most = {"c": 16, "m": 0}.get(dtype.kind, 8)  # NumPy counts lengths of time as integers
+    return dtype.isnative and dtype.itemsize <= most
 
 
 def names_floats(name: Any) -> bool:

@@ -202,7 +202,8 @@ def resolve_transposed(
     extra = per_axis(function, "output_padding", output_padding, rank, 0)
     if padding == "SAME":
         if any(extra):
-            raise wrong(function, "output_padding", extra, 'explicit padding: "SAME" gives i s')
+            needed = '0 with the padding "SAME", which gives i s outputs'
+            raise wrong(function, "output_padding", extra, needed)
         return full, windows
     if any(p >= max(s, d) for p, s, d in zip(extra, strides, windows.dilation, strict=True)):
         needed = f"less than the stride {strides} or the dilation {windows.dilation}"

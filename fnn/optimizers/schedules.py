@@ -318,7 +318,12 @@ def _of_float(name: str, formula: Callable[..., Any], **numbers: Any) -> Schedul
         if isinstance(step, int | np.integer):  # of any size: float32 holds 1e10, int32 does not
             step = float(step)
         known = in_dtype(jnp.result_type(float), numbers)
-        return jnp.asarray(formula(jnp.asarray(step).astype(float), **known), float)
+        try:
+            count = jnp.asarray(step).astype(float)
+        except (TypeError, ValueError):
+            needed = "the number of steps taken"
+            raise wrong(f"schedules.{name}", "step", describe(step), needed, TypeError) from None
+        return jnp.asarray(formula(count, **known), float)
 
     return schedule
 

@@ -208,6 +208,7 @@ def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
         del extra
         check_state("average", state, Averaged)
         need_params("average", grads, params)
+        check_like("average", "state.average", state.average, params)
         step = next_step(state.step)
 
         def share(dtype: Any) -> Any:

@@ -571,6 +571,11 @@ def test_other_errors() -> None:
         two.update(x, fnn.sgd(0.1).init(x))
     with pytest.raises(ValueError, match=r"fnn.chain: state: got a dict; needed the 2 that init"):
         two.update(x, {})
+    mean = fnn.average()
+    with pytest.raises(
+        ValueError, match=r"fnn.average: state.average: got float32\[2\]; needed the"
+    ):
+        mean.update(x, mean.init(jnp.ones(2)), x)
     decayed = fnn.add_weight_decay(optax.sgd(0.1), 0.1)
     with pytest.raises(ValueError, match=r"fnn.add_weight_decay: state: got 0 leaves"):
         decayed.update(x, decayed.init(x), x)

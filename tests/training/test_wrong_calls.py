@@ -221,7 +221,7 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: train(data=list(X.ravel())), ValueError,
         r"train: data: got no examples in data\[0\], .*, and 27 arrays more; needed"),
     "real_labels": (lambda: train(classes, jnp.ones((3, 4))), ValueError,
-                    r"cross_entropy: labels: got float32\[5\]; needed the shape of float32\[5,4\]"),
+                    r"cross_entropy: labels: got float32\[5\]; needed integers of shape \(5,\)"),
     "labels_of_bools": (lambda: train(classes, jnp.ones((3, 4)), data=Pairs(X, Y > 0)), TypeError,
                         r"cross_entropy: labels: got bool\[5\]; needed integers"),
     "optimizer_not_called": (lambda: train(optimizer=fnn.adam), TypeError,
