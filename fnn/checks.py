@@ -18,6 +18,8 @@ import numpy as np
 from fnn.dtypes import accumulator, is_floating, is_held, is_real
 from fnn.static import Same
 
+LAST = 2**31 - 1  # of int32, in which programs count
+
 
 def wrong(
     function: str, argument: str, got: Any, needed: str, kind: type[Exception] = ValueError
@@ -90,6 +92,13 @@ def check_int(function: str, argument: str, value: Any, least: int | None = None
     if not whole or (least is not None and value < least):
         needed = "an int" if least is None else f"an int >= {least}"
         raise wrong(function, argument, shown(value), needed)
+
+
+def check_size(function: str, argument: str, value: Any, least: int = 1) -> None:
+    """Raise unless this is an int of at least ``least`` that a program can count to."""
+    check_int(function, argument, value, least)
+    if value > LAST:
+        raise wrong(function, argument, shown(value), f"an int of at most {LAST:,}")
 
 
 def check_int_or_array(function: str, argument: str, value: Any, least: int) -> None:

@@ -555,7 +555,7 @@ def test_what_no_program_can_take_is_named(name: str) -> None:
 
 LARGE: Any = tuple(range(10**5))
 LEAVES: Any = {f"layer{i}": np.ones(1, np.float32) for i in range(500)}
-IMAGE = np.ones((1, 4, 4, 1), np.float32)
+IMAGE, TAPS = np.ones((1, 4, 4, 1), np.float32), np.ones((3, 3, 1, 1), np.float32)
 LONG: dict[str, Callable[[], Any]] = {
     "check_int": lambda: fnn.init_dense(KEY, LARGE, 1),
     "an_int_of_too_many_digits": lambda: fnn.init_dense(KEY, -(10**5000), 1),
@@ -592,6 +592,44 @@ def test_a_message_is_short(name: str) -> None:
         LONG[name]()
     first, *_ = str(caught.value).split("\n")
     assert len(first) < 400, first[:1000]
+
+
+HUGE = 2**70
+TOO_LARGE: dict[str, Callable[[], Any]] = {
+    "conv: stride": lambda: fnn.conv(IMAGE, TAPS, stride=HUGE),
+    "conv_lax: dilation": lambda: fnn.conv_lax(IMAGE, TAPS, dilation=(1, HUGE)),
+    "conv_transpose: stride": lambda: fnn.conv_transpose(IMAGE, TAPS, stride=HUGE),
+    "max_pool: window": lambda: fnn.max_pool(IMAGE, HUGE, padding="SAME"),
+    "avg_pool: padding": lambda: fnn.avg_pool(IMAGE, 2, padding=HUGE),
+    "sum_pool: padding": lambda: fnn.sum_pool(IMAGE, 2, padding=((0, 1), (0, HUGE))),
+    "init_dense: d_out": lambda: fnn.init_dense(KEY, 1, HUGE),
+    "init_embed: vocabulary": lambda: fnn.init_embed(KEY, HUGE, 1),
+    "init_conv: window": lambda: fnn.init_conv(KEY, (1, HUGE), 1, 1),
+    "init_gru: units": lambda: fnn.init_gru(KEY, 1, HUGE),
+    "init_norm: shape": lambda: fnn.init_norm((HUGE,)),
+    "spectral_norm: iterations": lambda: fnn.spectral_norm(LOGITS, LOGITS[0], iterations=HUGE),
+    "analysis.activity: bins": lambda: fnn.analysis.activity({"h": LOGITS}, bins=HUGE),
+    "analysis.rate_range: steps": lambda: fnn.analysis.rate_range(
+        SQUARES, LOGITS, fnn.sgd, IDS, batch_size=1, key=KEY, steps=HUGE),
+    "analysis.spectral_density: samples": lambda: fnn.analysis.spectral_density(
+        SQUARES, LOGITS, key=KEY, samples=HUGE),
+    "hutchinson_diagonal: samples": lambda: fnn.hutchinson_diagonal(
+        SQUARES, LOGITS, key=KEY, samples=HUGE),
+    "diagonal_newton: samples": lambda: fnn.diagonal_newton(samples=HUGE, key=KEY),
+    "trajectory: steps": lambda: fnn.trajectory(SQUARES, LOGITS, fnn.sgd(0.1), HUGE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", TOO_LARGE)
+def test_a_size_or_a_count_that_no_program_holds_is_refused(place: str) -> None:
+    message = rf"^fnn\.{place}: got .*1180591620717411303424.*; needed .*at most 2,147,483,647"
+    with pytest.raises(ValueError, match=message):
+        TOO_LARGE[place]()
+
+
+def test_more_products_than_there_are_numbers_are_all_of_them() -> None:
+    ends = fnn.extreme_eigenvalues(SQUARES, LOGITS[0], key=KEY, iterations=HUGE)
+    np.testing.assert_allclose(ends.largest, 2, rtol=1e-6)
 
 
 def test_integers_of_64_bits_that_fit_are_read() -> None:

@@ -24,6 +24,7 @@ from fnn.checks import (
     check_known,
     check_number,
     check_scalar,
+    check_size,
     check_takes,
     describe,
     wrong,
@@ -206,7 +207,7 @@ def hutchinson_diagonal(
     >>> fnn.hutchinson_diagonal(lambda x: (x**3).sum(), x, key=key, samples=1).tolist()
     [6.0, 12.0]
     """
-    check_int("hutchinson_diagonal", "samples", samples, 1)
+    check_size("hutchinson_diagonal", "samples", samples)
     q = quadratic("hutchinson_diagonal", loss, params, *args)
     return q.unpack(sampled_diagonal(q, key, samples))
 

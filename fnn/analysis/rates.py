@@ -24,6 +24,7 @@ from fnn.checks import (
     check_key,
     check_known,
     check_number,
+    check_size,
     check_takes,
     count_examples,
     describe,
@@ -128,7 +129,7 @@ def rate_range(
         raise wrong(function, "low, high", f"{low}, {high}", "low < high")
     check_number(function, "smoothing", smoothing, BELOW_ONE)
     check_int(function, "batch_size", batch_size, 1)
-    check_int(function, "steps", steps, 2)
+    check_size(function, "steps", steps, 2)
     check_key(function, "key", key)
     if not callable(optimizer) or hasattr(optimizer, "update"):
         needed = "a function of the learning rate, such as fnn.adam, or a lambda of it"

@@ -35,7 +35,7 @@ from jax.nn.initializers import (
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import attribute, check_int, check_takes, describe, shown, wrong
+from fnn.checks import attribute, check_size, check_takes, describe, shown, wrong
 from fnn.dtypes import accumulator, names_floats
 from fnn.functions import jitted
 from fnn.kernels.conv.library import swap_channels
@@ -106,13 +106,13 @@ def _draw_conv(
 
     Every group is drawn by itself.
     """
-    check_int(function, "c_in", c_in, 1)
-    check_int(function, "c_out", c_out, 1)
-    check_int(function, "groups", groups, 1)
+    check_size(function, "c_in", c_in)
+    check_size(function, "c_out", c_out)
+    check_size(function, "groups", groups)
     if not isinstance(window, tuple) or not 1 <= len(window) <= 3:
         raise wrong(function, "window", shown(window), "a tuple of one to three ints")
     for taps in window:
-        check_int(function, "window", taps, 1)
+        check_size(function, "window", taps)
     if math.gcd(c_in, c_out) % groups:
         needed = f"a divisor of c_in = {c_in} and of c_out = {c_out}"
         raise wrong(function, "groups", groups, needed)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from fnn.checks import check_int, describe, wrong
+from fnn.checks import check_int, check_size, describe, wrong
 from fnn.dtypes import accumulator, add_bias, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, draw, normal
@@ -106,8 +106,8 @@ def init_dense(
     >>> params["w"].shape, params["b"].tolist()
     ((3, 5), [0.0, 0.0, 0.0, 0.0, 0.0])
     """
-    check_int("init_dense", "d_in", d_in, 1)
-    check_int("init_dense", "d_out", d_out, 1)
+    check_size("init_dense", "d_in", d_in)
+    check_size("init_dense", "d_out", d_out)
     params = {"w": draw("init_dense", weights, key, (d_in, d_out), dtype)}
     if bias:
         params["b"] = jnp.zeros(d_out, dtype)
@@ -210,8 +210,8 @@ def init_embed(
     >>> init_embed(jax.random.key(0), 100, 8)["table"].shape
     (100, 8)
     """
-    check_int("init_embed", "vocabulary", vocabulary, 1)
-    check_int("init_embed", "d", d, 1)
+    check_size("init_embed", "vocabulary", vocabulary)
+    check_size("init_embed", "d", d)
     return {"table": draw("init_embed", weights, key, (vocabulary, d), dtype)}
 
 

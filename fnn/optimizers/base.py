@@ -39,6 +39,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from fnn.checks import (
     ANY,
     BELOW_ONE,
+    LAST,
     NOT_NEGATIVE,
     Range,
     attribute,
@@ -64,7 +65,6 @@ RANGES = {
     **dict.fromkeys(("eps", "eps_root", "damping", "momentum_decay", "rest_rate"), NOT_NEGATIVE),
     "threshold": Range(4),
 }
-LAST = 2**31 - 1  # of int32
 NO_RATE = float(jnp.finfo(jnp.float32).max)  # finite: not NaN, which JAX can be told to look for
 
 

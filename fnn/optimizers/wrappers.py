@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from fnn.checks import Range, check_flags, check_int, check_number, wrong
+from fnn.checks import LAST, Range, check_flags, check_int, check_number, wrong
 from fnn.dtypes import computed_wide, narrowed, number_like, widen
 from fnn.optimizers.base import (
-    LAST,
     Optimizer,
     Transform,
     Watcher,

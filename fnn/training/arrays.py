@@ -18,9 +18,8 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Array
 
-from fnn.checks import check_array, check_fits, check_int, count_examples, describe, wrong
+from fnn.checks import LAST, check_array, check_fits, check_int, count_examples, describe, wrong
 from fnn.compiler import by_itself
-from fnn.optimizers.base import LAST
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
