@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn.checks import (
-    check_alive_array,
     check_arrays,
     check_flags,
     check_key,
@@ -246,11 +245,10 @@ def _apart(donated: Any, kept: Any) -> Any:
     try:  # the usual case, in a few microseconds
         own, other = _pointers(leaves), _pointers(others)
     except (TypeError, jax.errors.JaxRuntimeError):
-        _check_readable(*donated)
-        _check_readable(batch=kept[0])
-        own, other = [*map(_place, leaves)], [_place(x, "batch or key") for x in others]
+        _check_readable(params=donated[0], state=donated[1], batch=kept[0], key=kept[1])
+        own, other = [*map(_place, leaves)], [*map(_place, others)]
     if len(own) < len(leaves):
-        _check_readable(*donated)
+        _check_readable(params=donated[0], state=donated[1])
     if len(other) < len(others):
         _check_readable(batch=kept[0])
     places = own + other
@@ -269,16 +267,15 @@ def _pointers(leaves: list[Any]) -> list[int]:
     return [x.unsafe_buffer_pointer() for x in leaves if hasattr(x, BUFFER)]
 
 
-def _check_readable(params: Any = None, state: Any = None, batch: Any = None) -> None:
+def _check_readable(**arguments: Any) -> None:
     """Raise for a leaf that the program could not read, or would change."""
-    for argument, tree in (("params", params), ("state", state), ("batch", batch)):
+    for argument, tree in arguments.items():
         check_arrays("make_step", argument, tree, "an array of numbers")
 
 
-def _place(x: Any, argument: str = "params or state") -> int:
+def _place(x: Any) -> int:
     """Return what two arrays share that are one: their place in memory, if it is one."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
         return id(x)
-    check_alive_array("make_step", argument, x)
     part = x if len(x.sharding.device_set) == 1 else x.addressable_data(0)
     return part.unsafe_buffer_pointer()

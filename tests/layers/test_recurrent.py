@@ -273,6 +273,8 @@ WRONG: dict[str, tuple[str, Any, dict[str, Any], type[Exception], str]] = {
     "lengths of bools": ("rnn", X, {"lengths": zeros(N) > 0}, TypeError, "lengths: .* integer"),
     "lengths of times": ("rnn", X, {"lengths": SOME.astype("m8[s]")}, TypeError,
                          "lengths: .* numbers"),
+    "lengths of keys": ("rnn", X, {"lengths": jax.random.split(jax.random.key(0), N)}, TypeError,
+                        "lengths: .* numbers"),
     "lengths by step": ("rnn", X, {"lengths": np.full((N, TIME), 99)}, ValueError,
                         r"lengths: .* shape \(3,\)"),
     "too long": ("lstm", X, {"lengths": SOME + 1}, ValueError, "lengths: .* from 1 to 6; .* 0 to"),
