@@ -6,7 +6,9 @@ A check takes the public function's name and the argument's, raises that error, 
 
 import inspect
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.dtypes import accumulator, is_floating, is_held, is_real
+from fnn.static import Same
+
+LAST = 2**31 - 1  # of int32, in which programs count
 
 
 def wrong(
@@ -49,9 +54,36 @@ def describe(x: Any) -> str:
     """
     shape, dtype = attribute(x, "shape"), attribute(x, "dtype")
     if shape is None or dtype is None:
-        text = " ".join(repr(x).split())  # on one line
-        return f"{type(x).__name__} {text if len(text) < 80 else text[:77] + '...'}"
+        return f"{type(x).__name__} {shown(x)}"
     return f"{dtype}[{','.join(map(str, shape))}]"
+
+
+def shown(x: Any) -> str:
+    """Return how an object shows itself, on one line that is not too long.
+
+    >>> shown("a\\nb"), shown(["same"] * 99)[-15:]
+    ("'a\\\\nb'", "'same', 'sam...")
+    """
+    try:
+        return short(repr(x))
+    except Exception:  # as of a list with a deleted array, or an int of too many digits
+        return "that cannot be shown"
+
+
+def short(text: str) -> str:
+    """Return a text on one line, its end left out where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) < 80 else line[:77] + "..."
+
+
+def several(names: Iterable[str]) -> str:
+    """Return the first names as a list, and how many there are more.
+
+    >>> several("abcdefghij")
+    "['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'] and 2 more"
+    """
+    every = [*names]
+    return f"{every[:8]}" + (f" and {len(every) - 8} more" if len(every) > 8 else "")
 
 
 def check_int(function: str, argument: str, value: Any, least: int | None = None) -> None:
@@ -59,7 +91,14 @@ def check_int(function: str, argument: str, value: Any, least: int | None = None
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or (least is not None and value < least):
         needed = "an int" if least is None else f"an int >= {least}"
-        raise wrong(function, argument, repr(value), needed)
+        raise wrong(function, argument, shown(value), needed)
+
+
+def check_size(function: str, argument: str, value: Any, least: int = 1) -> None:
+    """Raise unless this is an int of at least ``least`` that a program can count to."""
+    check_int(function, argument, value, least)
+    if value > LAST:
+        raise wrong(function, argument, shown(value), f"an int of at most {LAST:,}")
 
 
 def check_int_or_array(function: str, argument: str, value: Any, least: int) -> None:
@@ -78,13 +117,20 @@ def check_axis(function: str, x: Any, axis: Any) -> None:
     """Raise unless this is an axis of x, counted from the front or, negative, from the back."""
     whole = isinstance(axis, int) and not isinstance(axis, bool)
     if not whole or not -x.ndim <= axis < x.ndim:
-        raise wrong(function, "axis", repr(axis), f"an axis of x {describe(x)}")
+        raise wrong(function, "axis", shown(axis), f"an axis of x {describe(x)}")
 
 
 def check_one_of(function: str, argument: str, value: Any, allowed: Any) -> None:
     """Raise unless the value is one of these strings."""
     if not isinstance(value, str) or value not in allowed:
-        raise wrong(function, argument, repr(value), " or ".join(map(repr, allowed)))
+        raise wrong(function, argument, shown(value), " or ".join(map(repr, allowed)))
+
+
+def read_path(function: str, argument: str, value: Any) -> Path:
+    """Return a path, or raise for what is none."""
+    if not isinstance(value, str | os.PathLike):
+        raise wrong(function, argument, describe(value), "a str or a pathlib.Path", TypeError)
+    return Path(value)
 
 
 def check_flags(function: str, **flags: Any) -> None:
@@ -107,7 +153,8 @@ def check_array(function: str, argument: str, x: Any) -> None:
     if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
     if not is_held(dtype):
-        needed = "numbers that JAX can hold: native, of 64 bits or less, by x.astype(np.float32)"
+        how = "np.float32" if dtype.isnative else 'x.dtype.newbyteorder("=")'
+        needed = f"numbers that JAX can hold: native, of 64 bits or less, by x.astype({how})"
         raise wrong(function, argument, f"{describe(x)} of {dtype.str}", needed, TypeError)
 
 
@@ -118,13 +165,9 @@ def check_unmasked(function: str, argument: str, x: Any) -> None:
         raise wrong(function, argument, f"a masked {describe(x)}", needed, TypeError)
 
 
-def check_fits(function: str, argument: str, x: np.ndarray) -> None:
-    """Raise as `check_array` does, and for 64-bit integers that do not fit.
-
-    Without x64 JAX holds them in 32 bits.
-    """
-    check_array(function, argument, x)
-    if x.dtype.kind not in "iu" or x.size == 0:
+def check_fits(function: str, argument: str, x: np.ndarray | np.generic) -> None:
+    """Raise for 64-bit integers that do not fit: without x64 JAX holds them in 32 bits."""
+    if x.dtype.kind not in "iu" or x.dtype.itemsize < 8 or x.size == 0:
         return
     held = np.iinfo(jax.dtypes.canonicalize_dtype(x.dtype))
     if held.dtype != x.dtype and (x.min() < held.min or x.max() > held.max):
@@ -139,11 +182,21 @@ def check_arrays(
     tree: Any,
     needed: str = "arrays, with all else bound to the function by functools.partial",
 ) -> None:
-    """Raise for the first leaf of a tree that is no array, number or key: no program has others."""
+    """Raise for the first leaf of a tree that no program has, or that it would have changed.
+
+    Those are all but arrays of numbers, numbers and keys; masked and donated arrays; integers that
+    do not fit.
+    """
     for path, x in jax.tree.leaves_with_path(tree):
-        if not isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex):
-            place = argument + jax.tree_util.keystr(path)
+        place = argument + jax.tree_util.keystr(path)
+        if isinstance(x, jax.Array):
+            check_alive_array(function, place, x)
+            continue
+        if not isinstance(x, np.ndarray | np.generic | int | float | complex):
             raise wrong(function, place, describe(x), needed, TypeError)
+        check_array(function, place, x)
+        if isinstance(x, np.ndarray | np.generic):
+            check_fits(function, place, x)
 
 
 def check_dtype_or_wider(function: str, argument: str, array: Any, x: Any) -> None:
@@ -264,8 +317,9 @@ def check_takes(
 ) -> None:
     """Raise unless this can be called with these inputs and, if it may draw, with a key."""
     check_callable(function, argument, value, f"{argument}({inputs})")
+    given = value.function if isinstance(value, Same) else value
     try:
-        signature = inspect.signature(value, follow_wrapped=False)  # a wrapper may take others
+        signature = inspect.signature(given, follow_wrapped=False)  # a wrapper may take others
     except (TypeError, ValueError):  # as some that are written in C
         return
     key = {"key": None} if may_draw and "key" in signature.parameters else {}
@@ -273,7 +327,8 @@ def check_takes(
         signature.bind(*inputs.split(", "), **key)
     except TypeError:
         needed = f"{argument}({inputs})" + (", and key where it draws" if may_draw else "")
-        raise wrong(function, argument, f"{argument}{signature}", needed, TypeError) from None
+        got = short(f"{argument}{signature}")
+        raise wrong(function, argument, got, needed, TypeError) from None
 
 
 def check_alive(function: str, **arguments: Any) -> None:

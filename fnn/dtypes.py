@@ -46,8 +46,9 @@ def is_floating(dtype: Any) -> bool:
 
 
 def is_held(dtype: np.dtype[Any]) -> bool:
-    """Whether JAX has numbers of this dtype of NumPy: big-endian and long ones it has not."""
-    return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
+    """Whether JAX has numbers of this dtype of NumPy: not big-endian and long ones, nor times."""
+    most = {"c": 16, "m": 0}.get(dtype.kind, 8)  # NumPy counts lengths of time as integers
+    return dtype.isnative and dtype.itemsize <= most
 
 
 def names_floats(name: Any) -> bool:
@@ -59,8 +60,9 @@ def names_floats(name: Any) -> bool:
     [True, True, False, False, False]
     """
     try:
-        return name is not None and is_floating(jnp.dtype(name))
-    except TypeError:
+        array = isinstance(name, jax.Array)  # which has a dtype, and is none
+        return name is not None and not array and is_floating(jnp.dtype(name))
+    except (TypeError, ValueError):  # the latter for a dict, which NumPy reads as fields
         return False
 
 

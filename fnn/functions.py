@@ -7,10 +7,12 @@ annotation and is settled before the program sees it:
 - static (windows, axes, flags, functions): a list counts as a tuple, a NumPy number as Python's,
   and a flag is a bool;
 - an array: a Python list is refused, and integers where the annotation says ``Float`` are read in
-  the default float dtype; a tuple of arrays holds nothing else;
+  the default float dtype; elsewhere NumPy integers that JAX would wrap are refused; a tuple of
+  arrays holds nothing else;
 - a ``float``: an ordinary argument that may be traced. It never changes a dtype, and one that is
   known is held to its range;
-- a random key: a seed is refused.
+- a random key: a seed is refused;
+- a pytree: looked into only when the program has refused it, so that it costs nothing before.
 """
 
 import functools
@@ -31,6 +33,7 @@ from fnn.checks import (
     check_array,
     check_arrays,
     check_callable,
+    check_fits,
     check_flags,
     check_key,
     check_number,
@@ -84,7 +87,10 @@ def takes_key(function: Callable[..., Any]) -> bool:
 
     It may have been bound before the function was wrapped, as by `jax.jit`.
     """
-    if "key" not in inspect.signature(function).parameters:
+    try:
+        if "key" not in inspect.signature(function).parameters:
+            return False
+    except (TypeError, ValueError):  # as of some that are written in C
         return False
     inner: Any = function
     while inner is not None:
@@ -140,9 +146,27 @@ def _reading(
         config: Any = jax.config
         if config.jax_disable_jit:
             read, named = jax.tree.map(_as_jit_reads, (read, named))
-        return program(*read, *rest, **named)
+        try:
+            return program(*read, *rest, **named)
+        except Exception:  # looked into afterwards, which costs nothing before
+            given = {**dict(zip(by_name, read, strict=False)), "args": rest, **named}
+            arrays = {name: value for name, value in given.items() if name not in static}
+            unreadable = _unreadable(function.__name__, arrays) if make is _program else None
+            if unreadable is None:
+                raise
+            raise unreadable from None
 
     return call
+
+
+def _unreadable(function: str, arguments: Mapping[str, Any]) -> Exception | None:
+    """Return the error of the first array that no program takes: JAX's own names no argument."""
+    try:
+        for argument, value in arguments.items():
+            check_arrays(function, argument, value, "an array of numbers")
+    except (TypeError, ValueError) as error:
+        return error
+    return None
 
 
 def _open_ended(function: Callable[..., Any]) -> bool:
@@ -274,14 +298,18 @@ def _number(allowed: Range, floats: bool, function: str, argument: str, value: A
 
 def _array(of_reals: bool, function: str, argument: str, value: Any, kind: Any = None) -> Any:
     """Read an array; a number of Python as JAX reads it, or as one of this kind."""
-    numpy = isinstance(value, np.ndarray)
+    numpy = type(value) is np.ndarray  # and no masked array
     known = (numpy or isinstance(value, jax.Array)) and isinstance(value.dtype, np.dtype)
     if known and is_real(value.dtype) and (not numpy or is_held(value.dtype)):
+        if numpy and kind is None:  # else integers become floats
+            check_fits(function, argument, value)
         return value  # first: the checks cost more than a call
     check_array(function, argument, value)
     if of_reals and not is_real(jnp.result_type(value)):
         raise wrong(function, argument, describe(value), "real numbers", TypeError)
     if hasattr(value, "dtype"):
+        if kind is None and isinstance(value, np.ndarray | np.generic):
+            check_fits(function, argument, value)
         return value
     dtype = jnp.result_type(value if kind is None else kind)
     try:

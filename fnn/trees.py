@@ -21,7 +21,17 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from fnn.checks import attribute, check_callable, describe, wrong
+from fnn.checks import (
+    attribute,
+    check_alive_array,
+    check_takes,
+    check_unmasked,
+    describe,
+    several,
+    short,
+    shown,
+    wrong,
+)
 from fnn.dtypes import is_floating, names_floats, widen
 
 __all__ = ["cast", "count", "global_norm", "paths", "select"]  # the others are for the rooms
@@ -109,7 +119,7 @@ def chosen(function: str, mask: Mask | None, tree: PyTree[Any]) -> PyTree[bool]:
         return jax.tree.map(lambda path: True, names)
     found = jax.tree.map(functools.partial(picks, function, mask), names)
     if jax.tree.leaves(names) and not any(jax.tree.leaves(found)):
-        needed = f"true for one or more of {jax.tree.leaves(names)}"
+        needed = f"true for one or more of {several(jax.tree.leaves(names))}"
         raise wrong(function, "mask", "no leaf selected", needed)
     return found
 
@@ -130,7 +140,7 @@ def select(tree: PyTree[Any], mask: Mask) -> PyTree[Any]:
     >>> fnn.trees.select({"conv": {"w": 1.0, "b": 2.0}, "head": 3.0}, lambda path: "w" in path)
     {'conv': {'b': None, 'w': 1.0}, 'head': None}
     """
-    check_callable("trees.select", "mask", mask, "of a leaf's path")
+    check_takes("trees.select", "mask", mask, "path")
     return selected("trees.select", tree, mask)
 
 
@@ -160,7 +170,7 @@ def cast(tree: PyTree[Any], dtype: DTypeLike) -> PyTree[Any]:
     (dtype(bfloat16), dtype('int32'))
     """
     if not names_floats(dtype):
-        raise wrong("trees.cast", "dtype", dtype, "one of floating-point numbers", TypeError)
+        raise wrong("trees.cast", "dtype", shown(dtype), "one of floating-point numbers", TypeError)
 
     def one(x: Any) -> Any:
         if not is_floating(attribute(x, "dtype")):
@@ -278,11 +288,16 @@ def _alike(tree: Any, like: Any) -> bool:
 
 
 def check_params(name: str, params: Any) -> None:
-    """Raise the error of public function ``name`` for the first leaf that has no gradient."""
+    """Raise the error of public function ``name`` for the first leaf that has no gradient.
+
+    So it does for one with a mask, and one that was donated.
+    """
     for path, leaf in jax.tree.leaves_with_path(params):
+        where = "params" + jax.tree_util.keystr(path)
         if not is_floating(attribute(leaf, "dtype")):
-            where = "params" + jax.tree_util.keystr(path)
             raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
+        check_unmasked(name, where, leaf)
+        check_alive_array(name, where, leaf)
 
 
 def _other_node(place: str, a: Any, b: Any) -> tuple[str, str, str]:
@@ -302,7 +317,7 @@ def _other_node(place: str, a: Any, b: Any) -> tuple[str, str, str]:
         structures: list[Any] = [jax.tree.structure(x[path]) for x in (got, needed)]
         if structures[0] != structures[1]:
             return _other_node(inside, got[path], needed[path])
-    return place, str(jax.tree.structure(a)), str(jax.tree.structure(b))
+    return place, short(str(jax.tree.structure(a))), short(str(jax.tree.structure(b)))
 
 
 def _node(x: Any) -> str:

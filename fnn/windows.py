@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fnn.checks import wrong
+from fnn.checks import LAST, shown, wrong
 from fnn.static import frozen
 
 Ints = int | Sequence[int]
@@ -79,7 +79,8 @@ def per_axis(function: str, argument: str, value: Any, rank: int, least: int) ->
         or not all(_is_int(v) and v >= least for v in values)
     ):
         needed = f"an int >= {least} or a tuple of {rank} such ints, one per spatial axis"
-        raise wrong(function, argument, repr(value), needed)
+        raise wrong(function, argument, shown(value), needed)
+    _check_most(function, argument, values)
     return tuple(values)
 
 
@@ -96,10 +97,16 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _check_most(function: str, argument: str, values: tuple[int, ...]) -> None:
+    """Raise for an int that no program can count to."""
+    if max(values, default=0) > LAST:
+        raise wrong(function, argument, shown(values), f"ints of at most {LAST:,}")
+
+
 def _read_sizes(function: str, spatial: Any) -> tuple[int, ...]:
     sizes = frozen(spatial)
     if not (isinstance(sizes, tuple) and sizes and all(_is_int(i) and i >= 0 for i in sizes)):
-        raise wrong(function, "spatial", repr(spatial), "one int >= 0 per spatial axis")
+        raise wrong(function, "spatial", shown(spatial), "one int >= 0 per spatial axis")
     return sizes
 
 
@@ -111,9 +118,10 @@ def _explicit_pads(function: str, padding: Any, rank: int) -> Pads:
             isinstance(p, tuple) and len(p) == 2 and all(_is_int(v) and v >= 0 for v in p)
             for p in pairs
         ):
+            _check_most(function, "padding", sum(pairs, ()))
             return tuple((lo, hi) for lo, hi in pairs)
     needed = f'"SAME", "VALID", an int >= 0, {rank} ints, or {rank} pairs (lo, hi) of ints >= 0'
-    raise wrong(function, "padding", repr(padding), needed)
+    raise wrong(function, "padding", shown(padding), needed)
 
 
 def explicit(
@@ -202,7 +210,8 @@ def resolve_transposed(
     extra = per_axis(function, "output_padding", output_padding, rank, 0)
     if padding == "SAME":
         if any(extra):
-            raise wrong(function, "output_padding", extra, 'explicit padding: "SAME" gives i s')
+            needed = '0 with the padding "SAME", which gives i s outputs'
+            raise wrong(function, "output_padding", extra, needed)
         return full, windows
     if any(p >= max(s, d) for p, s, d in zip(extra, strides, windows.dilation, strict=True)):
         needed = f"less than the stride {strides} or the dilation {windows.dilation}"
@@ -344,13 +353,13 @@ def receptive_field(
     output = _read_sizes("receptive_field", spatial)
     needed = f"dicts of window and, where they are not the default, {', '.join(LAYER[1:])}"
     if not isinstance(layers, Iterable):
-        raise wrong("receptive_field", "layers", repr(layers), needed)
+        raise wrong("receptive_field", "layers", shown(layers), needed)
     rank = len(output)
     size, jump, start = (1,) * rank, (1,) * rank, (0,) * rank
     fields = []
     for layer in layers:
         if not isinstance(layer, Mapping) or not {"window"} <= {*layer} <= {*LAYER}:
-            raise wrong("receptive_field", "layers", repr(layer), needed)
+            raise wrong("receptive_field", "layers", shown(layer), needed)
         win = resolve("receptive_field", output, **layer)
         size = tuple(r + (e - 1) * j for r, e, j in zip(size, win.span, jump, strict=True))
         start = tuple(a - lo * j for a, (lo, _), j in zip(start, win.padding, jump, strict=True))

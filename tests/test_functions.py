@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 import fnn
 from fnn import checks
 from fnn.checks import BELOW_ONE
-from fnn.functions import checked, jitted, variant
+from fnn.functions import checked, jitted, takes_key, variant
 from fnn.static import frozen
 from tests import docs
 
@@ -477,12 +477,180 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
         layer(X, size=[2, 2])
 
 
+LOGITS, IDS = np.ones((3, 4), np.float32), np.array([0, 1, 2])
+MASKED = np.ma.masked_array(LOGITS, LOGITS > 0)
+
+
+def deleted(x: Any) -> Any:
+    """An array as it is after it was donated."""
+    x = jnp.array(x)
+    x.delete()
+    return x
+
+
+GONE, TREE = deleted(LOGITS), {"w": LOGITS}
+SQUARES: Any = lambda params, *_: sum((x**2).sum() for x in jax.tree.leaves(params))
+UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    **{
+        name: (lambda loss=loss: loss(LOGITS, IDS + 2**32), ValueError,
+               rf"{name}: labels: got int64\[3\] from 4294967296 to 4294967298; needed .* int32")
+        for name, loss in {
+            "cross_entropy": fnn.cross_entropy, "nll": fnn.nll, "accuracy": fnn.accuracy,
+            "top_k_accuracy": functools.partial(fnn.top_k_accuracy, k=4),
+            "confusion_matrix": fnn.confusion_matrix, "perplexity": fnn.perplexity,
+        }.items()
+    },
+    "one_label": (lambda: fnn.nll(LOGITS[0], np.int64(-(2**40))), ValueError,
+                  r"nll: labels: got int64\[\] from -1099511627776 to -10.*; needed numbers that"),
+    "unsigned": (lambda: fnn.embed(np.uint64([2**32]), LOGITS), ValueError,
+                 r"embed: ids: got uint64\[1\] from 4294967296 to .*; needed .* fit uint32"),
+    "argument_of_a_loss": (
+        lambda: fnn.hvp(SQUARES, LOGITS, LOGITS, {"y": IDS - 2**40}), ValueError,
+        r"hvp: args\[0\]\['y'\]: got int64\[3\] from -1099511627776"),
+    "masked": (lambda: fnn.dense(MASKED, LOGITS.T), TypeError,
+               r"dense: x: got a masked float32\[3,4\]; needed an array without a mask"),
+    "masked_integers": (lambda: fnn.nll(LOGITS, np.ma.masked_array(IDS, IDS > 0)), TypeError,
+                        r"nll: labels: got a masked int64\[3\]; needed an array without a mask"),
+    "masked_mask": (lambda: fnn.softmax(LOGITS, where=MASKED > 0), TypeError,
+                    r"softmax: where: got a masked bool\[3,4\]; needed an array without a mask"),
+    "masked_params": (lambda: fnn.adam(1e-3).init({"w": MASKED}), TypeError,
+                      r"adam: params\['w'\]: got a masked float32\[3,4\]; needed an array without"),
+    "masked_tree": (lambda: fnn.hvp(SQUARES, {"w": MASKED}, TREE), TypeError,
+                    r"hvp: params\['w'\]: got a masked float32\[3,4\]; needed an array without"),
+    "donated": (lambda: fnn.dense(LOGITS, b=None, w=deleted(LOGITS.T)), ValueError,
+                r"dense: w: got a deleted float32\[4,3\]; needed an array that was not donated"),
+    "donated_key": (lambda: fnn.dropout(LOGITS, 0.5, deleted(jax.random.PRNGKey(0))), ValueError,
+                    r"dropout: key: got a deleted uint32\[2\]; needed an array that was not"),
+    "donated_tree": (lambda: fnn.hvp(SQUARES, TREE, {"w": GONE}), ValueError,
+                     r"hvp: v\['w'\]: got a deleted float32\[3,4\]; needed"),
+    "donated_argument": (
+        lambda: fnn.hvp(lambda w, a: (w["w"] ** 2 * a[1]).sum(), TREE, TREE, [IDS, GONE]),
+        ValueError, r"hvp: args\[0\]\[1\]: got a deleted float32\[3,4\]; needed"),
+    "donated_penalty": (lambda: fnn.l2_penalty({"w": GONE}, mask=lambda path: True), ValueError,
+                        r"l2_penalty: params\['w'\]: got a deleted float32\[3,4\]; needed"),
+    "donated_params": (lambda: fnn.adam(1e-3).init({"w": GONE}), ValueError,
+                       r"adam: params\['w'\]: got a deleted float32\[3,4\]; needed"),
+    "a_list_of_donated": (lambda: fnn.relu([GONE]), TypeError,
+                          "relu: x: got list .*; needed an array, such"),
+    "words": (lambda: fnn.hvp(SQUARES, {"w": "relu"}, TREE), TypeError,
+              r"hvp: params\['w'\]: got str 'relu'; needed an array of numbers"),
+    "words_in_an_argument": (lambda: fnn.hvp(SQUARES, TREE, TREE, np.array(["a"])), TypeError,
+                             r"hvp: args\[0\]: got <U1\[1\]; needed an array of numbers"),
+    "words_of_statistics": (
+        lambda: fnn.running_stats("x", fnn.batch_stats(LOGITS), decay=0.9), TypeError,
+        "running_stats: running: got str 'x'; needed"),
+    "objects_to_gather": (
+        lambda: fnn.sharding.gather({"w": np.array([None])}), TypeError,
+        r"gather: tree\['w'\]: got object\[1\]; needed an array of numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_no_program_can_take_is_named(name: str) -> None:
+    call, kind, message = UNREADABLE[name]
+    with pytest.raises(kind, match=f"^fnn.{message}") as caught:
+        call()
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+LARGE: Any = tuple(range(10**5))
+LEAVES: Any = {f"layer{i}": np.ones(1, np.float32) for i in range(500)}
+IMAGE, TAPS = np.ones((1, 4, 4, 1), np.float32), np.ones((3, 3, 1, 1), np.float32)
+LONG: dict[str, Callable[[], Any]] = {
+    "check_int": lambda: fnn.init_dense(KEY, LARGE, 1),
+    "an_int_of_too_many_digits": lambda: fnn.init_dense(KEY, -(10**5000), 1),
+    "a_number_of_too_many_digits": lambda: fnn.adam(10**5000),
+    "check_one_of": lambda: fnn.gru(IMAGE[0], LOGITS, LOGITS, reset="x" * 10**5),  # type: ignore[arg-type]  # refused
+    "check_axis": lambda: fnn.glu(LOGITS, axis=LARGE),
+    "stride": lambda: fnn.max_pool(IMAGE, 2, stride=LARGE),
+    "padding": lambda: fnn.max_pool(IMAGE, 2, padding=LARGE),
+    "padding_mode": lambda: fnn.conv(IMAGE, IMAGE[0], padding_mode="x" * 10**5),
+    "spatial": lambda: fnn.output_size(("x",) * 10**5, 2),  # type: ignore[arg-type]  # refused
+    "layers": lambda: fnn.receptive_field((9,), [dict.fromkeys(LARGE)]),  # type: ignore[arg-type]  # refused
+    "window": lambda: fnn.init_conv(KEY, LARGE, 1, 1),
+    "blocks": lambda: fnn.partition_pool(IMAGE, LARGE, "max", axis=1),
+    "name": lambda: fnn.analysis.watch(LOGITS, LARGE),
+    "dtype": lambda: fnn.trees.cast(LEAVES, LARGE),
+    "freeze": lambda: fnn.freeze(fnn.sgd(0.1), lambda path: False).init(LEAVES),
+    "adamw": lambda: fnn.adamw(0.1, mask=lambda path: False).update(
+        LEAVES, fnn.adamw(0.1).init(LEAVES), LEAVES),
+    "l2_penalty": lambda: fnn.l2_penalty(LEAVES, mask=lambda path: False),
+    "partition": lambda: fnn.partition(
+        dict.fromkeys(LEAVES), lambda path: LARGE[0] * path).init({"w": LOGITS}),
+    "from_torch": lambda: fnn.weights.from_torch(LEAVES, {}),
+    "from_torch_without": lambda: fnn.weights.from_torch({}, {n: (n, "dense") for n in LEAVES}),
+    "to_torch": lambda: fnn.weights.to_torch(LEAVES, {}),
+    "rule": lambda: fnn.weights.to_torch({}, {"fc": LARGE}),
+    "image": lambda: fnn.weights.to_torch({}, {"fc": ("fc", "conv", LARGE)}),
+    "structure": lambda: fnn.trees.cast(LEAVES, LEAVES),  # type: ignore[arg-type]  # refused
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_message_is_short(name: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^fnn\.") as caught:
+        LONG[name]()
+    first, *_ = str(caught.value).split("\n")
+    assert len(first) < 400, first[:1000]
+
+
+HUGE = 2**70
+TOO_LARGE: dict[str, Callable[[], Any]] = {
+    "conv: stride": lambda: fnn.conv(IMAGE, TAPS, stride=HUGE),
+    "conv_lax: dilation": lambda: fnn.conv_lax(IMAGE, TAPS, dilation=(1, HUGE)),
+    "conv_transpose: stride": lambda: fnn.conv_transpose(IMAGE, TAPS, stride=HUGE),
+    "max_pool: window": lambda: fnn.max_pool(IMAGE, HUGE, padding="SAME"),
+    "avg_pool: padding": lambda: fnn.avg_pool(IMAGE, 2, padding=HUGE),
+    "sum_pool: padding": lambda: fnn.sum_pool(IMAGE, 2, padding=((0, 1), (0, HUGE))),
+    "init_dense: d_out": lambda: fnn.init_dense(KEY, 1, HUGE),
+    "init_embed: vocabulary": lambda: fnn.init_embed(KEY, HUGE, 1),
+    "init_conv: window": lambda: fnn.init_conv(KEY, (1, HUGE), 1, 1),
+    "init_gru: units": lambda: fnn.init_gru(KEY, 1, HUGE),
+    "init_norm: shape": lambda: fnn.init_norm((HUGE,)),
+    "spectral_norm: iterations": lambda: fnn.spectral_norm(LOGITS, LOGITS[0], iterations=HUGE),
+    "analysis.activity: bins": lambda: fnn.analysis.activity({"h": LOGITS}, bins=HUGE),
+    "analysis.rate_range: steps": lambda: fnn.analysis.rate_range(
+        SQUARES, LOGITS, fnn.sgd, IDS, batch_size=1, key=KEY, steps=HUGE),
+    "analysis.spectral_density: samples": lambda: fnn.analysis.spectral_density(
+        SQUARES, LOGITS, key=KEY, samples=HUGE),
+    "hutchinson_diagonal: samples": lambda: fnn.hutchinson_diagonal(
+        SQUARES, LOGITS, key=KEY, samples=HUGE),
+    "diagonal_newton: samples": lambda: fnn.diagonal_newton(samples=HUGE, key=KEY),
+    "trajectory: steps": lambda: fnn.trajectory(SQUARES, LOGITS, fnn.sgd(0.1), HUGE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", TOO_LARGE)
+def test_a_size_or_a_count_that_no_program_holds_is_refused(place: str) -> None:
+    message = rf"^fnn\.{place}: got .*1180591620717411303424.*; needed .*at most 2,147,483,647"
+    with pytest.raises(ValueError, match=message):
+        TOO_LARGE[place]()
+
+
+def test_more_products_than_there_are_numbers_are_all_of_them() -> None:
+    ends = fnn.extreme_eigenvalues(SQUARES, LOGITS[0], key=KEY, iterations=HUGE)
+    np.testing.assert_allclose(ends.largest, 2, rtol=1e-6)
+
+
+def test_integers_of_64_bits_that_fit_are_read() -> None:
+    for ids in (IDS, IDS.astype(np.uint64), np.int64(2), np.array([], np.int64)):
+        assert fnn.embed(ids, LOGITS).dtype == np.float32
+    assert fnn.nll(LOGITS, np.array([2**31 - 1, -(2**31), 0])).shape == (3,)
+    assert fnn.relu(np.array([2**40])) == 2.0**40, "read as a float"
+    with jax.enable_x64(True):
+        assert np.isnan(fnn.nll(LOGITS, IDS + 2**32)).all()
+
+
 def test_a_key_is_one_key() -> None:
     for key in (jax.random.key(0), jax.random.PRNGKey(0), jax.random.key(0, impl="rbg"), None):
         layer(X, key)
     for wrong_key in (0, 0.5, X, jax.random.split(jax.random.key(0))):
         with pytest.raises(TypeError, match=r"fnn\.layer: key: got .*; needed one random key"):
             layer(X, wrong_key)
+
+
+def test_a_function_without_a_signature_takes_no_key() -> None:
+    assert not takes_key(functools.partial(max))
 
 
 def test_an_argument_of_an_unknown_name_is_refused_with_the_known_ones() -> None:

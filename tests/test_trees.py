@@ -51,8 +51,11 @@ def test_cast_changes_floats_alone() -> None:
     assert half == {"w": jax.ShapeDtypeStruct((2,), jnp.bfloat16), "n": shapes["n"]}
     with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got .*int.*; needed"):
         fnn.trees.cast(tree, int)
-    with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got foo; needed one of"):
+    with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got 'foo'; needed one of"):
         fnn.trees.cast(tree, "foo")
+    for wrong in (tree, jnp.ones(2), np.ones(2), [float]):
+        with pytest.raises(TypeError, match=r"^fnn\.trees\.cast: dtype: got .*; needed one of"):
+            fnn.trees.cast(tree, wrong)  # type: ignore[arg-type]  # refused
     with pytest.raises(TypeError, match=r"fnn\.trees\.cast: dtype: got None; needed one of"):
         fnn.trees.cast(tree, None)  # type: ignore[arg-type]  # refused
 

@@ -105,7 +105,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (
         fnn.transposed_size,
         {"padding": "SAME", "output_padding": 1, "stride": 2},
-        "explicit padding",
+        'output_padding: got (1, 1); needed 0 with the padding "SAME", which gives i s outputs',
     ),
     (
         fnn.transposed_size,

@@ -19,12 +19,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fnn.checks import (
     NOT_NEGATIVE,
     check_arrays,
-    check_callable,
     check_int,
     check_key,
     check_known,
     check_number,
     check_scalar,
+    check_size,
+    check_takes,
     describe,
     wrong,
 )
@@ -64,7 +65,8 @@ def scalar_loss(function: str, loss: Loss, params: Any, *args: Any) -> Loss:
         ValueError: when called, loss is no scalar.
         TypeError: loss cannot be called; a leaf of params is no floating-point array.
     """
-    check_callable(function, "loss", loss, "loss(params, *args)")
+    inputs = ["params", *(f"args[{i}]" for i in range(len(args)))]
+    check_takes(function, "loss", loss, ", ".join(inputs))
     check_params(function, params)
     return lambda params: check_scalar(function, loss(params, *args))
 
@@ -205,7 +207,7 @@ def hutchinson_diagonal(
     >>> fnn.hutchinson_diagonal(lambda x: (x**3).sum(), x, key=key, samples=1).tolist()
     [6.0, 12.0]
     """
-    check_int("hutchinson_diagonal", "samples", samples, 1)
+    check_size("hutchinson_diagonal", "samples", samples)
     q = quadratic("hutchinson_diagonal", loss, params, *args)
     return q.unpack(sampled_diagonal(q, key, samples))
 
@@ -431,8 +433,8 @@ def critical_point(
     >>> fnn.critical_point(loss, jnp.zeros(2), key=key).kind
     'saddle'
     """
-    check_callable("critical_point", "loss", loss, "loss(params, *args)")
     check_known("critical_point", params=params, args=args, key=key, tolerance=tolerance)
+    scalar_loss("critical_point", loss, params, *args)
     check_int("critical_point", "iterations", iterations, 1)
     check_number("critical_point", "tolerance", tolerance, NOT_NEGATIVE)
     check_key("critical_point", "key", key)

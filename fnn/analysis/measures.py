@@ -23,6 +23,7 @@ from fnn.checks import (
     check_int,
     check_known,
     check_number,
+    check_size,
     describe,
     wrong,
 )
@@ -99,7 +100,7 @@ def activity(
     """
     function = "analysis.activity"
     check_number(function, "bound", bound, POSITIVE)
-    check_int(function, "bins", bins, 1)
+    check_size(function, "bins", bins)
     axes = frozen(axis)
     axes = axes if isinstance(axes, tuple) else (axes,)
     for one in axes:

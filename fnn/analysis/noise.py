@@ -10,10 +10,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
 
 from fnn.analysis.curvature import Loss, scalar_loss
-from fnn.checks import check_int, count_examples, wrong
+from fnn.checks import check_int, check_takes, count_examples, wrong
 from fnn.dtypes import magnitude, widen
 from fnn.static import frozen
-from fnn.trees import FloatTree, count
+from fnn.trees import FloatTree, check_params, count
 
 
 class NoiseScale(NamedTuple):
@@ -73,6 +73,8 @@ def gradient_noise_scale(
     (1.333, 15.667, 0.085)
     """
     function = "analysis.gradient_noise_scale"
+    check_takes(function, "loss", loss, "params, batch")
+    check_params(function, params)
     check_int(function, "batch_size", batch_size, 1)
     n = count_examples(function, data)
     if n % batch_size or n < 2 * batch_size:

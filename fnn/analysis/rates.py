@@ -20,11 +20,12 @@ from fnn.analysis.noise import read
 from fnn.checks import (
     BELOW_ONE,
     POSITIVE_FINITE,
-    check_callable,
     check_int,
     check_key,
     check_known,
     check_number,
+    check_size,
+    check_takes,
     count_examples,
     describe,
     wrong,
@@ -118,7 +119,7 @@ def rate_range(
     (0.1, 'a tenth of 1')
     """
     function = "analysis.rate_range"
-    check_callable(function, "loss", loss, "loss(params, batch)")
+    check_takes(function, "loss", loss, "params, batch", may_draw=True)
     numbers = {"low": low, "high": high, "smoothing": smoothing}
     check_known(function, params=params, data=data, key=key, **numbers)
     check_params(function, params)
@@ -128,11 +129,12 @@ def rate_range(
         raise wrong(function, "low, high", f"{low}, {high}", "low < high")
     check_number(function, "smoothing", smoothing, BELOW_ONE)
     check_int(function, "batch_size", batch_size, 1)
-    check_int(function, "steps", steps, 2)
+    check_size(function, "steps", steps, 2)
     check_key(function, "key", key)
     if not callable(optimizer) or hasattr(optimizer, "update"):
         needed = "a function of the learning rate, such as fnn.adam, or a lambda of it"
         raise wrong(function, "optimizer", describe(optimizer), needed, TypeError)
+    check_takes(function, "optimizer", optimizer, "rate")
     n = count_examples(function, data)
     static = frozen(loss), frozen(optimizer), batch_size, steps
     ends = math.log(low), math.log(high)

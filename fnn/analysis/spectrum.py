@@ -15,8 +15,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.analysis.curvature import Loss, quadratic, ritz
-from fnn.checks import POSITIVE, check_array, check_arrays, check_int, check_key, check_number
+from fnn.analysis.curvature import Loss, quadratic, ritz, scalar_loss
+from fnn.checks import (
+    POSITIVE,
+    check_array,
+    check_arrays,
+    check_int,
+    check_key,
+    check_number,
+    check_size,
+)
 from fnn.dtypes import number_like
 from fnn.static import frozen
 from fnn.trees import FloatTree
@@ -97,8 +105,9 @@ def spectral_density(
     """
     function = "analysis.spectral_density"
     check_int(function, "iterations", iterations, 1)
-    check_int(function, "samples", samples, 1)
+    check_size(function, "samples", samples)
     check_key(function, "key", key)
+    scalar_loss(function, loss, params, *args)
     check_arrays(function, "args", args)
     density: Density = _density(frozen(loss), params, args, key, iterations, samples)
     return density

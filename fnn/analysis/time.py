@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.analysis.curvature import check_typed
-from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
+from fnn.checks import check_array, check_scalar, check_takes, describe, wrong
 from fnn.placement import varying
 from fnn.static import frozen
 from fnn.trees import FloatTree, check_same, global_norm
@@ -57,8 +57,8 @@ def gradient_by_time(
     >>> norms.tolist()
     [1.0, 0.5, 0.25, 0.125]
     """
-    check_callable(NAME, "step", step, "step(state, x)")
-    check_callable(NAME, "loss", loss, "loss(state)")
+    check_takes(NAME, "step", step, "state, x")
+    check_takes(NAME, "loss", loss, "state")
     check_array(NAME, "x", x)
     if jnp.ndim(x) < 2:
         raise wrong(NAME, "x", describe(x), "shape (n, time, ...)")

@@ -20,7 +20,7 @@ from jaxtyping import Array, Shaped
 
 from fnn import lazily
 from fnn.analysis.program import Known, carried, inner, split, trace
-from fnn.checks import check_array, check_callable, check_scalar, describe, wrong
+from fnn.checks import check_array, check_callable, check_scalar, describe, shown, wrong
 from fnn.dtypes import is_floating
 from fnn.static import frozen
 
@@ -49,7 +49,7 @@ def watch(x: Shaped[Array, "*shape"], name: str) -> Shaped[Array, "*shape"]:
     """
     check_array("analysis.watch", "x", x)
     if not isinstance(name, str) or not name:
-        raise wrong("analysis.watch", "name", repr(name), "a string that is not empty")
+        raise wrong("analysis.watch", "name", shown(name), "a string that is not empty")
     y: Array = _watch_p.bind(jnp.asarray(x), name=name, mapped=())
     return y
 

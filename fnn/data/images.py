@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 
-from fnn.checks import describe, wrong
+from fnn.checks import describe, read_path, wrong
 from fnn.trees import exported
 
 CLASSES = 10
@@ -70,6 +70,7 @@ def idx(path: str | Path) -> Num[np.ndarray, "..."]:
         The array as stored: uint8 (n, 28, 28) for the images of MNIST, uint8 (n,) for its labels.
 
     Raises:
+        TypeError: path is none.
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, too long, empty or no IDX file.
 
@@ -82,7 +83,8 @@ def idx(path: str | Path) -> Num[np.ndarray, "..."]:
     ...     idx(path)
     array([7, 2, 1], dtype=uint8)
     """
-    path, raw = Path(path), _read("data.idx", Path(path))
+    path = read_path("data.idx", "path", path)
+    raw = _read("data.idx", path)
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in IDX_DTYPES or raw[3] == 0:
         needed = "an IDX file: 00 00, a type code (08, 09, 0b to 0e), the number of axes"
         raise wrong("data.idx", "path", f"{path}, which begins with {raw[:4].hex(' ')}", needed)
@@ -112,6 +114,7 @@ def mnist(path: str | Path) -> tuple[Dataset, Dataset]:
         ``(train, test)`` of images (n, 28, 28, 1): 60,000 and 10,000 in the published sets.
 
     Raises:
+        TypeError: path is none.
         FileNotFoundError: the folder or one of the files is missing.
         ValueError: a file is damaged, images and labels differ in number, or a label is not in
             0 ... 9.
@@ -121,7 +124,7 @@ def mnist(path: str | Path) -> tuple[Dataset, Dataset]:
     ...
     FileNotFoundError: fnn.data.mnist: path: got nowhere; needed an existing folder
     """
-    folder = _folder("data.mnist", Path(path))
+    folder = _folder("data.mnist", path)
     return _mnist_part(folder, "train"), _mnist_part(folder, "t10k")
 
 
@@ -137,6 +140,7 @@ def cifar10(path: str | Path) -> tuple[Dataset, Dataset]:
         ``(train, test)`` of images (n, 32, 32, 3): 50,000 and 10,000 in the published set.
 
     Raises:
+        TypeError: path is none.
         FileNotFoundError: the folder or one of the files is missing.
         ValueError: a file is empty or truncated, or a label is not in 0 ... 9.
 
@@ -147,7 +151,7 @@ def cifar10(path: str | Path) -> tuple[Dataset, Dataset]:
     ...
     FileNotFoundError: fnn.data.cifar10: path: got nowhere; needed an existing folder
     """
-    folder = _folder("data.cifar10", Path(path))
+    folder = _folder("data.cifar10", path)
     batches = [_cifar_batch(folder / f"data_batch_{i}.bin") for i in range(1, 6)]
     train = Dataset(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
     return train, _cifar_batch(folder / "test_batch.bin")
@@ -205,7 +209,8 @@ def _read(function: str, path: Path) -> bytes:
         raise wrong(function, "path", got, "a whole gzip file; fetch it again") from error
 
 
-def _folder(function: str, path: Path) -> Path:
+def _folder(function: str, path: str | Path) -> Path:
+    path = read_path(function, "path", path)
     if not path.is_dir():
         raise wrong(function, "path", path, "an existing folder", FileNotFoundError)
     return path

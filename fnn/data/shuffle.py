@@ -7,7 +7,14 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from fnn.checks import check_int, check_unmasked, count_examples, describe, wrong
+from fnn.checks import (
+    check_int,
+    check_int_or_array,
+    check_unmasked,
+    count_examples,
+    describe,
+    wrong,
+)
 
 
 def batches(
@@ -48,9 +55,10 @@ def batches(
     n = count_examples("data.batches", data)
 
     def epoch(number: int) -> Iterator[Any]:
-        order = np.random.default_rng((seed, number)).permutation(n)
-        for start in range(0, n, batch_size):
-            rows = np.sort(order[start : start + batch_size])  # a file is read forwards
-            yield jax.tree.map(lambda x, rows=rows: np.asarray(x[rows]), data)
+        check_int_or_array("data.batches", "epoch", number, 0)
+        order = np.random.default_rng((seed, int(number))).permutation(n)
+        places = (order[start : start + batch_size] for start in range(0, n, batch_size))
+        parts = map(np.sort, places)  # a file is read forwards
+        return (jax.tree.map(lambda x, rows=rows: np.asarray(x[rows]), data) for rows in parts)
 
     return epoch

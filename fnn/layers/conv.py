@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
-from fnn.checks import check_int, check_one_of, describe, wrong
+from fnn.checks import check_int, check_one_of, describe, shown, wrong
 from fnn.dtypes import add_bias
 from fnn.functions import jitted, variant
 from fnn.kernels.conv.fft import FFT
@@ -81,7 +81,7 @@ def _check_mode(name: str, mode: str, spatial: tuple[int, ...], padding: Pads) -
     for i, pads in zip(spatial, padding, strict=True):
         if not isinstance(i, int):  # of an export
             needed = f'"zeros" for an axis whose size is a symbol, {i}'
-            raise wrong(name, "padding_mode", repr(mode), needed)
+            raise wrong(name, "padding_mode", shown(mode), needed)
         most = {"circular": i, "reflect": max(0, i - 1), "replicate": max(pads) if i else 0}
         if max(pads) > most[mode]:
             needed = f'at most {most[mode]} on each side of an axis of size {i} with "{mode}"'

@@ -35,7 +35,7 @@ from jax.nn.initializers import (
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import attribute, check_int, describe, wrong
+from fnn.checks import attribute, check_size, check_takes, describe, shown, wrong
 from fnn.dtypes import accumulator, names_floats
 from fnn.functions import jitted
 from fnn.kernels.conv.library import swap_channels
@@ -68,7 +68,7 @@ SIZES = ("window", "c_in", "c_out", "groups", "weights", "bias", "dtype")  # of 
 def check_dtype(function: str, dtype: Any) -> None:
     """Raise unless this is, or names, a dtype of floating-point numbers."""
     if not names_floats(dtype):
-        raise wrong(function, "dtype", dtype, "one of floating-point numbers", TypeError)
+        raise wrong(function, "dtype", shown(dtype), "one of floating-point numbers", TypeError)
 
 
 def draw(
@@ -81,6 +81,8 @@ def draw(
 ) -> jax.Array:
     """Draw an array by an initializer, or raise the error of the public function."""
     check_dtype(function, dtype)
+    if callable(weights):
+        check_takes(function, argument, weights, "key, shape, dtype")
     wide = accumulator(jnp.result_type(dtype))  # no orthogonal matrix is found in half precision
     array: Any = weights(key, shape, wide) if callable(weights) else weights
     if attribute(array, "shape") != shape:
@@ -104,13 +106,13 @@ def _draw_conv(
 
     Every group is drawn by itself.
     """
-    check_int(function, "c_in", c_in, 1)
-    check_int(function, "c_out", c_out, 1)
-    check_int(function, "groups", groups, 1)
+    check_size(function, "c_in", c_in)
+    check_size(function, "c_out", c_out)
+    check_size(function, "groups", groups)
     if not isinstance(window, tuple) or not 1 <= len(window) <= 3:
-        raise wrong(function, "window", repr(window), "a tuple of one to three ints")
+        raise wrong(function, "window", shown(window), "a tuple of one to three ints")
     for taps in window:
-        check_int(function, "window", taps, 1)
+        check_size(function, "window", taps)
     if math.gcd(c_in, c_out) % groups:
         needed = f"a divisor of c_in = {c_in} and of c_out = {c_out}"
         raise wrong(function, "groups", groups, needed)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from fnn.checks import check_int, describe, wrong
+from fnn.checks import check_int, check_size, describe, wrong
 from fnn.dtypes import accumulator, add_bias, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, draw, normal
@@ -106,8 +106,8 @@ def init_dense(
     >>> params["w"].shape, params["b"].tolist()
     ((3, 5), [0.0, 0.0, 0.0, 0.0, 0.0])
     """
-    check_int("init_dense", "d_in", d_in, 1)
-    check_int("init_dense", "d_out", d_out, 1)
+    check_size("init_dense", "d_in", d_in)
+    check_size("init_dense", "d_out", d_out)
     params = {"w": draw("init_dense", weights, key, (d_in, d_out), dtype)}
     if bias:
         params["b"] = jnp.zeros(d_out, dtype)
@@ -136,7 +136,7 @@ def embed(
     raise, and another word's row would hide the fault.
 
     Args:
-        ids: (*n) integers. Without x64 JAX takes those of int64 modulo 2^32.
+        ids: (*n) integers.
         table: (vocabulary, d).
         padding_idx: the id of padding, as in PyTorch: its row is returned as any other, but gets no
             gradient and stays what it is; zeros are ``table.at[padding_idx].set(0)``.
@@ -145,7 +145,8 @@ def embed(
         (*n, d), of the table's dtype.
 
     Raises:
-        ValueError: table does not have two axes, or has no rows, or no row padding_idx.
+        ValueError: table does not have two axes, or has no rows, or no row padding_idx; NumPy ids
+            of 64 bits that do not fit 32, without x64.
         TypeError: ids are no integers.
 
     Source: Introduction to Deep Learning (2020), inputs of recurrent networks.
@@ -209,8 +210,8 @@ def init_embed(
     >>> init_embed(jax.random.key(0), 100, 8)["table"].shape
     (100, 8)
     """
-    check_int("init_embed", "vocabulary", vocabulary, 1)
-    check_int("init_embed", "d", d, 1)
+    check_size("init_embed", "vocabulary", vocabulary)
+    check_size("init_embed", "d", d)
     return {"table": draw("init_embed", weights, key, (vocabulary, d), dtype)}
 
 

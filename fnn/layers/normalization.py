@@ -24,7 +24,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from fnn.checks import NOT_NEGATIVE, check_int, describe, wrong
+from fnn.checks import NOT_NEGATIVE, check_int, check_size, describe, wrong
 from fnn.dtypes import magnitude, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import check_dtype
@@ -310,7 +310,7 @@ def init_norm(
     if shape == ():
         raise wrong("init_norm", "shape", shape, "at least one size")
     for size in shape if isinstance(shape, tuple) else (shape,):
-        check_int("init_norm", "shape", size, 1)
+        check_size("init_norm", "shape", size)
     check_dtype("init_norm", dtype)
     params = {"scale": jnp.ones(shape, dtype)}
     if bias:
@@ -350,7 +350,7 @@ def spectral_norm(
     >>> [round(float(a), 4) for a in jnp.diag(w)]
     [1.0, 0.5]
     """
-    check_int("spectral_norm", "iterations", iterations, 0)
+    check_size("spectral_norm", "iterations", iterations, 0)
     if w.ndim < 2:
         raise wrong("spectral_norm", "w", describe(w), "shape (*d_in, d_out)")
     if u.shape != w.shape[-1:]:

@@ -27,9 +27,15 @@ def known_lengths(function: F) -> F:
             isinstance(lengths, jax.Array)
             and not isinstance(lengths, jax.core.Tracer)
             and lengths.is_fully_addressable  # else other processes hold the rest
+            and not lengths.is_deleted()
         )
         time = x.shape[1] if attribute(x, "ndim") == 3 else None
-        if known and lengths.size and isinstance(time, int):
+        if (
+            known
+            and attribute(lengths.dtype, "kind") in ("i", "u")  # else the function names what it is
+            and lengths.shape == x.shape[:1] != (0,)
+            and isinstance(time, int)
+        ):
             values = np.asarray(lengths)
             if values.min() < 0 or values.max() > time:
                 got = f"lengths from {values.min()} to {values.max()}"

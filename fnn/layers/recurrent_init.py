@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fnn.checks import check_int
+from fnn.checks import check_size
 from fnn.dtypes import number_like
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, draw, orthogonal
@@ -31,8 +31,8 @@ def _draw(
     dtype: DTypeLike,
 ) -> dict[str, jax.Array]:
     """Draw wx and wh for public function ``name``, and a bias of zeros."""
-    check_int(name, "d_in", d_in, 1)
-    check_int(name, "units", units, 1)
+    check_size(name, "d_in", d_in)
+    check_size(name, "units", units)
 
     def columns(argument: str, by: Initializer, key: jax.Array, rows: int) -> jax.Array:
         parts = jax.vmap(lambda k: draw(name, by, k, (rows, units), dtype, argument))(

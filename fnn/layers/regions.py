@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fnn.checks import check_axis, check_one_of, describe, wrong
+from fnn.checks import check_axis, check_one_of, describe, shown, wrong
 from fnn.dtypes import computed_wide, is_floating, nan_where, real
 from fnn.functions import jitted
 from fnn.kernels.pool.form import check_dtype, check_input, check_sizes, comparable, reverse
@@ -269,13 +269,13 @@ def _check_partition(name: str, blocks: Any, size: int) -> None:
     """Raise unless every index of an axis of this size is in exactly one of the blocks."""
     counts = dict.fromkeys(range(size), 0)
     if not isinstance(blocks, tuple) or not all(isinstance(b, tuple | range) for b in blocks):
-        raise wrong(name, "blocks", repr(blocks), "one sequence of indices for every output")
+        raise wrong(name, "blocks", shown(blocks), "one sequence of indices for every output")
     for block in blocks:
         if not block:
             raise wrong(name, "blocks", "an empty block", "at least one index in every block")
         for i in block:
             if not isinstance(i, int) or isinstance(i, bool) or i not in counts:
-                raise wrong(name, "blocks", f"index {i!r}", f"ints from 0 to {size - 1}")
+                raise wrong(name, "blocks", f"index {shown(i)}", f"ints from 0 to {size - 1}")
             counts[i] += 1
     for i, count in counts.items():
         if count != 1:

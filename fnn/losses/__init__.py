@@ -13,6 +13,7 @@ whatever the others hold, NaN included, and 0 with gradient 0 where none is kept
 kept is ``loss.sum() / mask.sum()``.
 
 Shapes are never broadcast: (n,) against (n, 1) raises. A label that no class has cannot raise
-inside a compiled function: its loss is NaN. Everything is computed in float32 or wider and rounded
+inside a compiled function: its loss is NaN. NumPy integers of 64 bits that do not fit 32 raise
+without x64, as JAX would wrap them. Everything is computed in float32 or wider and rounded
 once.
 """

@@ -38,8 +38,7 @@ def cross_entropy(
 
     Args:
         logits: (*n, classes), float.
-        labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits. Without x64
-            JAX takes integers of int64 modulo 2^32.
+        labels: (*n), integer; or (*n, classes), probabilities of the dtype of logits.
         label_smoothing: e, in [0, 1]; None skips the smoothing; the result is that of 0.
         weights: (classes,), float. That of a class without a share, q = 0, has no part in the loss
             of an example, and may be infinite.
@@ -260,13 +259,14 @@ def _heeded(function: str, labels: Any, ignore: int) -> jax.Array:
 
 def _targets(function: str, labels: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What the labels ask for, (*n, classes): bool or probabilities; and who has a label."""
-    if not jnp.issubdtype(labels.dtype, jnp.floating):
-        if labels.shape == logits.shape:
-            needed = (
-                f"integers of shape {logits.shape[:-1]}, or floats of shape {logits.shape}, "
-                "the probability of each class"
-            )
-            raise wrong(function, "labels", describe(labels), needed)
+    floats = jnp.issubdtype(labels.dtype, jnp.floating)
+    if floats != (labels.shape == logits.shape):  # but one-hot integers, or ids as floats
+        needed = (
+            f"integers of shape {logits.shape[:-1]}, or floats of shape {logits.shape}, "
+            "the probability of each class"
+        )
+        raise wrong(function, "labels", describe(labels), needed)
+    if not floats:
         return one_hot(function, labels, logits)
     check_beside(function, "labels", labels, logits)
     return widen(labels), jnp.array(True)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fnn.checks import check_callable, wrong
+from fnn.checks import check_takes, several, wrong
 from fnn.dtypes import widen
 from fnn.functions import checked
 from fnn.trees import FloatTree, Mask, check_params, paths, selected
@@ -72,12 +72,12 @@ def l2_penalty(params: FloatTree, *, mask: Mask | None = None) -> Float[Array, "
 def _sum(function: str, term: Term, params: Any, mask: Mask | None) -> jax.Array:
     """Sum over the leaves that count, chosen here, in Python: a new mask is no new program."""
     if mask is not None:
-        check_callable(function, "mask", mask, "of a leaf's path")
+        check_takes(function, "mask", mask, "path")
     chosen = params if mask is None else selected(function, params, mask)
     leaves = jax.tree.leaves(chosen)
     if not leaves:
         names = jax.tree.leaves(paths(params))
-        needed = f"one of {names}" if names else "a leaf"
+        needed = f"one of {several(names)}" if names else "a leaf"
         raise wrong(function, "mask" if names else "params", "no leaf", needed)
     check_params(function, chosen)
     total: jax.Array = _total(term, leaves)

@@ -39,11 +39,13 @@ from jaxtyping import Array, Float, Int, PyTree
 from fnn.checks import (
     ANY,
     BELOW_ONE,
+    LAST,
     NOT_NEGATIVE,
     Range,
     attribute,
     check_flags,
     check_number,
+    check_takes,
     describe,
     is_number,
     wrong,
@@ -63,7 +65,6 @@ RANGES = {
     **dict.fromkeys(("eps", "eps_root", "damping", "momentum_decay", "rest_rate"), NOT_NEGATIVE),
     "threshold": Range(4),
 }
-LAST = 2**31 - 1  # of int32
 NO_RATE = float(jnp.finfo(jnp.float32).max)  # finite: not NaN, which JAX can be told to look for
 
 
@@ -229,7 +230,9 @@ def check_transform(name: str, argument: str, value: Any) -> None:
 
 def check_rate(name: str, rate: Rate) -> None:
     """Raise unless this is a number, a scalar array or a schedule."""
-    if not callable(rate):
+    if callable(rate):
+        check_takes(name, "learning_rate", rate, "step")
+    else:
         check_number(name, "learning_rate", rate)
 
 

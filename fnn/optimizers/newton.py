@@ -24,10 +24,9 @@ from fnn.analysis.curvature import (
     quadratic,
     sampled_diagonal,
 )
-from fnn.checks import check_int, check_int_or_array, check_key, describe, wrong
+from fnn.checks import LAST, check_int, check_int_or_array, check_key, check_size, describe, wrong
 from fnn.dtypes import number_like
 from fnn.optimizers.base import (
-    LAST,
     Optimizer,
     Rate,
     State,
@@ -147,7 +146,7 @@ def diagonal_newton(
     [0.0, 0.0]
     """
     if samples is not None:
-        check_int("diagonal_newton", "samples", samples, 1)
+        check_size("diagonal_newton", "samples", samples)
     if (samples is None) != (key is None):
         needed = "both, or neither for the exact diagonal"
         raise wrong("diagonal_newton", "samples, key", f"{samples}, {key}", needed)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import check_callable, describe, wrong
+from fnn.checks import check_takes, describe, several, shown, wrong
 from fnn.optimizers.base import Optimizer, Transform, check_transform, run_update
 from fnn.optimizers.last import Averaging, kind_around, refuse_last
 from fnn.trees import Mask, check_like, paths, picks, select
@@ -52,7 +52,7 @@ def partition(optimizers: Mapping[str, Transform | None], part: Callable[[str], 
             raise wrong("partition", "optimizers", f"the part {describe(name)}", needed, TypeError)
         if optimizer is not None:
             check_transform("partition", f"optimizers[{name!r}]", optimizer)
-    check_callable("partition", "part", part, "of a leaf's path, the name of its part")
+    check_takes("partition", "part", part, "path")
     return _parts("partition", "part", optimizers, part)
 
 
@@ -80,10 +80,8 @@ def freeze(optimizer: Transform, mask: Mask) -> Optimizer:
     >>> updates["features"].any().item(), updates["head"].item(), fnn.count(state.moments)
     (False, -0.5, 1)
     """
-    if not callable(mask) or not hasattr(optimizer, "update"):
-        needed = "freeze(optimizer, mask), around the optimizer"
-        got = f"optimizer {describe(optimizer)}, mask {describe(mask)}"
-        raise wrong("freeze", "optimizer, mask", got, needed, TypeError)
+    check_transform("freeze", "optimizer", optimizer)
+    check_takes("freeze", "mask", mask, "path")
     refuse_last("freeze", optimizer, Averaging)
     both: dict[str, Transform | None] = {"moving": optimizer, "frozen": None}
 
@@ -118,10 +116,14 @@ def _parts(
                 got = f"{describe(name)} for {path}"
                 raise wrong(function, argument, got, "a string, the name of a part", TypeError)
             if name not in optimizers:
-                raise wrong(function, argument, f"{name!r} for {path}", f"one of {[*optimizers]}")
+                raise wrong(
+                    function, argument, f"{shown(name)} for {path}", f"one of {several(optimizers)}"
+                )
         for name in optimizers if found else ():
             if name not in found.values():
-                raise wrong(function, argument, f"no leaf for {name!r}", f"some of {[*found]}")
+                raise wrong(
+                    function, argument, f"no leaf for {name!r}", f"some of {several(found)}"
+                )
         return {name: lambda path, name=name: found[path] == name for name in moving}
 
     def init(params: Any) -> dict[str, Any]:
@@ -131,9 +133,11 @@ def _parts(
         like = grads if params is None else params
         check_like(function, "grads", grads, like)
         if not isinstance(state, dict) or set(state) != set(moving):
-            names = f" of parts {sorted(state)}" if isinstance(state, dict) else ""
+            names = f" of parts {several(sorted(state))}" if isinstance(state, dict) else ""
             got = f"a {type(state).__name__}{names}"
-            raise wrong(function, "state", got, f"that of its init, with parts {sorted(moving)}")
+            raise wrong(
+                function, "state", got, f"that of its init, with parts {several(sorted(moving))}"
+            )
         updates, following = jax.tree.map(jnp.zeros_like, like), {}
         for name, mask in masks(grads).items():
             own = None if params is None else select(params, mask)

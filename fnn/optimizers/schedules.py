@@ -18,10 +18,10 @@ from jaxtyping import Array, Float
 from fnn.checks import (
     NOT_NEGATIVE,
     Range,
-    check_callable,
     check_flags,
     check_int,
     check_number,
+    check_takes,
     describe,
     wrong,
 )
@@ -301,7 +301,7 @@ def delay(schedule: Schedule, steps: int) -> Schedule:
     [1.0, 1.0, 0.5, 0.0]
     """
     check_int("schedules.delay", "steps", steps, 0)
-    check_callable("schedules.delay", "schedule", schedule, "of the number of steps taken")
+    check_takes("schedules.delay", "schedule", schedule, "step")
 
     def delayed(step: Any) -> Any:
         if isinstance(step, int | np.integer):
@@ -322,9 +322,13 @@ def _of_float(name: str, formula: Callable[..., Any], **numbers: Any) -> Schedul
         if isinstance(step, int | np.integer):  # of any size: float32 holds 1e10, int32 does not
             step = float(step)
         known = in_dtype(jnp.result_type(float), numbers)
-        step = jnp.asarray(step).astype(float)
+        try:
+            count = jnp.asarray(step).astype(float)
+        except (TypeError, ValueError):
+            needed = "the number of steps taken"
+            raise wrong(f"schedules.{name}", "step", describe(step), needed, TypeError) from None
         # What a formula makes of a step below 0 may be infinite, and its derivative then NaN.
-        return jnp.asarray(formula(jnp.where(step < 0, 0, step), **known), float)
+        return jnp.asarray(formula(jnp.where(count < 0, 0, count), **known), float)
 
     return schedule
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import NOT_NEGATIVE, check_callable, check_number, wrong
+from fnn.checks import NOT_NEGATIVE, check_callable, check_number, check_takes, wrong
 from fnn.dtypes import computed_wide, number_like
 from fnn.optimizers.base import (
     Optimizer,
@@ -31,6 +31,7 @@ def check_mask(name: str, mask: Mask | None) -> None:
     if mask is not None:
         needed = "of a leaf's path, or None; to optax.inject_hyperparams name it among static_args"
         check_callable(name, "mask", mask, needed)
+        check_takes(name, "mask", mask, "path")
 
 
 def where_chosen(

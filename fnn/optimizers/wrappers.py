@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from fnn.checks import Range, check_flags, check_int, check_number, wrong
+from fnn.checks import LAST, Range, check_flags, check_int, check_number, wrong
 from fnn.dtypes import computed_wide, narrowed, number_like, widen
 from fnn.optimizers.base import (
-    LAST,
     Optimizer,
     Transform,
     check_state,
@@ -209,6 +208,7 @@ def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
         del extra
         check_state("average", state, Averaged)
         need_params("average", grads, params)
+        check_like("average", "state.average", state.average, params)
         step = next_step(state.step)
 
         def share(dtype: Any) -> Any:

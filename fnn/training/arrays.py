@@ -18,9 +18,8 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Array
 
-from fnn.checks import check_fits, check_int, count_examples, describe, wrong
+from fnn.checks import LAST, check_array, check_fits, check_int, count_examples, describe, wrong
 from fnn.compiler import by_itself
-from fnn.optimizers.base import LAST
 from fnn.training.loop import Call, Place, epoch_keys, moved
 from fnn.training.report import Run
 
@@ -148,6 +147,7 @@ def check_examples(function: str, data: Any, batch_size: Any) -> int:
             )
             raise wrong(function, place, describe(leaf), needed, TypeError)
         if isinstance(leaf, np.ndarray):
+            check_array(function, place, leaf)
             check_fits(function, place, leaf)
     n = count_examples(function, data)
     if n > LAST:  # their places are of int32

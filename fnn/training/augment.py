@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from fnn.checks import check_callable
+from fnn.checks import check_callable, check_takes
 from fnn.functions import takes_key
 from fnn.training.step import Loss
 
@@ -36,7 +36,7 @@ def augmented(loss: Loss, transform: Callable[[Array, Any], Any]) -> Loss:
     [-2.0, -1.0]
     """
     check_callable("augmented", "loss", loss, "loss(params, batch)")
-    check_callable("augmented", "transform", transform, "transform(key, batch)")
+    check_takes("augmented", "transform", transform, "key, batch")
     keyed = takes_key(loss)
 
     def changed(*inputs: Any, key: Array) -> Any:

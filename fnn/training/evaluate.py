@@ -124,7 +124,6 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     argument = "metrics" if function == "evaluate" else "model"
     check_takes(function, argument, model, "params, batch")
     check_arrays(function, "params", params)
-    check_alive(function, params=params)
     model = frozen(model)
     if batch_size is not None:
         size = min(batch_size, check_examples(function, data, batch_size))

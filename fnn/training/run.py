@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from fnn.checks import (
+    LAST,
     attribute,
     check_alive,
     check_int,
@@ -27,7 +28,7 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.optimizers.base import LAST, Transform
+from fnn.optimizers.base import Transform
 from fnn.placement import are_together, beside
 from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts

@@ -14,7 +14,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from fnn.checks import check_int, check_one_of
+from fnn.checks import (
+    check_alive_array,
+    check_array,
+    check_int,
+    check_one_of,
+    describe,
+    is_key,
+    wrong,
+)
 from fnn.functions import jitted
 from fnn.placement import copied, replicated
 
@@ -41,7 +49,8 @@ def place(
         The same tree.
 
     Raises:
-        ValueError: the mesh has no such axis; least < 1.
+        ValueError: the mesh has no such axis; least < 1; an array that was donated.
+        TypeError: mesh is none; an array of text or objects, or one with a mask.
 
     Source: S. Rajbhandari et al., ZeRO: memory optimizations toward training trillion parameter
     models (2020).
@@ -52,16 +61,22 @@ def place(
     >>> placed["w"].sharding.spec, placed["b"].sharding.spec
     (P(None, 'data'), P())
     """
+    if not isinstance(mesh, Mesh):
+        needed = 'a jax.sharding.Mesh, such as jax.make_mesh((8,), ("data",))'
+        raise wrong("sharding.place", "mesh", describe(mesh), needed, TypeError)
     check_int("sharding.place", "least", least, 1)
     if axis is not None:
         check_one_of("sharding.place", "axis", axis, mesh.axis_names)
 
-    def put(x: Any) -> Any:
+    def put(path: Any, x: Any) -> Any:
         if not isinstance(x, jax.Array | np.ndarray):
             return x
+        if not is_key(x):
+            check_array("sharding.place", "tree" + jax.tree_util.keystr(path), x)
+        check_alive_array("sharding.place", "tree" + jax.tree_util.keystr(path), x)
         return copied(x, NamedSharding(mesh, _spec(x, mesh, axis, least)))
 
-    return jax.tree.map(put, tree)
+    return jax.tree.map_with_path(put, tree)
 
 
 @jitted()

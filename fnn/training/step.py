@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn.checks import (
-    check_alive_array,
     check_arrays,
     check_flags,
     check_key,
@@ -112,9 +111,11 @@ def make_step(
 
     Raises:
         ValueError: loss is no scalar; a key too many or too few; updates not shaped as params; the
-            state of another optimizer, or one that changes its shapes or dtypes.
-        TypeError: a leaf of params that is no floating-point array; a key that is none; a loss that
-            takes other arguments, or whose aux is not of arrays.
+            state of another optimizer, or one that changes its shapes or dtypes; NumPy integers of
+            64 bits that do not fit 32, without x64.
+        TypeError: a leaf of params that is no floating-point array, or one of batch that is no
+            array; a key that is none; a loss that takes other arguments, or whose aux is not of
+            arrays.
 
     Source: H. Robbins, S. Monro, A stochastic approximation method (1951).
 
@@ -242,9 +243,15 @@ def _apart(donated: Any, kept: Any) -> Any:
     leaves, structure = jax.tree.flatten(donated)
     others = jax.tree.leaves(kept)
     try:  # the usual case, in a few microseconds
-        places = [x.unsafe_buffer_pointer() for x in leaves + others if hasattr(x, BUFFER)]
+        own, other = _pointers(leaves), _pointers(others)
     except (TypeError, jax.errors.JaxRuntimeError):
-        places = [*map(_place, leaves), *(_place(x, "batch or key") for x in others)]
+        _check_readable(params=donated[0], state=donated[1], batch=kept[0], key=kept[1])
+        own, other = [*map(_place, leaves)], [*map(_place, others)]
+    if len(own) < len(leaves):
+        _check_readable(params=donated[0], state=donated[1])
+    if len(other) < len(others):
+        _check_readable(batch=kept[0])
+    places = own + other
     if len(set(places)) == len(places):
         return donated
     held = set(map(_place, others))
@@ -255,10 +262,20 @@ def _apart(donated: Any, kept: Any) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
-def _place(x: Any, argument: str = "params or state") -> int:
+def _pointers(leaves: list[Any]) -> list[int]:
+    """Return the places in memory of those leaves that are on a device."""
+    return [x.unsafe_buffer_pointer() for x in leaves if hasattr(x, BUFFER)]
+
+
+def _check_readable(**arguments: Any) -> None:
+    """Raise for a leaf that the program could not read, or would change."""
+    for argument, tree in arguments.items():
+        check_arrays("make_step", argument, tree, "an array of numbers")
+
+
+def _place(x: Any) -> int:
     """Return what two arrays share that are one: their place in memory, if it is one."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
         return id(x)
-    check_alive_array("make_step", argument, x)
     part = x if len(x.sharding.device_set) == 1 else x.addressable_data(0)
     return part.unsafe_buffer_pointer()

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import attribute, check_fits, describe, wrong
+from fnn.checks import attribute, check_array, check_fits, check_takes, describe, wrong
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -146,6 +146,7 @@ def read_batch(function: str, batch: Any) -> Any:
         except Exception as error:
             needed = f"an array, or what np.asarray makes one of: {error}"
             raise wrong(function, place, describe(x), needed, TypeError) from None
+        check_array(function, place, array)
         check_fits(function, place, array)
         return np.array(array)  # a tensor shares memory
 
@@ -234,6 +235,8 @@ def check_batches(data: Any, run: Run, epochs: int) -> None:
     if not isinstance(data, Iterable) and not callable(data):
         needed = "arrays and a batch_size, an iterable of batches, or a function of the epoch"
         raise wrong("train", "data", describe(data), needed, TypeError)
+    if not isinstance(data, Iterable):
+        check_takes("train", "data", data, "epoch")
     if isinstance(data, Iterator) and (epochs > 1 or run.step > 0):
         needed = "what can be read from its start again: a list, a loader, or a function that takes"
         got = f"{describe(data)}, which can be read once"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fnn.checks import check_int, check_scalar, check_takes
+from fnn.checks import check_scalar, check_size, check_takes
 from fnn.optimizers.base import Transform
 from fnn.training.step import Learner, Loss, make_plan, take_step
 from fnn.trees import check_params
@@ -53,7 +53,7 @@ def trajectory(loss: Loss, params: PyTree[Array], optimizer: Transform, steps: i
     >>> jax.vmap(lambda r: fnn.trajectory(bowl, jnp.array([4.0]), fnn.sgd(r), 3).loss[-1])(rates)[1]
     Array(0., dtype=float32)
     """
-    check_int("trajectory", "steps", steps, 0)
+    check_size("trajectory", "steps", steps, 0)
     check_takes("trajectory", "loss", loss, "params")
     check_params("trajectory", params)
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 from jaxtyping import PyTree
 from safetensors.numpy import save as serialize
 
-from fnn.checks import check_int, wrong
+from fnn.checks import check_int, read_path, wrong
 from fnn.weights.structure import Packed, Unfit, pack, unpack, unpack_like
 
 FORMAT = 1
@@ -47,8 +47,8 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
         None.
 
     Raises:
-        TypeError: the tree holds something else: a string, a function, an array that JAX would
-            narrow, as float64 without x64; a traced array.
+        TypeError: path is none; the tree holds something else: a string, a function, an array that
+            JAX would narrow, as float64 without x64; a traced array.
         ValueError: keep < 1; an array of which other processes have parts; one that was donated;
             two arrays whose keys are the same as strings.
         OSError: the folder does not exist or cannot be written, path is a folder or a device, the
@@ -61,8 +61,8 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
     {'w': Array([1., 1.], dtype=float32), 'layers': [None, 3]}
     """
     check_int("save", "keep", keep, 1)
+    path = read_path("save", "path", path).resolve()  # a link stays a link
     content = _encode(pack(tree))
-    path = Path(path).resolve()  # a link stays a link
     if not path.parent.is_dir():
         got = f"{path} in a folder that does not exist"
         raise wrong("save", "path", got, "an existing folder", FileNotFoundError)
@@ -103,6 +103,7 @@ def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        TypeError: path is none.
         ValueError: the file is truncated or altered or was not written by `save`; it has 64-bit
             arrays while JAX keeps to 32 bits; it holds what this version does not know, such as
             another dtype; it differs from like. The first bad path is named.
@@ -112,7 +113,7 @@ def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
     ...
     FileNotFoundError: fnn.load: path: got nowhere.safetensors; needed an existing file
     """
-    path = Path(path)
+    path = read_path("load", "path", path)
     if not path.is_file():
         raise wrong("load", "path", path, "an existing file", FileNotFoundError)
     try:
@@ -139,6 +140,7 @@ def latest(folder: str | Path) -> Path | None:
 
     Raises:
         OSError: folder is no folder, or one that cannot be read.
+        TypeError: folder is no path.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +150,9 @@ def latest(folder: str | Path) -> Path | None:
     ...     found.name, int(fnn.load(found))
     ('run.safetensors', 2)
     """
-    folder = Path(folder)
+    folder = read_path("weights.latest", "folder", folder)
+    if folder.exists() and not folder.is_dir():
+        raise wrong("weights.latest", "folder", folder, "a folder", NotADirectoryError)
     within = folder.iterdir() if folder.exists() else ()  # glob would pass over what it cannot read
     times = {}
     for file in within:

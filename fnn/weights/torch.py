@@ -23,7 +23,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fnn.checks import check_one_of, describe, wrong
+from fnn.checks import (
+    check_array,
+    check_arrays,
+    check_int,
+    check_one_of,
+    describe,
+    several,
+    shown,
+    wrong,
+)
 from fnn.trees import names
 
 Arrays = dict[str, np.ndarray]
@@ -169,10 +178,10 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
 
     Raises:
         ValueError: names of the source that no rule uses, arrays that a rule needs and the source
-            lacks, all of them listed; an unknown kind; a shape that does not fit; two rules for one
-            layer; a file in another format.
-        TypeError: a source that is neither a dict nor a path; a tensor without data, or of a dtype
-            that NumPy lacks.
+            lacks, the first of each listed; an unknown kind; a shape that does not fit; two rules
+            for one layer; a file in another format.
+        TypeError: a source that is neither a dict nor a path; rules that are no dict by strings; a
+            tensor without data, or of a dtype that NumPy lacks; an array of text or objects.
         FileNotFoundError: there is no such file.
 
     Source: the layouts of `torch.nn`, as its documentation states them.
@@ -182,6 +191,7 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
     [[1.0], [2.0]]
     """
     arrays = _given(source)
+    _check_rules("weights.from_torch", rules)
     params: dict[str, Any] = {}
     used = _left_out(arrays, rules)
     missing: list[str] = []
@@ -229,6 +239,8 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
     >>> fnn.weights.to_torch(params, {"fc": ("head", "dense")})["fc.weight"].tolist()
     [[1.0, 2.0]]
     """
+    _check_rules("weights.to_torch", rules)
+    check_arrays("weights.to_torch", "params", params, "an array of numbers")
     places = names("weights.to_torch", params)
     arrays = dict(zip(places, map(np.asarray, jax.tree.leaves(params)), strict=True))
     state: Arrays = {}
@@ -268,6 +280,16 @@ class _Rule(NamedTuple):
     image: tuple[int, ...] | None
 
 
+def _check_rules(function: str, rules: Any) -> None:
+    """Raise unless these are rules by name."""
+    if not isinstance(rules, Mapping):
+        needed = "a dict of rules, by PyTorch's names"
+        raise wrong(function, "rules", describe(rules), needed, TypeError)
+    for name in rules:
+        if not isinstance(name, str):
+            raise wrong(function, "rules", f"the name {describe(name)}", "strings", TypeError)
+
+
 def _read(function: str, rules: Rules) -> list[_Rule]:
     """Return the rules one by one, or raise where one is none, or has the layer of another."""
     read: list[_Rule] = []
@@ -277,16 +299,20 @@ def _read(function: str, rules: Rules) -> list[_Rule]:
         place = f"rules[{pattern!r}]"
         if not isinstance(rule, tuple | list) or len(rule) not in (2, 3):
             needed = "(path, kind), (path, kind, image) or None"
-            raise wrong(function, place, repr(rule), needed)
+            raise wrong(function, place, shown(rule), needed)
         path, kind, *image = rule
+        if not isinstance(path, str):
+            raise wrong(function, place, f"the path {describe(path)}", "a string", TypeError)
         check_one_of(function, place, kind, KINDS)
         if image and (kind != "dense" or not isinstance(image[0], tuple | list)):
             needed = "an image (channels, *spatial), for 'dense' alone"
-            raise wrong(function, place, f"{image[0]!r} for {kind!r}", needed)
+            raise wrong(function, place, f"{shown(image[0])} for {kind!r}", needed)
+        for size in image[0] if image else ():
+            check_int(function, place, size, 1)
         for other in read:
             if f"{path}/".startswith(f"{other.path}/") or other.path.startswith(f"{path}/"):
                 needed = f"a layer of its own: {other.path!r} is that of {other.pattern!r}"
-                raise wrong(function, place, repr(path), needed)
+                raise wrong(function, place, shown(path), needed)
         read.append(_Rule(pattern, path, kind, tuple(image[0]) if image else None))
     return read
 
@@ -309,7 +335,9 @@ def _given(source: Any) -> Mapping[str, Any]:
 
 def _numpy(name: str, value: Any) -> np.ndarray:
     if not hasattr(value, "detach"):
-        return np.asarray(value)
+        array = np.asarray(value)
+        check_array("weights.from_torch", f"source[{name!r}]", array)
+        return array
     brief = str(value.dtype) == "torch.bfloat16"  # which NumPy lacks
     try:  # off the graph and the device, with conjugates and the like worked out
         array = np.asarray((value.float() if brief else value).numpy(force=True))
@@ -370,8 +398,8 @@ def _check_lengths(function: str, rule: _Rule, layer: Arrays) -> None:
 
 def _check_exact(function: str, argument: str, missing: list[str], unused: set[str]) -> None:
     if missing or unused:
-        parts = [f"no {missing}"] if missing else []
-        parts += [f"{sorted(unused)}, which no rule names"] if unused else []
+        parts = [f"no {several(missing)}"] if missing else []
+        parts += [f"{several(sorted(unused))}, which no rule names"] if unused else []
         needed = "exactly the arrays that the rules name"
         if unused and argument == "source":
             needed += "; a rule of None leaves a module out"

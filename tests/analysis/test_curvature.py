@@ -322,6 +322,8 @@ def test_each_refuses(name: str, config: Any) -> None:
     def call(loss: Any, params: Any) -> Any:
         return getattr(fnn, name)(loss, params, **config)
 
+    with pytest.raises(TypeError, match=rf"^fnn.{name}: loss: got loss\(x, y\); .* loss\(params\)"):
+        call(lambda x, y: x.sum(), np.ones(2))
     with pytest.raises(ValueError, match=rf"fnn.{name}: loss: got float64\[2\]; .* call .mean\(\)"):
         call(lambda x: x**2, np.ones(2))
     with pytest.raises(

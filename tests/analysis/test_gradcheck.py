@@ -253,6 +253,10 @@ def total(x: Any) -> Any:
     ("call", "message"),
     [
         (lambda f: f(3, np.ones(2)), "loss: got int 3; needed a function"),
+        (
+            lambda f: f(lambda x: x, np.ones(2), np.ones(2)),
+            r"loss: got loss\(x\); needed loss\(params, args\[0\]\)$",
+        ),
         (lambda f: f(lambda x: x, np.ones(2)), r"loss: got float64\[2\]; needed a scalar"),
         (
             lambda f: f(total, np.arange(2, dtype=np.int32)),

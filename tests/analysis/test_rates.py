@@ -205,6 +205,8 @@ def test_a_loss_with_a_key_and_one_that_never_falls() -> None:
         ({"loss": lambda w, x: w - x}, r"loss: got float32\[1\]; needed a scalar"),
         ({"params": jnp.arange(2)}, r"params: got int32\[2\]; needed a floating"),
         ({"loss": None}, r"loss: got NoneType None; needed a function loss\(params, batch\)"),
+        ({"loss": lambda w: w}, r"loss: got loss\(w\); needed loss\(params, batch\), and key"),
+        ({"optimizer": lambda: fnn.sgd(1.0)}, r"optimizer: got optimizer\(\); needed .*\(rate\)$"),
     ],
 )
 def test_refuses(change: dict[str, Any], message: str) -> None:

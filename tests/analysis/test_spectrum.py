@@ -198,6 +198,30 @@ ONES = np.ones(6, np.float32)
             r"spectral_density: points: got list \[1.0, 2.0\]; needed an array",
         ),
         (
+            lambda: spectral_density(ONES[:2], ONES[:2], key=KEY),
+            r"spectral_density: loss: got float\d+\[\d,?\d?\]; needed a function loss\(params\)$",
+        ),
+        (
+            lambda: spectral_density(lambda p: p.sum(), {"w": "x"}, key=KEY),
+            r"spectral_density: params\['w'\]: got str 'x'; needed a floating-point array",
+        ),
+        (
+            lambda: spectral_density(lambda p, x: p.sum(), ONES[:2], key=KEY),
+            r"spectral_density: loss: got loss\(p, x\); needed loss\(params\)$",
+        ),
+        (
+            lambda: gradient_noise_scale(lambda p: p.sum(), ONES[:2], ONES),
+            r"gradient_noise_scale: loss: got loss\(p\); needed loss\(params, batch\)$",
+        ),
+        (
+            lambda: gradient_noise_scale(ONES, ONES[:2], ONES),
+            r"gradient_noise_scale: loss: got .*; needed a function loss\(params, batch\)$",
+        ),
+        (
+            lambda: gradient_noise_scale(lambda p, x: p.sum(), {"w": "x"}, ONES),
+            r"gradient_noise_scale: params\['w'\]: got str 'x'; needed a floating-point array",
+        ),
+        (
             lambda: gradient_noise_scale(jnp.sum, ONES[:2], (ONES[:2], ONES[:3])),
             r"gradient_noise_scale: data: got 2 examples in data\[0\], 3 examples in data\[1\]",
         ),

@@ -96,3 +96,14 @@ def test_a_seed_is_an_int(seed: Any) -> None:
 def test_refuses(data: Any, size: Any, kind: Any, message: str) -> None:
     with pytest.raises(kind, match=f"^fnn.data.batches: {message}"):
         fnn.data.batches(data, size)
+
+
+def test_refuses_what_is_no_epoch() -> None:
+    epoch = fnn.data.batches(X, 2)
+    assert len([*epoch(np.int64(3))]) == len([*epoch(jnp.int32(3))]) == 5
+    wrong: Any
+    for wrong in ("x", -1, 1.5, None):
+        with pytest.raises(
+            ValueError, match=r"^fnn.data.batches: epoch: got .*; needed an int >= 0"
+        ):
+            epoch(wrong)

@@ -245,6 +245,13 @@ WRONG = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("weights", [fnn.initializers.normal, fnn.initializers.constant])
+def test_an_initializer_that_was_not_called(weights: Any) -> None:
+    message = r"^fnn\.init_dense: weights: got weights\(.*; needed weights\(key, shape, dtype\)"
+    with pytest.raises(TypeError, match=message):
+        fnn.init_dense(KEY, 2, 3, weights=weights)
+
+
 @pytest.mark.parametrize(("call", "message"), WRONG)
 def test_messages(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match="needed") as error:

@@ -128,6 +128,9 @@ WRONG: list[tuple[Any, ...]] = [
      "fnn.dense: b: got float16[5]; needed the dtype of x, float32"),
     (fnn.embed, (np.ones(3, f32), np.ones((4, 2), f32)), TypeError,
      "fnn.embed: ids: got float32[3]; needed an integer dtype"),
+    (fnn.embed, (np.ones(3, ">i4"), np.ones((4, 2), f32)), TypeError,
+     "fnn.embed: ids: got >i4[3] of >i4; needed numbers that JAX can hold: native, of 64 bits or "
+     'less, by x.astype(x.dtype.newbyteorder("="))'),
     (fnn.embed, (np.ones(3, np.int32), np.ones(4, f32)), ValueError,
      "fnn.embed: table: got float32[4]; needed shape (vocabulary, d), at least one row"),
     (fnn.embed, (np.ones(3, np.int32), np.ones((0, 2), f32)), ValueError,

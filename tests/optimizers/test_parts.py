@@ -114,9 +114,13 @@ def test_a_line_search_of_a_part_is_given_the_gradient_of_its_part() -> None:
 
 def test_messages() -> None:
     params = {"w": jnp.ones(2), "b": jnp.ones(1)}
-    for optimizer, other in ((fnn.sgd(0.1), None), (is_feature, fnn.sgd(0.1))):
-        with pytest.raises(TypeError, match=r"fnn.freeze: optimizer, mask: .*around the optimizer"):
-            fnn.freeze(optimizer, other)  # type: ignore[arg-type]  # which is the mistake
+    for wrong in (is_feature, {"w": fnn.sgd(0.1)}, {"w"}, fnn.adam):
+        with pytest.raises(
+            TypeError, match=r"^fnn.freeze: optimizer: got .*; needed an object wit"
+        ):
+            fnn.freeze(wrong, is_feature)  # type: ignore[arg-type]  # which is the mistake
+    with pytest.raises(TypeError, match=r"^fnn.freeze: mask: got Optimizer .* function mask\(path"):
+        fnn.freeze(fnn.sgd(0.1), fnn.sgd(0.1))  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'mask'"):
         fnn.freeze(fnn.sgd(0.1))  # type: ignore[call-arg]  # which is the mistake
     for mask in (lambda path: path == "kernel", lambda path: True):
@@ -125,7 +129,7 @@ def test_messages() -> None:
         ):
             fnn.freeze(fnn.sgd(0.1), mask).init(params)
     parts = {"w": fnn.adam(0.1), "b": fnn.sgd(0.1)}
-    with pytest.raises(TypeError, match=r"fnn.partition: part: got str 'w'; needed a function of"):
+    with pytest.raises(TypeError, match=r"fnn.partition: part: got str 'w'; needed a function pa"):
         fnn.partition(parts, "w")  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match=r"fnn.partition: optimizers: got list .*; needed a dict"):
         fnn.partition([*parts.values()], str)  # type: ignore[arg-type]  # which is the mistake

@@ -231,6 +231,11 @@ def test_errors() -> None:
             s.piecewise(1.0, factors)  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match=r"fnn.schedules.cosine: rate: got str"):
         s.cosine("0.1", 5)  # type: ignore[arg-type]  # which is the mistake
+    for schedule in (s.cosine(0.1, 5), s.piecewise(0.1, {5: 0.1})):
+        for step in (None, "x", {"step": 1}):
+            message = r"^fnn.schedules.\w+: step: got .*; needed the number of steps taken$"
+            with pytest.raises(TypeError, match=message):
+                schedule(step)
     with pytest.raises(TypeError, match=r"fnn.schedules.delay: schedule: got float 0.1"):
         s.delay(0.1, 5)  # type: ignore[arg-type]  # which is the mistake
 

@@ -1,5 +1,6 @@
 """Transforms and wrappers: against optax where it has them, their formulas where it has not."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -509,6 +510,25 @@ def test_a_mask_may_return_numpy_s_bool() -> None:
     assert jax.tree.leaves(fnn.paths(kept)) == ["w"]
 
 
+def test_functions_that_take_other_arguments_are_refused_at_once() -> None:
+    pair: Any = lambda path, x: True
+    calls: dict[str, Callable[[], Any]] = {
+        "freeze: mask": lambda: fnn.freeze(fnn.sgd(0.1), pair),
+        "partition: part": lambda: fnn.partition({"w": None}, pair),
+        "adamw: mask": lambda: fnn.adamw(0.1, mask=pair),
+        "l2: mask": lambda: fnn.l2(0.1, mask=pair),
+        "trees.select: mask": lambda: fnn.trees.select({}, pair),
+        "l1_penalty: mask": lambda: fnn.l1_penalty({"w": jnp.ones(1)}, mask=pair),
+        "adam: learning_rate": lambda: fnn.adam(fnn.schedules.cosine),
+        "newton: learning_rate": lambda: fnn.newton(lambda: 0.1),
+        "schedules.delay: schedule": lambda: fnn.schedules.delay(fnn.schedules.linear, 5),
+    }
+    for place, call in calls.items():
+        one = place.split()[1]
+        with pytest.raises(TypeError, match=rf"^fnn.{place}: got {one}\(.*; needed {one}\(\w+\)$"):
+            call()
+
+
 @pytest.mark.parametrize("clip", [fnn.clip_by_value(0.5), fnn.clip_by_global_norm(0.5)])
 @pytest.mark.parametrize("bad", [jnp.array([3, -4]), jnp.array([3j, 4.0])])
 def test_clipping_of_other_numbers(clip: Any, bad: Any) -> None:
@@ -551,6 +571,11 @@ def test_other_errors() -> None:
         two.update(x, fnn.sgd(0.1).init(x))
     with pytest.raises(ValueError, match=r"fnn.chain: state: got a dict; needed the 2 that init"):
         two.update(x, {})
+    mean = fnn.average()
+    with pytest.raises(
+        ValueError, match=r"fnn.average: state.average: got float32\[2\]; needed the"
+    ):
+        mean.update(x, mean.init(jnp.ones(2)), x)
     decayed = fnn.add_weight_decay(optax.sgd(0.1), 0.1)
     with pytest.raises(ValueError, match=r"fnn.add_weight_decay: state: got 0 leaves"):
         decayed.update(x, decayed.init(x), x)

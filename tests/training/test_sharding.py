@@ -76,9 +76,29 @@ def test_a_step_with_placed_parameters_leaves_the_ones_before() -> None:
     [
         ({"axis": "model"}, r"fnn\.sharding\.place: axis: got 'model'; needed 'data'"),
         ({"least": 0}, r"fnn\.sharding\.place: least: got 0; needed an int >= 1"),
+        (
+            {"mesh": None},
+            r"fnn\.sharding\.place: mesh: got NoneType None; needed a jax.sharding",
+        ),
+        (
+            {"mesh": {"w": 1.0}},
+            r"fnn\.sharding\.place: mesh: got dict .*; needed a jax.sharding.M",
+        ),
+        (
+            {"mesh": jax.devices()[0], "axis": None},
+            r"fnn\.sharding\.place: mesh: got \w+ .*; needed a jax.sharding",
+        ),
+        (
+            {"tree": [np.array(["a"])]},
+            r"fnn\.sharding\.place: tree\[0\]: got <U1\[1\]; needed an array of numbers",
+        ),
+        (
+            {"tree": {"w": np.ma.masked_array([1.0], [True])}},
+            r"fnn\.sharding\.place: tree\['w'\]: got a masked float64\[1\]; needed",
+        ),
     ],
 )
 def test_wrong_calls(change: dict[str, object], message: str) -> None:
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    with pytest.raises(ValueError, match=message):
-        fnn.sharding.place({}, **{"mesh": mesh, "axis": "data", **change})
+    with pytest.raises((ValueError, TypeError), match=message):
+        fnn.sharding.place(**{"tree": {}, "mesh": mesh, "axis": "data", **change})

@@ -21,8 +21,8 @@ def train(loss: Any = squares, params: Any = None, optimizer: Any = SGD, **chang
     list(fnn.train(loss, start() if params is None else params, optimizer, **config))
 
 
-def step(loss: Any = squares, optimizer: Any = SGD) -> None:
-    fnn.make_step(loss, optimizer)(start(), SGD.init(start()), DATA)
+def step(loss: Any = squares, optimizer: Any = SGD, batch: Any = DATA) -> None:
+    fnn.make_step(loss, optimizer)(start(), SGD.init(start()), batch)
 
 
 def labels(params: Any, batch: Any) -> Any:
@@ -113,6 +113,22 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: fnn.predict(labels, START, [Pairs(X, LONG.astype(np.uint64))]), ValueError,
         r"predict: a batch of data.y: got uint64\[10\] from 0 to 4294967301; needed numbers that "
         r"fit uint32"),
+    "step_of_long_integers": (
+        lambda: step(batch=Pairs(X, LONG)), ValueError,
+        r"make_step: batch.y: got int64\[10\] from 0 to 4294967301; needed numbers that fit int32"),
+    "scan_of_steps_of_long_integers": (
+        lambda: jax.jit(lambda x: fnn.make_step(squares, SGD)(
+            start(), SGD.init(start()), Pairs(x, LONG)))(X), ValueError,
+        r"make_step: batch.y: got int64\[10\] from 0 to 4294967301; needed"),
+    "step_of_words": (lambda: step(batch=Pairs(X, np.array(["a"] * 10))), TypeError,
+                      r"make_step: batch.y: got <U1\[10\]; needed an array of numbers"),
+    "step_of_text": (lambda: step(batch={"x": "a"}), TypeError,
+                     r"make_step: batch\['x'\]: got str 'a'; needed an array of numbers"),
+    "step_of_a_masked_batch": (lambda: step(batch=Pairs(X, MASKED)), TypeError,
+                               r"make_step: batch.y: got a masked float32\[10\]; needed an array"),
+    "step_of_objects_for_params": (
+        lambda: fnn.make_step(squares, SGD)({"w": None, "b": object()}, (), DATA), TypeError,
+        r"make_step: params\['b'\]: got object <object .*; needed an array of numbers"),
     "train_in_a_sweep_of_rates": (
         lambda: jax.vmap(lambda rate: train(optimizer=fnn.sgd(rate)))(jnp.ones(2)), TypeError,
         r"train: the call: got one inside jit, grad, vmap or scan; needed one outside"),
@@ -205,7 +221,7 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: train(data=list(X.ravel())), ValueError,
         r"train: data: got no examples in data\[0\], .*, and 27 arrays more; needed"),
     "real_labels": (lambda: train(classes, jnp.ones((3, 4))), ValueError,
-                    r"cross_entropy: labels: got float32\[5\]; needed the shape of float32\[5,4\]"),
+                    r"cross_entropy: labels: got float32\[5\]; needed integers of shape \(5,\)"),
     "labels_of_bools": (lambda: train(classes, jnp.ones((3, 4)), data=Pairs(X, Y > 0)), TypeError,
                         r"cross_entropy: labels: got bool\[5\]; needed integers"),
     "optimizer_not_called": (lambda: train(optimizer=fnn.adam), TypeError,
@@ -226,6 +242,10 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"make_step: state\['mean'\]: got bfloat16\[\]; needed float32, as before the update"),
     "transform": (lambda: fnn.augmented(squares, 0.1), TypeError,
                   r"augmented: transform: got float 0.1; needed a function transform\(key, batch"),
+    "transform_without_key": (lambda: fnn.augmented(squares, lambda batch: batch), TypeError,
+                              r"augmented: transform: got transform\(batch\); needed transform"),
+    "data_without_epoch": (lambda: train(data=lambda: [DATA], batch_size=None), TypeError,
+                           r"train: data: got data\(\); needed data\(epoch\)$"),
     "augmented_loss": (lambda: fnn.augmented(0.1, squares), TypeError,
                        r"augmented: loss: got float 0.1; needed a function loss\(params, batch\)"),
     "gradients_of_another_model": (

@@ -320,7 +320,8 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
     """Else a run would start anew beside its checkpoints."""
     fnn.save(tmp_path / "a.safetensors", {})
-    with pytest.raises(NotADirectoryError):
+    message = r"^fnn\.weights\.latest: folder: got .*a.safetensors; needed a folder$"
+    with pytest.raises(NotADirectoryError, match=message):
         fnn.weights.latest(tmp_path / "a.safetensors")
     tmp_path.chmod(0)
     root = os.geteuid() == 0  # who may read everything
@@ -723,3 +724,20 @@ def test_another_model_is_found_by_its_first_path(tmp_path: Path, like: Any, mes
     fnn.save(tmp_path / "a", {"a": ones(), "b": [ones(2)], "n": 3})
     with pytest.raises(ValueError, match=f"^fnn.load: path: got .* with {message}"):
         fnn.load(tmp_path / "a", like=like)
+
+
+PATHS: dict[str, Any] = {
+    "save: path": lambda path: fnn.save(path, {}),
+    "load: path": fnn.load,
+    "weights.latest: folder": fnn.weights.latest,
+    "data.idx: path": fnn.data.idx,
+    "data.mnist: path": fnn.data.mnist,
+    "data.cifar10: path": fnn.data.cifar10,
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("path", [None, 3, b"run.safetensors", {"w": 1.0}], ids=str)
+def test_what_is_no_path_is_refused_by_name(name: str, path: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^fnn\.{name}: got .*; needed a str or a pathlib.Path$"):
+        PATHS[name](path)

@@ -219,6 +219,34 @@ def test_two_arrays_of_one_path_are_refused() -> None:
             {"a": ("h", "conv_transpose")},
             r"rules\['a'\]: b: got float64\[1\]; needed 0 numbers for each group",
         ),
+        ({}, [("a", "dense")], r"rules: got list .*; needed a dict of rules, by PyTorch's names"),
+        ({}, {3: ("a", "dense")}, r"rules: got the name int 3; needed strings"),
+        ({}, {"a": (None, "dense")}, r"rules\['a'\]: got the path NoneType None; needed a string"),
+        (
+            {"a.weight": np.ones((2, 12))},
+            {"a": ("h", "dense", (3.0, 2, 2))},
+            r"rules\['a'\]: got 3.0; needed an int >= 1",
+        ),
+        (
+            {"a.weight": np.ones((2, 12))},
+            {"a": ("h", "dense", (-3, -2, 2))},
+            r"rules\['a'\]: got -3; needed an int >= 1",
+        ),
+        (
+            {"a.weight": np.full((2, 2), "x")},
+            {"a": ("h", "dense")},
+            r"source\['a.weight'\]: got <U1\[2,2\]; needed an array of numbers",
+        ),
+        (
+            {"a.weight": np.full((2, 2), None)},
+            {"a": ("h", "dense")},
+            r"source\['a.weight'\]: got object\[2,2\]; needed an array of numbers",
+        ),
+        (
+            {"a.weight": np.ones((2, 2), "M8[s]")},
+            {"a": ("h", "dense")},
+            r"source\['a.weight'\]: got datetime64\[s\]\[2,2\]; needed an array of numbers",
+        ),
         (  # of LSTM(3, 4, proj_size=2)
             {"weight_ih": np.ones((16, 3)), "weight_hh": np.ones((16, 2)), "weight_hr": W},
             {"*": ("h", "lstm")},
@@ -227,11 +255,12 @@ def test_two_arrays_of_one_path_are_refused() -> None:
     ],
     ids=[
         *["path", "within", "rank", "conv_rank", "image", "rule", "biases", "transposed", "groups"],
-        *["no_bias", "no_outputs", "unused"],
+        *["no_bias", "no_outputs", "list", "name", "no_path", "half_image", "negative_image"],
+        *["text", "objects", "times", "unused"],
     ],
 )
 def test_from_torch_refuses(arrays: Any, rules: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^fnn.weights.from_torch: {message}"):
+    with pytest.raises((ValueError, TypeError), match=f"^fnn.weights.from_torch: {message}"):
         from_torch(arrays, rules)
 
 
