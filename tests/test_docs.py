@@ -92,7 +92,9 @@ def test_a_page_says_what_the_files_of_its_room_say(built: Pages) -> None:
     for name, thing in docs.public():
         if thing.__module__.startswith("fnn."):
             said = str(importlib.import_module(thing.__module__).__doc__)
-            page = html.unescape(re.sub(r"<[^>]+>", "", built[f"fnn/{docs.room(name, thing)}.html"]))
+            page = html.unescape(
+                re.sub(r"<[^>]+>", "", built[f"fnn/{docs.room(name, thing)}.html"])
+            )
             for line in said.splitlines():
                 assert re.sub(r"[`*]", "", line).strip().rstrip(".") in page.replace("*", ""), line
 

@@ -375,9 +375,9 @@ def _check_exact(function: str, argument: str, missing: list[str], unused: set[s
         needed = "exactly the arrays that the rules name"
         if unused and argument == "source":
             needed += "; a rule of None leaves a module out"
-        if layers := [name for name in missing if f"{name}_l0" in unused]:
-            module = layers[0].rpartition(".")[0]
-            needed += f"; '{module}.*_l0' names a layer of {module!r}"
+            if layers := [name for name in missing if f"{name}_l0" in unused]:
+                module = layers[0].rpartition(".")[0]
+                needed += f"; '{module}.*_l0' names a layer of {module!r}"
         raise wrong(function, argument, ", and ".join(parts), needed)
 
 
