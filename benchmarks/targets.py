@@ -98,9 +98,9 @@ def convolution(record: Record) -> Iterator[Target]:
     yield worst("convolution, slowest row inside scan against outside", 1 / 0.9, pairs)
     pairs = [(ours(c, "jit"), fastest(found, c, PYTORCH)) for c in layers]
     grouped = [conv.name(layer) for layer in TARGETS if 1 < layer.groups < layer.inputs]
-    for what, most, are in ("grouped", 1.5, True), ("not grouped", 1.25, False):
+    for what, most, are in ("grouped", 1.5, True), ("dense or depthwise", 1.25, False):
         some = [pair for c, pair in zip(layers, pairs, strict=True) if (c in grouped) == are]
-        yield worst(f"convolution, slowest row {what} against PyTorch", most, some)
+        yield worst(f"convolution, slowest {what} row against PyTorch", most, some)
     yield mean("convolution, geometric mean against PyTorch", 0.9, pairs)
 
 

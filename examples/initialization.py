@@ -8,7 +8,7 @@ Expected
     Through 12 linear layers Xavier keeps the variance within a factor of 2.
     Half of its scale loses nine tenths of the variance in two layers; twice gains as much.
     Four times Xavier's scale saturates over a third of the last layer's tanh units, Xavier none.
-    ReLU units with low biases are dead for every example; He's start leaves four fifths alive.
+    With low biases every ReLU unit of the last layer is dead; from He's start four fifths live.
 """
 
 import jax

@@ -291,8 +291,8 @@ def transposed_size(
         One int per spatial axis.
 
     Raises:
-        ValueError: a malformed argument, padding that leaves less than nothing, or an empty axis
-            with a stride that does so.
+        ValueError: a malformed argument, an output_padding with "SAME", padding that leaves less
+            than nothing, or an empty axis with a stride that does so.
 
     Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
 

@@ -103,13 +103,21 @@ class Page(pdoc.doc.Module):
         return next((doc for doc in places if doc.qualname == identifier), None)
 
 
+def files(things: dict[str, Any]) -> str:
+    """Return what the files that define these things say of all that is in them, in this order."""
+    found = dict.fromkeys(thing.__module__ for thing in things.values())
+    docs = [str(importlib.import_module(name).__doc__) for name in found if name[:4] == "fnn."]
+    heads = (doc.partition("\n")[::2] for doc in docs)
+    return "\n".join(f"## {head.removesuffix('.')}\n{rest}" for head, rest in heads)
+
+
 def pages() -> list[Page]:
     """Return the pages, that of `fnn` first."""
     found = []
     for place in (*ROOMS, "tools"):
         doc = TOOLS if place == "tools" else importlib.import_module(f"fnn.{place}").__doc__
         things = {name: thing for name, thing in public() if room(name, thing) == place}
-        found.append(Page(f"fnn.{place}", doc, things))
+        found.append(Page(f"fnn.{place}", f"{doc}\n\n{files(things)}", things))
     front = Page("fnn", fnn.__doc__, {})
     front.submodules = found
     return [front, *found]

@@ -438,8 +438,8 @@ def test_a_row_where_fnn_loses_is_marked_and_a_wrong_one_listed(tmp_path: Path) 
     assert "conv_fft, gradient in jit: wrong (error 0.5)" in text
     found = {t.what: t for t in targets.convolution(record(rows))}
     assert found["convolution in jit, slowest row against lax"].met == "MISSED"
-    assert found["convolution, slowest row not grouped against PyTorch"].met == "met"
-    assert found["convolution, slowest row grouped against PyTorch"].met == "not measured"
+    assert found["convolution, slowest dense or depthwise row against PyTorch"].met == "met"
+    assert found["convolution, slowest grouped row against PyTorch"].met == "not measured"
     assert found["convolution in scan, slowest row against lax"].met == "not measured"
 
 
@@ -458,8 +458,8 @@ def test_grouped_rows_have_a_target_of_their_own() -> None:
         rows += [row(name, seconds, case=conv.name(layer)) for name, seconds in times.items()]
     found = {t.what: t.value for t in targets.convolution(record(rows, quick=False))}
     grouped = [layer.name for layer in TARGETS].index("grouped (32) 3x3") + 1
-    assert found["convolution, slowest row grouped against PyTorch"] == grouped
-    assert found["convolution, slowest row not grouped against PyTorch"] == len(TARGETS)
+    assert found["convolution, slowest grouped row against PyTorch"] == grouped
+    assert found["convolution, slowest dense or depthwise row against PyTorch"] == len(TARGETS)
 
 
 def test_a_target_is_not_met_by_the_rows_that_are_left() -> None:

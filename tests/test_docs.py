@@ -1,6 +1,7 @@
 """The API reference: every public name once, every link leads somewhere, nothing from a network."""
 
 import html
+import importlib
 import inspect
 import re
 import typing
@@ -84,6 +85,18 @@ def test_rooms_in_reading_order(built: Pages) -> None:
 def test_search_knows_every_name(built: Pages) -> None:
     known = set(re.findall(r'"fullname": "fnn\.([^"]+)"', built["search.js"]))
     assert not {name for name, _ in docs.public()} - known
+
+
+def test_a_page_says_what_the_files_of_its_room_say(built: Pages) -> None:
+    """There stands what holds for all that a file defines."""
+    for name, thing in docs.public():
+        if thing.__module__.startswith("fnn."):
+            said = str(importlib.import_module(thing.__module__).__doc__)
+            page = html.unescape(
+                re.sub(r"<[^>]+>", "", built[f"fnn/{docs.room(name, thing)}.html"])
+            )
+            for line in said.splitlines():
+                assert re.sub(r"[`*]", "", line).strip().rstrip(".") in page.replace("*", ""), line
 
 
 def test_a_signature_reads_as_in_the_source(built: Pages) -> None:

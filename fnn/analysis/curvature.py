@@ -113,7 +113,8 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
     ``H v = d/dt grad loss(params + t v)`` at t = 0, one forward derivative of the gradient.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
+        loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
+            that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
         v: the direction, structured, shaped and typed as params.
         args: arrays, or pytrees of them, passed to loss.
@@ -145,7 +146,8 @@ def hessian_diagonal(loss: Loss, params: FloatTree, *args: Any) -> FloatTree:
     ones there is `hutchinson_diagonal`.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
+        loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
+            that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
         args: arrays, or pytrees of them, passed to loss.
 
@@ -188,7 +190,8 @@ def hutchinson_diagonal(
     ``h_i`` is ``sum_{j != i} H_ij^2 / samples``: zero where H is diagonal.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
+        loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
+            that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
         args: arrays, or pytrees of them, passed to loss.
         key: draws z.
@@ -256,7 +259,8 @@ def extreme_eigenvalues(
     matrix of the a and b approach those of H from within, the fastest where they stand apart.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
+        loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
+            that changes is fixed at the first call.
         params: any pytree of floating-point arrays, n numbers in all.
         args: arrays, or pytrees of them, passed to loss.
         key: draws ``v_1``.
@@ -358,7 +362,8 @@ def max_stable_step(
     lambda_max <= 0.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
+        loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
+            that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
         args: arrays, or pytrees of them, passed to loss.
         key, iterations: as in `extreme_eigenvalues`; lambda_max comes from below, so the rate
@@ -413,7 +418,8 @@ def critical_point(
     zero, or within Lanczos' own error, has no sign.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
+        loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
+            that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
         args: arrays, or pytrees of them, passed to loss.
         key, iterations: as in `extreme_eigenvalues`.

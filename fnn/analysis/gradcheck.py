@@ -130,7 +130,8 @@ def check_gradients(
     args: an array inside of loss keeps its own dtype.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
+        loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
+            that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
         args: passed to loss.
         h: another step, relative to ``max(1, |x|)``, at least 8 eps, as a smaller one is lost in x.

@@ -77,7 +77,8 @@ def spectral_density(
     """Return the distribution of the eigenvalues of the Hessian, without forming it.
 
     Args:
-        loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
+        loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
+            that changes is fixed at the first call.
         params: any pytree of floating-point arrays, n numbers in all.
         args: arrays, or pytrees of them, passed to loss.
         key: draws the starts, standard normal vectors brought to length 1.

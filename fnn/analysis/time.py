@@ -36,7 +36,8 @@ def gradient_by_time(
 
     Args:
         step: ``(state, x_t) -> state``, x_t being (n, ...). The state that it returns is shaped and
-            typed as the one that it is given. Anything else it reads is fixed at the first call.
+            typed as the one that it is given. What it reads in a dict, an array or an object that
+            changes is fixed at the first call.
         loss: ``state -> scalar``, of the last state.
         state: the first state.
         x: sequences (n, time, ...).

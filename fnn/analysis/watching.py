@@ -59,7 +59,7 @@ def watched(model: Callable[..., Any]) -> Callable[..., Arrays]:
 
     Args:
         model: any function. Of its arguments, arrays may be traced; all others are as they are.
-            Anything else it reads is fixed at the first call.
+            What it reads in a dict, an array or an object that changes is fixed at the first call.
 
     Returns:
         A function of the same arguments. It returns a dict of the marked arrays by their names, in

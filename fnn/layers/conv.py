@@ -65,7 +65,7 @@ def _check_input(name: str, x: Any, w: Any, groups: int, channels: int) -> None:
         needed = f"{w.ndim} axes (n, *spatial, channels), as many as w {describe(w)} has"
         raise wrong(name, "x", describe(x), needed)
     if x.shape[-1] != channels:
-        needed = f"{channels} channels, for w {describe(w)} with groups={groups}"
+        needed = f"{channels} channels on its last axis, for w {describe(w)} with groups={groups}"
         raise wrong(name, "x", describe(x), needed)
 
 
@@ -327,14 +327,14 @@ def conv_transpose(
         b: bias (c_out,), or untied (*out, c_out).
         stride, padding, padding_mode, dilation, groups: of the convolution that this transposes.
         output_padding: further elements at the end of each axis, fewer than the larger of stride
-            and dilation. If they are fewer than the stride, the strided convolution leads from the
-            size of the result back to that of x.
+            and dilation, where the padding is not "SAME". If they are fewer than the stride, the
+            strided convolution leads from the size of the result back to that of x.
 
     Returns:
         (n, *out, c_out), of the dtype of x; for the sizes see `transposed_size`.
 
     Raises:
-        ValueError, TypeError: as `conv`.
+        ValueError, TypeError: as `conv`; an output_padding with "SAME".
 
     Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning (2016).
 

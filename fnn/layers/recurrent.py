@@ -224,15 +224,15 @@ def lstm(
     >>> y.shape, y[1, 4:].any().item(), (y[1, 3] == h[1]).all().item()
     ((2, 7, 5), False, True)
 
-    The weights of PyTorch's ``nn.LSTM(3, 5)``, and back; its two biases add up:
+    The weights of PyTorch's ``nn.LSTM(3, 5)``, and back; its two biases are added:
 
     >>> theirs = {"weight_ih_l0": np.ones((20, 3)), "weight_hh_l0": np.ones((20, 5)),
     ...           "bias_ih_l0": np.ones(20), "bias_hh_l0": np.ones(20)}
-    >>> wx, wh, b1, b2 = (a.T.astype(np.float32) for a in theirs.values())
-    >>> _ = lstm(jnp.ones((2, 7, 3)), wx, wh, b1 + b2)
-    >>> wx, wh, b = (np.asarray(params[name]) for name in ("wx", "wh", "b"))
-    >>> theirs = {"weight_ih_l0": wx.T, "weight_hh_l0": wh.T,
-    ...           "bias_ih_l0": b, "bias_hh_l0": 0 * b}
+    >>> ours = fnn.weights.from_torch(theirs, {"*_l0": ("layer", "lstm")})["layer"]
+    >>> ours["wx"].shape, ours["wh"].shape, float(ours["b"][0])
+    ((3, 20), (5, 20), 2.0)
+    >>> sorted(fnn.weights.to_torch({"layer": ours}, {"*_l0": ("layer", "lstm")}))
+    ['bias_hh_l0', 'bias_ih_l0', 'weight_hh_l0', 'weight_ih_l0']
 
     Dropout with the same mask at every step:
 

@@ -7,7 +7,7 @@ layer two biases that are added. A rule says for each PyTorch module which fnn l
     rules = {"features.0": ("conv1", "conv"),
              "features.1": ("norm1", "batch_norm"),
              "classifier": ("head", "dense", (32, 4, 4)),   # the (c, h, w) that was flattened
-             "rnn.*_l0": ("rnn", "lstm"),                   # * stands for PyTorch's array name
+             "lstm.*_l0": ("lstm", "lstm"),                 # * stands for PyTorch's array name
              "fc": None}                                    # is left out
 
 PyTorch itself is not needed: a file in the safetensors format will do.
@@ -170,7 +170,9 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
             were flattened in front of a dense layer. None leaves out all arrays of a module, such
             as a head that a new one replaces. Kinds: conv, conv_transpose, dense, embed,
             batch_norm, layer_norm, group_norm, instance_norm, rms_norm, prelu, rnn, lstm, gru.
-            The arrays of a layer_norm or rms_norm over several axes keep PyTorch's order of axes.
+            A ``*`` in a name stands for PyTorch's name of an array: ``"lstm.*_l0"``,
+            ``"lstm.*_l0_reverse"`` and ``"lstm.*_l1"`` are layers of one `torch.nn.LSTM`. The
+            arrays of a layer_norm or rms_norm over several axes keep PyTorch's order of axes.
 
     Returns:
         Nested dicts of NumPy arrays in the source's dtypes, under the names of the layer's
@@ -403,6 +405,9 @@ def _check_exact(function: str, argument: str, missing: list[str], unused: set[s
         needed = "exactly the arrays that the rules name"
         if unused and argument == "source":
             needed += "; a rule of None leaves a module out"
+            if layers := [name for name in missing if f"{name}_l0" in unused]:
+                module = layers[0].rpartition(".")[0]
+                needed += f"; '{module}.*_l0' names a layer of {module!r}"
         raise wrong(function, argument, ", and ".join(parts), needed)
 
 

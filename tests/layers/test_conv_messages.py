@@ -16,12 +16,12 @@ GOOD: dict[str, Any] = {
 }
 GOOD |= {"b": np.ones(6, np.float32), "groups": 2}
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"x": np.ones((2, 5, 6, 5), np.float32)}, "x: got float32[2,5,6,5]; needed 4 channels, for w"),
+    ({"x": np.ones((2, 5, 6, 5), np.float32)}, "x: got float32[2,5,6,5]; needed 4 channels on its"),
     ({"x": np.ones((5, 6, 4), np.float32)}, "x: got float32[5,6,4]; needed 4 axes (n, *spatial,"),
     ({"w": np.ones((2, 6), np.float32)}, "w: got float32[2,6]; needed (*window, c_in // groups,"),
     ({"w": np.ones((1,) * 6, np.float32)}, "w: got float32[1,1,1,1,1,1]; needed (*window"),
     ({"groups": 4}, "groups: got 4; needed a divisor of 6, the last axis of w"),
-    ({"groups": 3}, "x: got float32[2,5,6,4]; needed 6 channels, for w"),
+    ({"groups": 3}, "x: got float32[2,5,6,4]; needed 6 channels on its last axis, for w"),
     ({"groups": 0}, "groups: got 0; needed an int >= 1"),
     ({"groups": True}, "groups: got True; needed an int >= 1"),
     ({"b": np.ones(5, np.float32)}, "b: got float32[5]; needed shape (6,) or, untied, (5, 6, 6)"),

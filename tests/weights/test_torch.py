@@ -381,6 +381,13 @@ def test_two_rules_of_one_name_give_one_array() -> None:
         to_torch({"a": {"w": w}, "b": {"w": 2 * w}}, rules)
 
 
+def test_layers_of_a_recurrent_module_have_rules_of_their_own() -> None:
+    state = {"a.lstm.weight_ih_l0": np.ones((8, 3)), "a.lstm.weight_hh_l0": np.ones((8, 2))}
+    with pytest.raises(ValueError, match=r"out; 'a\.lstm\.\*_l0' names a layer of 'a\.lstm'$"):
+        from_torch(state, {"a.lstm": ("h", "lstm")})
+    assert from_torch(state, {"a.lstm.*_l0": ("h", "lstm")})["h"]["wh"].shape == (2, 8)
+
+
 def test_the_blocks_of_a_recurrent_layer() -> None:
     lstm = {"weight_ih": np.ones((8, 3)), "weight_hh": np.ones((8, 2))}
     with pytest.raises(ValueError, match=r"rules\['\*'\]: wh: got 8 rows; needed 3 rows for each"):

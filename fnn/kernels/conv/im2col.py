@@ -24,9 +24,9 @@ transpose of all this (`fnn.kernels.conv.col2im`). What keeps it fast:
 - Whole vectors. XLA multiplies by 13 or 30 columns more slowly than by 16 or 32. So the output's
   product gets columns of zeros, where few are enough.
 - Half precision. XLA multiplies bfloat16 by the processor's own instructions, but ``a^T @ b``
-  slowly, so patches are transposed for every ``dw``. The output's product is of float32, twice as
-  large as what comes of it: it is not folded where that would make more of it than of the patches,
-  and cut into blocks where it is too large to keep its memory.
+  slowly, so patches are transposed for every ``dw``. The output's product is float32, twice the
+  size of the rounded result. So it is not folded where folding would make it larger than the
+  patches, and it is cut into blocks where it is too large to keep its memory.
 - Joined groups. Groups of few inputs and few outputs share one product of at least `LANES` of
   either, whose matrix is zero between them: that wastes arithmetic, but a product of four columns
   wastes more. What is not finite in one group is kept from the others: the groups may be models of

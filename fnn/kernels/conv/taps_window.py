@@ -39,7 +39,7 @@ UNROLLED = 64  # taps; a larger window on several axes loops over its first one
 APART = 3  # the most inputs of a group that are taken one after the other
 # The most places of the last axis in one sum: by whether inputs are taken one after the other.
 PLACES = {True: 8, False: 20}
-MET = 0.8  # the share of taps that meet no padding, up to which to leave it out takes less time
+MET = 0.8  # taps are cut to where they meet no padding if at most this share of them does
 BUDGET = 8 * 2**20  # bytes of all arrays of a block of groups of few channels
 
 

@@ -34,8 +34,9 @@ PART, COLUMNS = 10 * 2**20, 128  # the most bytes of a part, and the channels it
 ALL_CORES = 160  # channels of a part, with which XLA computes its products on all cores
 # Bytes of a window's points: with more, they are made in parts. By whether those use all cores.
 LARGE = {True: 8 * 2**20, False: 24 * 2**20}
-MANY = 4 * 2**20  # bytes of points of a gradient; without care those of two are in memory together
-TILES = 128  # of the window gradient; with fewer, to lay parts side by side takes what they save
+# Bytes of a gradient's points: with more, the two gradients are kept from being in memory together.
+MANY = 4 * 2**20
+TILES = 128  # of the window gradient; with fewer, laying parts side by side costs what it saves
 
 
 class Filter(NamedTuple):

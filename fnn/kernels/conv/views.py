@@ -20,9 +20,8 @@ from fnn.kernels.conv.form import Form, devices, stops_inside
 from fnn.windows import Axis
 
 VECTOR = 8  # channels
-# What it costs to find out whether a tap meets padding, in channels that it could multiply
-# meanwhile; and what a padded copy costs, in taps.
-FIND, COPY = 24, 30
+FIND = 24  # cost of finding out where a tap meets padding: channels that it multiplies meanwhile
+COPY = 30  # cost of a padded copy, as a number of taps
 MANY = 40  # taps, beside which a copy is nothing
 
 
