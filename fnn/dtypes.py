@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from fnn.placement import along
+
 Floats = Float[Array, "*shape"]  # of any shape, the same wherever it stands in one signature
 Where = Bool[Array, "..."]  # which elements count
 
@@ -108,21 +110,21 @@ def computed_wide(formula: Callable[..., jax.Array], x: jax.Array, *rest: jax.Ar
     return formula(*(a.astype(widest) for a in arrays)).astype(x.dtype)
 
 
-def spread(parameter: jax.Array, ndim: int) -> jax.Array:
-    """Return a parameter widened and with axes of size 1 in front, to be broadcast to this rank.
+def spread(parameter: jax.Array, x: jax.Array) -> jax.Array:
+    """Return a parameter of x's last axes widened, with axes of size 1 in front, and sharded as x.
 
     Broadcast in half precision, its gradient would be a sum in half precision.
 
-    >>> spread(jnp.ones(3, jnp.bfloat16), 4)
+    >>> spread(jnp.ones(3, jnp.bfloat16), jnp.ones((2, 2, 2, 3)))
     Array([[[[1., 1., 1.]]]], dtype=float32)
     """
-    lead = (1,) * (ndim - parameter.ndim)
-    return widen(parameter).reshape(lead + parameter.shape)
+    lead = (1,) * (x.ndim - parameter.ndim)
+    return widen(along(parameter, x)).reshape(lead + parameter.shape)
 
 
 def add_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
     """Return ``y + bias``, the bias along the last axes, in the dtype of y; None adds nothing."""
-    return y if bias is None else (widen(y) + spread(bias, y.ndim)).astype(y.dtype)
+    return y if bias is None else (widen(y) + spread(bias, y)).astype(y.dtype)
 
 
 def magnitude(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:

@@ -24,6 +24,41 @@ def replicated(x: jax.Array) -> jax.Array:
     return whole
 
 
+def along(parameter: jax.Array, x: jax.Array) -> jax.Array:
+    """Return a parameter of x's last axes sharded as these, where it is sharded on explicit axes.
+
+    What it is broadcast against x for is then sharded as x is.
+    """
+    own, like = jax.typeof(parameter).sharding, jax.typeof(x).sharding
+    if not any(own.spec):
+        return parameter
+    spec = PartitionSpec(*like.spec[x.ndim - parameter.ndim :])
+    placed: jax.Array = jax.sharding.reshard(parameter, own.update(spec=spec))
+    return placed
+
+
+def factor(w: jax.Array, x: jax.Array) -> jax.Array:
+    """Return a matrix sharded as JAX takes it in ``x @ w`` on explicit axes.
+
+    Its rows are whole where the last axis of x is sharded, and its columns where another axis of x
+    is on their mesh axis: the result cannot have it twice.
+    """
+    own = jax.typeof(w).sharding
+    if not any(own.spec):
+        return w
+    *lead, last = jax.typeof(x).sharding.spec
+    rows = own.spec[0] if last is None else None
+    columns = None if _names(own.spec[1]) & _names(*lead) else own.spec[1]
+    placed: jax.Array = jax.sharding.reshard(w, own.update(spec=PartitionSpec(rows, columns)))
+    return placed
+
+
+def _names(*axes: Any) -> set[str]:
+    """The mesh axes that axes of an array are on, each None, one of them or a tuple."""
+    several = [axis if isinstance(axis, tuple) else (axis,) for axis in axes if axis]
+    return {name for names in several for name in names}
+
+
 def varying(*arrays: jax.Array) -> list[jax.Array]:
     """Inside `jax.shard_map`, let all vary over every mesh axis that one of them varies over.
 

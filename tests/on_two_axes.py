@@ -45,6 +45,11 @@ for kind, columns in (("rnn", 4), ("lstm", 16), ("gru", 12)):
         args = [normal(8, 7, 4), normal(4, columns), normal(4, columns), h]
         add(kind + kernel, run, args, [OVER, ROWS, WHOLE, WHOLE], [EXAMPLES, COLUMNS, ROWS, BOTH])
 
+    def longer(x: Any, wx: Any, wh: Any, f: str = kind) -> Any:
+        return getattr(fnn, f)(x, wx, wh, remat=9)
+
+    add(kind + " in one part", longer, args[:3], [EXAMPLES, ROWS, WHOLE])
+
     def cell(x: Any, wx: Any, wh: Any, h: Any, f: str = kind) -> Any:
         return getattr(fnn, f + "_cell")(x, wx, wh, state=(h, h) if f == "lstm" else h)
 
@@ -58,7 +63,49 @@ add(
     [normal(8, 2, 2, 2), CORNERS],
     *([EXAMPLES, WHOLE], [WHOLE, EXAMPLES], [BOTH, OVER], [COLUMNS, EXAMPLES]),
 )
-add("prelu", fnn.prelu, [normal(4, 4), normal(4)], [EXAMPLES, ROWS], [EXAMPLES, EXAMPLES])
+# A parameter of each channel, or place, on a mesh axis of its own or that of the examples.
+ALONG = [EXAMPLES, ROWS], [EXAMPLES, EXAMPLES]
+
+
+def normalized(x: Any, scale: Any) -> Any:
+    return fnn.batch_norm(x, scale, scale, scale, 1 + scale**2)
+
+
+def of_instances(x: Any, scale: Any) -> Any:
+    # Squared: else the gradient to x, with the value as cotangent, would be 0 but for rounding.
+    return fnn.instance_norm(x, scale, scale) ** 2
+
+
+for name, f in {
+    "prelu": fnn.prelu,
+    "batch_norm": normalized,
+    "layer_norm": lambda x, scale: fnn.layer_norm(x, scale, scale),
+    "rms_norm": fnn.rms_norm,
+    "standardize": lambda x, std: fnn.standardize(x, std, 3 + std),
+    "binary_cross_entropy": lambda x, w: fnn.binary_cross_entropy(x, x > 0, pos_weight=w**2),
+    "cross_entropy": lambda x, w: fnn.cross_entropy(x, jnp.arange(4), weights=w**2),
+}.items():
+    add(name, f, [normal(4, 4), normal(4)], *ALONG)
+add("batch_norm of images", normalized, [normal(4, 3, 4), normal(4)], *ALONG)
+add("instance_norm", of_instances, [normal(4, 3, 4), normal(4)], *ALONG)
+add(
+    "group_norm",
+    lambda x, scale: fnn.group_norm(x, scale, scale, groups=2),
+    [normal(4, 3, 4), normal(4)],
+    *ALONG,
+)
+ACROSS, AMONG = P(None, "data"), P("model", "data")  # columns on the examples' own axis
+add(
+    "dense",
+    fnn.dense,
+    [normal(8, 4), normal(4, 8), normal(8)],
+    *([EXAMPLES, ACROSS, EXAMPLES], [EXAMPLES, AMONG, ROWS], [BOTH, ROWS, EXAMPLES]),
+    [BOTH, AMONG, WHOLE],
+)
+for name, w in {"conv": normal(3, 2, 4), "conv_transpose": normal(3, 4, 2)}.items():
+    for b, tied in ((normal(4), EXAMPLES), (normal(8, 4), ACROSS)):
+        specs = [EXAMPLES, P(None, None, "data"), tied], [EXAMPLES, WHOLE, ROWS]
+        add(f"{name}, bias {b.shape}", getattr(fnn, name), [normal(4, 8, 2), w, b], *specs)
 ONE, EACH, x = normal(4), normal(4, 6, 4), normal(4, 6, 4)  # factors of all steps, and of each
 
 
@@ -130,9 +177,20 @@ def numbers_drawn(mesh: Any) -> None:
         print(f"dropout {spec}: {error(got, drop(x)):.1e}", flush=True)
 
 
+def columns_kept(mesh: Any) -> None:
+    """The outputs of a dense layer stay on the mesh axis of its columns, where that is another."""
+    args = [normal(8, 4), normal(4, 8), normal(8)]
+    pairs = zip(args, (EXAMPLES, COLUMNS, ROWS), strict=True)
+    with jax.set_mesh(mesh):
+        y = fnn.dense(*(jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in pairs))
+    assert y.sharding.is_equivalent_to(NamedSharding(mesh, BOTH), y.ndim)
+    print(f"dense by columns: {error(y, fnn.dense(*args)):.1e}", flush=True)
+
+
 if __name__ == "__main__":
     strict()
     axes = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
     for name in SHARDED:
         compare(axes, name)
     numbers_drawn(axes)
+    columns_kept(axes)

@@ -32,7 +32,6 @@ from fnn.checks import (
 )
 from fnn.dtypes import Floats, computed_wide, number_like, spread, widen
 from fnn.functions import jitted
-from fnn.placement import replicated
 
 F = TypeVar("F", bound=Callable[..., Any])
 FAR = 40.0  # the normal distribution function is 0 or 1 beyond it, in every dtype
@@ -171,8 +170,7 @@ def prelu(x: Floats, slope: Float[Array, "*trailing"]) -> Floats:
     if slope.ndim > x.ndim or slope.shape != x.shape[x.ndim - slope.ndim :]:
         raise wrong("prelu", "slope", describe(slope), f"the trailing axes of x {describe(x)}")
     check_dtype_or_wider("prelu", "slope", slope, x)
-    whole = replicated(slope)  # or the result would be sharded otherwise than x
-    return computed_wide(lambda x: _leaky(x, spread(whole, x.ndim)), x)
+    return computed_wide(lambda x: _leaky(x, spread(slope, x)), x)
 
 
 def _leaky(x: jax.Array, slope: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from fnn.checks import check_int, check_size, describe, wrong
 from fnn.dtypes import accumulator, add_bias, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, draw, normal
+from fnn.placement import factor
 
 UNIT = normal(1.0)
 Operands = tuple[jax.Array, jax.Array, jax.Array]
@@ -54,6 +55,7 @@ def dense(
     for argument, array in (("w", w), ("b", b)):
         if array is not None and array.dtype != x.dtype:
             raise wrong("dense", argument, describe(array), f"the dtype of x, {x.dtype}", TypeError)
+    w = factor(w, x)
     return _affine(x, w, b) if b is None or accumulator(x.dtype) == x.dtype else _wide(x, w, b)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from fnn.checks import check_dtype_or_wider, describe, wrong
 from fnn.dtypes import spread, widen
 from fnn.functions import jitted
-from fnn.placement import alike, replicated
+from fnn.placement import alike
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -73,7 +73,7 @@ def linear_recurrence(
     before = [] if state is None else [widen(state)[:, None]]
     inputs, *others = alike(widen(x), *each, *before, whole=1)
     # One factor for all steps is broadcast wide, for its gradient to be a wide sum.
-    factors = others[0] if each else spread(replicated(a), 3) * jnp.ones_like(inputs)
+    factors = others[0] if each else spread(a, inputs) * jnp.ones_like(inputs)
     if before:
         first = -1 if reverse else 0
         inputs = inputs.at[:, first].add(factors[:, first] * others[-1][:, 0])

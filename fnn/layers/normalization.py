@@ -29,7 +29,7 @@ from fnn.dtypes import magnitude, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import check_dtype
 from fnn.layers.statistics import Mean, centre, check_arrays, check_channels, mean_over
-from fnn.placement import placed_as, replicated, varying
+from fnn.placement import along, placed_as, replicated, varying
 
 Images = Float[Array, "n *spatial c"]
 Channels = Float[Array, " c"]
@@ -48,8 +48,8 @@ def _rescale(
     d: jax.Array, square: jax.Array, eps: float, scale: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
     """``d / sqrt(square + eps) * scale + bias``, scale and bias along d's last axes."""
-    y = d * (_inverse_root(square + number_like(eps, square)) * spread(scale, d.ndim))
-    return y if bias is None else y + spread(bias, d.ndim)
+    y = d * (_inverse_root(square + number_like(eps, square)) * spread(scale, d))
+    return y if bias is None else y + spread(bias, d)
 
 
 @jitted(ranges={"eps": NOT_NEGATIVE})
@@ -88,7 +88,7 @@ def batch_norm(
     """
     check_channels("batch_norm", x)
     check_arrays("batch_norm", x, x.shape[-1:], scale=scale, bias=bias, mean=mean, var=var)
-    scale, bias, mean, var = (widen(a) for a in (scale, bias, mean, var))
+    scale, bias, mean, var = (widen(along(a, x)) for a in (scale, bias, mean, var))
     slope = scale * _inverse_root(var + number_like(eps, var))
     # The mean's gradient flows through the offset, where it needs no third sum over all of x; the
     # value is subtracted from x, where it does not cancel.
@@ -102,7 +102,7 @@ def batch_norm(
 # Test: `tests/layers/test_normalization.py`.
 @jax.checkpoint
 def _line(x: jax.Array, about: jax.Array, slope: jax.Array, offset: jax.Array) -> jax.Array:
-    about, slope, offset = (spread(a, x.ndim) for a in (about, slope, offset))
+    about, slope, offset = (spread(a, x) for a in (about, slope, offset))
     return ((widen(x) - about) * slope + offset).astype(x.dtype)
 
 

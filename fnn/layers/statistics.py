@@ -257,4 +257,4 @@ def standardize(
     """
     check_channels("standardize", x)
     check_arrays("standardize", x, x.shape[-1:], mean=mean, std=std)
-    return ((widen(x) - spread(mean, x.ndim)) / spread(std, x.ndim)).astype(x.dtype)
+    return ((widen(x) - spread(mean, x)) / spread(std, x)).astype(x.dtype)

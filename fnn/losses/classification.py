@@ -195,7 +195,7 @@ def binary_cross_entropy(
     if w.shape not in ((), x.shape[-1:]):
         needed = f"a number or the shape {x.shape[-1:]}"
         raise wrong("binary_cross_entropy", "pos_weight", describe(w), needed)
-    w = spread(w, x.ndim)
+    w = spread(w, x)
     positive = jnp.where((y != 0) | jnp.isfinite(w), w, 0) * y
     loss = weighted(positive, softplus(-x)) + weighted(1 - y, softplus(x))
     loss = nan_where(~((y >= 0) & (y <= 1)), loss)
@@ -280,7 +280,7 @@ def _class_weighted(
         return costs
     if weights.shape != costs.shape[-1:]:
         raise wrong(function, "weights", describe(weights), f"the shape {costs.shape[-1:]}")
-    w = spread(weights, costs.ndim).astype(costs.dtype)
+    w = spread(weights, costs).astype(costs.dtype)
     return weighted(jnp.where(shared | jnp.isfinite(w), w, 0), costs)
 
 

@@ -5,6 +5,7 @@ One line a case: its name, and the error of value and gradients relative to the 
 
 import functools
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import jax
@@ -117,19 +118,37 @@ def compare_mixed() -> None:
 
 
 def compare_partly_manual() -> None:
-    """`jax.shard_map` over one axis, beside an explicit one, and the gradients through it."""
-    x, w = normal(X, W)
-    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
-    g, want = reference(fnn.conv, [x, w])
-    specs = {"in_specs": (P("data"), P()), "out_specs": P("data")}
-    for how, columns in {"examples": None, "columns": "model"}.items():
-        with jax.set_mesh(mesh):
-            part = jax.shard_map(fnn.conv, axis_names={"data"}, **specs)
-            placed = sharded(mesh, [g, x, w], P("data"), P("data", None, columns), P())
-            got = jax.jit(functools.partial(run, part))(*placed)
-        for gradient, a in zip(got[1], placed[1:], strict=True):
-            assert gradient.sharding.is_equivalent_to(a.sharding, a.ndim), how
-        print(f"partly manual, sharded {how}: {error(got, want):.1e}", flush=True)
+    """`jax.shard_map` over one axis, beside another kind, and the gradients through it.
+
+    Of one product, of a loop over groups, and mapped over examples or over windows.
+    """
+    x, w, thin = normal(X, W, (3, 3, 1, 8))
+    by_example = jax.vmap(lambda x, w: fnn.conv(x[None], w), (0, None))
+    by_window = jax.vmap(fnn.conv, (None, 0), 1)
+    looped = functools.partial(fnn.conv_winograd, groups=2)
+    cases = {
+        "one product": (fnn.conv, x, w),
+        "a loop": (looped, x, thin),
+        "vmap over examples": (by_example, x, w),
+        "vmap over windows": (by_window, x, np.stack([w, 2 * w])),
+    }
+    for kind, (how, (fn, *args)) in product((AxisType.Auto, AxisType.Explicit), cases.items()):
+        mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind,) * 2)
+        g, want = reference(fn, args)
+        part = jax.shard_map(
+            fn, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data"), axis_names={"data"}
+        )
+        for where, columns in {"examples": None, "columns": "model"}.items():
+            if columns and "vmap" in how:
+                continue  # the axis of examples is alone there
+            name = f"partly manual, {kind.name}, {how}, sharded {where}"
+            with jax.set_mesh(mesh):
+                placed = sharded(mesh, [g, *args], P("data"), P("data", None, columns), P())
+                got = jax.jit(functools.partial(run, part))(*placed)
+            for gradient, a in zip(got[1], placed[1:], strict=True):
+                same = gradient.sharding.is_equivalent_to(a.sharding, a.ndim)
+                assert kind == AxisType.Auto or same, name
+            print(f"{name}: {error(got, want):.1e}", flush=True)
 
 
 def main() -> None:

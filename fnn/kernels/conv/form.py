@@ -285,6 +285,8 @@ def _batch(
     new = [spec.pop(d) for spec, d in zip(specs, dims, strict=True) if d is not None]
     placed = PartitionSpec(next(filter(None, new), None), None if slot == WINDOW else specs[0][0])
     run = functools.partial(_batched, dims=dims, slot=slot, form=form, kernel=kernel)
+    if not any(axis for spec in (*specs, new) for axis in spec):
+        return run(*args), 0  # or `jax.shard_map` over other axes could not be transposed
     return _automatic(run, placed, *args), 0
 
 

@@ -48,7 +48,8 @@ def beside(
     if steps == 1:
         return block(jnp.uint32(0))
     like = jax.eval_shape(block, np.uint32(0))
-    bits = jax.eval_shape(as_bits, like)
+    # Of shape and dtype alone: JAX takes no type of manual axes without its mesh.
+    bits = jax.eval_shape(as_bits, jax.ShapeDtypeStruct(like.shape, like.dtype))
     shape, size = list(like.shape), np.uint32(like.shape[axis])
     shape[axis] = total or steps * shape[axis]
 

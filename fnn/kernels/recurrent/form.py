@@ -137,10 +137,10 @@ def in_chunks(
 
     count = x.shape[0] // size
     whole, carry = count * size, (state, left)
-    chunks, rest = x[:whole].reshape(count, size, *x.shape[1:]), x[whole:]
     if not whole:
         (state, _), h = chunk(carry, x)
         return h, state
+    chunks, rest = x[:whole].reshape(count, size, *x.shape[1:]), x[whole:]
     if whole == x.shape[0]:
         (state, _), h = lax.scan(chunk, carry, chunks, reverse=reverse)
         return h.reshape(whole, *h.shape[2:]), state
