@@ -27,7 +27,7 @@ def replicated(x: jax.Array) -> jax.Array:
 def along(parameter: jax.Array, x: jax.Array) -> jax.Array:
     """Return a parameter of x's last axes sharded as these, where it is sharded on explicit axes.
 
-    What it is broadcast against x for is then sharded as x is.
+    What the two are broadcast to is then sharded as x is.
     """
     own, like = jax.typeof(parameter).sharding, jax.typeof(x).sharding
     if not any(own.spec):
