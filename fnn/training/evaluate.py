@@ -22,7 +22,7 @@ from fnn.checks import (
 )
 from fnn.compiler import by_itself
 from fnn.dtypes import is_real
-from fnn.placement import replicated
+from fnn.placement import on_device, replicated
 from fnn.static import frozen
 from fnn.training.arrays import check_examples, check_parts, read_rows, spread_of
 from fnn.training.step import check_dtypes
@@ -129,10 +129,12 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     if batch_size is not None:
         size = min(batch_size, check_examples(function, data, batch_size))
         check_alive(function, data=data)
-        data = jax.tree.map(jnp.asarray, data)
+        given, data = data, on_device(data)
         check_parts(function, data, size)
         spread = tuple(map(spread_of, jax.tree.leaves(data)))
-        return _by_batches(function, model, size, spread, params, data)
+        outputs = _by_batches(function, model, size, spread, params, data)
+        shared = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(given))
+        return jax.block_until_ready(outputs) if shared else outputs  # or data might change before
     check_iterable(function, data)
     if not isinstance(data, Iterable):
         needed = "arrays and a batch_size, or an iterable of batches, such as data(0), in its order"

@@ -28,7 +28,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.optimizers.base import LAST, Transform
-from fnn.placement import are_together, beside
+from fnn.placement import are_together, beside, on_device
 from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts
 from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
@@ -182,7 +182,7 @@ def _calls(
     if run.batch >= steps:
         needed = f"less than the {steps} batches of an epoch of this data"
         raise wrong("train", "resume.batch", run.batch, needed)
-    data = jax.tree.map(jnp.asarray, data)
+    data = on_device(data)
     check_parts("train", data, batch_size)
     _check_mesh(run, data)
     every = min(every or steps, steps)

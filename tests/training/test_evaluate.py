@@ -55,6 +55,15 @@ def test_batches_give_the_outputs_of_arrays() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_arrays_of_numpy_are_read_when_predict_returns() -> None:
+    """On a CPU they are read where they are: who writes into them later changes no output."""
+    slow = jax.jit(lambda w: jax.lax.fori_loop(0, 200, lambda _, w: jnp.tanh(w @ w), w))
+    for _ in range(2):  # the first call compiles, and all is computed by then
+        w = slow(jnp.eye(300))
+        y = fnn.predict(lambda w, x: x + w[0, 0], w, X, batch_size=5)
+    assert y.is_ready()
+
+
 def test_memory_holds_the_activations_of_one_batch() -> None:
     wide = {"in": jnp.ones((3, 4096)), "out": jnp.ones(4096)}
     model = frozen(lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"])

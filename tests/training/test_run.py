@@ -356,6 +356,27 @@ def test_weak_types_and_float64() -> None:
 
 
 @pytest.mark.usefixtures("users_passes")
+def test_arrays_of_numpy_are_moved_without_a_program(caplog: pytest.LogCaptureFixture) -> None:
+    """It would hold each once more, and be compiled for every shape."""
+    data = {"x": np.ones((12, 7), np.float16), "y": np.ones(12, np.int64), "z": np.ones((12, 5))}
+
+    def own(w: Any, batch: Any) -> Any:
+        return w * sum(x.reshape(len(x), -1).astype(w.dtype).mean(1) for x in batch.values())
+
+    def loss(w: Any, batch: Any) -> Any:
+        return own(w, batch).mean()
+
+    def calls(data: Any) -> None:
+        w = jnp.ones(())
+        fnn.predict(own, w, data, batch_size=4)
+        list(fnn.train(loss, w, SGD, data, batch_size=4, epochs=1, key=KEY))
+
+    calls(jax.tree.map(jnp.asarray, data))
+    with jax.log_compiles():
+        calls(data)
+    assert "Compiling" not in caplog.text
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 def test_data_is_not_copied(dtype: Any) -> None:
     """Nor changed into another dtype as a whole."""
