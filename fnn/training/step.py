@@ -32,6 +32,7 @@ from fnn.trees import check_like, check_params, check_same
 Loss = Callable[..., Any]
 Observer = Callable[[Any, Any, Any, Any], Any]
 BUFFER = "unsafe_buffer_pointer"  # what arrays on a device have, and NumPy's have not
+READY = "is_ready"  # what these have, but for random keys and traced arrays
 
 
 class Plan(NamedTuple):
@@ -69,6 +70,13 @@ class Seen(NamedTuple):
     aux: Any
     grads: Any
     updates: Any
+
+
+class Returned(NamedTuple):
+    """What a step returned: the ids of its params and state, and its loss, computed with them."""
+
+    ids: set[int]
+    loss: Any
 
 
 def make_plan(
@@ -159,9 +167,15 @@ def make_step(
         after, seen = take_step(plan, Learner(params, state), batch, key)
         return after.params, after.state, (seen.loss, seen.aux) if has_aux else seen.loss
 
+    before = Returned(set(), None)
+
     def step(params: Any, state: Any, batch: Any, key: Array | None = None) -> tuple[Any, Any, Any]:
-        params, state = _apart((params, state), (batch, key))
+        nonlocal before
+        params, state = _apart((params, state), (batch, key), before)
         params, state, value = donating(params, state, batch, key)
+        loss = value[0] if has_aux else value
+        if hasattr(loss, READY):
+            before = Returned(set(map(id, jax.tree.leaves((params, state)))), loss)
         return params, state, value
 
     return step
@@ -237,12 +251,12 @@ def _add(p: Array, u: Array) -> Array:
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 
 
-def _apart(donated: Any, kept: Any) -> Any:
+def _apart(donated: Any, kept: Any, before: Returned) -> Any:
     """Copy what is to be donated where another argument, or another of its leaves, is the same."""
     leaves, structure = jax.tree.flatten(donated)
     others = jax.tree.leaves(kept)
     try:  # the usual case, in a few microseconds
-        places = [x.unsafe_buffer_pointer() for x in leaves + others if hasattr(x, BUFFER)]
+        places = _places([x for x in leaves + others if hasattr(x, BUFFER)], before)
     except (TypeError, jax.errors.JaxRuntimeError):
         places = [*map(_place, leaves), *(_place(x, "batch or key") for x in others)]
     if len(set(places)) == len(places):
@@ -253,6 +267,20 @@ def _apart(donated: Any, kept: Any) -> Any:
             leaves[i] = jnp.copy(x)
         held.add(_place(x))
     return jax.tree.unflatten(structure, leaves)
+
+
+def _places(arrays: list[Any], before: Returned) -> list[int]:
+    """Return the places of arrays in memory, or ids of those that a step is still computing.
+
+    On a CPU an array has a place once it is computed. What a step returned shares memory only with
+    what was made of it, which is ready no earlier: if all else is ready, no place need be awaited.
+    """
+    if before.loss is not None and not before.loss.is_ready():
+        rest = [x for x in arrays if id(x) not in before.ids]
+        if all(x.is_ready() for x in rest if hasattr(x, READY)) and not before.loss.is_ready():
+            returned = [id(x) for x in arrays if id(x) in before.ids]
+            return returned + [x.unsafe_buffer_pointer() for x in rest]
+    return [x.unsafe_buffer_pointer() for x in arrays]
 
 
 def _place(x: Any, argument: str = "params or state") -> int:

@@ -123,6 +123,30 @@ def test_params_may_be_in_the_batch_too() -> None:
         np.testing.assert_array_equal(params["w"], 1)
 
 
+def test_steps_are_dispatched_before_the_ones_before_are_computed() -> None:
+    """Also where one is given what shares memory with what is still computed."""
+
+    def slow(w: Any, batch: Any) -> Any:
+        return jax.lax.fori_loop(0, 30, lambda _, w: jnp.tanh(w @ w), w).mean() + batch.mean()
+
+    optimizer, zero = fnn.sgd(0.1), np.zeros(())
+    step = fnn.make_step(slow, optimizer)
+
+    def first_is_ready_after_six() -> bool:
+        params = jnp.eye(200)
+        state, values = optimizer.init(params), []
+        for _ in range(6):
+            params, state, value = step(params, state, zero)
+            values.append(value)
+        ready = values[0].is_ready()
+        shared = jax.device_put(params, jax.devices()[0])
+        step(params, state, shared)
+        assert not shared.is_deleted()
+        return bool(ready)
+
+    assert not all(first_is_ready_after_six() for _ in range(20))
+
+
 def test_one_array_in_two_places_of_the_params() -> None:
     shared = jnp.ones(2)
     params = {"a": shared, "b": shared}
