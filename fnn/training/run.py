@@ -152,11 +152,12 @@ def train(
         make_plan, "train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux
     )
     plan()  # for its errors
-    run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
+    params, stats, key = _own((params, stats, key))
+    run = Run(params, _own(optimizer.init(params)), stats, 0, 0, 0, key)
     if resume is not None:
         _check_resume(resume, run)
-        run = resume
-    run = _own(run)
+        (params, state, stats), key = _own((resume[:3], resume.key))
+        run = Run(params, state, stats, int(resume.epoch), int(resume.batch), int(resume.step), key)
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
     due = min(observe_every, LAST)  # steps are counted in an int32
@@ -295,13 +296,16 @@ def _check_mesh(run: Run | Learner, data: Any) -> None:
         raise wrong("train", "params", got, needed + "place(run, mesh)")
 
 
-def _own(run: Run) -> Run:
-    """Return the same run in containers of its own, with what may be written into copied."""
-    params, state, stats, key = jax.tree.map(_strong, (run.params, run.state, run.stats, run.key))
-    return Run(params, state, stats, int(run.epoch), int(run.batch), int(run.step), key)
+def _own(tree: Any) -> Any:
+    """Return a tree in containers of its own, of arrays of fixed dtype that nobody writes into.
 
+    A compiled program returns such ones. `jnp.array` would copy one of NumPy's, but may still be
+    reading it afterwards.
+    """
 
-def _strong(x: Any) -> Array:
-    """Return an array of fixed dtype, as a compiled program returns it."""
-    fixed = isinstance(x, jax.Array) and not getattr(x, "weak_type", False)  # keys have none
-    return x if fixed else jnp.array(x, jnp.result_type(x))
+    def own(x: Any) -> Array:
+        if isinstance(x, jax.Array) and not getattr(x, "weak_type", False):  # keys have none
+            return x
+        return jnp.asarray(x if isinstance(x, jax.Array) else np.array(x), jnp.result_type(x))
+
+    return jax.tree.map(own, tree)
