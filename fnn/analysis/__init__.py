@@ -2,7 +2,8 @@
 
 What is analysed is compiled, once for equal functions of equal shapes. Anything that a loss or
 model reads besides its arguments, such as an entry of a dict or an attribute, is fixed at the first
-call. Pass what may change as an argument, or bind it by `functools.partial`.
+call. Pass what may change, such as a batch, as an argument: a function that holds an array, also by
+`functools.partial`, compiles anew, and both stay in memory.
 
 Imports the ground, the kernels, the layers and the losses; optimizers and training may import it.
 Read curvature first, with spectrum and noise; program, what a traced function is, before watching,
