@@ -114,7 +114,7 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
         loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
         params: any pytree of floating-point arrays.
         v: the direction, structured, shaped and typed as params.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds itself stays in memory.
+        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
 
     Returns:
         A pytree like params.
@@ -145,7 +145,7 @@ def hessian_diagonal(loss: Loss, params: FloatTree, *args: Any) -> FloatTree:
     Args:
         loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds itself stays in memory.
+        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
 
     Returns:
         A pytree like params.
@@ -188,7 +188,7 @@ def hutchinson_diagonal(
     Args:
         loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds itself stays in memory.
+        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
         key: draws z.
         samples: draws to average, one product with H each.
 
@@ -256,7 +256,7 @@ def extreme_eigenvalues(
     Args:
         loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
         params: any pytree of floating-point arrays, n numbers in all.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds itself stays in memory.
+        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
         key: draws ``v_1``.
         iterations: products with H, at most n; this many vectors of n are kept. With n of them the
             result is exact but for rounding.
@@ -358,7 +358,7 @@ def max_stable_step(
     Args:
         loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds itself stays in memory.
+        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
         key, iterations: as in `extreme_eigenvalues`; lambda_max comes from below, so the rate
             comes from above.
 
@@ -413,7 +413,7 @@ def critical_point(
     Args:
         loss: ``loss(params, *args)``, a scalar; anything else it reads is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds itself stays in memory.
+        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
         key, iterations: as in `extreme_eigenvalues`.
         tolerance: of the gradient's norm, absolute, and of the eigenvalues, relative.
 

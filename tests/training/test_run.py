@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import itertools
 import re
 import sys
@@ -278,6 +279,18 @@ def test_what_was_yielded_stays() -> None:
     for report, other in zip(reports, again, strict=False):
         jax.tree.map(np.testing.assert_array_equal, report.run[:3], other.run[:3])
         assert report.loss == other.loss
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_run_holds_one_learner_at_a_report(stream: bool) -> None:
+    size, held = 12_347, []
+    data = [X[:5], X[5:]] if stream else X
+    config: Any = {"epochs": 4, "key": KEY, "batch_size": None if stream else 5}
+    loss, optimizer = lambda w, x: (w * x.mean()).sum(), fnn.momentum(0.1)
+    for _report in fnn.train(loss, jnp.zeros(size), optimizer, data, report_every=1, **config):
+        gc.collect()
+        held.append(sum(x.size == size for x in jax.live_arrays()))
+    assert held == 8 * [2], "the params and the velocity"
 
 
 def test_a_report_that_is_changed_changes_no_other() -> None:
