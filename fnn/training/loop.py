@@ -167,7 +167,9 @@ def run_call(
 
 def look(plan: Plan, learner: Learner, feed: Feed, place: Place, i: int) -> tuple[Learner, Seen]:
     """Take step i alone, counted from the feed's first batch, and return what it saw."""
-    return _look(plan, feed.size if i < feed.whole else feed.rest, learner, feed, place, i)
+    size = feed.size if i < feed.whole else feed.rest
+    after, seen = _look(plan, size, learner, feed, place, i)
+    return after, seen
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
