@@ -1,8 +1,9 @@
 """How a public function is made: `jitted` compiles it, `variant` gives it another algorithm.
 
-A jitted function compiles once per shape, and is part of the caller's program inside one. Checkers,
-editors, `help` and pickle see the plain function. What each argument may be follows from its
-annotation and is settled before the program sees it:
+A jitted function compiles once per shape and way of writing the call, as arguments by position and
+by name are two for `jax.jit`, and is part of the caller's program inside one. Checkers, editors,
+`help` and pickle see the plain function. What each argument may be follows from its annotation and
+is settled before the program sees it:
 
 - static (windows, axes, flags, functions): a list counts as a tuple, a NumPy number as Python's,
   and a flag is a bool;

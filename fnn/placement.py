@@ -113,6 +113,19 @@ def placed_as(x: jax.Array, like: jax.Array) -> jax.Array:
     return varying(x, like)[0]
 
 
+def on_device(tree: PyTree[Any]) -> PyTree[jax.Array]:
+    """Return arrays of NumPy as JAX's, whole on the mesh that is set, if one is.
+
+    `jnp.asarray` runs a program, which copies each once more. On a CPU this may copy none.
+    """
+    where = None if jax.sharding.get_abstract_mesh().empty else PartitionSpec()
+
+    def put(x: Any) -> jax.Array:
+        return x if isinstance(x, jax.Array) else jax.device_put(x, where)
+
+    return jax.tree.map(put, tree)
+
+
 def copied(x: jax.Array | np.ndarray, where: NamedSharding) -> jax.Array | np.ndarray:
     """Return x on other devices, in memory of its own; random keys stay where they are."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):

@@ -127,6 +127,17 @@ def test_it_compiles_once_and_vmap_is_a_loop(row: Row, caplog: pytest.LogCapture
 
 
 @over([row for row in ROWS if row.smooth])
+def test_a_gradient_without_jit_compiles_once(row: Row, caplog: pytest.LogCaptureFixture) -> None:
+    args = arguments(row)
+    places = tuple(i for i, a in enumerate(args) if is_float(a))
+    slopes = jax.grad(lambda *a: sum(y.sum() for y in call(row, a) if is_float(y)), places)
+    slopes(*args)
+    with jax.log_compiles():
+        slopes(*args)
+    assert "Compiling" not in caplog.text
+
+
+@over([row for row in ROWS if row.smooth])
 def test_derivatives(row: Row) -> None:
     """Forward, reverse and second derivatives against differences along random directions.
 

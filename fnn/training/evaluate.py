@@ -22,13 +22,14 @@ from fnn.checks import (
 )
 from fnn.compiler import by_itself
 from fnn.dtypes import is_real
-from fnn.placement import replicated
+from fnn.placement import on_device, replicated
 from fnn.static import frozen
 from fnn.training.arrays import check_examples, check_parts, read_rows, spread_of
 from fnn.training.step import check_dtypes
 from fnn.training.stream import check_iterable, length, read_batch
 from fnn.trees import check_same
 
+JOINED = 64  # outputs of batches in one program, which takes long to compile for thousands
 Model = Callable[[Any, Any], Any]
 
 
@@ -70,7 +71,11 @@ def predict(
     >>> fnn.predict(double, jnp.array(2.0), jnp.arange(5.0), batch_size=2).tolist()
     [0.0, 2.0, 4.0, 6.0, 8.0]
     """
-    return _outputs("predict", model, params, data, batch_size)
+    parts = _outputs("predict", model, params, data, batch_size)
+    while len(parts) > 1:
+        starts = range(0, len(parts), JOINED)
+        parts = [jax.tree.map(_join, *parts[i : i + JOINED]) for i in starts]
+    return parts[0]
 
 
 def evaluate(
@@ -108,19 +113,26 @@ def evaluate(
     """
     check_known("evaluate", params=params, data=data)
     check_outside("evaluate", "inside, take the mean of what fnn.predict returns")
-    outputs = _outputs("evaluate", metrics, params, data, batch_size)
+    parts = _outputs("evaluate", metrics, params, data, batch_size)
 
-    def mean(path: Any, x: Array) -> Any:
-        if not is_real(x.dtype):
+    def mean(path: Any, *xs: Array) -> Any:
+        if not is_real(xs[0].dtype):
             place = "metrics" + jax.tree_util.keystr(path)
-            raise wrong("evaluate", place, describe(x), "real numbers", TypeError)
-        average = np.asarray(x, np.float64).mean(0)
+            raise wrong("evaluate", place, describe(xs[0]), "real numbers", TypeError)
+        average = np.concatenate([np.asarray(x, np.float64) for x in xs]).mean(0)
         return average if average.ndim else float(average)
 
-    return jax.tree.map_with_path(mean, outputs)
+    return jax.tree.map_with_path(mean, *parts)
 
 
-def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: int | None) -> Any:
+def _join(*parts: Array) -> Array:
+    return jnp.concatenate(parts)
+
+
+def _outputs(
+    function: str, model: Model, params: Any, data: Any, batch_size: int | None
+) -> list[Any]:
+    """Return the outputs in parts: of all examples, or of each batch of an iterable."""
     argument = "metrics" if function == "evaluate" else "model"
     check_takes(function, argument, model, "params, batch")
     check_arrays(function, "params", params)
@@ -128,10 +140,12 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     if batch_size is not None:
         size = min(batch_size, check_examples(function, data, batch_size))
         check_alive(function, data=data)
-        data = jax.tree.map(jnp.asarray, data)
+        given, data = data, on_device(data)
         check_parts(function, data, size)
         spread = tuple(map(spread_of, jax.tree.leaves(data)))
-        return _by_batches(function, model, size, spread, params, data)
+        outputs = _by_batches(function, model, size, spread, params, data)
+        shared = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(given))
+        return [jax.block_until_ready(outputs) if shared else outputs]  # or data changes before
     check_iterable(function, data)
     if not isinstance(data, Iterable):
         needed = "arrays and a batch_size, or an iterable of batches, such as data(0), in its order"
@@ -145,7 +159,7 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     for other in others:
         check_same(function, "the output for an example", other, first, whose)
         check_dtypes(function, "the output for an example", other, first, whose)
-    return jax.tree.map(lambda *xs: jnp.concatenate(list(map(replicated, xs))), *parts)
+    return parts
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -154,7 +168,7 @@ def _of_one(function: str, model: Model, params: Any, batch: Any) -> Any:
     if size is None:
         got = ", ".join(map(describe, jax.tree.leaves(batch))) or "no array"
         raise wrong(function, "a batch of data", got, "an array with the examples first")
-    return _checked(function, model(params, batch), size)
+    return jax.tree.map(replicated, _checked(function, model(params, batch), size))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -176,11 +176,18 @@ def run_call(
     return learner, jax.device_get(tally)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
 def look(plan: Plan, learner: Learner, feed: Feed, place: Place, i: int) -> tuple[Learner, Seen]:
     """Take step i alone, counted from the feed's first batch, and return what it saw."""
-    batch = feed.batch(i, feed.size if i < feed.whole else feed.rest)
-    return take_step(plan, learner, batch, _key(plan, place, i))
+    size = feed.size if i < feed.whole else feed.rest
+    after, seen = _look(plan, size, learner, feed, place, i)
+    return after, seen
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _look(
+    plan: Plan, size: int, learner: Learner, feed: Feed, place: Place, i: Any
+) -> tuple[Learner, Seen]:
+    return take_step(plan, learner, feed.batch(i, size), _key(plan, place, i))
 
 
 def _key(plan: Plan, place: Place, i: Any) -> Array | None:

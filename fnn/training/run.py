@@ -29,7 +29,7 @@ from fnn.checks import (
     wrong,
 )
 from fnn.optimizers.base import Transform
-from fnn.placement import are_together, beside
+from fnn.placement import are_together, beside, on_device
 from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts
 from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
@@ -173,9 +173,10 @@ def _calls(
     data: Any, batch_size: int | None, run: Run, epochs: int, every: int | None
 ) -> tuple[Generator[Call], int]:
     """Return the calls of the compiled program that make the run, and the most steps in one."""
+    begin = run._replace(params=None, state=None, stats=None)  # which would be held to the end
     if batch_size is None:
         check_batches(data, run, epochs)
-        return batch_calls(data, run, epochs, every), min(MOST, every or MOST)
+        return batch_calls(data, begin, epochs, every), min(MOST, every or MOST)
     n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
     if batch_size > n:
@@ -184,11 +185,11 @@ def _calls(
     if run.batch >= steps:
         needed = f"less than the {steps} batches of an epoch of this data"
         raise wrong("train", "resume.batch", run.batch, needed)
-    data = jax.tree.map(jnp.asarray, data)
+    data = on_device(data)
     check_parts("train", data, batch_size)
     _check_mesh(run, data)
     every = min(every or steps, steps)
-    return array_calls(data, batch_size, run, epochs, every), every
+    return array_calls(data, batch_size, begin, epochs, every), every
 
 
 def _reports(
@@ -198,7 +199,8 @@ def _reports(
     calls: Generator[Call],
     on_nonfinite: str,
 ) -> Iterator[Report]:
-    learner = Learner(run.params, run.state, run.stats)
+    learner, key = Learner(run.params, run.state, run.stats), run.key
+    del run  # at a report one learner is held, within a call two
     # By the kind of a batch. Each has the plan of when it was compiled, as later runs find its
     # program by that: what functions reach may have changed since the call or the program before.
     compiled: dict[Any, tuple[Plan, Watch | None]] = {}
@@ -219,10 +221,9 @@ def _reports(
                 clock = clock + now - began if compiled else now
                 compiled[kind] = plan, watch
             plan, watch = compiled[kind]
-            before = learner
-            learner, tally = run_call(plan, watch, before, call, call.stop)
+            after, tally = run_call(plan, watch, learner, call, call.stop)
             if not tally.finite and on_nonfinite != "ignore":
-                error, examples, tally = find(plan, watch, before, call, run.key)
+                error, examples, tally = find(plan, watch, learner, call, key)
                 if on_nonfinite == "raise":
                     try:
                         raise error
@@ -230,10 +231,10 @@ def _reports(
                         del error  # whose traceback keeps this frame, and so would keep itself
                 yield _report(error.run, call, [*counted, (examples, tally)], clock, error)
                 return
+            learner = after
             counted.append((call.examples, tally))
             if call.reports:
-                run = call.run_after(learner, call.stop, run.key)
-                yield _report(run, call, counted, clock)
+                yield _report(call.run_after(learner, call.stop, key), call, counted, clock)
                 counted, clock = [], time.perf_counter()
 
 

@@ -75,7 +75,8 @@ def make_plan(
 ) -> Plan:
     """Return the plan for public function ``function``, or raise its error.
 
-    Equal losses and optimizers make equal plans, so that a run started anew compiles nothing.
+    Equal losses and one optimizer make equal plans, so that a run started anew compiles nothing. A
+    step made anew does: the program, and what loss reaches, are let go of with the step before.
     """
     inputs = "params, stats, batch" if has_stats else "params, batch"
     check_takes(function, "loss", loss, inputs, may_draw=True)
@@ -96,8 +97,8 @@ def make_step(
     Args:
         loss: ``loss(params, batch)``, a scalar; one with a parameter named ``key``, such as a loss
             with dropout, is called with ``key=`` as well, unless `functools.partial` has bound it.
-            A step is compiled once for every shape of its arguments: what else loss reads counts as
-            it was then.
+            A step is compiled once for every shape of its arguments, and one made anew is compiled
+            anew: what else loss reads counts as it was then.
         optimizer: any (init, update) pair, of fnn or of optax. An update that takes optax's extra
             arguments receives ``value``, ``grad`` and ``value_fn``, a function of params.
         has_aux: whether loss returns ``(scalar, aux)``. Running statistics can travel this way:

@@ -1,5 +1,6 @@
 """predict, evaluate and augmented: every example once, in order; another change at every step."""
 
+import re
 from typing import Any
 
 import jax
@@ -53,6 +54,30 @@ def test_batches_give_the_outputs_of_arrays() -> None:
     want = fnn.predict(model, PARAMS, DATA, batch_size=10)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_no_program_joins_the_outputs_of_all_batches(caplog: pytest.LogCaptureFixture) -> None:
+    """It would compile for as long as there are many, and anew for every number of them."""
+    batches, double = np.arange(300.0, dtype=np.float32).reshape(150, 2), lambda _, x: 2 * x
+    with jax.log_compiles():
+        got = fnn.predict(double, (), [*batches, batches[0, :1]])
+    programs = re.findall(r"Compiling (.*)", caplog.text)
+    assert max(program.count("ShapedArray") for program in programs) <= 64
+    np.testing.assert_array_equal(got, [*2 * batches.ravel(), 0])
+    caplog.clear()
+    with jax.log_compiles():
+        mean = fnn.evaluate(double, (), [*batches, batches[0, :1]])
+    assert "concatenate" not in caplog.text
+    assert mean == 2 * batches.sum() / 301
+
+
+def test_arrays_of_numpy_are_read_when_predict_returns() -> None:
+    """On a CPU they are read where they are: who writes into them later changes no output."""
+    slow = jax.jit(lambda w: jax.lax.fori_loop(0, 200, lambda _, w: jnp.tanh(w @ w), w))
+    for _ in range(2):  # the first call compiles, and all is computed by then
+        w = slow(jnp.eye(300))
+        y = fnn.predict(lambda w, x: x + w[0, 0], w, X, batch_size=5)
+    assert y.is_ready()
 
 
 def test_memory_holds_the_activations_of_one_batch() -> None:

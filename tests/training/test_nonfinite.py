@@ -58,6 +58,18 @@ def reports(data: Any, on_nonfinite: str, epochs: int = 2, **config: Any) -> Ite
     )
 
 
+def test_another_step_is_found_by_the_same_programs(caplog: pytest.LogCaptureFixture) -> None:
+    optimizer, at = fnn.sgd(0.1), set()
+    for number in range(4):
+        caplog.clear()
+        run = fnn.train(loss, start(), optimizer, fuses(1, number), batch_size=1, epochs=1, key=KEY)
+        with jax.log_compiles(), pytest.raises(fnn.NonFiniteError) as caught:
+            list(run)
+        at.add(caught.value.run.step)
+    assert len(at) == 4
+    assert "Compiling" not in caplog.text
+
+
 @pytest.mark.parametrize("at", [0, 1, 6, 11])
 @pytest.mark.parametrize("poison", [1, 2])
 @pytest.mark.parametrize("every", [None, 4])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import itertools
 import re
 import sys
@@ -280,6 +281,18 @@ def test_what_was_yielded_stays() -> None:
         assert report.loss == other.loss
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_run_holds_one_learner_at_a_report(stream: bool) -> None:
+    size, held = 12_347, []
+    data = [X[:5], X[5:]] if stream else X
+    config: Any = {"epochs": 4, "key": KEY, "batch_size": None if stream else 5}
+    loss, optimizer = lambda w, x: (w * x.mean()).sum(), fnn.momentum(0.1)
+    for _report in fnn.train(loss, jnp.zeros(size), optimizer, data, report_every=1, **config):
+        gc.collect()
+        held.append(sum(x.size == size for x in jax.live_arrays()))
+    assert held == 8 * [2], "the params and the velocity"
+
+
 def test_a_report_that_is_changed_changes_no_other() -> None:
     config: Any = {"batch_size": 4, "epochs": 3, "key": KEY}
     plain = [r.loss for r in fnn.train(squares, start(), ADAM, DATA, **config)]
@@ -356,6 +369,27 @@ def test_weak_types_and_float64() -> None:
 
 
 @pytest.mark.usefixtures("users_passes")
+def test_arrays_of_numpy_are_moved_without_a_program(caplog: pytest.LogCaptureFixture) -> None:
+    """It would hold each once more, and be compiled for every shape."""
+    data = {"x": np.ones((12, 7), np.float16), "y": np.ones(12, np.int64), "z": np.ones((12, 5))}
+
+    def own(w: Any, batch: Any) -> Any:
+        return w * sum(x.reshape(len(x), -1).astype(w.dtype).mean(1) for x in batch.values())
+
+    def loss(w: Any, batch: Any) -> Any:
+        return own(w, batch).mean()
+
+    def calls(data: Any) -> None:
+        w = jnp.ones(())
+        fnn.predict(own, w, data, batch_size=4)
+        list(fnn.train(loss, w, SGD, data, batch_size=4, epochs=1, key=KEY))
+
+    calls(jax.tree.map(jnp.asarray, data))
+    with jax.log_compiles():
+        calls(data)
+    assert "Compiling" not in caplog.text
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 def test_data_is_not_copied(dtype: Any) -> None:
     """Nor changed into another dtype as a whole."""

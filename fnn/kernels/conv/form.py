@@ -211,6 +211,7 @@ def _run(
     return _automatic(compute, _placed(jax.typeof(a), slot), a, b)
 
 
+@functools.partial(jax.jit, static_argnames=("slot", "form", "kernel"))  # or every call compiles
 def _run_eagerly(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
     return _run(a, b, **params, platform=jax.default_backend())
 

@@ -9,6 +9,7 @@ its state rounded to the dtype that it came in. The outputs of all steps are sto
 writes one into an array of bfloat16 by writing the whole array (`fnn.compiler.as_bits`).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -106,13 +107,14 @@ def recur(
     read = jax.tree.leaves((state, left, x, weights))
     state, left = jax.tree.map(lambda a: varying(a, *read)[0], (state, left))
 
-    def run(x: jax.Array, state: State, left: Left) -> tuple[jax.Array, State]:
+    def steps(x: jax.Array, state: State, left: Left) -> tuple[jax.Array, State]:
         return kernel.run(cell, x, weights, state, left, reverse)
 
     if isinstance(time, int) and time == 0:  # a scan of no steps fails without jit
         h = state[0][None][:0]
-    else:
-        h, state = in_chunks(run, x, state, left, reverse, remat) if remat else run(x, state, left)
+    else:  # not inlined, or a gradient without jit compiles its scan at every call
+        whole = functools.partial(in_chunks, steps, reverse=reverse, size=remat) if remat else steps
+        h, state = jax.jit(whole)(x, state, left)
     y = jnp.swapaxes(h, 0, 1).astype(dtype)
     if lengths is not None:
         y = nan_where(wrong[..., None], jnp.where(real, y, 0))
