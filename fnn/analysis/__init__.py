@@ -1,9 +1,9 @@
 """Analysis: what a network does. The names of this room are used as ``fnn.analysis.<name>``.
 
-What is analysed is compiled, once for equal functions of equal shapes. What a loss or model reads in
-a dict, an array or an object that changes is fixed at the first call. Pass what may change, such as
-a batch, as an argument: a function that holds an array, also by `functools.partial`, compiles anew,
-and both stay in memory.
+What is analysed is compiled, once for equal functions of equal shapes. What a loss or model
+reads in a dict, an array or an object that changes is fixed at the first call. Pass what may
+change, such as a batch, as an argument: a function that holds an array, also by
+`functools.partial`, compiles anew, and both stay in memory.
 
 Imports the ground, the kernels, the layers and the losses; optimizers and training may import it.
 Read curvature first, with spectrum and noise; program, what a traced function is, before watching,
