@@ -33,7 +33,7 @@ from jax.nn.initializers import (
     zeros,
 )
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from fnn.checks import attribute, check_int, describe, wrong
 from fnn.dtypes import accumulator, names_floats
@@ -134,7 +134,7 @@ def init_conv(
     weights: Initializer = XAVIER,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.conv`.
 
     Every group is a convolution of its own: ``n_in = prod(window) c_in / groups`` inputs behind
@@ -178,7 +178,7 @@ def init_conv_transpose(
     weights: Initializer = XAVIER,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.conv_transpose`.
 
     At stride 1 there are ``n_in = prod(window) c_in / groups`` inputs behind each output, and

@@ -17,6 +17,7 @@ would add a pass over them. An entry that is not finite makes all that it is nor
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -286,7 +287,7 @@ def instance_norm(
 @jitted(static=("shape", "bias", "dtype"))
 def init_norm(
     shape: int | tuple[int, ...], *, bias: bool = True, dtype: DTypeLike = float
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Any]:
     """Return the arrays that every normalization starts from: scale one and bias zero.
 
     For `batch_norm`, `layer_norm`, `group_norm` and `instance_norm`; ``bias=False`` for `rms_norm`.

@@ -4,10 +4,12 @@ Each block of columns is drawn by itself: the input weights with Xavier's varian
 weights orthogonal, so that a state passes many steps neither shrunk nor amplified.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from fnn.checks import check_int
 from fnn.dtypes import number_like
@@ -16,7 +18,6 @@ from fnn.layers.initializers import XAVIER, Initializer, draw, orthogonal
 
 ORTHOGONAL = orthogonal()
 SIZES = ("d_in", "units", "weights", "recurrent", "bias", "dtype")
-Params = dict[str, Float[Array, "..."]]
 
 
 def _draw(
@@ -60,7 +61,7 @@ def init_rnn(
     recurrent: Initializer = ORTHOGONAL,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> Params:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.rnn`.
 
     Args:
@@ -102,7 +103,7 @@ def init_lstm(
     forget: float = 1.0,
     peephole: bool = False,
     dtype: DTypeLike = float,
-) -> Params:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.lstm`.
 
     Args:
@@ -143,7 +144,7 @@ def init_gru(
     recurrent: Initializer = ORTHOGONAL,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> Params:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.gru`.
 
     Args:

@@ -1,6 +1,7 @@
 """What a user writes, with types: mypy --strict and pyright pass on it."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jax import Array
 
 import fnn
 
-Params = dict[str, dict[str, Array]]
+Params = dict[str, dict[str, Any]]  # of arrays: no checker knows which names a layer's dict has
 
 
 def init(key: Array) -> Params:
@@ -22,11 +23,22 @@ def init(key: Array) -> Params:
 
 
 def logits(params: Params, x: Array) -> Array:
-    x = fnn.conv(x, params["conv1"]["w"], params["conv1"]["b"], padding="SAME")
-    x = fnn.max_pool(fnn.relu(x), 2)
+    x = fnn.max_pool(fnn.relu(fnn.conv(x, **params["conv1"])), 2)
     x = fnn.conv_im2col(x, params["conv2"]["w"], params["conv2"]["b"], stride=(1, 1))
     x = fnn.max_pool(fnn.leaky_relu(x, negative_slope=0.1), 2, stride=2)
-    return fnn.dense(fnn.flatten(x), params["head"]["w"], params["head"]["b"])
+    return fnn.dense(fnn.flatten(x), **params["head"])
+
+
+def layers(key: Array, x: Array, words: Array) -> None:
+    fnn.conv_fft(x, **fnn.init_conv(key, (3, 3), 1, 4), padding="VALID")
+    fnn.conv_transpose(x, **fnn.init_conv_transpose(key, (3, 3), 1, 4), stride=2)
+    stats = fnn.batch_stats(x)
+    fnn.batch_norm(x, **fnn.init_norm(1), mean=stats.mean, var=stats.var)
+    fnn.layer_norm(x, **fnn.init_norm((8, 1)), eps=1e-6)
+    rows = fnn.embed(words, **fnn.init_embed(key, 100, 3))
+    fnn.rnn(rows, **fnn.init_rnn(key, 3, 4), activation=fnn.relu)
+    outputs, _ = fnn.lstm(rows, **fnn.init_lstm(key, 3, 4), reverse=True)
+    fnn.gru(outputs, **fnn.init_gru(key, 4, 4), reset="before")
 
 
 def loss(params: Params, batch: fnn.data.Dataset) -> Array:
