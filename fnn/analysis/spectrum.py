@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.analysis.curvature import Loss, quadratic, ritz
 from fnn.checks import POSITIVE, check_array, check_arrays, check_int, check_key, check_number
-from fnn.dtypes import number_like
+from fnn.dtypes import Number, number_like
 from fnn.static import frozen
 from fnn.trees import FloatTree
 
@@ -34,7 +34,7 @@ class Density(NamedTuple):
     eigenvalues: Array
     weights: Array
 
-    def at(self, points: Float[Array, "*shape"], width: float) -> Float[Array, "*shape"]:
+    def at(self, points: Float[Array, "*shape"], width: Number) -> Float[Array, "*shape"]:
         """Return the density at some points, each eigenvalue a Gaussian of this deviation.
 
         Args:

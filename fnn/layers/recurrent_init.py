@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from fnn.checks import check_int
-from fnn.dtypes import number_like
+from fnn.dtypes import Number, number_like
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, draw, orthogonal
 
@@ -100,7 +100,7 @@ def init_lstm(
     weights: Initializer = XAVIER,
     recurrent: Initializer = ORTHOGONAL,
     bias: bool = True,
-    forget: float = 1.0,
+    forget: Number = 1.0,
     peephole: bool = False,
     dtype: DTypeLike = float,
 ) -> dict[str, Any]:

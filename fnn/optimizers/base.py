@@ -48,12 +48,12 @@ from fnn.checks import (
     is_number,
     wrong,
 )
-from fnn.dtypes import accumulator, is_real, narrowed
+from fnn.dtypes import Number, accumulator, is_real, narrowed
 from fnn.functions import taken
 from fnn.trees import check_like, check_params, exported
 
-Schedule = Callable[[Any], Float[Array, ""] | float]  # of the number of steps taken
-Rate = float | Float[Array, ""] | Schedule
+Schedule = Callable[[Any], Float[Array, ""] | Number]  # of the number of steps taken
+Rate = Number | Float[Array, ""] | Schedule
 Numbers = dict[str, Any]
 Part = TypeVar("Part")  # of a state
 
@@ -163,7 +163,7 @@ def leafwise(
     numbers: Numbers,
     *,
     half_moments: bool = False,
-    **initial: float | Callable[[Any], Any],
+    **initial: Number | Callable[[Any], Any],
 ) -> Optimizer:
     """Carry ``rule(now, g, *moments) -> (update, *moments)`` over a pytree.
 
@@ -413,7 +413,7 @@ def _check_new_rate(rate: Any, shape: tuple[int, ...]) -> None:
         raise wrong("with_learning_rate", "rate", f"{describe(rate)} with a NaN", needed)
 
 
-def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, "..."]) -> PyTree[Any]:
+def with_learning_rate(state: PyTree[Any], rate: Number | Float[Array, "..."]) -> PyTree[Any]:
     """Return the state with another learning rate for the next step and, without a schedule, all.
 
     The leaf keeps its dtype, so that a compiled step takes the new state as it took the old one.

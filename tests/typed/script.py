@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax  # type: ignore[import-untyped]  # optax ships no types
 from jax import Array
 
@@ -39,6 +40,19 @@ def layers(key: Array, x: Array, words: Array) -> None:
     fnn.rnn(rows, **fnn.init_rnn(key, 3, 4), activation=fnn.relu)
     outputs, _ = fnn.lstm(rows, **fnn.init_lstm(key, 3, 4), reverse=True)
     fnn.gru(outputs, **fnn.init_gru(key, 4, 4), reset="before")
+
+
+def numbers(x: Array, number: Array, key: Array) -> None:
+    """A sweep traces numbers, and arithmetic with NumPy makes its own kind."""
+    for n in (number, np.float32(0.5), np.float64(0.5), np.int32(1), 1):
+        schedules = fnn.schedules.cosine(n, 100, end=n), fnn.schedules.piecewise(0.1, {3: n})
+        fnn.chain(fnn.clip_by_global_norm(n), fnn.adam(n, b1=n, eps=n), fnn.average(n))
+        fnn.lookahead(fnn.add_weight_decay(fnn.sgd(schedules[0], momentum=n), n), slow_rate=n)
+        fnn.dropout(fnn.leaky_relu(x, negative_slope=n), n, key)
+        fnn.layer_norm(x, **fnn.init_norm(1), eps=n)
+        fnn.cross_entropy(x, x, label_smoothing=n)
+        fnn.binary_cross_entropy(x, x, pos_weight=n)
+    fnn.muon(0.1, iterations=jnp.array(3))
 
 
 def loss(params: Params, batch: fnn.data.Dataset) -> Array:
