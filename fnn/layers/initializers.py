@@ -10,12 +10,11 @@ layer's function gives them; biases start at zero.
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import (
-    Initializer,
     constant,
     delta_orthogonal,
     glorot_normal,
@@ -60,6 +59,15 @@ __all__ = [
     "variance_scaling",
     "zeros",
 ]
+
+
+class Initializer(Protocol):
+    """A function ``(key, shape, dtype) -> array``, of `jax.nn.initializers` or your own."""
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any, /) -> jax.Array:
+        """Draw the array."""
+        ...
+
 
 XAVIER = glorot_normal()
 SIZES = ("window", "c_in", "c_out", "groups", "weights", "bias", "dtype")  # of a convolution

@@ -23,6 +23,16 @@ def init(key: Array) -> Params:
     }
 
 
+def small(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jax.random.uniform(key, shape, dtype, -0.1, 0.1)
+
+
+def initialized(key: Array) -> None:
+    fnn.init_dense(key, 3, 4, weights=small)
+    fnn.init_embed(key, 3, 4, weights=lambda key, shape, dtype: small(key, shape, dtype) / 2)
+    fnn.init_gru(key, 3, 4, weights=fnn.initializers.he_normal(), recurrent=small)
+
+
 def logits(params: Params, x: Array) -> Array:
     x = fnn.max_pool(fnn.relu(fnn.conv(x, **params["conv1"])), 2)
     x = fnn.conv_im2col(x, params["conv2"]["w"], params["conv2"]["b"], stride=(1, 1))
