@@ -70,8 +70,9 @@ NO_RATE = float(jnp.finfo(jnp.float32).max)  # finite: not NaN, which JAX can be
 class Transform(Protocol):
     """What every function here needs of an optimizer or transform, fnn's, optax's or your own."""
 
+    # Of any arguments: to pyright the functions that a NamedTuple holds are its methods.
     @property
-    def init(self) -> Callable[[Any], Any]:
+    def init(self) -> Callable[..., Any]:
         """``init(params) -> state``."""
         ...
 
@@ -86,6 +87,10 @@ if TYPE_CHECKING:  # for checkers an optax transform too: optax asks for its own
 
     class _Pair(GradientTransformationExtraArgs):
         def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Self: ...
+        @property  # optax's own say arrays and containers of them, which have no attributes
+        def init(self) -> Callable[[Any], Any]: ...
+        @property
+        def update(self) -> Callable[..., tuple[Any, Any]]: ...
 
 else:
 

@@ -1,7 +1,8 @@
 """What a user writes, with types: mypy --strict and pyright pass on it."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,25 @@ def loss(params: Params, batch: fnn.data.Dataset) -> Array:
         logits(params, jnp.asarray(batch.x)), jnp.asarray(batch.y), label_smoothing=0.1
     )
     return cost.mean() + 1e-4 * fnn.l2_penalty(params)
+
+
+class Pair(NamedTuple):
+    """An optimizer of one's own."""
+
+    init: Callable[[Any], Array]
+    update: Callable[[Any, Array, Any], tuple[Any, Array]]
+
+
+def optimizers(params: Params) -> None:
+    fnn.make_step(loss, Pair(lambda params: jnp.zeros(()), lambda g, state, params: (g, state)))
+    state = fnn.adam(0.1).init(params)
+    print(state.step, state.moments["mu"])
+    updates, state = fnn.adam(0.1).update(params, state, params)
+    print(updates["head"]["w"].shape, state.learning_rate)
+    optax.chain(fnn.clip_by_global_norm(1.0), optax.add_decayed_weights(0.1), fnn.sgd(0.1))
+    library: optax.GradientTransformation = fnn.chain(optax.clip(1.0), fnn.adam(0.1))
+    init, update = library
+    print(init(params), update(params, library.init(params)))
 
 
 def accuracy(params: Params, part: fnn.data.Dataset) -> float:
