@@ -9,9 +9,8 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 
@@ -32,8 +31,8 @@ class Dataset(NamedTuple):
         y: (n,), int32 in 0 ... 9.
     """
 
-    x: Float[np.ndarray | jax.Array, "n rows columns channels"]
-    y: Int[np.ndarray | jax.Array, " n"]
+    x: Float[Any, "n rows columns channels"]  # NumPy's array or JAX's: layers take both
+    y: Int[Any, " n"]
 
 
 def digits() -> tuple[Dataset, Dataset]:

@@ -1,6 +1,7 @@
 """What a user writes, with types: mypy --strict and pyright pass on it."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,9 +68,7 @@ def numbers(x: Array, number: Array, key: Array) -> None:
 
 
 def loss(params: Params, batch: fnn.data.Dataset) -> Array:
-    cost = fnn.cross_entropy(
-        logits(params, jnp.asarray(batch.x)), jnp.asarray(batch.y), label_smoothing=0.1
-    )
+    cost = fnn.cross_entropy(logits(params, batch.x), batch.y, label_smoothing=0.1)
     return cost.mean() + 1e-4 * fnn.l2_penalty(params)
 
 
@@ -93,18 +92,22 @@ def optimizers(params: Params) -> None:
 
 
 def accuracy(params: Params, part: fnn.data.Dataset) -> float:
-    return float(fnn.accuracy(logits(params, jnp.asarray(part.x)), jnp.asarray(part.y)).mean())
+    return float(fnn.accuracy(logits(params, part.x), part.y).mean())
 
 
 def main(folder: Path) -> None:
     train, test = fnn.data.digits()
     optimizer = fnn.chain(fnn.clip_by_global_norm(1.0), fnn.adam(fnn.schedules.cosine(1e-2, 100)))
     params = init(jax.random.key(0))
-    for report in fnn.train(
+    reports = fnn.train(
         loss, params, optimizer, train, batch_size=64, epochs=2, key=jax.random.key(1)
-    ):
-        print(report.epoch, report.loss, accuracy(report.params, test))
-        fnn.save(folder / "digits.safetensors", report.params)
+    )
+    with closing(reports):
+        for report in reports:
+            print(report.epoch, report.loss, accuracy(report.params, test))
+            fnn.save(folder / "digits.safetensors", report.params)
+            if report.stopped is not None:
+                print(report.stopped.gradient, report.stopped.run.step)
 
     library = optax.adam(1e-3)
     step = fnn.make_step(loss, library)
