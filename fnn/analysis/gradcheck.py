@@ -38,7 +38,7 @@ from fnn.checks import (
 from fnn.dtypes import is_floating
 from fnn.placement import replicated
 from fnn.static import frozen
-from fnn.trees import FloatTree, paths
+from fnn.trees import FloatTree, or_fields, paths
 
 EPS = float(np.finfo(np.float64).eps)
 STEPS = {True: EPS ** (1 / 3), False: EPS ** (1 / 2)}  # which balance both errors
@@ -86,6 +86,7 @@ class GradientCheck(NamedTuple):
     h: float
     two_sided: bool
 
+    @or_fields
     def __str__(self) -> str:
         """Return the table, a line per leaf."""
         how = "(L(x+h) - L(x-h)) / 2h" if self.two_sided else "(L(x+h) - L(x)) / h"

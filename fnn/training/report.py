@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from fnn.trees import count
+from fnn.trees import count, or_fields
 
 
 class Run(NamedTuple):
@@ -31,6 +31,7 @@ class Run(NamedTuple):
     step: int
     key: Array
 
+    @or_fields
     def __repr__(self) -> str:
         """Return how much and where, without the arrays."""
         place = f"epoch {self.epoch}, batch {self.batch}, step {self.step}"
@@ -98,6 +99,7 @@ class Report(NamedTuple):
         """The optimizer's state after the chunk."""
         return self.run.state
 
+    @or_fields
     def __str__(self) -> str:
         """Return the report on one line, without the arrays."""
         return (
