@@ -8,6 +8,7 @@ downloaded, and a file that is not whole and right is refused by name.
 import gzip
 import math
 import zlib
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +52,8 @@ def digits() -> tuple[Dataset, Dataset]:
     >>> train.x.shape, test.x.shape
     ((1437, 8, 8, 1), (360, 8, 8, 1))
     """
-    with np.load(Path(__file__).with_name("digits.npz")) as stored:
+    packaged = resources.files("fnn.data") / "digits.npz"
+    with packaged.open("rb") as file, np.load(file) as stored:
         x = stored["images"].astype(np.float32)[..., None] / np.float32(16)
         y = stored["labels"].astype(np.int32)
     held_out = np.zeros(len(y), bool)
