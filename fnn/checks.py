@@ -287,7 +287,8 @@ def check_alive_array(function: str, place: str, x: Any) -> None:
     """Raise for this array as `check_alive` does."""
     concrete = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
     if concrete and x.is_deleted():
-        needed = "an array that was not donated: a step uses up the params and state given"
+        needed = "an array that was not donated: a step uses up the params and state given, so"
+        needed += " give it copies, jax.tree.map(jnp.copy, params)"
         raise wrong(function, place, f"a deleted {describe(x)}", needed)
 
 

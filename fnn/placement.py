@@ -1,4 +1,4 @@
-"""Arrays on a mesh: `copied` and `beside` are for outside a program, the others for inside.
+"""Arrays on a mesh; `copied`, `beside` and `are_together` are for outside a program.
 
 Where axes are explicit or, inside `jax.shard_map`, manual, the type of an array says how it is
 sharded, or over which axes it varies. Axes that are sharded cannot be merged, nor arrays that are
@@ -94,8 +94,7 @@ def beside(tree: PyTree[jax.Array], others: PyTree[Any]) -> PyTree[jax.Array]:
     A program that takes arrays of one mesh and arrays of none returns all on the mesh, and would be
     compiled again to go on from there.
     """
-    arrays = [x for x in jax.tree.leaves((tree, others)) if isinstance(x, jax.Array)]
-    meshes: set[Any] = {x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)}
+    meshes = _meshes((tree, others))
     if len(meshes) != 1:
         return tree
     everywhere = NamedSharding(meshes.pop(), PartitionSpec())
@@ -104,3 +103,16 @@ def beside(tree: PyTree[jax.Array], others: PyTree[Any]) -> PyTree[jax.Array]:
         return x if isinstance(x.sharding, NamedSharding) else copied(x, everywhere)
 
     return jax.tree.map(put, tree)
+
+
+def are_together(*trees: PyTree[Any]) -> bool:
+    """Whether one program takes all arrays of these trees that are on a mesh.
+
+    It takes the arrays of one mesh or, where all axes are automatic, of one order of devices.
+    """
+    return len({m if m.explicit_axes else tuple(m.devices.flat) for m in _meshes(trees)}) < 2
+
+
+def _meshes(tree: PyTree[Any]) -> set[Any]:
+    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+    return {x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)}

@@ -40,7 +40,9 @@ def outside(place: Path, *words: str) -> str:
     """Run Python where only this folder or zip file, and no checkout, is on the path."""
     environment = {**os.environ, "PYTHONPATH": str(place)}
     command = [sys.executable, *words]
-    done = subprocess.run(command, cwd=place.parent, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=place.parent, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -25,6 +25,7 @@ from fnn.dtypes import is_real
 from fnn.placement import replicated
 from fnn.static import frozen
 from fnn.training.arrays import check_examples, check_parts, read_rows, spread_of
+from fnn.training.step import check_dtypes
 from fnn.training.stream import check_iterable, length, read_batch
 from fnn.trees import check_same
 
@@ -60,8 +61,8 @@ def predict(
     Raises:
         ValueError: data of unequal lengths; a batch_size that the devices of the examples do not
             divide; an iterable without a batch, or a batch without examples; an output that does
-            not have the batch's examples first, or is not that of another batch in structure or
-            shape; integers of 64 bits that do not fit 32, without x64.
+            not have the batch's examples first, or is not that of another batch in structure,
+            shape or dtype; integers of 64 bits that do not fit 32, without x64.
         TypeError: data that are no arrays, with a batch_size, or no iterable, without; a model that
             is no function; a leaf of params that is no array.
 
@@ -141,8 +142,10 @@ def _outputs(function: str, model: Model, params: Any, data: Any, batch_size: in
     if not parts:
         raise wrong(function, "data", "no batch", "at least one")
     first, *others = [jax.tree.map(_example, part) for part in parts]
+    whose = "as in the first batch"
     for other in others:
-        check_same(function, "the output for an example", other, first, "as in the first batch")
+        check_same(function, "the output for an example", other, first, whose)
+        check_dtypes(function, "the output for an example", other, first, whose)
     return jax.tree.map(lambda *xs: jnp.concatenate(list(map(replicated, xs))), *parts)
 
 

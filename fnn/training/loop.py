@@ -81,6 +81,7 @@ class Call(NamedTuple):
     def run_after(self, learner: Learner, stop: int, key: Array) -> Run:
         """Return the run whose learner has taken the steps of this call up to ``stop``."""
         batch, step = self.place.batch + stop, self.place.step + stop
+        learner = jax.tree.map(lambda x: x, learner)  # containers of its own, which may change
         if self.ends_epoch and stop == self.stop:
             return Run(*learner, self.epoch + 1, 0, step, key)
         return Run(*learner, self.epoch, batch, step, key)

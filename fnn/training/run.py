@@ -5,7 +5,6 @@ of one compiled program.
 """
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -29,14 +28,14 @@ from fnn.checks import (
     wrong,
 )
 from fnn.optimizers.base import LAST, Transform
-from fnn.placement import beside
+from fnn.placement import are_together, beside
 from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts
 from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
 from fnn.training.nonfinite import find
 from fnn.training.report import NonFiniteError, Report, Run
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
-from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches, kind_of
+from fnn.training.stream import MOST, Batches, batch_calls, check_batches, kind_of
 from fnn.trees import check_like, check_params, check_same
 
 
@@ -61,8 +60,10 @@ def train(
 
     Over arrays, each epoch visits every example once, in a fresh order drawn from
     ``fold_in(key, epoch)``, in batches of batch_size and a last one of the rest. Over an iterable,
-    each epoch takes its batches as they come; a thread reads them ahead. The same arguments give
-    the same numbers, and a run that is interrupted and resumed the same as one that is not.
+    each epoch takes its batches as they come; a thread with the caller's settings of JAX and NumPy
+    reads them ahead, up to the end of the epoch. The next epoch is begun when its first report is
+    asked for. The same arguments give the same numbers, and a run that is interrupted and resumed
+    the same as one that is not.
 
     On several devices each computes its own examples, if data or its batches are sharded over them;
     `fnn.sharding` shards params as well. Inside `jax.jit`, `jax.grad` or `jax.vmap`, as for a sweep
@@ -73,7 +74,8 @@ def train(
             parameter named ``key`` receives another key at every step. A later run with the same
             function may run the program of this one: what loss reads in a dict, an array or an
             object that changes belongs in params or data.
-        params: any pytree of floating-point arrays, where a new run starts; not donated.
+        params: any pytree of floating-point arrays, where a new run starts, read at the call; not
+            donated.
         optimizer: any (init, update) pair, as `make_step` takes it.
         data: any pytree of arrays with one common leading axis, the examples, of which a batch has
             the structure, and which are moved to the device once. To a CPU a NumPy array may move
@@ -116,8 +118,9 @@ def train(
 
     Raises:
         ValueError: at the call, a size that does not fit, data of unequal lengths, or a run to
-            resume of another model, optimizer or key; at the first report, as `make_step`; where
-            they are read, integers of 64 bits that do not fit 32, without x64.
+            resume of another model, optimizer or key; at the first report, as `make_step`; at the
+            next one, a report of whose arrays one was donated; where they are read, data on another
+            mesh than the run, and integers of 64 bits that do not fit 32, without x64.
         TypeError: a leaf of params that is no floating-point array, or a key that is none; a call
             inside a program that JAX traces.
         NonFiniteError: as on_nonfinite says.
@@ -149,11 +152,12 @@ def train(
         make_plan, "train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux
     )
     plan()  # for its errors
-    run = Run(params, optimizer.init(params), stats, 0, 0, 0, key)
+    params, stats, key = _own((params, stats, key))
+    run = Run(params, _own(optimizer.init(params)), stats, 0, 0, 0, key)
     if resume is not None:
         _check_resume(resume, run)
-        epoch, batch, step = map(int, (resume.epoch, resume.batch, resume.step))
-        run = resume._replace(epoch=epoch, batch=batch, step=step)
+        (params, state, stats), key = _own((resume[:3], resume.key))
+        run = Run(params, state, stats, int(resume.epoch), int(resume.batch), int(resume.step), key)
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
     due = min(observe_every, LAST)  # steps are counted in an int32
@@ -170,9 +174,7 @@ def _calls(
     """Return the calls of the compiled program that make the run, and the most steps in one."""
     if batch_size is None:
         check_batches(data, run, epochs)
-        left = threading.Event()
-        calls = batch_calls(data, run, epochs, every, left)
-        return ahead(calls, left), min(MOST, every or MOST)
+        return batch_calls(data, run, epochs, every), min(MOST, every or MOST)
     n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
     if batch_size > n:
@@ -183,6 +185,7 @@ def _calls(
         raise wrong("train", "resume.batch", run.batch, needed)
     data = jax.tree.map(jnp.asarray, data)
     check_parts("train", data, batch_size)
+    _check_mesh(run, data)
     every = min(every or steps, steps)
     return array_calls(data, batch_size, run, epochs, every), every
 
@@ -194,7 +197,7 @@ def _reports(
     calls: Generator[Call],
     on_nonfinite: str,
 ) -> Generator[Report]:
-    learner = jax.tree.map(_strong, Learner(run.params, run.state, run.stats))
+    learner = Learner(run.params, run.state, run.stats)
     # By the kind of a batch. Each has the plan of when it was compiled, as later runs find its
     # program by that: what functions reach may have changed since the call or the program before.
     compiled: dict[Any, tuple[Plan, Watch | None]] = {}
@@ -202,8 +205,12 @@ def _reports(
     clock = 0.0
     with closing(calls):
         for call in calls:
+            if not counted:  # since the call, or the last report, the caller had the arrays
+                names = [("report." if compiled else "") + name for name in learner._fields]
+                check_alive("train", **dict(zip(names, learner, strict=True)))
             if (kind := kind_of(call.feed)) not in compiled:
                 began = time.perf_counter()
+                _check_mesh(learner, call.feed)
                 learner = beside(learner, call.feed)
                 plan, watch = planned(), watched()
                 run_call(plan, watch, learner, call, call.start)  # no step: compiles
@@ -281,7 +288,24 @@ def _bits(key: Any) -> Any:
     return describe(key), jax.random.key_data(key).tobytes()
 
 
-def _strong(x: Any) -> Array:
-    """Return an array of fixed dtype, as a compiled program returns it."""
-    fixed = isinstance(x, jax.Array) and not getattr(x, "weak_type", False)  # keys have none
-    return x if fixed else jnp.asarray(x, jnp.result_type(x))
+def _check_mesh(run: Run | Learner, data: Any) -> None:
+    """Raise unless one program can take a run and its data, or a batch of them."""
+    if not are_together(run[:3], data):
+        got = "arrays on another mesh than the data"
+        needed = "one mesh: fnn.sharding.place(params, mesh) or, of a run to resume, "
+        raise wrong("train", "params", got, needed + "place(run, mesh)")
+
+
+def _own(tree: Any) -> Any:
+    """Return a tree in containers of its own, of arrays of fixed dtype that nobody writes into.
+
+    A compiled program returns such ones. `jnp.array` would copy one of NumPy's, but may still be
+    reading it afterwards.
+    """
+
+    def own(x: Any) -> Array:
+        if isinstance(x, jax.Array) and not getattr(x, "weak_type", False):  # keys have none
+            return x
+        return jnp.asarray(x if isinstance(x, jax.Array) else np.array(x), jnp.result_type(x))
+
+    return jax.tree.map(own, tree)

@@ -1,9 +1,11 @@
 """Data that comes in batches: from a list, a loader, a generator, or a function of the epoch.
 
 A thread reads the batches, stacks as many as one call of the compiled program takes, and moves them
-to the device while the call before is running.
+to the device while the call before is running. It reads ahead within an epoch, never beyond: what
+is changed after the last report of an epoch, such as the order of a sampler, counts in the next.
 """
 
+import contextvars
 import dataclasses
 import functools
 import itertools
@@ -11,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, closing
 from typing import Any, ClassVar, TypeVar
 
 import jax
@@ -25,6 +27,17 @@ from fnn.training.report import Run
 STACK = 2**22  # bytes of small batches that go into one call
 MOST = 64  # and how many of them at most
 AHEAD = 2  # calls whose batches are on the device before their turn
+SETTINGS = (  # of JAX, each the name of its context manager and, after "jax_", of its option
+    "enable_x64",
+    "default_device",
+    "default_prng_impl",
+    "default_matmul_precision",
+    "numpy_dtype_promotion",
+    "numpy_rank_promotion",
+    "debug_nans",
+    "debug_infs",
+    "threefry_partitionable",
+)
 T = TypeVar("T")
 Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
 
@@ -47,36 +60,47 @@ class Stacked:
         return jax.tree.map(lambda x: x[i], self.batches)
 
 
-def batch_calls(
-    data: Batches, run: Run, epochs: int, every: int | None, left: threading.Event
-) -> Generator[Call]:
+def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Generator[Call]:
     """Yield the calls of a run over batches, each of several batches of one shape.
+
+    An epoch begins, in a thread of its own, when the first call of it is asked for.
 
     Args:
         data: as `fnn.train` takes it.
         run: where to begin.
         epochs: how many there are.
         every: steps between two reports, counted within the epoch; None for all of it.
-        left: once it is set, nobody waits for what comes, and no further batch is read.
     """
-    before = run.step - run.batch
+    batch, step = run.batch, run.step
     for epoch in range(run.epoch, epochs):
-        noise = epoch_keys(run.key, epoch)[1]
-        done, last = (run.batch if epoch == run.epoch else 0), False
-        batches = iter(_batches(data, epoch, left))
-        taken = sum(1 for _ in itertools.islice(batches, done))
-        for group, last in _groups(batches, done, every):
-            feed, place, n = _stacked(group, every), Place(noise, done, before + done), len(group)
-            done += n
-            reports = last or (every is not None and done % every == 0)
-            yield Call(feed, place, 0, n, epoch, n * feed.size, last, reports)
-        if taken < done and not last:
-            needed = "at most the batches of an epoch of this data"
-            raise wrong("train", "resume.batch", done, needed)
-        if not done:
-            needed = "at least one; what is read once, such as a generator, lasts for one epoch"
-            raise wrong("train", "data", f"no batch in epoch {epoch + 1}", needed)
-        before += done
+        place, left = Place(epoch_keys(run.key, epoch)[1], batch, step), threading.Event()
+        with closing(ahead(_epoch_calls(data, epoch, place, every, left), left)) as calls:
+            for call in calls:
+                yield call
+                step += call.stop
+        batch = 0
+
+
+def _epoch_calls(
+    data: Batches, epoch: int, place: Place, every: int | None, left: threading.Event
+) -> Generator[Call]:
+    """Yield the calls from this place on to the end of the epoch."""
+    noise, done, step = place
+    last = False
+    batches = iter(_batches(data, epoch, left))
+    taken = sum(1 for _ in itertools.islice(batches, done))
+    for group, last in _groups(batches, done, every):
+        feed, n = _stacked(group, every), len(group)
+        place = Place(noise, done, step)
+        done, step = done + n, step + n
+        reports = last or (every is not None and done % every == 0)
+        yield Call(feed, place, 0, n, epoch, n * feed.size, last, reports)
+    if taken < done and not last:
+        needed = "at most the batches of an epoch of this data"
+        raise wrong("train", "resume.batch", done, needed)
+    if not done:
+        needed = "at least one; what is read once, such as a generator, lasts for one epoch"
+        raise wrong("train", "data", f"no batch in epoch {epoch + 1}", needed)
 
 
 def _batches(data: Batches, epoch: int, left: threading.Event) -> Iterable[Any]:
@@ -168,24 +192,26 @@ def _stacked(group: list[Any], every: int | None) -> Stacked:
 def ahead(items: Generator[T], left: threading.Event) -> Generator[T]:
     """Yield what a generator yields, which a thread runs ahead; its errors are raised here.
 
-    The thread has the caller's default device, mesh and width of numbers, which JAX keeps by
-    thread. It ends, and the generator with it, when this one does. By ``left`` the generator learns
-    of that, as it may be reading many batches, which nobody waits for then.
+    The thread has the caller's settings, mesh and context variables, which are kept by thread. It
+    ends, and the generator with it, when this one does. By ``left`` the generator learns of that,
+    as it may be reading many batches, which nobody waits for then.
     """
-    config: Any = jax.config
-    wide, device, end = config.jax_enable_x64, config.jax_default_device, object()
-    mesh = jax.sharding.get_mesh()
+    settings = [(getattr(jax, name), getattr(jax.config, f"jax_{name}")) for name in SETTINGS]
+    mesh, context, end = jax.sharding.get_mesh(), contextvars.copy_context(), object()
+    if not mesh.empty:
+        settings.append((jax.set_mesh, mesh))
 
     def read() -> Any:
-        on_mesh = nullcontext() if mesh.empty else jax.set_mesh(mesh)
-        with jax.enable_x64(wide), jax.default_device(device), on_mesh:
+        with ExitStack() as stack:
+            for setting, value in settings:
+                stack.enter_context(setting(value))
             return next(items, end)
 
     pool = ThreadPoolExecutor(1, "fnn.train reads data")
     try:
-        coming = deque(pool.submit(read) for _ in range(AHEAD))
+        coming = deque(pool.submit(context.run, read) for _ in range(AHEAD))
         while (item := coming.popleft().result()) is not end:
-            coming.append(pool.submit(read))
+            coming.append(pool.submit(context.run, read))
             yield item
     finally:
         left.set()

@@ -24,6 +24,7 @@ from fnn.weights.structure import Packed, Unfit, pack, unpack, unpack_like
 FORMAT = 1
 ENTRY, CHECKSUM = "fnn", "fnn.crc32"  # in the metadata: the description, and its own checksum
 SUFFIX = ".safetensors"
+STRANGE = (ValueError, LookupError, TypeError, AttributeError)  # what reading another form raises
 
 
 def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
@@ -103,7 +104,8 @@ def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated or altered or was not written by `save`; it has 64-bit
-            arrays while JAX keeps to 32 bits; it differs from like. The first bad path is named.
+            arrays while JAX keeps to 32 bits; it holds what this version does not know, such as
+            another dtype; it differs from like. The first bad path is named.
 
     >>> fnn.load("nowhere.safetensors")
     Traceback (most recent call last):
@@ -118,6 +120,9 @@ def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
         return unpack(packed) if like is None else unpack_like(packed, like)
     except Unfit as error:
         raise wrong("load", "path", f"{path} with {error.got}", error.needed) from None
+    except STRANGE as error:  # a dtype, say, that this version does not know
+        got = f"{path} with what this fnn cannot read ({type(error).__name__}: {error})"
+        raise wrong("load", "path", got, "a file of this fnn, or a newer fnn") from error
 
 
 def latest(folder: str | Path) -> Path | None:
@@ -153,7 +158,7 @@ def latest(folder: str | Path) -> Path | None:
     for file in sorted(times, key=lambda f: (times[f], -_number(f), f.name), reverse=True):
         try:
             _decode(file.read_bytes())
-        except (Unfit, OSError):
+        except (Unfit, OSError, *STRANGE):
             continue
         return file
     return None
@@ -186,7 +191,7 @@ def _decode(content: bytes) -> Packed:
             for path, entry in entries.items()
             for begin, end in [entry["data_offsets"]]
         }
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except STRANGE as error:
         raise Unfit(f"no readable header ({type(error).__name__}: {error})", whole) from None
     if ENTRY not in metadata:
         needed = "a file that fnn.save wrote; fnn.weights.from_torch reads others"
@@ -195,8 +200,8 @@ def _decode(content: bytes) -> Packed:
     if str(zlib.crc32(description)) != metadata.get(CHECKSUM):
         raise Unfit("an altered description", whole)
     facts = json.loads(metadata[ENTRY])
-    if facts["format"] != FORMAT:
-        raise Unfit(f"format {facts['format']}", f"format {FORMAT}, or a newer fnn")
+    if (form := facts.get("format")) != FORMAT:
+        raise Unfit(f"format {form}", f"format {FORMAT}, or a newer fnn")
     data, arrays = memoryview(content)[start:], {}
     for path, checksum in facts["sums"].items():
         begin, end = places.get(path, (0, 0))

@@ -113,13 +113,13 @@ def _close(kind: str, children: list[tuple[Any, Any]], path: str) -> Any:
     values = [value for _, value in children]
     if kind in ("dict", "list", "tuple"):
         return {"dict": dict(children), "list": values, "tuple": tuple(values)}[kind]
-    how, name = kind.split()
+    how, _, name = kind.partition(" ")
     found = _named_tuple(name) if how == "named" else None
     if found is None or list(getattr(found, "_fields", ())) != [key for key, _ in children]:
         needed = "like=, a tree of the same structure"
         if how == "named":
             needed += ", or the module imported that has such a class"
-        raise Unfit(f"a {name} at {path!r}", needed)
+        raise Unfit(f"a {name or how} at {path!r}", needed)
     return found(*values)
 
 

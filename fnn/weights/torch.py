@@ -171,7 +171,8 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
         ValueError: names of the source that no rule uses, arrays that a rule needs and the source
             lacks, all of them listed; an unknown kind; a shape that does not fit; two rules for one
             layer; a file in another format.
-        TypeError: a source that is neither a dict nor a path; a tensor of a dtype that NumPy lacks.
+        TypeError: a source that is neither a dict nor a path; a tensor without data, or of a dtype
+            that NumPy lacks.
         FileNotFoundError: there is no such file.
 
     Source: the layouts of `torch.nn`, as its documentation states them.
@@ -309,17 +310,18 @@ def _given(source: Any) -> Mapping[str, Any]:
 def _numpy(name: str, value: Any) -> np.ndarray:
     if not hasattr(value, "detach"):
         return np.asarray(value)
-    tensor = value.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # which NumPy lacks
-        import ml_dtypes
-
-        return np.asarray(tensor.float().numpy()).astype(ml_dtypes.bfloat16)
-    try:
-        return np.asarray(tensor.numpy())
-    except TypeError as error:  # such as float8, or sparse
-        place, got = f"source[{name!r}]", f"a tensor of {tensor.dtype}"
+    brief = str(value.dtype) == "torch.bfloat16"  # which NumPy lacks
+    try:  # off the graph and the device, with conjugates and the like worked out
+        array = np.asarray((value.float() if brief else value).numpy(force=True))
+    except (TypeError, RuntimeError) as error:  # such as float8, sparse, or without data
+        place, got = f"source[{name!r}]", f"a tensor of {value.dtype}"
         needed = f"a tensor that NumPy can hold, such as tensor.float() gives ({error})"
         raise wrong("weights.from_torch", place, got, needed, TypeError) from None
+    if brief:
+        import ml_dtypes
+
+        return array.astype(ml_dtypes.bfloat16)
+    return array
 
 
 def _own(x: np.ndarray) -> np.ndarray:

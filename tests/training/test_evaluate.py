@@ -120,6 +120,22 @@ def test_refuses(function: Any, config: Any, data: Any, kind: Any, message: str)
         function(model, PARAMS, data, **config)
 
 
+@pytest.mark.parametrize("function", [fnn.predict, fnn.evaluate])
+def test_outputs_of_one_dtype(function: Any) -> None:
+    """Joined, the integers would be rounded to floats."""
+    same, other = [np.ones(2, np.float32), np.ones(1, np.float32)], np.array([2**24 + 1], np.int32)
+    message = r"the output for an example\['y'\]: got int32\[\]; needed float32, as in the first"
+    with pytest.raises(ValueError, match=f"^fnn.{function.__name__}: {message}"):
+        function(lambda _, batch: {"y": batch}, (), [*same, other])
+    function(lambda _, batch: {"y": batch}, (), same)
+
+
+def test_outputs_that_are_keys_are_joined() -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    got = fnn.predict(lambda _, batch: batch, (), [keys[:2], keys[2:]])
+    assert (jax.random.key_data(got) == jax.random.key_data(keys)).all()
+
+
 def test_a_mean_is_no_output_per_example() -> None:
     message = r"fnn.evaluate: the output: got float32\[\]; needed the 4 examples of the batch first"
     with pytest.raises(ValueError, match=message):

@@ -22,7 +22,7 @@ from fnn.training.step import Learner, make_plan
 from tests.check import close
 from tests.training.cases import DATA, KEY, Pairs, X, Y, counted, diary, squares, start
 
-ADAM = fnn.adam(0.1)
+ADAM, SGD = fnn.adam(0.1), fnn.sgd(0.1)
 
 
 def seen(n: int, batch_size: int, epochs: int, key: Any, **config: Any) -> np.ndarray:
@@ -278,6 +278,55 @@ def test_what_was_yielded_stays() -> None:
     for report, other in zip(reports, again, strict=False):
         jax.tree.map(np.testing.assert_array_equal, report.run[:3], other.run[:3])
         assert report.loss == other.loss
+
+
+def test_a_report_that_is_changed_changes_no_other() -> None:
+    config: Any = {"batch_size": 4, "epochs": 3, "key": KEY}
+    plain = [r.loss for r in fnn.train(squares, start(), ADAM, DATA, **config)]
+    losses = []
+    for report in fnn.train(squares, start(), ADAM, DATA, **config):
+        losses.append(report.loss)
+        report.params["w"] = report.state.moments["mu"]["w"] = jnp.ones(3)
+    assert losses == plain
+
+
+def test_a_run_starts_from_what_the_call_was_given() -> None:
+    """Not from what is written into it before the first report, or while the run lasts."""
+    params = {"w": np.zeros(2**16, np.float32), "b": np.zeros((), np.float32)}
+    stats, key = [np.zeros(2**16, np.float32)], np.array(jax.random.key_data(KEY))
+
+    def loss(params: Any, stats: Any, batch: Any, key: Any) -> Any:
+        noise = jax.random.normal(key)
+        return (params["w"] - stats[0] - noise).sum() * batch.mean() + params["b"], stats
+
+    def reports() -> Any:
+        config: Any = {"batch_size": 5, "epochs": 2, "stats": stats, "key": key}
+        return fnn.train(loss, params, SGD, np.arange(10, dtype=np.float32), **config)
+
+    plain = [r.loss for r in reports()]
+    changed = reports()
+    for array in (*params.values(), *stats, key):
+        array[...] = 9
+    params["w"] = params["b"] = stats[0] = None
+    assert [r.loss for r in changed] == plain
+
+
+@pytest.mark.parametrize("part", ["params", "state"])
+def test_donating_a_report_that_the_run_goes_on_from_is_named(part: str) -> None:
+    donate = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+    config: Any = {"batch_size": 4, "epochs": 2, "key": KEY}
+    reports = fnn.train(squares, start(), ADAM, DATA, **config)
+    donate(getattr(next(reports), part))
+    with pytest.raises(ValueError, match=rf"^fnn.train: report.{part}.*: got a deleted .*copy"):
+        next(reports)
+    for report in fnn.train(squares, start(), ADAM, DATA, **config):
+        if report.epoch == 2:
+            donate(report.params)  # the run needs them no more
+    params = start()
+    reports = fnn.train(squares, params, ADAM, DATA, **config)
+    donate(params)
+    with pytest.raises(ValueError, match=r"^fnn.train: params\['b'\]: got a deleted "):
+        next(reports)
 
 
 def test_each_step_has_its_own_key() -> None:

@@ -1,12 +1,17 @@
 """Training on several devices: the numbers of one, from as many parts of every batch."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 import fnn
 from tests.devices import errors_of
+
+KEY = jax.random.key(0)
 
 
 def test_eight_devices_train_as_one_does() -> None:
@@ -23,6 +28,38 @@ def test_place_leaves_what_is_no_array() -> None:
     assert (placed.epoch, placed.state, placed.step) == (1, None, 23)
     assert placed.key == run.key
     assert placed.params["w"].sharding.mesh == mesh
+
+
+def on(name: str, kind: Any, array: Any) -> Any:
+    return fnn.sharding.place(array, jax.make_mesh((1,), (name,), axis_types=(kind,)))
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["arrays", "stream"])
+@pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
+def test_a_run_on_another_mesh_than_its_data_is_named(stream: bool, resumed: bool) -> None:
+    data = on("data", AxisType.Explicit, np.ones(4, np.float32))
+    start, loss = np.zeros(4, np.float32), lambda w, batch: ((w - batch) ** 2).mean()
+    there = on("data", AxisType.Auto, start)
+    run = fnn.Run(there, fnn.sgd(0.1).init(there), None, 0, 0, 0, KEY) if resumed else None
+    params, sizes = start if resumed else there, {} if stream else {"batch_size": 4}
+
+    def train() -> Any:
+        batches = [data] if stream else data
+        return fnn.train(
+            loss, params, fnn.sgd(0.1), batches, epochs=1, key=KEY, resume=run, **sizes
+        )
+
+    reports = train() if stream else None
+    message = r"^fnn.train: params: got arrays on another mesh.*; needed .*place\(run, mesh\)"
+    with pytest.raises(ValueError, match=message):
+        train() if reports is None else next(reports)
+
+
+def test_automatic_axes_may_have_other_names() -> None:
+    data, w = (on(name, AxisType.Auto, np.ones(4, np.float32)) for name in ("data", "model"))
+    loss = lambda w, batch: ((w - batch) ** 2).mean()
+    (report,) = fnn.train(loss, w, fnn.sgd(0.1), data, batch_size=4, epochs=1, key=KEY)
+    assert report.loss == 0
 
 
 def test_a_step_with_placed_parameters_leaves_the_ones_before() -> None:

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -252,22 +253,73 @@ def test_stopping_early_ends_the_thread_and_the_producer() -> None:
 
 def test_leaving_waits_for_one_batch_alone() -> None:
     """Not for all that one call of the program takes."""
-    began, read = threading.Event(), []
+    began, leaving, read = threading.Event(), threading.Event(), []
 
     def data(epoch: int) -> Iterator[np.ndarray]:
-        for i in range(stream.MOST if epoch else 1):
-            if epoch:
+        for i in range(2 * stream.MOST):
+            if i >= stream.MOST:
                 began.set()
+                assert leaving.wait(60)
                 time.sleep(0.02)
             read.append(i)
             yield np.array([i % N])
 
-    reports: Any = fnn.train(marks, jnp.zeros(N), SGD, data, epochs=2, key=KEY)
+    config: Any = {"epochs": 1, "key": KEY, "report_every": stream.MOST}
+    reports: Any = fnn.train(marks, jnp.zeros(N), SGD, data, **config)
     next(reports)
     assert began.wait(60)
+    leaving.set()
     reports.close()
     assert not reading()
-    assert len(read) < stream.MOST
+    assert len(read) < 2 * stream.MOST
+
+
+class AtOnce:
+    """In place of the thread: what may be read ahead is read when it is asked for."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def submit(self, read: Any, *inputs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(read(*inputs))
+        return done
+
+    def shutdown(self, **_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("every", [None, 1])
+def test_an_epoch_begins_when_a_report_of_it_is_asked_for(
+    every: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loader that is changed after the last report of an epoch is read as changed."""
+    monkeypatch.setattr(stream, "ThreadPoolExecutor", AtOnce)
+    begun: list[int] = []
+    ended: list[int] = []
+    value = np.zeros(1, np.float32)
+
+    def data(epoch: int) -> Iterator[np.ndarray]:
+        begun.append(epoch)
+        try:
+            yield from [value.copy()] * 2
+        finally:
+            ended.append(epoch)
+
+    losses = []
+    config: Any = {"epochs": 4, "key": KEY, "report_every": every}
+    loss = lambda w, batch: (w + batch).mean()
+    reports: Any = fnn.train(loss, jnp.zeros(()), fnn.sgd(0.0), data, **config)
+    for report in reports:
+        losses.append(report.loss)
+        assert begun == list(range(report.epoch)), "begun before its time"
+        assert len(ended) >= report.epoch - 1
+        value[:] = 10 * report.run.epoch
+        if report.run.epoch == 3:
+            break
+    reports.close()
+    assert losses == [mean for mean in (0.0, 10.0, 20.0) for _ in range(2 if every else 1)]
+    assert begun == ended == [0, 1, 2]
 
 
 def test_nothing_is_read_before_the_first_report_is_asked_for() -> None:
@@ -320,32 +372,54 @@ def test_the_thread_has_the_callers_mesh() -> None:
     assert meshes[1].empty
 
 
-def test_the_thread_has_the_callers_default_device() -> None:
-    devices: list[Any] = []
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("enable_x64", True),
+        ("default_device", jax.devices()[0]),
+        ("default_prng_impl", "rbg"),
+        ("default_matmul_precision", "float32"),
+        ("numpy_dtype_promotion", "standard"),
+        ("numpy_rank_promotion", "allow"),
+        ("debug_nans", True),
+        ("debug_infs", True),
+        ("threefry_partitionable", False),
+    ],
+)
+def test_the_thread_has_the_callers_settings(name: str, value: Any) -> None:
+    found: list[Any] = []
 
     def data(epoch: int) -> list[np.ndarray]:
-        devices.append(jax.config.jax_default_device)
-        return [np.ones(4, np.float32)]
+        found.append((getattr(jax.config, f"jax_{name}"), np.geterr()["divide"]))
+        return [np.ones(N, np.float32)]
 
-    with jax.default_device(jax.devices()[0]):
-        loss = lambda w, batch: (w * batch).mean()
-        list(fnn.train(loss, jnp.zeros(()), SGD, data, epochs=1, key=KEY))
-    assert devices == [jax.devices()[0]]
+    assert getattr(jax.config, f"jax_{name}") != value
+    params = jnp.zeros(N)
+    with getattr(jax, name)(value), np.errstate(divide="ignore"):
+        list(fnn.train(lambda w, b: (w * b).mean(), params, SGD, data, epochs=2, key=KEY))
+    assert found == [(value, "ignore")] * 2
 
 
-def test_the_thread_has_the_callers_width_of_numbers() -> None:
-    widths: list[Any] = []
-
-    def data(epoch: int) -> list[np.ndarray]:
-        widths.append(jnp.ones(1).dtype)
-        return [np.ones(3)]
-
+def test_numbers_of_the_callers_width_are_read() -> None:
     with jax.enable_x64(True):
         params = jnp.zeros(3, jnp.float64)
         loss = lambda p, batch: ((p - batch) ** 2).sum()
-        (report,) = fnn.train(loss, params, fnn.sgd(0.5), data, epochs=1, key=KEY)
+        (report,) = fnn.train(loss, params, fnn.sgd(0.5), [np.ones(3)], epochs=1, key=KEY)
         assert report.params.dtype == np.float64
-    assert widths == [np.dtype(np.float64)]
+
+
+def test_a_stream_draws_as_arrays_do() -> None:
+    """With the caller's settings of random numbers."""
+
+    def loss(w: Any, batch: Any, key: Any) -> Any:
+        return (w - jax.random.normal(key)) ** 2 * batch.mean()
+
+    config: Any = {"epochs": 3, "key": KEY}
+    x = np.ones(4, np.float32)
+    with jax.threefry_partitionable(False):
+        *_, arrays = fnn.train(loss, jnp.zeros(()), SGD, x, batch_size=4, **config)
+        *_, batches = fnn.train(loss, jnp.zeros(()), SGD, [x], **config)
+    assert float(arrays.params) == pytest.approx(float(batches.params), rel=1e-5)
 
 
 @pytest.mark.parametrize(

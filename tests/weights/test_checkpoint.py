@@ -666,6 +666,27 @@ def test_a_missing_file_and_files_of_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("float32", "float33", "what this fnn cannot read .*float33"),
+        ("threefry2x32", "newrng", "what this fnn cannot read .*newrng"),
+        ('"dtype": "float32"', '"new": 1', "what this fnn cannot read .*'dtype'"),
+        ('"shape": [1]', '"shape": [7]', "what this fnn cannot read .*7"),
+        ('"node": "list"', '"node": "set"', "a set at 'b'; needed like="),
+        ('"format": 1, ', "", "format None; needed format 1, or a newer fnn"),
+        ('"sums"', '"crcs"', "what this fnn cannot read .*'sums'"),
+    ],
+)
+def test_files_of_a_version_to_come(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "a.safetensors"
+    fnn.save(path, {"a": ones(), "b": [jax.random.key(0)]})
+    edit(path, old, new)
+    with pytest.raises(ValueError, match=f"^fnn.load: path: got {path} with {message}"):
+        fnn.load(path)
+    assert fnn.weights.latest(tmp_path) in (path, None)
+
+
+@pytest.mark.parametrize(
     ("like", "message"),
     [
         ({"a": ones(), "b": [ones(2)], "c": ones()}, "no array 'c'; needed the paths of `like`"),

@@ -360,25 +360,22 @@ def test_the_blocks_of_a_recurrent_layer() -> None:
 
 
 class Tensor:
-    """What `from_torch` needs of PyTorch's tensors: to be taken off the graph and the device."""
+    """What `from_torch` needs of PyTorch's tensors."""
 
-    def __init__(self, array: Any, dtype: str, done: frozenset[str] = frozenset()) -> None:
-        self.array, self.dtype, self.done = array, f"torch.{dtype}", done
-
-    def _after(self, step: str, dtype: str | None = None) -> "Tensor":
-        return Tensor(self.array, dtype or self.dtype.removeprefix("torch."), self.done | {step})
+    def __init__(self, array: Any, dtype: str) -> None:
+        self.array, self.dtype = array, f"torch.{dtype}"
 
     def detach(self) -> "Tensor":
-        return self._after("detach")
-
-    def cpu(self) -> "Tensor":
-        return self._after("cpu")
+        return self
 
     def float(self) -> "Tensor":
-        return self._after("float", "float32")
+        return Tensor(self.array, "float32")
 
-    def numpy(self) -> Any:
-        assert self.done >= {"detach", "cpu"}
+    def numpy(self, *, force: bool = False) -> Any:
+        if not force:
+            raise RuntimeError("Can't call numpy() on Tensor that has conjugate bit set.")
+        if self.dtype == "torch.meta":
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
         assert self.dtype != "torch.bfloat16", "which PyTorch refuses"
         if "float8" in self.dtype:
             raise TypeError("Got unsupported ScalarType Float8_e4m3fn")
@@ -401,12 +398,13 @@ def test_groups_of_a_transposed_convolution_have_a_bias_for_every_output() -> No
     np.testing.assert_array_equal(got["b"], state["a.bias"])
 
 
-def test_a_sparse_tensor() -> None:
-    message = (
-        r"_torch: source\['fc.weight'\]: got .*; needed a tensor .* \(.*Use Tensor.to_dense\(\)\)"
-    )
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("sparse", r"Use Tensor.to_dense\(\)"), ("meta", "no data!")]
+)
+def test_a_tensor_that_cannot_be_read(kind: str, reason: str) -> None:
+    message = rf"_torch: source\['fc.weight'\]: got .*; needed a tensor .* \(.*{reason}\)"
     with pytest.raises(TypeError, match=message):
-        from_torch({"fc.weight": Tensor(np.ones((2, 3)), "sparse")}, {"fc": ("head", "dense")})
+        from_torch({"fc.weight": Tensor(np.ones((2, 3)), kind)}, {"fc": ("head", "dense")})
 
 
 def test_tensors_of_a_dtype_that_numpy_lacks() -> None:
