@@ -5,6 +5,7 @@ turns what a convolution gives into what a dense layer takes.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def init_dense(
     weights: Initializer = XAVIER,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Any]:
     """Draw the arrays of `dense`.
 
     Args:
@@ -192,7 +193,7 @@ def init_embed(
     *,
     weights: Initializer = UNIT,
     dtype: DTypeLike = float,
-) -> dict[str, Float[Array, "vocabulary d"]]:
+) -> dict[str, Any]:
     """Draw the array of `embed`.
 
     Args:
