@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
@@ -258,7 +258,7 @@ def _work(asked: "SimpleQueue[Callable[[], Any] | None]") -> None:
 def check_iterable(function: str, data: Any) -> None:
     """Raise for arrays, those of other libraries too, which need a batch_size."""
     single = attribute(data, "shape") is not None and attribute(data, "dtype") is not None
-    if single or isinstance(data, dict | tuple):
+    if single or isinstance(data, Mapping | tuple):
         what = describe(data) if single else f"a {type(data).__name__}"
         needed = f"an int, as data is {what}; an iterable of batches has none"
         raise wrong(function, "batch_size", None, needed)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -500,6 +501,7 @@ def test_a_stream_draws_as_arrays_do() -> None:
     [
         (DATA, {}, ValueError, "batch_size: got None; needed an int, as data is a Pairs"),
         ({"x": X}, {}, ValueError, "batch_size: got None; needed an int, as data is a dict"),
+        (MappingProxyType({"x": X}), {}, ValueError, "batch_size: .* as data is a mappingproxy"),
         (X, {}, ValueError, r"batch_size: got None; needed an int, as data is float32\[10,3\]"),
         (3, {}, TypeError, "data: got int 3; needed arrays and a batch_size, an iterable of"),
         (lambda e: 3, {}, TypeError, r"data\(0\): got int 3; needed an iterable of batches"),
@@ -514,8 +516,8 @@ def test_a_stream_draws_as_arrays_do() -> None:
         (Loader([]), {"batch_size": 4}, TypeError, "data: got Loader .* without batch_size, an"),
         (iter(rows([5, 5])), {"batch_size": 4}, TypeError, "data: got list_iterator .* without"),
     ],
-    ids=["named_tuple", "dict", "array", "number", "no_iterable", "empty", "once", "strings",
-         "loader_with_size", "iterator_with_size"],
+    ids=["named_tuple", "dict", "mapping", "array", "number", "no_iterable", "empty", "once",
+         "strings", "loader_with_size", "iterator_with_size"],
 )  # fmt: skip
 def test_refuses(data: Any, change: Any, kind: type[Exception], message: str) -> None:
     config = {"epochs": 1, "key": KEY} | change
