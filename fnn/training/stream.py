@@ -5,15 +5,15 @@ to the device while the call before is running. It reads ahead within an epoch, 
 is changed after the last report of an epoch, such as the order of a sampler, counts in the next.
 """
 
+import atexit
 import contextvars
 import dataclasses
 import functools
 import itertools
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
+from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 
 import jax
@@ -197,33 +197,69 @@ def ahead(items: Generator[T], left: threading.Event) -> Generator[T]:
     ends, and the generator with it, when this one does. By ``left`` the generator learns of that,
     as it may be reading many batches, which nobody waits for then.
     """
-    settings = [(getattr(jax, name), getattr(jax.config, f"jax_{name}")) for name in SETTINGS]
-    mesh, context, end = jax.sharding.get_mesh(), contextvars.copy_context(), object()
-    if not mesh.empty:
-        settings.append((jax.set_mesh, mesh))
+    settings, context, end = _settings(), contextvars.copy_context(), object()
+    # By two queues alone: an interrupt leaves them whole, and may leave an executor's locks locked.
+    asked, found = SimpleQueue[Any](), SimpleQueue[Any]()
+    thread = threading.Thread(target=_work, args=(asked,), name="fnn.train reads data", daemon=True)
 
-    def read() -> Any:
-        with ExitStack() as stack:
-            for setting, value in settings:
-                stack.enter_context(setting(value))
-            return next(items, end)
+    def read() -> None:
+        try:
+            with ExitStack() as stack:
+                for setting, value in settings:
+                    stack.enter_context(setting(value))
+                found.put((end if left.is_set() else next(items, end), None))
+        except BaseException as error:
+            found.put((end, error))
 
-    pool = ThreadPoolExecutor(1, "fnn.train reads data")
+    def leave() -> None:
+        left.set()
+        asked.put(None)
+        with suppress(RuntimeError):  # not begun yet, or this very one, where it collects garbage
+            thread.join()
+
+    atexit.register(leave)  # Python would stop a daemon at its work, and wait for others for ever
     try:
-        coming = deque(pool.submit(context.run, read) for _ in range(AHEAD))
-        while (item := coming.popleft().result()) is not end:
-            coming.append(pool.submit(context.run, read))
+        thread.start()
+        for _ in range(AHEAD):
+            asked.put(functools.partial(context.run, read))
+        while True:
+            item, error = found.get()
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # whose traceback keeps this frame, and so would keep itself
+            if item is end:
+                return
+            asked.put(functools.partial(context.run, read))
             yield item
     finally:
-        left.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        items.close()
+        if not left.is_set():  # as it is when Python ends, and has no `atexit` any more
+            atexit.unregister(leave)
+            leave()
+        own: Any = items
+        if not own.gi_running:  # in this very thread
+            own.close()
+
+
+def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
+    """Return the settings and the mesh of this thread, by what sets each in another."""
+    settings = [(getattr(jax, name), getattr(jax.config, f"jax_{name}")) for name in SETTINGS]
+    mesh = jax.sharding.get_mesh()
+    return settings if mesh.empty else [*settings, (jax.set_mesh, mesh)]
+
+
+def _work(asked: "SimpleQueue[Callable[[], Any] | None]") -> None:
+    """Do what is asked for until that is None. While it waits, it keeps nothing alive."""
+    while (task := asked.get()) is not None:
+        task()
+        del task
 
 
 def check_iterable(function: str, data: Any) -> None:
     """Raise for arrays, those of other libraries too, which need a batch_size."""
     single = attribute(data, "shape") is not None and attribute(data, "dtype") is not None
-    if single or isinstance(data, dict | tuple):
+    if single or isinstance(data, Mapping | tuple):
         what = describe(data) if single else f"a {type(data).__name__}"
         needed = f"an int, as data is {what}; an iterable of batches has none"
         raise wrong(function, "batch_size", None, needed)
