@@ -37,6 +37,11 @@ SETTINGS = (  # of JAX, each the name of its context manager and, after "jax_", 
     "debug_nans",
     "debug_infs",
     "threefry_partitionable",
+    "disable_jit",
+    "debug_key_reuse",
+    "check_tracer_leaks",
+    "enable_checks",
+    "log_compiles",
 )
 T = TypeVar("T")
 Batches = Iterable[Any] | Callable[[int], Iterable[Any]]

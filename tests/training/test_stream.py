@@ -384,6 +384,11 @@ def test_the_thread_has_the_callers_mesh() -> None:
         ("debug_nans", True),
         ("debug_infs", True),
         ("threefry_partitionable", False),
+        ("disable_jit", True),
+        ("debug_key_reuse", True),
+        ("check_tracer_leaks", True),
+        ("enable_checks", True),
+        ("log_compiles", True),
     ],
 )
 def test_the_thread_has_the_callers_settings(name: str, value: Any) -> None:
