@@ -229,8 +229,11 @@ from fnn.optimizers.flat import flat as flat
 from fnn.training.step import make_step as make_step
 from fnn.training.trajectory import Trajectory as Trajectory, trajectory as trajectory
 from fnn.training.run import train as train
-from fnn.training.report import Report as Report, Run as Run
-from fnn.training.nonfinite import NonFiniteError as NonFiniteError
+from fnn.training.report import (
+    Report as Report,
+    Run as Run,
+    NonFiniteError as NonFiniteError,
+)
 from fnn.training.augment import augmented as augmented
 from fnn.training.evaluate import evaluate as evaluate, predict as predict
 

@@ -10,7 +10,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ from jaxtyping import Array, Bool, Float
 
 Floats = Float[Array, "*shape"]  # of any shape, the same wherever it stands in one signature
 Where = Bool[Array, "..."]  # which elements count
+if TYPE_CHECKING:  # of a number that configures a function and may be traced
+    Number = float | np.floating[Any] | np.integer[Any] | Float[Array, ""]
+else:  # in `help`, where a signature of five such unions could not be read
+    Number = float
 
 
 def accumulator(dtype: Any) -> Any:

@@ -4,6 +4,7 @@ Pallas comes with it, which would be a third of what importing fnn costs, and wi
 every program that was compiled before compile again. `Primitive` is known without it.
 """
 
+import importlib
 from typing import Any
 
 from jax import lax
@@ -12,6 +13,6 @@ Primitive: Any = type(lax.add_p)
 
 
 def __getattr__(name: str) -> Any:
-    import jax.extend.core
-
-    return getattr(jax.extend.core, name)
+    # As `import jax.extend.core` it would be looked for in `jax`, which has it only at the end of
+    # an import that another thread may be at.
+    return getattr(importlib.import_module("jax.extend.core"), name)

@@ -92,6 +92,19 @@ def exported(kind: type[T]) -> type[T]:
     return kind
 
 
+def or_fields(show: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Let a NamedTuple show its fields where they are no numbers, as `jax.tree.map` leaves it."""
+
+    @functools.wraps(show)
+    def shown(self: Any) -> str:
+        try:
+            return show(self)
+        except (TypeError, ValueError):
+            return type(self).__name__ + tuple.__repr__(self)
+
+    return shown
+
+
 def picks(function: str, mask: Mask, path: str) -> bool:
     """Whether the mask of this public function selects the leaf at a path.
 

@@ -36,11 +36,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def outside(folder: Path, *words: str) -> str:
-    """Run Python where only the folder, and no checkout, is on the path."""
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+def outside(place: Path, *words: str) -> str:
+    """Run Python where only this folder or zip file, and no checkout, is on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(place)}
     command = [sys.executable, *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=place.parent, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -57,6 +59,14 @@ def test_the_wheel_works_outside_of_the_checkout(built: Path, tmp_path: Path) ->
     metadata = next(tmp_path.glob("*.dist-info")) / "METADATA"
     assert f"\nVersion: {version}\n" in metadata.read_text()
     assert float(shown.split("accuracy")[1]) > 0.5
+
+
+def test_the_wheel_works_as_it_is(built: Path) -> None:
+    """A zip file on the path, as programs that travel in one file have."""
+    (wheel,) = built.glob("*.whl")
+    script = "import fnn; print(fnn.__file__, *(part.x.shape for part in fnn.data.digits()))"
+    shown = outside(wheel, "-c", script)
+    assert shown == f"{wheel}/fnn/__init__.py (1437, 8, 8, 1) (360, 8, 8, 1)\n"
 
 
 def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:

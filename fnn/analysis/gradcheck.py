@@ -38,13 +38,13 @@ from fnn.checks import (
 from fnn.dtypes import is_floating
 from fnn.placement import replicated
 from fnn.static import frozen
-from fnn.trees import FloatTree, paths
+from fnn.trees import FloatTree, or_fields, paths
 
 EPS = float(np.finfo(np.float64).eps)
 STEPS = {True: EPS ** (1 / 3), False: EPS ** (1 / 2)}  # which balance both errors
 H = Range(8 * EPS, high_closed=False)  # so that an eighth of it still changes every x
 TOLERANCE = 1e-5
-ROUNDINGS = 32  # of the loss: what its two values may be off by, in units of eps |L|
+ROUNDINGS = 32  # that values of the loss, and x +- h, may be off by, in units of their eps
 
 
 class Leaf(NamedTuple):
@@ -56,7 +56,7 @@ class Leaf(NamedTuple):
         gradient, difference: by `jax.grad` and by finite differences, there.
         absolute: the worst |gradient - difference| of the leaf.
         relative: the worst ``|gradient - difference| / max(|gradient|, |difference|)``; both are
-            taken for at least so large that rounding of the loss counts as 1e-5.
+            taken for at least so large that rounding of the loss and of x counts as 1e-5.
         checked: entries compared.
         kinks: entries where the loss has a kink, left out of the above.
         kink: the index of the first of them, or None.
@@ -86,6 +86,7 @@ class GradientCheck(NamedTuple):
     h: float
     two_sided: bool
 
+    @or_fields
     def __str__(self) -> str:
         """Return the table, a line per leaf."""
         how = "(L(x+h) - L(x-h)) / 2h" if self.two_sided else "(L(x+h) - L(x)) / h"
@@ -283,7 +284,7 @@ class Slopes(NamedTuple):
         gradient: by `jax.grad`.
         difference: the finite difference that it is compared with.
         ahead, behind: the differences to either side alone.
-        noise: how far rounding of the loss may put them off.
+        noise: how far rounding of the loss, and of x +- h, may put them off.
     """
 
     gradient: Any
@@ -346,6 +347,8 @@ def _slopes(
     values = (low, high, here) if two_sided else (high, here)  # low may have no value
     largest = functools.reduce(jnp.maximum, map(jnp.abs, values))
     noise = ROUNDINGS * EPS * largest / (right - x)
+    if two_sided:  # L'' times the rounding of x +- h, and of what the loss first makes of it
+        noise += ROUNDINGS * EPS * jnp.abs(x) * jnp.abs(ahead - behind) / (right - x)
     return jax.grad(value)(flat)[at], difference, ahead, behind, noise
 
 

@@ -27,7 +27,16 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.dtypes import accumulator, is_floating, is_real, magnitude, number_like, real, widen
+from fnn.dtypes import (
+    Number,
+    accumulator,
+    is_floating,
+    is_real,
+    magnitude,
+    number_like,
+    real,
+    widen,
+)
 from fnn.layers.activations import identity
 from fnn.static import frozen
 from fnn.trees import FloatTree, check_like, check_params, global_norm, names
@@ -58,7 +67,7 @@ def activity(
     values: Mapping[str, Real[Array, "..."]],
     activation: Activation | Mapping[str, Activation] = identity,
     *,
-    bound: float = 0.01,
+    bound: Number = 0.01,
     bins: int = 20,
     limits: tuple[float, float] | None = None,
     axis: int | tuple[int, ...] = 0,

@@ -32,7 +32,7 @@ from fnn.checks import (
 )
 from fnn.functions import taken, takes_key
 from fnn.static import frozen
-from fnn.trees import FloatTree, check_params
+from fnn.trees import FloatTree, check_params, or_fields
 
 DIVERGED = 3.0  # times the size of the least loss so far, above that loss
 MARGIN = 10.0  # below the rate of the least loss
@@ -57,6 +57,7 @@ class RateRange(NamedTuple):
     suggestion: float
     how: str
 
+    @or_fields
     def __str__(self) -> str:
         """Return the suggestion, and how it was found."""
         return f"learning rate {self.suggestion:.2g}: {self.how}"

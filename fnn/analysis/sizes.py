@@ -12,7 +12,7 @@ from fnn.analysis.ledger import Entry, ledger
 from fnn.analysis.program import ARRAYS, Program, flat, split, trace
 from fnn.analysis.reach import reach
 from fnn.checks import check_callable, describe, wrong
-from fnn.trees import names
+from fnn.trees import names, or_fields
 
 
 class Layer(NamedTuple):
@@ -74,6 +74,7 @@ class Summary(NamedTuple):
         """The sums over all layers, by the names of their attributes."""
         return {name: sum(getattr(layer, name) for layer in self.layers) for name in SUMMED}
 
+    @or_fields
     def __str__(self) -> str:
         """Return the table, a line per layer, of at most 80 columns where names allow it."""
         fields = any(layer.field for layer in self.layers)

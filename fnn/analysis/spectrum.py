@@ -25,7 +25,7 @@ from fnn.checks import (
     check_number,
     check_size,
 )
-from fnn.dtypes import number_like
+from fnn.dtypes import Number, number_like
 from fnn.static import frozen
 from fnn.trees import FloatTree
 
@@ -42,7 +42,7 @@ class Density(NamedTuple):
     eigenvalues: Array
     weights: Array
 
-    def at(self, points: Float[Array, "*shape"], width: float) -> Float[Array, "*shape"]:
+    def at(self, points: Float[Array, "*shape"], width: Number) -> Float[Array, "*shape"]:
         """Return the density at some points, each eigenvalue a Gaussian of this deviation.
 
         Args:

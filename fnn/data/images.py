@@ -8,10 +8,10 @@ downloaded, and a file that is not whole and right is refused by name.
 import gzip
 import math
 import zlib
+from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 
@@ -32,8 +32,8 @@ class Dataset(NamedTuple):
         y: (n,), int32 in 0 ... 9.
     """
 
-    x: Float[np.ndarray | jax.Array, "n rows columns channels"]
-    y: Int[np.ndarray | jax.Array, " n"]
+    x: Float[Any, "n rows columns channels"]  # NumPy's array or JAX's: layers take both
+    y: Int[Any, " n"]
 
 
 def digits() -> tuple[Dataset, Dataset]:
@@ -52,7 +52,8 @@ def digits() -> tuple[Dataset, Dataset]:
     >>> train.x.shape, test.x.shape
     ((1437, 8, 8, 1), (360, 8, 8, 1))
     """
-    with np.load(Path(__file__).with_name("digits.npz")) as stored:
+    packaged = resources.files("fnn.data") / "digits.npz"
+    with packaged.open("rb") as file, np.load(file) as stored:
         x = stored["images"].astype(np.float32)[..., None] / np.float32(16)
         y = stored["labels"].astype(np.int32)
     held_out = np.zeros(len(y), bool)

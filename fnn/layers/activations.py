@@ -30,7 +30,7 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.dtypes import Floats, computed_wide, number_like, spread, widen
+from fnn.dtypes import Floats, Number, computed_wide, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.placement import replicated
 
@@ -124,7 +124,7 @@ def relu(x: Floats) -> Floats:
 
 
 @jitted()
-def leaky_relu(x: Floats, *, negative_slope: float = 0.01) -> Floats:
+def leaky_relu(x: Floats, *, negative_slope: Number = 0.01) -> Floats:
     """Return x where it is positive and ``negative_slope x`` elsewhere.
 
     Args:
@@ -219,7 +219,7 @@ def _ordered(function: F) -> F:
 
 @_ordered
 @jitted()
-def hard_tanh(x: Floats, *, low: float = -1.0, high: float = 1.0) -> Floats:
+def hard_tanh(x: Floats, *, low: Number = -1.0, high: Number = 1.0) -> Floats:
     """Return x clipped to [low, high].
 
     Args:
@@ -436,7 +436,7 @@ def _tanh(x: jax.Array) -> Three:
 
 
 @jitted(ranges={"beta": POSITIVE_FINITE})
-def softplus(x: Floats, *, beta: float = 1.0) -> Floats:
+def softplus(x: Floats, *, beta: Number = 1.0) -> Floats:
     """Return ``log(1 + exp(beta x)) / beta``, a smooth ReLU.
 
     Its derivative is ``sigmoid(beta x)``, whose own does not vanish early, as the second derivative
@@ -490,7 +490,7 @@ def log_sigmoid(x: Floats) -> Floats:
 
 
 @jitted(ranges={"b": POSITIVE})
-def squareplus(x: Floats, *, b: float = 4.0) -> Floats:
+def squareplus(x: Floats, *, b: Number = 4.0) -> Floats:
     """Return ``(x + sqrt(x^2 + b)) / 2``, a smooth ReLU without exponentials.
 
     `jax.nn.squareplus` subtracts nearly equal numbers where x is negative (0 from x = -80 in
@@ -564,7 +564,7 @@ def _unit_squareplus(z: jax.Array) -> Three:
 
 
 @jitted()
-def elu(x: Floats, *, alpha: float = 1.0) -> Floats:
+def elu(x: Floats, *, alpha: Number = 1.0) -> Floats:
     """Return x where it is positive and ``alpha (exp(x) - 1)`` elsewhere.
 
     Args:
@@ -587,7 +587,7 @@ def elu(x: Floats, *, alpha: float = 1.0) -> Floats:
     return computed_wide(lambda x: _elu(x, 1, number_like(alpha, x)), x)
 
 
-def _elu(x: jax.Array, slope: float, depth: jax.Array) -> jax.Array:
+def _elu(x: jax.Array, slope: Number, depth: jax.Array) -> jax.Array:
     """``slope x`` above 0, ``depth (exp(x) - 1)`` below."""
     return jnp.where(x > 0, slope * x, _times_expm1(depth, jnp.where(x > 0, 0, x)))
 
@@ -606,7 +606,7 @@ _times_expm1.defjvps(lambda t, y, a, x: t * jnp.expm1(x), lambda t, y, a, x: t *
 
 
 @jitted(ranges={"alpha": POSITIVE_FINITE})
-def celu(x: Floats, *, alpha: float = 1.0) -> Floats:
+def celu(x: Floats, *, alpha: Number = 1.0) -> Floats:
     """Return x where it is positive and ``alpha (exp(x / alpha) - 1)`` elsewhere.
 
     Args:

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from fnn.checks import BELOW_ONE
-from fnn.dtypes import computed_wide, number_like, widen
+from fnn.dtypes import Number, computed_wide, number_like, widen
 from fnn.functions import jitted
 
 
 @jitted(ranges={"rate": BELOW_ONE})
-def dropout(x: Float[Array, "*n"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*n"]:
+def dropout(x: Float[Array, "*n"], rate: Number, key: PRNGKeyArray | None) -> Float[Array, "*n"]:
     """Set a random fraction of the entries to zero and scale up the others.
 
     ``y = x m / (1 - rate)``, each m independently 1 with probability 1 - rate, else 0: the

@@ -10,12 +10,11 @@ layer's function gives them; biases start at zero.
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import (
-    Initializer,
     constant,
     delta_orthogonal,
     glorot_normal,
@@ -33,7 +32,7 @@ from jax.nn.initializers import (
     zeros,
 )
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from fnn.checks import attribute, check_size, check_takes, describe, shown, wrong
 from fnn.dtypes import accumulator, names_floats
@@ -60,6 +59,15 @@ __all__ = [
     "variance_scaling",
     "zeros",
 ]
+
+
+class Initializer(Protocol):
+    """A function ``(key, shape, dtype) -> array``, of `jax.nn.initializers` or your own."""
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any, /) -> jax.Array:
+        """Draw the array."""
+        ...
+
 
 XAVIER = glorot_normal()
 SIZES = ("window", "c_in", "c_out", "groups", "weights", "bias", "dtype")  # of a convolution
@@ -136,7 +144,7 @@ def init_conv(
     weights: Initializer = XAVIER,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.conv`.
 
     Every group is a convolution of its own: ``n_in = prod(window) c_in / groups`` inputs behind
@@ -180,7 +188,7 @@ def init_conv_transpose(
     weights: Initializer = XAVIER,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.conv_transpose`.
 
     At stride 1 there are ``n_in = prod(window) c_in / groups`` inputs behind each output, and

@@ -5,6 +5,7 @@ turns what a convolution gives into what a dense layer takes.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ def init_dense(
     weights: Initializer = XAVIER,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Any]:
     """Draw the arrays of `dense`.
 
     Args:
@@ -190,7 +191,7 @@ def init_embed(
     *,
     weights: Initializer = UNIT,
     dtype: DTypeLike = float,
-) -> dict[str, Float[Array, "vocabulary d"]]:
+) -> dict[str, Any]:
     """Draw the array of `embed`.
 
     Args:

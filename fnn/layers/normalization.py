@@ -17,6 +17,7 @@ would add a pass over them. An entry that is not finite makes all that it is nor
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fnn.checks import NOT_NEGATIVE, check_int, check_size, describe, wrong
-from fnn.dtypes import magnitude, nan_where, number_like, spread, widen
+from fnn.dtypes import Number, magnitude, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import check_dtype
 from fnn.layers.statistics import Mean, centre, check_arrays, check_channels, mean_over
@@ -45,7 +46,7 @@ _inverse_root.defjvps(lambda t, y, x: t * y * (-0.5 / x))
 
 
 def _rescale(
-    d: jax.Array, square: jax.Array, eps: float, scale: jax.Array, bias: jax.Array | None
+    d: jax.Array, square: jax.Array, eps: Number, scale: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
     """``d / sqrt(square + eps) * scale + bias``, scale and bias along d's last axes."""
     y = d * (_inverse_root(square + number_like(eps, square)) * spread(scale, d.ndim))
@@ -60,7 +61,7 @@ def batch_norm(
     mean: Channels,
     var: Channels,
     *,
-    eps: float = 1e-5,
+    eps: Number = 1e-5,
 ) -> Images:
     """Normalize every channel with the given statistics.
 
@@ -112,7 +113,7 @@ def layer_norm(
     scale: Float[Array, "*features"],
     bias: Float[Array, "*features"] | None = None,
     *,
-    eps: float = 1e-5,
+    eps: Number = 1e-5,
 ) -> Float[Array, "*n"]:
     """Normalize over the trailing axes that scale has, each position by itself.
 
@@ -141,7 +142,7 @@ def layer_norm(
 
 
 def _normalize(
-    x: jax.Array, mean: Mean, eps: float, scale: jax.Array, bias: jax.Array | None
+    x: jax.Array, mean: Mean, eps: Number, scale: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
     _, d, var = centre(widen(x), mean)
     return _rescale(d, var, eps, scale, bias).astype(x.dtype)
@@ -149,7 +150,7 @@ def _normalize(
 
 @jitted(ranges={"eps": NOT_NEGATIVE})
 def rms_norm(
-    x: Float[Array, "*n"], scale: Float[Array, "*features"], *, eps: float = 1e-5
+    x: Float[Array, "*n"], scale: Float[Array, "*features"], *, eps: Number = 1e-5
 ) -> Float[Array, "*n"]:
     """Divide by the root mean square over the trailing axes that scale has.
 
@@ -196,7 +197,7 @@ def group_norm(
     bias: Channels | None = None,
     *,
     groups: int,
-    eps: float = 1e-5,
+    eps: Number = 1e-5,
 ) -> Images:
     """Normalize every group of channels of every example, over its channels and positions.
 
@@ -239,7 +240,7 @@ def group_norm(
 
 
 def _normalize_rows(
-    x: jax.Array, mean: Mean, eps: float, scale: jax.Array, bias: jax.Array | None
+    x: jax.Array, mean: Mean, eps: Number, scale: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
     """Normalize x with its positions along one axis."""
     if x.size == 0:
@@ -254,7 +255,7 @@ def instance_norm(
     scale: Channels,
     bias: Channels | None = None,
     *,
-    eps: float = 1e-5,
+    eps: Number = 1e-5,
 ) -> Images:
     """Normalize every channel of every example, over its positions.
 
@@ -286,7 +287,7 @@ def instance_norm(
 @jitted(static=("shape", "bias", "dtype"))
 def init_norm(
     shape: int | tuple[int, ...], *, bias: bool = True, dtype: DTypeLike = float
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Any]:
     """Return the arrays that every normalization starts from: scale one and bias zero.
 
     For `batch_norm`, `layer_norm`, `group_norm` and `instance_norm`; ``bias=False`` for `rms_norm`.

@@ -4,19 +4,20 @@ Each block of columns is drawn by itself: the input weights with Xavier's varian
 weights orthogonal, so that a state passes many steps neither shrunk nor amplified.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from fnn.checks import check_size
-from fnn.dtypes import number_like
+from fnn.dtypes import Number, number_like
 from fnn.functions import jitted
 from fnn.layers.initializers import XAVIER, Initializer, draw, orthogonal
 
 ORTHOGONAL = orthogonal()
 SIZES = ("d_in", "units", "weights", "recurrent", "bias", "dtype")
-Params = dict[str, Float[Array, "..."]]
 
 
 def _draw(
@@ -60,7 +61,7 @@ def init_rnn(
     recurrent: Initializer = ORTHOGONAL,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> Params:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.rnn`.
 
     Args:
@@ -99,10 +100,10 @@ def init_lstm(
     weights: Initializer = XAVIER,
     recurrent: Initializer = ORTHOGONAL,
     bias: bool = True,
-    forget: float = 1.0,
+    forget: Number = 1.0,
     peephole: bool = False,
     dtype: DTypeLike = float,
-) -> Params:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.lstm`.
 
     Args:
@@ -143,7 +144,7 @@ def init_gru(
     recurrent: Initializer = ORTHOGONAL,
     bias: bool = True,
     dtype: DTypeLike = float,
-) -> Params:
+) -> dict[str, Any]:
     """Draw the arrays of `fnn.gru`.
 
     Args:

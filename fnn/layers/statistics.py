@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fnn.checks import FRACTION, Range, check_array, check_dtype_or_wider, describe, wrong
-from fnn.dtypes import accumulator, is_floating, magnitude, number_like, spread, widen
+from fnn.dtypes import Number, accumulator, is_floating, magnitude, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.trees import check_same, exported
 
@@ -115,7 +115,7 @@ def _check_some(function: str, x: jax.Array) -> None:
 
 @jitted(ranges={"decay": FRACTION, "count": Range(2, high_closed=False)})
 def running_stats(
-    running: Stats, batch: Stats, *, decay: float = 0.9, count: float | None = None
+    running: Stats, batch: Stats, *, decay: Number = 0.9, count: Number | None = None
 ) -> Stats:
     """Return the running average of the statistics after one more batch.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, Real
 
 from fnn.checks import FRACTION, NOT_NEGATIVE, check_int, describe, wrong
-from fnn.dtypes import Floats, Where, nan_where, number_like, spread, widen
+from fnn.dtypes import Floats, Number, Where, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.activations import softplus
 from fnn.layers.softmax import check_where, shift
@@ -26,7 +26,7 @@ def cross_entropy(
     logits: Float[Array, "*n classes"],
     labels: Integer[Array, "*n"] | Float[Array, "*n classes"],
     *,
-    label_smoothing: float | None = None,
+    label_smoothing: Number | None = None,
     weights: Float[Array, " classes"] | None = None,
     ignore: int | None = None,
     where: Where | None = None,
@@ -161,7 +161,7 @@ def binary_cross_entropy(
     logits: Floats,
     labels: Real[Array, "*shape"] | Bool[Array, "*shape"],
     *,
-    pos_weight: float | Float[Array, " classes"] = 1.0,
+    pos_weight: Number | Float[Array, " classes"] = 1.0,
     where: Where | None = None,
 ) -> Floats:
     """Return ``-w y log p - (1 - y) log(1 - p)`` for ``p = sigmoid(logits)``, entry by entry.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
 from fnn.checks import POSITIVE, describe, wrong
-from fnn.dtypes import Floats, Where, magnitude, number_like
+from fnn.dtypes import Floats, Number, Where, magnitude, number_like
 from fnn.functions import jitted
 from fnn.losses.targets import entries
 
@@ -77,7 +77,7 @@ def huber(
     x: Floats,
     y: Real[Array, "*shape"],
     *,
-    delta: float = 1.0,
+    delta: Number = 1.0,
     where: Where | None = None,
 ) -> Floats:
     """Return ``d^2 / 2`` for ``d = x - y`` up to delta, and ``delta (|d| - delta / 2)`` beyond.

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fnn.checks import check_flags, check_one_of
-from fnn.dtypes import accumulator
+from fnn.dtypes import Number, accumulator
 from fnn.optimizers.base import (
     Now,
     Numbers,
@@ -30,10 +30,10 @@ from fnn.trees import Mask
 def adam(
     learning_rate: Rate,
     *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    eps_root: float = 0.0,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
     eps_before_correction: bool = False,
     nesterov: bool = False,
     half_moments: bool = False,
@@ -108,12 +108,12 @@ def denominator(now: Now, v: Any, weight: Any, eps_before_correction: bool = Fal
 def adamw(
     learning_rate: Rate,
     *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    eps_root: float = 0.0,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
     nesterov: bool = False,
-    weight_decay: float = 1e-4,
+    weight_decay: Number = 1e-4,
     mask: Mask | None = None,
     half_moments: bool = False,
 ) -> Optimizer:
@@ -149,10 +149,10 @@ def adamw(
 def amsgrad(
     learning_rate: Rate,
     *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    eps_root: float = 0.0,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
     correct_mean: bool = True,
     correct_square: str = "before",
     half_moments: bool = False,
@@ -203,9 +203,9 @@ def amsgrad(
 def adamax(
     learning_rate: Rate,
     *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
     half_moments: bool = False,
 ) -> Optimizer:
     """Adamax: Adam with the largest recent magnitude in the place of the root mean square.
@@ -249,11 +249,11 @@ def adamax(
 def nadam(
     learning_rate: Rate,
     *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    eps_root: float = 0.0,
-    momentum_decay: float | None = None,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    momentum_decay: Number | None = None,
     half_moments: bool = False,
 ) -> Optimizer:
     """NAdam: Adam with Nesterov's look one step ahead.
@@ -310,11 +310,11 @@ def nadam(
 def radam(
     learning_rate: Rate,
     *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    eps_root: float = 0.0,
-    threshold: float = 5.0,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    threshold: Number = 5.0,
     eps_before_correction: bool = False,
     nesterov: bool = False,
     half_moments: bool = False,
@@ -375,9 +375,9 @@ def _rectification(now: Now, weight: Any) -> tuple[Any, Any]:
 def lion(
     learning_rate: Rate,
     *,
-    b1: float = 0.9,
-    b2: float = 0.99,
-    weight_decay: float = 1e-3,
+    b1: Number = 0.9,
+    b2: Number = 0.99,
+    weight_decay: Number = 1e-3,
     mask: Mask | None = None,
     half_moments: bool = False,
 ) -> Optimizer:

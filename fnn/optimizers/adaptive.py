@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fnn.checks import NOT_NEGATIVE, check_flags, check_number
+from fnn.dtypes import Number
 from fnn.optimizers.base import (
     Now,
     Optimizer,
@@ -26,8 +27,8 @@ from fnn.optimizers.base import (
 def adagrad(
     learning_rate: Rate,
     *,
-    initial: float = 0.1,
-    eps: float = 1e-7,
+    initial: Number = 0.1,
+    eps: Number = 1e-7,
     eps_in_root: bool = True,
     half_moments: bool = False,
 ) -> Optimizer:
@@ -83,13 +84,13 @@ def _denominator(now: Now, square: Any, eps_in_root: bool) -> Any:
 def rmsprop(
     learning_rate: Rate,
     *,
-    decay: float = 0.9,
-    eps: float = 1e-8,
+    decay: Number = 0.9,
+    eps: Number = 1e-8,
     eps_in_root: bool = True,
-    initial: float = 0.0,
+    initial: Number = 0.0,
     centered: bool = False,
     bias_correction: bool = False,
-    momentum: float = 0.0,
+    momentum: Number = 0.0,
     nesterov: bool = False,
     rate_inside: bool = True,
     half_moments: bool = False,
@@ -164,8 +165,8 @@ def rmsprop(
 def adadelta(
     learning_rate: Rate = 1.0,
     *,
-    decay: float = 0.9,
-    eps: float = 1e-6,
+    decay: Number = 0.9,
+    eps: Number = 1e-6,
     half_moments: bool = False,
 ) -> Optimizer:
     """Adadelta: steps measured by the steps before, so that no rate needs choosing.

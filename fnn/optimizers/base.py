@@ -50,12 +50,12 @@ from fnn.checks import (
     is_number,
     wrong,
 )
-from fnn.dtypes import accumulator, is_real, narrowed
+from fnn.dtypes import Number, accumulator, is_real, narrowed
 from fnn.functions import taken
 from fnn.trees import check_like, check_params, exported
 
-Schedule = Callable[[Any], Float[Array, ""] | float]  # of the number of steps taken
-Rate = float | Float[Array, ""] | Schedule
+Schedule = Callable[[Any], Float[Array, ""] | Number]  # of the number of steps taken
+Rate = Number | Float[Array, ""] | Schedule
 Numbers = dict[str, Any]
 Part = TypeVar("Part")  # of a state
 
@@ -71,8 +71,9 @@ NO_RATE = float(jnp.finfo(jnp.float32).max)  # finite: not NaN, which JAX can be
 class Transform(Protocol):
     """What every function here needs of an optimizer or transform, fnn's, optax's or your own."""
 
+    # Of any arguments: to pyright the functions that a NamedTuple holds are its methods.
     @property
-    def init(self) -> Callable[[Any], Any]:
+    def init(self) -> Callable[..., Any]:
         """``init(params) -> state``."""
         ...
 
@@ -87,6 +88,10 @@ if TYPE_CHECKING:  # for checkers an optax transform too: optax asks for its own
 
     class _Pair(GradientTransformationExtraArgs):
         def __new__(cls, init: Callable[..., Any], update: Callable[..., Any]) -> Self: ...
+        @property  # optax's own say arrays and containers of them, which have no attributes
+        def init(self) -> Callable[[Any], Any]: ...
+        @property
+        def update(self) -> Callable[..., tuple[Any, Any]]: ...
 
 else:
 
@@ -152,7 +157,7 @@ def leafwise(
     numbers: Numbers,
     *,
     half_moments: bool = False,
-    **initial: float | Callable[[Any], Any],
+    **initial: Number | Callable[[Any], Any],
 ) -> Optimizer:
     """Carry ``rule(now, g, *moments) -> (update, *moments)`` over a pytree.
 
@@ -409,7 +414,7 @@ def _check_new_rate(rate: Any, shape: tuple[int, ...]) -> None:
         raise wrong("with_learning_rate", "rate", f"{describe(rate)} with a NaN", needed)
 
 
-def with_learning_rate(state: PyTree[Any], rate: float | Float[Array, "..."]) -> PyTree[Any]:
+def with_learning_rate(state: PyTree[Any], rate: Number | Float[Array, "..."]) -> PyTree[Any]:
     """Return the state with another learning rate for the next step and, without a schedule, all.
 
     The leaf keeps its dtype, so that a compiled step takes the new state as it took the old one.

@@ -3,13 +3,14 @@
 from typing import Any
 
 from fnn.checks import check_flags
+from fnn.dtypes import Number
 from fnn.optimizers.base import Now, Optimizer, Rate, is_zero, leafwise, read_numbers
 
 
 def sgd(
     learning_rate: Rate,
     *,
-    momentum: float = 0.0,
+    momentum: Number = 0.0,
     nesterov: bool = False,
     rate_inside: bool = False,
     half_moments: bool = False,
@@ -57,7 +58,7 @@ def _plain(now: Now, g: Any) -> tuple[Any, ...]:
 
 def momentum(
     learning_rate: Rate,
-    momentum: float = 0.9,
+    momentum: Number = 0.9,
     *,
     rate_inside: bool = False,
     half_moments: bool = False,
@@ -86,7 +87,7 @@ def momentum(
 
 def nesterov(
     learning_rate: Rate,
-    momentum: float = 0.9,
+    momentum: Number = 0.9,
     *,
     rate_inside: bool = False,
     half_moments: bool = False,
@@ -119,7 +120,7 @@ def nesterov(
 def _velocity(
     name: str,
     learning_rate: Rate,
-    momentum: float,
+    momentum: Number,
     nesterov: bool,
     rate_inside: bool,
     half_moments: bool,

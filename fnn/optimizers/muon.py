@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fnn.checks import check_flags, check_int_or_array
+from fnn.dtypes import Number
 from fnn.optimizers.adam import denominator, moments
 from fnn.optimizers.base import (
     Now,
@@ -54,15 +55,15 @@ def orthogonalise(
 def muon(
     learning_rate: Rate,
     *,
-    momentum: float = 0.95,
-    iterations: int = 5,
-    eps: float = 1e-8,
+    momentum: Number = 0.95,
+    iterations: int | Int[Array, ""] = 5,
+    eps: Number = 1e-8,
     nesterov: bool = True,
-    weight_decay: float = 0.0,
+    weight_decay: Number = 0.0,
     mask: Mask | None = None,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    rest_rate: float = 1.0,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    rest_rate: Number = 1.0,
     half_moments: bool = False,
 ) -> Optimizer:
     """Muon for the matrices among the params, AdamW for the rest.

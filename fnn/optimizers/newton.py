@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from fnn.analysis.curvature import (
     ROUNDING,
@@ -25,7 +25,7 @@ from fnn.analysis.curvature import (
     sampled_diagonal,
 )
 from fnn.checks import LAST, check_int, check_int_or_array, check_key, check_size, describe, wrong
-from fnn.dtypes import number_like
+from fnn.dtypes import Number, number_like
 from fnn.optimizers.base import (
     Optimizer,
     Rate,
@@ -45,9 +45,9 @@ from fnn.trees import check_like, check_params, count
 def newton(
     learning_rate: Rate = 1.0,
     *,
-    damping: float = 0.0,
+    damping: Number = 0.0,
     dense_up_to: int = 256,
-    iterations: int = 100,
+    iterations: int | Int[Array, ""] = 100,
 ) -> Optimizer:
     """Newton's method, damped, and downhill also where the loss is not convex.
 
@@ -112,7 +112,7 @@ def newton(
 def diagonal_newton(
     learning_rate: Rate = 1.0,
     *,
-    damping: float = 0.0,
+    damping: Number = 0.0,
     samples: int | None = None,
     key: Array | None = None,
 ) -> Optimizer:
@@ -164,7 +164,7 @@ def diagonal_newton(
 
 
 def _second_order(
-    name: str, solve: Callable[..., Array], learning_rate: Rate, damping: float
+    name: str, solve: Callable[..., Array], learning_rate: Rate, damping: Number
 ) -> Optimizer:
     """Carry ``solve(quadratic model, steps taken, damping) -> direction`` over a pytree."""
     check_rate(name, learning_rate)
@@ -201,7 +201,7 @@ def _divide(g: Array, h: Array, zero: Any) -> Array:
     return jnp.where(flat, 0, g / jnp.where(flat, 1, h))
 
 
-def _rounding(eps: float, h: Array, damping: Array) -> Array:
+def _rounding(eps: Number, h: Array, damping: Array) -> Array:
     """Return how large a curvature may be that is zero but for the rounding of all of them.
 
     That is of products with H, to eps, and of the eigenvalues, in their own dtype. With damping
@@ -212,7 +212,7 @@ def _rounding(eps: float, h: Array, damping: Array) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _solve_by_magnitudes(eps: float, hessian: Array, g: Array, damping: Array) -> Array:
+def _solve_by_magnitudes(eps: Number, hessian: Array, g: Array, damping: Array) -> Array:
     """Return ``(|H| + damping)^-1 g``; eps is that of `Quadratic`."""
     values, vectors = jnp.linalg.eigh(hessian)
     size = jnp.abs(values) + damping
@@ -220,7 +220,7 @@ def _solve_by_magnitudes(eps: float, hessian: Array, g: Array, damping: Array) -
 
 
 @_solve_by_magnitudes.defjvp
-def _derivative(eps: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _derivative(eps: Number, primals: Any, tangents: Any) -> tuple[Array, Array]:
     """Differentiate ``A x = g``: ``A x' = g' - A' x`` with ``A = |H| + damping``.
 
     In the basis of the eigenvectors of H, ``|H|'`` is H' with each entry times the quotient
@@ -255,7 +255,7 @@ def _conjugate_gradients(q: Quadratic, damping: Any, iterations: Any) -> Array:
     return direction
 
 
-def _iterate(product: Callable[[Array], Array], g: Array, iterations: Any, eps: float) -> Array:
+def _iterate(product: Callable[[Array], Array], g: Array, iterations: Any, eps: Number) -> Array:
     """Return the direction after conjugate gradients from zero on ``product(d) = g``.
 
     Products are rounded to eps, as in `Quadratic`.

@@ -25,10 +25,11 @@ from fnn.checks import (
     describe,
     wrong,
 )
+from fnn.dtypes import Number
 from fnn.optimizers.base import Schedule, in_dtype, read_numbers
 
 
-def constant(rate: float) -> Schedule:
+def constant(rate: Number) -> Schedule:
     """Return the schedule ``rate``.
 
     Args:
@@ -43,7 +44,7 @@ def constant(rate: float) -> Schedule:
     return _of_float("constant", lambda step, rate: rate, rate=rate)
 
 
-def power(rate: float, exponent: float) -> Schedule:
+def power(rate: Number, exponent: Number) -> Schedule:
     """Return ``rate t^exponent`` with ``t = step + 1``; exponents -1 and -1/2 are the classics.
 
     Args:
@@ -66,7 +67,7 @@ def power(rate: float, exponent: float) -> Schedule:
 
 
 def exponential(
-    rate: float, base: float, *, steps: int = 1, staircase: bool = False, floor: float = 0.0
+    rate: Number, base: Number, *, steps: int = 1, staircase: bool = False, floor: Number = 0.0
 ) -> Schedule:
     """Return ``max(rate base^(step / steps), floor)``; ``staircase`` rounds the exponent down.
 
@@ -102,7 +103,7 @@ def exponential(
     return _of_float("exponential", formula, rate=rate, base=base, floor=floor)
 
 
-def linear(start: float, end: float, steps: int) -> Schedule:
+def linear(start: Number, end: Number, steps: int) -> Schedule:
     """Return the line from ``start`` at step 0 to ``end`` at ``steps``, and ``end`` afterwards.
 
     ``linear(0.0, rate, steps)`` is the linear warm-up.
@@ -128,7 +129,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     return _of_float("linear", formula, start=start, end=end)
 
 
-def cosine(rate: float, steps: int, *, end: float = 0.0, exponent: float = 1.0) -> Schedule:
+def cosine(rate: Number, steps: int, *, end: Number = 0.0, exponent: Number = 1.0) -> Schedule:
     """Return half a cosine wave from ``rate`` at step 0 to ``end`` at ``steps`` and afterwards.
 
     ``end + (rate - end) ((1 + cos(pi step / steps)) / 2)^exponent``.
@@ -158,13 +159,13 @@ def cosine(rate: float, steps: int, *, end: float = 0.0, exponent: float = 1.0) 
 
 
 def warmup_cosine(
-    rate: float,
+    rate: Number,
     steps: int,
     *,
     warmup: int,
-    start: float = 0.0,
-    end: float = 0.0,
-    exponent: float = 1.0,
+    start: Number = 0.0,
+    end: Number = 0.0,
+    exponent: Number = 1.0,
 ) -> Schedule:
     """Return a line from ``start`` to ``rate`` over ``warmup`` steps, then a cosine to ``end``.
 
@@ -198,7 +199,7 @@ def warmup_cosine(
     return _of_float("warmup_cosine", formula, **numbers)
 
 
-def piecewise(rate: float, factors: Mapping[int, float]) -> Schedule:
+def piecewise(rate: Number, factors: Mapping[int, Number]) -> Schedule:
     """Return ``rate`` times all factors whose step has been reached.
 
     Args:
@@ -231,19 +232,19 @@ def piecewise(rate: float, factors: Mapping[int, float]) -> Schedule:
 
 
 def one_cycle(
-    rate: float,
+    rate: Number,
     steps: int,
     *,
-    rise: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    rise: Number = 0.3,
+    div_factor: Number = 25.0,
+    final_div_factor: Number = 1e4,
 ) -> Schedule:
     """Return half a cosine from ``rate / div_factor`` up to ``rate``, then one down.
 
     The last rate is ``rate / div_factor / final_div_factor``. Both factors are those of PyTorch's
     ``OneCycleLR`` and of ``optax.cosine_onecycle_schedule``, which this schedule equals, except
-    where ``rise * steps`` is rounded to just below a whole number: 0.29 of 100 is 29 here, 28 there.
-    PyTorch's has its peak and its last rate one step earlier.
+    where ``rise * steps`` is rounded to just below a whole number: 0.29 of 100 is 29 here, 28
+    there. PyTorch's has its peak and its last rate one step earlier.
 
     Args:
         rate: the peak.

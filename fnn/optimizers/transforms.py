@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.checks import NOT_NEGATIVE, check_callable, check_number, check_takes, wrong
-from fnn.dtypes import computed_wide, number_like
+from fnn.dtypes import Number, computed_wide, number_like
 from fnn.optimizers.base import (
     Optimizer,
     Transform,
@@ -99,7 +99,7 @@ def chain(*transforms: Transform) -> Optimizer:
     return (Watcher if silent else kind_around(*transforms))(init, update)
 
 
-def clip_by_global_norm(max_norm: float) -> Optimizer:
+def clip_by_global_norm(max_norm: Number) -> Optimizer:
     """Scale the gradients down to a norm of at most ``max_norm``, keeping their direction.
 
     ``g <- g min(1, max_norm / |g|)``, with ``|g|`` the norm of all leaves together.
@@ -137,7 +137,7 @@ def clip_by_global_norm(max_norm: float) -> Optimizer:
     return stateless(clip)
 
 
-def clip_by_value(limit: float) -> Optimizer:
+def clip_by_value(limit: Number) -> Optimizer:
     """Clip every number of the gradients into [-limit, limit].
 
     Args:
@@ -165,7 +165,7 @@ def clip_by_value(limit: float) -> Optimizer:
     return stateless(clip_all)
 
 
-def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
+def l2(strength: Number, *, mask: Mask | None = None) -> Optimizer:
     """Add the gradient of an L2 penalty: ``g <- g + strength x``, that of ``strength |x|^2 / 2``.
 
     Put before an adaptive optimizer, the penalty is rescaled with the gradient; `add_weight_decay`
@@ -203,7 +203,7 @@ def l2(strength: float, *, mask: Mask | None = None) -> Optimizer:
 
 
 def add_weight_decay(
-    optimizer: Transform, weight_decay: float, *, mask: Mask | None = None
+    optimizer: Transform, weight_decay: Number, *, mask: Mask | None = None
 ) -> Optimizer:
     """Shrink the parameters beside the optimizer's step: ``x <- x - rate (u + weight_decay x)``.
 
@@ -235,7 +235,7 @@ def add_weight_decay(
     return decayed("add_weight_decay", optimizer, weight_decay, mask)
 
 
-def decayed(name: str, optimizer: Transform, weight_decay: float, mask: Mask | None) -> Optimizer:
+def decayed(name: str, optimizer: Transform, weight_decay: Number, mask: Mask | None) -> Optimizer:
     """Shrink as `add_weight_decay`, for public function ``name``, which errors name."""
     refuse_last(name, optimizer)
     check_number(name, "weight_decay", weight_decay, NOT_NEGATIVE)

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fnn.checks import LAST, Range, check_flags, check_int, check_number, wrong
-from fnn.dtypes import computed_wide, narrowed, number_like, widen
+from fnn.dtypes import Number, computed_wide, narrowed, number_like, widen
 from fnn.optimizers.base import (
     Optimizer,
     Transform,
@@ -164,7 +164,7 @@ class Averaged(NamedTuple):
     average: Any
 
 
-def average(decay: float | None = None, *, debias: bool = False) -> Optimizer:
+def average(decay: Number | None = None, *, debias: bool = False) -> Optimizer:
     """Average the iterates on the side: last in a `chain`, outside all that changes updates.
 
     Polyak (the default): ``a <- a + (x - a) / t``, the mean of the iterates ``x`` after the steps
@@ -262,7 +262,7 @@ class Ahead(NamedTuple):
     slow: Any
 
 
-def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: float = 0.5) -> Optimizer:
+def lookahead(optimizer: Transform, k: int = 5, *, slow_rate: Number = 0.5) -> Optimizer:
     """Let k steps of an optimizer explore, then go a part of the way: k forward, one back.
 
     At every k-th step ``s <- s + slow_rate (x - s)`` and ``x <- s``, with the fast parameters x,
@@ -406,7 +406,7 @@ class Scaled(NamedTuple):
 
 
 def with_loss_scale(
-    optimizer: Transform, *, initial: float = 2.0**15, grow_after: int = 2000
+    optimizer: Transform, *, initial: Number = 2.0**15, grow_after: int = 2000
 ) -> Optimizer:
     """Multiply the loss before it is differentiated, so that no gradient is too small for float16.
 

@@ -7,35 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fnn.training.loop import Call, Tally, Watch, look, moved, run_call
-from fnn.training.report import Run
+from fnn.training.report import NonFiniteError
 from fnn.training.step import Learner, Plan
-
-
-class NonFiniteError(FloatingPointError):
-    """A training run met a loss or a parameter that is NaN or infinite.
-
-    Attributes:
-        loss: the loss that the first such step saw.
-        gradient: the path of the first gradient of this step that is not finite, or None;
-            "params" where params are one array.
-        parameter: likewise of the first parameter that is not finite after it.
-        run: the `Run` before this step, which is number ``run.step + 1``.
-    """
-
-    def __init__(self, loss: float, gradient: str | None, parameter: str | None, run: Run) -> None:
-        """Say what is wrong, where it began, and what is still good."""
-        self.loss, self.gradient, self.parameter, self.run = loss, gradient, parameter, run
-        where = f"first gradient not finite: {gradient!r}, first parameter: {parameter!r}"
-        if gradient is None and parameter is None:
-            where = "and finite gradients and parameters, as by a label outside of the classes"
-        super().__init__(
-            f"fnn.train: step {run.step + 1}: got a loss of {loss:g}, {where}; needed finite"
-            f" numbers; this error's `run` is the run before that step"
-        )
-
-    def __reduce__(self) -> Any:
-        """Return how to make it again, as in another process: of what it was made, not its text."""
-        return type(self), (self.loss, self.gradient, self.parameter, self.run)
 
 
 def find(

@@ -1,10 +1,10 @@
-"""What a training run carries, `Run`, and what it shows, `Report`."""
+"""Of a training run: what it carries, `Run`, what it shows, `Report`, and `NonFiniteError`."""
 
 from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from fnn.trees import count
+from fnn.trees import count, or_fields
 
 
 class Run(NamedTuple):
@@ -31,10 +31,38 @@ class Run(NamedTuple):
     step: int
     key: Array
 
+    @or_fields
     def __repr__(self) -> str:
         """Return how much and where, without the arrays."""
         place = f"epoch {self.epoch}, batch {self.batch}, step {self.step}"
         return f"Run({count(self.params):,} parameters, {place})"
+
+
+class NonFiniteError(FloatingPointError):
+    """A training run met a loss or a parameter that is NaN or infinite.
+
+    Attributes:
+        loss: the loss that the first such step saw.
+        gradient: the path of the first gradient of this step that is not finite, or None;
+            "params" where params are one array.
+        parameter: likewise of the first parameter that is not finite after it.
+        run: the `Run` before this step, which is number ``run.step + 1``.
+    """
+
+    def __init__(self, loss: float, gradient: str | None, parameter: str | None, run: Run) -> None:
+        """Say what is wrong, where it began, and what is still good."""
+        self.loss, self.gradient, self.parameter, self.run = loss, gradient, parameter, run
+        where = f"first gradient not finite: {gradient!r}, first parameter: {parameter!r}"
+        if gradient is None and parameter is None:
+            where = "and finite gradients and parameters, as by a label outside of the classes"
+        super().__init__(
+            f"fnn.train: step {run.step + 1}: got a loss of {loss:g}, {where}; needed finite"
+            f" numbers; this error's `run` is the run before that step"
+        )
+
+    def __reduce__(self) -> Any:
+        """Return how to make it again, as in another process: of what it was made, not its text."""
+        return type(self), (self.loss, self.gradient, self.parameter, self.run)
 
 
 class Report(NamedTuple):
@@ -59,7 +87,7 @@ class Report(NamedTuple):
     run: Run
     aux: Any = None
     observed: Any = None
-    stopped: Exception | None = None
+    stopped: NonFiniteError | None = None
 
     @property
     def params(self) -> Any:
@@ -71,6 +99,7 @@ class Report(NamedTuple):
         """The optimizer's state after the chunk."""
         return self.run.state
 
+    @or_fields
     def __str__(self) -> str:
         """Return the report on one line, without the arrays."""
         return (

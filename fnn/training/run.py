@@ -6,7 +6,7 @@ of one compiled program.
 
 import functools
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
 
@@ -33,8 +33,8 @@ from fnn.placement import are_together, beside
 from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts
 from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
-from fnn.training.nonfinite import NonFiniteError, find
-from fnn.training.report import Report, Run
+from fnn.training.nonfinite import find
+from fnn.training.report import NonFiniteError, Report, Run
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
 from fnn.training.stream import MOST, Batches, batch_calls, check_batches, kind_of
 from fnn.trees import check_like, check_params, check_same
@@ -56,7 +56,7 @@ def train(
     observe: Observer | None = None,
     observe_every: int = 1,
     on_nonfinite: str = "raise",
-) -> Iterator[Report]:
+) -> Generator[Report]:
     """Train in one compiled program, reporting after every epoch.
 
     Over arrays, each epoch visits every example once, in a fresh order drawn from
@@ -115,7 +115,7 @@ def train(
             good run may hold it already.
 
     Returns:
-        An iterator of `Report`; stopping early loses nothing that was yielded.
+        A generator of `Report`; stopping early loses nothing that was yielded.
 
     Raises:
         ValueError: at the call, a size that does not fit, data of unequal lengths, or a run to
@@ -199,7 +199,7 @@ def _reports(
     calls: Generator[Call],
     on_nonfinite: str,
     whose: str,
-) -> Iterator[Report]:
+) -> Generator[Report]:
     learner = Learner(run.params, run.state, run.stats)
     # By the kind of a batch. Each has the plan of when it was compiled, as later runs find its
     # program by that: what functions reach may have changed since the call or the program before.

@@ -149,6 +149,39 @@ def test_a_kink_with_curvature_on_both_sides_is_named(kink: float, curvature: fl
     assert (leaf.kinks, leaf.relative) == (1, 0)
 
 
+MATRIX = np.random.default_rng(0).standard_normal((7, 3))
+MINIMA = {
+    "at 1": lambda x, c: ((x / c - 1) ** 2).sum(),
+    "of a product": lambda x, c: ((MATRIX @ x - MATRIX @ c) ** 2).mean(),
+    "of a wave": lambda x, c: -jnp.cos(x - c).sum(),
+}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+@pytest.mark.parametrize("name", MINIMA)
+def test_the_minimum_of_a_smooth_loss_is_no_kink(name: str, scale: float) -> None:
+    """What differs there is rounding of x +- h, of which the loss, near 0, has none."""
+    c = scale * np.array([1.0, -2.0, 3.3])
+    assert_gradients(MINIMA[name], c, c)
+    assert check_gradients(MINIMA[name], c, c).leaves[0].kinks == 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_kinks_far_from_0_are_named(scale: float) -> None:
+    """Beside curvature too, and a wrong gradient there is an error."""
+    c = scale * np.array([1.0, -2.0, 3.3])
+    for loss in (
+        lambda x, c: fnn.relu(x - c).sum(),
+        lambda x, c: (jnp.abs(x - c) + 0.5 * x).sum(),
+        lambda x, c: (fnn.relu(x - c) + (x - c) ** 2 / 2).sum(),
+        lambda x, c: jnp.where(x > c, x - c, 2 * (c - x)).sum(),
+    ):
+        assert check_gradients(loss, c, c).leaves[0].kinks == 3
+    for loss in (lambda x, c: bent(x - c).sum(), lambda x, c: (bent(x - c) + (x - c) ** 2).sum()):
+        with pytest.raises(AssertionError, match=r"gradient of params\[\d\] is 1.5"):
+            assert_gradients(loss, c, c)
+
+
 @jax.custom_jvp
 def bent(x: Any) -> Any:
     return jnp.abs(x)

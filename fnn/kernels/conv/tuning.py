@@ -8,9 +8,10 @@ the file lacks: the file may be deleted at any time.
 import functools
 import json
 import math
-import os
 import tempfile
+import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ HOPELESS = 4.0  # times the fastest: not worth more than one measurement
 GAIN = 1.05  # below which two kernels are equally fast, and what is there stays
 MEMORY = 2**30  # bytes of temporary memory beyond which a kernel is left out
 
+_remembering = threading.Lock()
 Task = tuple[str, Form, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
 
 
@@ -236,12 +238,12 @@ def _race(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 def _remember(choices: dict[str, str], file: Path) -> None:
     """Merge into the file, whole or not at all, and let this process read it again."""
-    tuned.cache_clear()
-    text = json.dumps(tuned() | choices, indent=1, sort_keys=True)
-    new = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        new.write_text(text)
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
-    tuned.cache_clear()
+    new = file.with_name(f"{file.name}.{uuid.uuid4().hex}")  # machines may share the folder
+    with _remembering:
+        tuned.cache_clear()
+        try:
+            new.write_text(json.dumps(tuned() | choices, indent=1, sort_keys=True))
+            new.replace(file)
+        finally:
+            new.unlink(missing_ok=True)
+        tuned.cache_clear()

@@ -5,8 +5,10 @@ import json
 import os
 import pwd
 import re
+import time
 import types
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -520,6 +522,24 @@ def test_a_kernel_that_disagrees_is_an_error_and_nothing_is_lost(
     with pytest.raises(RuntimeError, match=r"kernel \w+ differs from the default by 0\.00"):
         fnn.tune(fnn.conv, x, w)
     assert json.loads(cache.read_text()) == before
+    assert os.listdir(cache.parent) == ["tuned.json"]
+
+
+def test_threads_that_remember_at_once_lose_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dumps = json.dumps
+
+    def slowly(*args: Any, **kwargs: Any) -> str:
+        time.sleep(0.05)  # between reading and writing
+        return dumps(*args, **kwargs)
+
+    monkeypatch.setattr(json, "dumps", slowly)
+    cache.parent.mkdir()
+    maps = [f"map {i}" for i in range(4)]
+    with ThreadPoolExecutor(len(maps)) as pool:
+        list(pool.map(lambda name: tuning._remember({name: "taps"}, cache), maps))
+    assert sorted(json.loads(cache.read_text())) == maps
     assert os.listdir(cache.parent) == ["tuned.json"]
 
 
