@@ -5,16 +5,16 @@ to the device while the call before is running. It reads ahead within an epoch, 
 is changed after the last report of an epoch, such as the order of a sampler, counts in the next.
 """
 
+import atexit
 import contextvars
 import dataclasses
 import functools
 import itertools
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from typing import Any, ClassVar, TypeVar
+from contextlib import ExitStack, closing, contextmanager, suppress
+from queue import SimpleQueue
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ SETTINGS = (  # of JAX, each the name of its context manager and, after "jax_", 
     "log_compiles",
 )
 T = TypeVar("T")
+Tasks: TypeAlias = "SimpleQueue[Callable[[], Any] | None]"
 Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
 
 
@@ -68,7 +69,7 @@ class Stacked:
 def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Generator[Call]:
     """Yield the calls of a run over batches, each of several batches of one shape.
 
-    An epoch begins, in a thread of its own, when the first call of it is asked for.
+    A thread reads them. An epoch begins there when the first call of it is asked for.
 
     Args:
         data: as `fnn.train` takes it.
@@ -77,13 +78,15 @@ def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Gene
         every: steps between two reports, counted within the epoch; None for all of it.
     """
     batch, step = run.batch, run.step
-    for epoch in range(run.epoch, epochs):
-        place, left = Place(epoch_keys(run.key, epoch)[1], batch, step), threading.Event()
-        with closing(ahead(_epoch_calls(data, epoch, place, every, left), left)) as calls:
-            for call in calls:
-                yield call
-                step += call.stop
-        batch = 0
+    with reader() as (tasks, left):
+        for epoch in range(run.epoch, epochs):
+            place = Place(epoch_keys(run.key, epoch)[1], batch, step)
+            calls = _epoch_calls(data, epoch, place, every, left)
+            with closing(ahead(calls, tasks, left)) as coming:
+                for call in coming:
+                    yield call
+                    step += call.stop
+            batch = 0
 
 
 def _epoch_calls(
@@ -195,34 +198,88 @@ def _stacked(group: list[Any], every: int | None) -> Stacked:
     return Stacked(jax.device_put(jax.tree.map(stack, *filled)), most, size)
 
 
-def ahead(items: Generator[T], left: threading.Event) -> Generator[T]:
-    """Yield what a generator yields, which a thread runs ahead; its errors are raised here.
+@contextmanager
+def reader() -> Generator[tuple[Tasks, threading.Event]]:
+    """Run a thread that does tasks in order, and wait for its end; then set the event, for a task.
 
-    The thread has the caller's settings, mesh and context variables, which are kept by thread. It
-    ends, and the generator with it, when this one does. By ``left`` the generator learns of that,
-    as it may be reading many batches, which nobody waits for then.
+    Two queues and an event connect it with its user. An interrupt leaves them whole; it may leave
+    the locks of an executor locked.
     """
-    settings = [(getattr(jax, name), getattr(jax.config, f"jax_{name}")) for name in SETTINGS]
-    mesh, context, end = jax.sharding.get_mesh(), contextvars.copy_context(), object()
-    if not mesh.empty:
-        settings.append((jax.set_mesh, mesh))
+    tasks, left = SimpleQueue[Any](), threading.Event()
+    thread = threading.Thread(target=_work, args=(tasks,), name="fnn.train reads data", daemon=True)
 
-    def read() -> Any:
+    def end() -> None:
+        tasks.put(None)
+        left.set()
+        with suppress(RuntimeError):  # not begun, or this very one, where it collects garbage
+            thread.join()
+
+    atexit.register(end)  # Python would stop a daemon at its work, and wait for others for ever
+    try:
+        thread.start()
+        yield tasks, left
+    finally:
+        tasks.put(None)  # in one call, which no interrupt comes before
+        if not left.is_set():  # as it is when Python ends, and has no `atexit` any more
+            end()
+            atexit.unregister(end)
+
+
+def _work(tasks: Tasks) -> None:
+    """Do tasks until one is None; while it waits, it keeps nothing alive."""
+    while (task := tasks.get()) is not None:
+        task()
+        del task
+
+
+def ahead(items: Generator[T], tasks: Tasks, left: threading.Event) -> Generator[T]:
+    """Yield what a generator yields, which the thread of a `reader` runs ahead.
+
+    The generator is closed there, after this one. Its errors are raised here, but for those of its
+    end where this one is closed before, which Python prints. It has the caller's settings, mesh and
+    context variables, which are kept by thread.
+    """
+    settings, context, end = _settings(), contextvars.copy_context(), object()
+    found = SimpleQueue[Any]()
+
+    def within() -> Generator[T]:
         with ExitStack() as stack:
             for setting, value in settings:
                 stack.enter_context(setting(value))
-            return next(items, end)
+            yield from items
 
-    pool = ThreadPoolExecutor(1, "fnn.train reads data")
+    reading = within()
+    close = functools.partial(context.run, reading.close)
+
+    def read() -> None:
+        try:
+            found.put((end if left.is_set() else next(reading, end), None))
+        except BaseException as error:
+            found.put((end, error))
+
     try:
-        coming = deque(pool.submit(context.run, read) for _ in range(AHEAD))
-        while (item := coming.popleft().result()) is not end:
-            coming.append(pool.submit(context.run, read))
+        for _ in range(AHEAD):
+            tasks.put(functools.partial(context.run, read))
+        while True:
+            item, error = found.get()
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # whose traceback keeps this frame, and so would keep itself
+            if item is end:
+                return
+            tasks.put(functools.partial(context.run, read))
             yield item
     finally:
-        left.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        items.close()
+        tasks.put(close)  # likewise
+
+
+def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
+    """Return the settings and the mesh of this thread, by what sets each in another."""
+    settings = [(getattr(jax, name), getattr(jax.config, f"jax_{name}")) for name in SETTINGS]
+    mesh = jax.sharding.get_mesh()
+    return settings if mesh.empty else [*settings, (jax.set_mesh, mesh)]
 
 
 def check_iterable(function: str, data: Any) -> None:

@@ -1,10 +1,13 @@
 """Data in batches: every batch once and in order, from whatever yields them; clean ends."""
 
+import contextlib
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -274,19 +277,106 @@ def test_leaving_waits_for_one_batch_alone() -> None:
     assert len(read) < 2 * stream.MOST
 
 
-class AtOnce:
+def test_an_interrupt_while_the_thread_is_started_is_raised_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading, "Thread", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(fnn.train(marks, jnp.zeros(N), SGD, rows([5, 5]), epochs=1, key=KEY))
+    assert not reading()
+
+
+def test_an_interrupt_at_any_line_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it falls just before the thread is ended, that happens when Python ends."""
+    at_exit: list[Any] = []
+    monkeypatch.setattr(
+        stream, "atexit", SimpleNamespace(register=at_exit.append, unregister=at_exit.remove)
+    )
+    data, places = rows([1] * 4), {stream.__file__, contextlib.__file__}
+
+    def interrupted_after(lines: int) -> bool:
+        """Whether that many lines were run, and the next one then interrupted."""
+        more = iter(range(lines))
+
+        def trace(frame: Any, event: str, _: Any) -> Any:
+            if frame.f_code.co_filename not in places:
+                return None
+            if event == "line" and next(more, None) is None:
+                raise KeyboardInterrupt
+            return trace
+
+        reports = fnn.train(marks, jnp.zeros(N), SGD, data, epochs=2, key=KEY, report_every=2)
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            for report in reports:
+                if report.step == 6:
+                    reports.close()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    list(fnn.train(marks, jnp.zeros(N), SGD, data, epochs=1, key=KEY, report_every=2))
+    interrupts = next(n for n in itertools.count() if not interrupted_after(n))
+    assert interrupts > 50
+    assert len(reading()) <= 3
+    for end in at_exit:
+        end()
+    assert not reading()
+
+
+def test_an_iterator_that_the_thread_itself_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last reference to it may go wherever Python collects garbage."""
+    unraisable: list[str] = []
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda found: unraisable.append(str(found.exc_value))
+    )
+    left, ended = threading.Event(), []
+    kept: list[Any] = []
+
+    def data(epoch: int) -> Iterator[np.ndarray]:
+        try:
+            for i in range(N):
+                if i == 2:
+                    assert left.wait(60)
+                    kept.clear()
+                yield np.array([i])
+        finally:
+            ended.append(threading.current_thread())
+
+    config: Any = {"epochs": 1, "key": KEY, "report_every": 1}
+    kept.append(fnn.train(marks, jnp.zeros(N), SGD, data, **config))
+    assert next(kept[0]).step == 1
+    (thread,) = reading()
+    left.set()
+    thread.join(60)
+    assert ended == [thread]
+    assert not unraisable
+
+
+def test_one_thread_reads_the_whole_run() -> None:
+    threads: list[threading.Thread] = []
+    data = lambda epoch: threads.append(threading.current_thread()) or rows([5, 5])
+    list(fnn.train(marks, jnp.zeros(N), SGD, data, epochs=3, key=KEY))
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+
+
+class AtOnce(SimpleQueue[Any]):
     """In place of the thread: what may be read ahead is read when it is asked for."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def submit(self, read: Any, *inputs: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(read(*inputs))
-        return done
-
-    def shutdown(self, **_: Any) -> None:
-        pass
+    def put(self, item: Any, *_: Any) -> None:
+        if callable(item):
+            item()
+        else:
+            super().put(item)
 
 
 @pytest.mark.parametrize("every", [None, 1])
@@ -294,7 +384,7 @@ def test_an_epoch_begins_when_a_report_of_it_is_asked_for(
     every: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loader that is changed after the last report of an epoch is read as changed."""
-    monkeypatch.setattr(stream, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(stream, "SimpleQueue", AtOnce)
     begun: list[int] = []
     ended: list[int] = []
     value = np.zeros(1, np.float32)
@@ -403,6 +493,36 @@ def test_the_thread_has_the_callers_settings(name: str, value: Any) -> None:
     with getattr(jax, name)(value), np.errstate(divide="ignore"):
         list(fnn.train(lambda w, b: (w * b).mean(), params, SGD, data, epochs=2, key=KEY))
     assert found == [(value, "ignore")] * 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_setting_of_the_producer_lasts_as_it_wrote_it(whole: bool) -> None:
+    """Through all that it reads, and neither longer nor in the thread of the caller."""
+    found: list[bool] = []
+    outside = jax.config.jax_debug_nans
+
+    def data(epoch: int) -> Iterator[np.ndarray]:
+        with jax.debug_nans(not outside):
+            for i in range(8):
+                found.append(jax.config.jax_debug_nans)
+                yield np.array([i])
+        found.append(not jax.config.jax_debug_nans)
+
+    config: Any = {"epochs": 2 if whole else 1, "key": KEY, "report_every": 1}
+    reports = fnn.train(marks, jnp.zeros(N), SGD, data, **config)
+    if whole:
+        assert len(list(reports)) == 16
+        assert len(found) == 18
+    else:
+        next(reports)
+        reports.close()
+    assert set(found) == {not outside}
+    try:  # pinned for this thread, it would not follow
+        jax.config.update("jax_debug_nans", not outside)
+        assert jax.config.jax_debug_nans is not outside
+    finally:
+        jax.config.update("jax_debug_nans", outside)
+    assert jax.config.jax_debug_nans is outside
 
 
 def test_numbers_of_the_callers_width_are_read() -> None:

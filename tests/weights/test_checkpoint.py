@@ -749,9 +749,7 @@ class Checked(Narrow):
 
 def test_a_class_that_refuses_what_was_saved_is_named(tmp_path: Path) -> None:
     fnn.save(tmp_path / "a", tuple.__new__(Checked, (ones(),)))
-    needed = (
-        "a file of this fnn or, for a newer one, a newer fnn; or a class that takes what was"
-    )
+    needed = "a file of this fnn or, for a newer one, a newer fnn; or a class that takes what was"
     with pytest.raises(ValueError, match=rf"\(ValueError: wider\); needed {needed}"):
         fnn.load(tmp_path / "a")
 
