@@ -156,7 +156,9 @@ def train(
     plan()  # for its errors
     params, stats, key = _own((params, stats, key))
     run = Run(params, _own(optimizer.init(params)), stats, 0, 0, 0, key)
-    if resume is not None:
+    if resume is None:
+        check_alive("train", **{"optimizer.init(params)": run.state})  # it may hold a used-up array
+    else:
         _check_resume(resume, run)
         (params, state, stats), key = _own((resume[:3], resume.key))
         run = Run(params, state, stats, int(resume.epoch), int(resume.batch), int(resume.step), key)

@@ -11,10 +11,11 @@ import dataclasses
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from queue import SimpleQueue
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import jax
 import jax.numpy as jnp
@@ -78,11 +79,11 @@ def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Gene
         every: steps between two reports, counted within the epoch; None for all of it.
     """
     batch, step = run.batch, run.step
-    with reader() as (tasks, left):
+    with reader() as thread:
         for epoch in range(run.epoch, epochs):
             place = Place(epoch_keys(run.key, epoch)[1], batch, step)
-            calls = _epoch_calls(data, epoch, place, every, left)
-            with closing(ahead(calls, tasks, left)) as coming:
+            calls = _epoch_calls(data, epoch, place, every, thread.left)
+            with closing(ahead(calls, thread)) as coming:
                 for call in coming:
                     yield call
                     step += call.stop
@@ -198,17 +199,33 @@ def _stacked(group: list[Any], every: int | None) -> Stacked:
     return Stacked(jax.device_put(jax.tree.map(stack, *filled)), most, size)
 
 
-@contextmanager
-def reader() -> Generator[tuple[Tasks, threading.Event]]:
-    """Run a thread that does tasks in order, and wait for its end; then set the event, for a task.
+class Reader(NamedTuple):
+    """A thread that reads.
 
-    Two queues and an event connect it with its user. An interrupt leaves them whole; it may leave
-    the locks of an executor locked.
+    Attributes:
+        tasks: what it does, in order, until one is None.
+        left: set when nobody waits for what it reads.
+        closes: the tasks that are due before its end, as far as somebody keeps them.
     """
-    tasks, left = SimpleQueue[Any](), threading.Event()
+
+    tasks: Tasks
+    left: threading.Event
+    closes: WeakSet[Callable[[], Any]]
+
+
+@contextmanager
+def reader() -> Generator[Reader]:
+    """Run a thread, and wait for its end.
+
+    Queues connect it with its user: an interrupt leaves them whole, and may leave the locks of an
+    executor locked.
+    """
+    tasks, left, closes = own = Reader(SimpleQueue(), threading.Event(), WeakSet())
     thread = threading.Thread(target=_work, args=(tasks,), name="fnn.train reads data", daemon=True)
 
     def end() -> None:
+        for close in list(closes):
+            tasks.put(close)
         tasks.put(None)
         left.set()
         with suppress(RuntimeError):  # not begun, or this very one, where it collects garbage
@@ -217,7 +234,7 @@ def reader() -> Generator[tuple[Tasks, threading.Event]]:
     atexit.register(end)  # Python would stop a daemon at its work, and wait for others for ever
     try:
         thread.start()
-        yield tasks, left
+        yield own
     finally:
         tasks.put(None)  # in one call, which no interrupt comes before
         if not left.is_set():  # as it is when Python ends, and has no `atexit` any more
@@ -232,14 +249,15 @@ def _work(tasks: Tasks) -> None:
         del task
 
 
-def ahead(items: Generator[T], tasks: Tasks, left: threading.Event) -> Generator[T]:
-    """Yield what a generator yields, which the thread of a `reader` runs ahead.
+def ahead(items: Generator[T], thread: Reader) -> Generator[T]:
+    """Yield what a generator yields, which a thread runs ahead.
 
     The generator is closed there, after this one. Its errors are raised here, but for those of its
     end where this one is closed before, which Python prints. It has the caller's settings, mesh and
     context variables, which are kept by thread.
     """
     settings, context, end = _settings(), contextvars.copy_context(), object()
+    tasks, left, closes = thread
     found = SimpleQueue[Any]()
 
     def within() -> Generator[T]:
@@ -250,6 +268,7 @@ def ahead(items: Generator[T], tasks: Tasks, left: threading.Event) -> Generator
 
     reading = within()
     close = functools.partial(context.run, reading.close)
+    closes.add(close)
 
     def read() -> None:
         try:
@@ -272,7 +291,7 @@ def ahead(items: Generator[T], tasks: Tasks, left: threading.Event) -> Generator
             tasks.put(functools.partial(context.run, read))
             yield item
     finally:
-        tasks.put(close)  # likewise
+        tasks.put(close)
 
 
 def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
@@ -285,7 +304,7 @@ def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
 def check_iterable(function: str, data: Any) -> None:
     """Raise for arrays, those of other libraries too, which need a batch_size."""
     single = attribute(data, "shape") is not None and attribute(data, "dtype") is not None
-    if single or isinstance(data, dict | tuple):
+    if single or isinstance(data, Mapping | tuple):
         what = describe(data) if single else f"a {type(data).__name__}"
         needed = f"an int, as data is {what}; an iterable of batches has none"
         raise wrong(function, "batch_size", None, needed)

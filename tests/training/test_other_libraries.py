@@ -48,6 +48,15 @@ def test_an_optimizer_of_optax_whose_state_holds_a_key() -> None:
     assert whole.state[0].rng_key != noisy.init(start())[0].rng_key
 
 
+def test_an_optimizer_that_keeps_what_a_step_has_used_up() -> None:
+    noisy = optax.chain(optax.add_noise(0.1, 0.5, key=jax.random.key(3)), optax.sgd(0.1))
+    with jax.numpy_dtype_promotion("standard"):
+        fnn.make_step(squares, noisy)(start(), noisy.init(start()), DATA)
+        refused = r"^fnn.train: optimizer.init\(params\)\[0\].rng_key: got a deleted key"
+        with pytest.raises(ValueError, match=refused):
+            fnn.train(squares, start(), noisy, DATA, batch_size=4, epochs=1, key=KEY)
+
+
 def test_batches_of_grain() -> None:
     """A function of the epoch, as the guide shows it, and a loader: each example once an epoch."""
     # Of the packages that the tests need, few machines have this one at hand.

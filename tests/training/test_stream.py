@@ -2,12 +2,13 @@
 
 import contextlib
 import itertools
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from queue import SimpleQueue
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,6 +20,24 @@ import fnn
 from fnn.training import stream
 from tests.training.cases import DATA, KEY, Pairs, X, Y, counted, diary, squares, start
 
+UNENDED = """
+import jax, jax.numpy as jnp, numpy as np, fnn, threading, time
+
+reads = threading.Event()
+
+def data():
+    yield from [np.ones(2, np.float32)] * 2
+    reads.set()
+    time.sleep(0.3)
+    print(" ended", end="", flush=True)
+    yield np.ones(2, np.float32)
+
+loss = lambda w, batch: (w * batch).mean()
+config = {"epochs": 1, "key": jax.random.key(0), "report_every": 1}
+reports = fnn.train(loss, jnp.zeros(()), fnn.sgd(0.1), data(), **config)
+print(next(reports).step, end="", flush=True)
+assert reads.wait(60)
+"""
 N = 10
 SGD = fnn.sgd(0.1)
 
@@ -260,7 +279,7 @@ def test_leaving_waits_for_one_batch_alone() -> None:
 
     def data(epoch: int) -> Iterator[np.ndarray]:
         for i in range(2 * stream.MOST):
-            if i >= stream.MOST:
+            if i > stream.MOST:  # the first of the next call is read with the one before
                 began.set()
                 assert leaving.wait(60)
                 time.sleep(0.02)
@@ -280,14 +299,23 @@ def test_leaving_waits_for_one_batch_alone() -> None:
 def test_an_interrupt_while_the_thread_is_started_is_raised_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    began, leaving = threading.Event(), threading.Event()
+
+    def data(epoch: int) -> Iterator[np.ndarray]:
+        began.set()
+        assert leaving.wait(60)
+        yield np.zeros(1, np.int32)
+
     class Interrupted(threading.Thread):
         def start(self) -> None:
             super().start()
+            began.wait(0.5)  # if it reads at once, that it is at it
             raise KeyboardInterrupt
 
     monkeypatch.setattr(threading, "Thread", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(fnn.train(marks, jnp.zeros(N), SGD, rows([5, 5]), epochs=1, key=KEY))
+        list(fnn.train(marks, jnp.zeros(N), SGD, data, epochs=1, key=KEY))
+    leaving.set()
     assert not reading()
 
 
@@ -332,7 +360,16 @@ def test_an_interrupt_at_any_line_is_raised_as_it_is(monkeypatch: pytest.MonkeyP
     assert not reading()
 
 
-def test_an_iterator_that_the_thread_itself_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_ends_with_a_run_that_has_not() -> None:
+    """The thread has ended before, though it was at its work, and nobody is told of anything."""
+    done = subprocess.run([sys.executable, "-c", UNENDED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 ended", "")
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_an_iterator_that_the_thread_itself_collects(
+    once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last reference to it may go wherever Python collects garbage."""
     unraisable: list[str] = []
     monkeypatch.setattr(
@@ -352,7 +389,7 @@ def test_an_iterator_that_the_thread_itself_collects(monkeypatch: pytest.MonkeyP
             ended.append(threading.current_thread())
 
     config: Any = {"epochs": 1, "key": KEY, "report_every": 1}
-    kept.append(fnn.train(marks, jnp.zeros(N), SGD, data, **config))
+    kept.append(fnn.train(marks, jnp.zeros(N), SGD, data(0) if once else data, **config))
     assert next(kept[0]).step == 1
     (thread,) = reading()
     left.set()
@@ -552,6 +589,7 @@ def test_a_stream_draws_as_arrays_do() -> None:
     [
         (DATA, {}, ValueError, "batch_size: got None; needed an int, as data is a Pairs"),
         ({"x": X}, {}, ValueError, "batch_size: got None; needed an int, as data is a dict"),
+        (MappingProxyType({"x": X}), {}, ValueError, "batch_size: .* as data is a mappingproxy"),
         (X, {}, ValueError, r"batch_size: got None; needed an int, as data is float32\[10,3\]"),
         (3, {}, TypeError, "data: got int 3; needed arrays and a batch_size, an iterable of"),
         (lambda e: 3, {}, TypeError, r"data\(0\): got int 3; needed an iterable of batches"),
@@ -566,8 +604,8 @@ def test_a_stream_draws_as_arrays_do() -> None:
         (Loader([]), {"batch_size": 4}, TypeError, "data: got Loader .* without batch_size, an"),
         (iter(rows([5, 5])), {"batch_size": 4}, TypeError, "data: got list_iterator .* without"),
     ],
-    ids=["named_tuple", "dict", "array", "number", "no_iterable", "empty", "once", "strings",
-         "loader_with_size", "iterator_with_size"],
+    ids=["named_tuple", "dict", "mapping", "array", "number", "no_iterable", "empty", "once",
+         "strings", "loader_with_size", "iterator_with_size"],
 )  # fmt: skip
 def test_refuses(data: Any, change: Any, kind: type[Exception], message: str) -> None:
     config = {"epochs": 1, "key": KEY} | change
