@@ -342,8 +342,8 @@ def check_alive_array(function: str, place: str, x: Any) -> None:
     """Raise for this array as `check_alive` does."""
     concrete = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
     if concrete and x.is_deleted():
-        needed = "an array that was not donated: a step uses up the params and state given, so"
-        needed += " give it copies, jax.tree.map(jnp.copy, params)"
+        needed = "an array that was not donated, as a step donates its params and state; keep"
+        needed += " jax.tree.map(jnp.copy, tree)"
         raise wrong(function, place, f"a deleted {describe(x)}", needed)
 
 

@@ -104,7 +104,9 @@ def narrowed(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def computed_wide(formula: Callable[..., jax.Array], x: jax.Array, *rest: jax.Array) -> jax.Array:
-    """Widen the arrays to the widest of them, compute, and narrow the result as the first is.
+    """Widen the arrays to the widest of their accumulation dtypes, compute, and narrow the result.
+
+    The result has the dtype of the first.
 
     >>> computed_wide(lambda x: x * 3 / 3, jnp.full(2, 60000, jnp.float16)).tolist()
     [60000.0, 60000.0]

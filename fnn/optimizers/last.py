@@ -1,8 +1,8 @@
 """Optimizers whose updates must be added as they are, and what may go around them.
 
 An average is of the params that the updates lead to; slow and master parameters stand beside them.
-Whatever changes the updates behind makes all of these wrong. What passes updates on, from `chain`
-to `partition`, is of the kind of the optimizer inside.
+A transform behind them that changes the updates makes all of these wrong. What passes updates on,
+from `chain` to `partition`, is of the kind of the optimizer inside.
 """
 
 from typing import ClassVar
@@ -15,7 +15,7 @@ class Last(Optimizer):
     """An optimizer that must see its updates added as they are.
 
     Attributes:
-        maker: the public function that asks for it.
+        maker: the public function that makes it.
     """
 
     __slots__ = ()
@@ -50,7 +50,7 @@ class Master(Last):
 
 
 def kind_around(*optimizers: Transform | None, own: type[Optimizer] = Optimizer) -> type[Optimizer]:
-    """Return the kind of what passes on the updates of these, and by itself is of its own."""
+    """Return the kind of an optimizer that passes on the updates of these: theirs, or ``own``."""
     for kind in (Averaging, Slow, Master):
         if any(isinstance(optimizer, kind) for optimizer in optimizers):
             return kind
@@ -61,5 +61,10 @@ def refuse_last(name: str, optimizer: Transform, kind: type[Last] = Last) -> Non
     """Raise if public function ``name`` is given an optimizer of this kind."""
     if isinstance(optimizer, kind):
         maker = optimizer.maker
-        needed = f"{maker} outside: around fnn.{name}(...) or, in a chain, behind it"
+        if maker == f"fnn.{name}":
+            needed = f"one {maker}"
+        elif isinstance(optimizer, Averaging):
+            needed = f"{maker} behind it: fnn.chain(fnn.{name}(...), {maker}())"
+        else:
+            needed = f"{maker} outside, around fnn.{name}(...)"
         raise wrong(name, "optimizer", f"one that ends with {maker}", needed)

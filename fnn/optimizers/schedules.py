@@ -243,8 +243,8 @@ def one_cycle(
 
     The last rate is ``rate / div_factor / final_div_factor``. Both factors are those of PyTorch's
     ``OneCycleLR`` and of ``optax.cosine_onecycle_schedule``, which this schedule equals, except
-    where ``rise steps`` is rounded to just below a whole number: 0.29 of 100 is 29 here, 28 there.
-    PyTorch's has its peak and its last rate one step earlier.
+    where ``rise * steps`` is rounded to just below a whole number: 0.29 of 100 is 29 here, 28
+    there. PyTorch's has its peak and its last rate one step earlier.
 
     Args:
         rate: the peak.

@@ -95,7 +95,8 @@ def chain(*transforms: Transform) -> Optimizer:
             states.append(own)
         return grads, tuple(states)
 
-    return kind_around(*transforms)(init, update)
+    silent = bool(transforms) and all(isinstance(t, Watcher) for t in transforms)
+    return (Watcher if silent else kind_around(*transforms))(init, update)
 
 
 def clip_by_global_norm(max_norm: Number) -> Optimizer:

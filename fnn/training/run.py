@@ -61,10 +61,10 @@ def train(
 
     Over arrays, each epoch visits every example once, in a fresh order drawn from
     ``fold_in(key, epoch)``, in batches of batch_size and a last one of the rest. Over an iterable,
-    each epoch takes its batches as they come; a thread with the caller's settings of JAX and NumPy
-    reads them ahead, up to the end of the epoch. The next epoch is begun when its first report is
-    asked for. The same arguments give the same numbers, and a run that is interrupted and resumed
-    the same as one that is not.
+    each epoch takes its batches as they come; a thread with the caller's settings of numbers,
+    devices and checks in JAX, and of NumPy, reads them ahead, up to the end of the epoch. The next
+    epoch is begun when its first report is asked for. The same arguments give the same numbers, and
+    a run that is interrupted and resumed the same as one that is not.
 
     On several devices each computes its own examples, if data or its batches are sharded over them;
     `fnn.sharding` shards params as well. Inside `jax.jit`, `jax.grad` or `jax.vmap`, as for a sweep
@@ -119,9 +119,10 @@ def train(
 
     Raises:
         ValueError: at the call, a size that does not fit, data of unequal lengths, or a run to
-            resume of another model, optimizer or key; at the first report, as `make_step`; at the
-            next one, a report of whose arrays one was donated; where they are read, data on another
-            mesh than the run, and integers of 64 bits that do not fit 32, without x64.
+            resume of another model, optimizer or key; at the first report, as `make_step`,
+            and arrays on several meshes that one program does not take; at a report, arrays that it
+            needs and that were donated since the call or the report before; where they are read,
+            integers of 64 bits that do not fit 32, without x64.
         TypeError: a leaf of params that is no floating-point array, or a key that is none; a call
             inside a program that JAX traces.
         NonFiniteError: as on_nonfinite says.
@@ -168,7 +169,8 @@ def train(
     def watch() -> Watch | None:
         return None if observe is None else Watch(frozen(observe), due, -(-most // due))
 
-    return _reports(plan, watch, run, calls, on_nonfinite)
+    whose = "" if resume is None else "resume."
+    return _reports(plan, watch, run, calls, on_nonfinite, whose)
 
 
 def _calls(
@@ -189,7 +191,6 @@ def _calls(
         raise wrong("train", "resume.batch", run.batch, needed)
     data = on_device(data)
     check_parts("train", data, batch_size)
-    _check_mesh(run, data)
     every = min(every or steps, steps)
     return array_calls(data, batch_size, begin, epochs, every), every
 
@@ -200,6 +201,7 @@ def _reports(
     run: Run,
     calls: Generator[Call],
     on_nonfinite: str,
+    whose: str,
 ) -> Generator[Report]:
     learner, key = Learner(run.params, run.state, run.stats), run.key
     del run  # at a report one learner is held, within a call two
@@ -211,14 +213,13 @@ def _reports(
     with closing(calls):
         for call in calls:
             if not counted:  # since the call, or the last report, the caller had the arrays
-                names = [("report." if compiled else "") + name for name in learner._fields]
+                names = [("report." if compiled else whose) + name for name in learner._fields]
                 check_alive("train", **dict(zip(names, learner, strict=True)))
             if (kind := kind_of(call.feed)) not in compiled:
                 began = time.perf_counter()
-                _check_mesh(learner, call.feed)
                 learner = beside(learner, call.feed)
                 plan, watch = planned(), watched()
-                run_call(plan, watch, learner, call, call.start)  # no step: compiles
+                _compile(plan, watch, learner, call)
                 now = time.perf_counter()
                 clock = clock + now - began if compiled else now
                 compiled[kind] = plan, watch
@@ -295,12 +296,16 @@ def _bits(key: Any) -> Any:
     return describe(key), jax.random.key_data(key).tobytes()
 
 
-def _check_mesh(run: Run | Learner, data: Any) -> None:
-    """Raise unless one program can take a run and its data, or a batch of them."""
-    if not are_together(run[:3], data):
-        got = "arrays on another mesh than the data"
-        needed = "one mesh: fnn.sharding.place(params, mesh) or, of a run to resume, "
-        raise wrong("train", "params", got, needed + "place(run, mesh)")
+def _compile(plan: Plan, watch: Watch | None, learner: Learner, call: Call) -> None:
+    """Compile the program of a call; what JAX refuses for several meshes is named."""
+    try:
+        run_call(plan, watch, learner, call, call.start)  # no step
+    except ValueError as error:
+        if are_together(learner, call.feed):
+            raise
+        got, place = "arrays on more than one mesh", "params, state, stats and data"
+        needed = "one: fnn.sharding.place(params, mesh) or, of a run to resume, place(run, mesh)"
+        raise wrong("train", place, got, needed) from error
 
 
 def _own(tree: Any) -> Any:

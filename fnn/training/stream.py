@@ -12,9 +12,10 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from queue import SimpleQueue
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +38,14 @@ SETTINGS = (  # of JAX, each the name of its context manager and, after "jax_", 
     "debug_nans",
     "debug_infs",
     "threefry_partitionable",
+    "disable_jit",
+    "debug_key_reuse",
+    "check_tracer_leaks",
+    "enable_checks",
+    "log_compiles",
 )
 T = TypeVar("T")
+Tasks: TypeAlias = "SimpleQueue[Callable[[], Any] | None]"
 Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
 
 
@@ -63,7 +70,7 @@ class Stacked:
 def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Generator[Call]:
     """Yield the calls of a run over batches, each of several batches of one shape.
 
-    An epoch begins, in a thread of its own, when the first call of it is asked for.
+    A thread reads them. An epoch begins there when the first call of it is asked for.
 
     Args:
         data: as `fnn.train` takes it.
@@ -72,13 +79,15 @@ def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Gene
         every: steps between two reports, counted within the epoch; None for all of it.
     """
     batch, step = run.batch, run.step
-    for epoch in range(run.epoch, epochs):
-        place, left = Place(epoch_keys(run.key, epoch)[1], batch, step), threading.Event()
-        with closing(ahead(_epoch_calls(data, epoch, place, every, left), left)) as calls:
-            for call in calls:
-                yield call
-                step += call.stop
-        batch = 0
+    with reader() as thread:
+        for epoch in range(run.epoch, epochs):
+            place = Place(epoch_keys(run.key, epoch)[1], batch, step)
+            calls = _epoch_calls(data, epoch, place, every, thread.left)
+            with closing(ahead(calls, thread)) as coming:
+                for call in coming:
+                    yield call
+                    step += call.stop
+            batch = 0
 
 
 def _epoch_calls(
@@ -190,38 +199,86 @@ def _stacked(group: list[Any], every: int | None) -> Stacked:
     return Stacked(jax.device_put(jax.tree.map(stack, *filled)), most, size)
 
 
-def ahead(items: Generator[T], left: threading.Event) -> Generator[T]:
-    """Yield what a generator yields, which a thread runs ahead; its errors are raised here.
+class Reader(NamedTuple):
+    """A thread that reads.
 
-    The thread has the caller's settings, mesh and context variables, which are kept by thread. It
-    ends, and the generator with it, when this one does. By ``left`` the generator learns of that,
-    as it may be reading many batches, which nobody waits for then.
+    Attributes:
+        tasks: what it does, in order, until one is None.
+        left: set when nobody waits for what it reads.
+        closes: the tasks that are due before its end, as far as somebody keeps them.
+    """
+
+    tasks: Tasks
+    left: threading.Event
+    closes: WeakSet[Callable[[], Any]]
+
+
+@contextmanager
+def reader() -> Generator[Reader]:
+    """Run a thread, and wait for its end.
+
+    Queues connect it with its user: an interrupt leaves them whole, and may leave the locks of an
+    executor locked.
+    """
+    tasks, left, closes = own = Reader(SimpleQueue(), threading.Event(), WeakSet())
+    thread = threading.Thread(target=_work, args=(tasks,), name="fnn.train reads data", daemon=True)
+
+    def end() -> None:
+        for close in list(closes):
+            tasks.put(close)
+        tasks.put(None)
+        left.set()
+        with suppress(RuntimeError):  # not begun, or this very one, where it collects garbage
+            thread.join()
+
+    atexit.register(end)  # Python would stop a daemon at its work, and wait for others for ever
+    try:
+        thread.start()
+        yield own
+    finally:
+        tasks.put(None)  # in one call, which no interrupt comes before
+        if not left.is_set():  # as it is when Python ends, and has no `atexit` any more
+            end()
+            atexit.unregister(end)
+
+
+def _work(tasks: Tasks) -> None:
+    """Do tasks until one is None; while it waits, it keeps nothing alive."""
+    while (task := tasks.get()) is not None:
+        task()
+        del task
+
+
+def ahead(items: Generator[T], thread: Reader) -> Generator[T]:
+    """Yield what a generator yields, which a thread runs ahead.
+
+    The generator is closed there, after this one. Its errors are raised here, but for those of its
+    end where this one is closed before, which Python prints. It has the caller's settings, mesh and
+    context variables, which are kept by thread.
     """
     settings, context, end = _settings(), contextvars.copy_context(), object()
-    # By two queues alone: an interrupt leaves them whole, and may leave an executor's locks locked.
-    asked, found = SimpleQueue[Any](), SimpleQueue[Any]()
-    thread = threading.Thread(target=_work, args=(asked,), name="fnn.train reads data", daemon=True)
+    tasks, left, closes = thread
+    found = SimpleQueue[Any]()
+
+    def within() -> Generator[T]:
+        with ExitStack() as stack:
+            for setting, value in settings:
+                stack.enter_context(setting(value))
+            yield from items
+
+    reading = within()
+    close = functools.partial(context.run, reading.close)
+    closes.add(close)
 
     def read() -> None:
         try:
-            with ExitStack() as stack:
-                for setting, value in settings:
-                    stack.enter_context(setting(value))
-                found.put((end if left.is_set() else next(items, end), None))
+            found.put((end if left.is_set() else next(reading, end), None))
         except BaseException as error:
             found.put((end, error))
 
-    def leave() -> None:
-        left.set()
-        asked.put(None)
-        with suppress(RuntimeError):  # not begun yet, or this very one, where it collects garbage
-            thread.join()
-
-    atexit.register(leave)  # Python would stop a daemon at its work, and wait for others for ever
     try:
-        thread.start()
         for _ in range(AHEAD):
-            asked.put(functools.partial(context.run, read))
+            tasks.put(functools.partial(context.run, read))
         while True:
             item, error = found.get()
             if error is not None:
@@ -231,15 +288,10 @@ def ahead(items: Generator[T], left: threading.Event) -> Generator[T]:
                     del error  # whose traceback keeps this frame, and so would keep itself
             if item is end:
                 return
-            asked.put(functools.partial(context.run, read))
+            tasks.put(functools.partial(context.run, read))
             yield item
     finally:
-        if not left.is_set():  # as it is when Python ends, and has no `atexit` any more
-            atexit.unregister(leave)
-            leave()
-        own: Any = items
-        if not own.gi_running:  # in this very thread
-            own.close()
+        tasks.put(close)
 
 
 def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
@@ -247,13 +299,6 @@ def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
     settings = [(getattr(jax, name), getattr(jax.config, f"jax_{name}")) for name in SETTINGS]
     mesh = jax.sharding.get_mesh()
     return settings if mesh.empty else [*settings, (jax.set_mesh, mesh)]
-
-
-def _work(asked: "SimpleQueue[Callable[[], Any] | None]") -> None:
-    """Do what is asked for until that is None. While it waits, it keeps nothing alive."""
-    while (task := asked.get()) is not None:
-        task()
-        del task
 
 
 def check_iterable(function: str, data: Any) -> None:

@@ -15,6 +15,7 @@ from operator import index
 from pathlib import Path
 from typing import IO, Any
 
+import jax
 from jaxtyping import PyTree
 from safetensors.numpy import save as serialize
 
@@ -116,6 +117,7 @@ def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
     path = read_path("load", "path", path)
     if not path.is_file():
         raise wrong("load", "path", path, "an existing file", FileNotFoundError)
+    jax.tree.structure(like)  # what JAX cannot flatten is no fault of the file
     try:
         packed = _decode(path.read_bytes())
         return unpack(packed) if like is None else unpack_like(packed, like)
@@ -123,7 +125,8 @@ def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
         raise wrong("load", "path", f"{path} with {error.got}", error.needed) from None
     except STRANGE as error:  # a dtype, say, that this version does not know
         got = f"{path} with what this fnn cannot read ({type(error).__name__}: {error})"
-        raise wrong("load", "path", got, "a file of this fnn, or a newer fnn") from error
+        needed = "a file of this fnn or, for a newer one, a newer fnn; or a class that takes what"
+        raise wrong("load", "path", got, f"{needed} was saved") from error
 
 
 def latest(folder: str | Path) -> Path | None:

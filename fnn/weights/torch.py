@@ -343,9 +343,10 @@ def _numpy(name: str, value: Any) -> np.ndarray:
     brief = str(value.dtype) == "torch.bfloat16"  # which NumPy lacks
     try:  # off the graph and the device, with conjugates and the like worked out
         array = np.asarray((value.float() if brief else value).numpy(force=True))
-    except (TypeError, RuntimeError) as error:  # such as float8, sparse, or without data
+    except (TypeError, ValueError, RuntimeError) as error:  # float8, sparse, or without data
         place, got = f"source[{name!r}]", f"a tensor of {value.dtype}"
-        needed = f"a tensor that NumPy can hold, such as tensor.float() gives ({error})"
+        needed = "a tensor with data that NumPy can hold, such as tensor.float() of float8"
+        needed += f" ({error})"
         raise wrong("weights.from_torch", place, got, needed, TypeError) from None
     if brief:
         import ml_dtypes

@@ -1,6 +1,7 @@
 """What must see its updates added as they are: which nests are refused, and what the others do."""
 
 import pickle
+import re
 from typing import Any
 
 import jax
@@ -49,18 +50,53 @@ def test_nothing_changes_the_updates_behind(name: str, through: str) -> None:
     opt = THROUGH[through](LAST[name])
     with pytest.raises(ValueError, match=rf"^fnn.chain: transforms\[0\]: got fnn.{name}; needed"):
         fnn.chain(opt, optax.scale(0.5))
-    got = rf"got one that ends with fnn.{name}; needed fnn.{name} outside: around fnn"
-    with pytest.raises(ValueError, match=rf"^fnn.add_weight_decay: optimizer: {got}.add_w"):
-        fnn.add_weight_decay(opt, 0.5)
-    with pytest.raises(ValueError, match=rf"^fnn.lookahead: optimizer: {got}.lookahead\("):
-        fnn.lookahead(opt)
+    for refuses in (lambda opt: fnn.add_weight_decay(opt, 0.5), fnn.lookahead):
+        with pytest.raises(ValueError, match=f"optimizer: got one that ends with fnn.{name}; need"):
+            refuses(opt)
+
+
+@pytest.mark.parametrize(
+    ("outer", "name", "advice"),
+    [
+        ("lookahead", "lookahead", "one fnn.lookahead"),
+        ("lookahead", "with_master_weights", "fnn.with_master_weights outside, around {}(...)"),
+        ("lookahead", "average", "fnn.average behind it: fnn.chain({}(...), fnn.average())"),
+        ("add_weight_decay", "lookahead", "fnn.lookahead outside, around {}(...)"),
+        ("freeze", "average", "fnn.average behind it: fnn.chain({}(...), fnn.average())"),
+        ("flat", "average", "fnn.average behind it: fnn.chain({}(...), fnn.average())"),
+    ],
+)
+def test_the_advice_can_be_followed(outer: str, name: str, advice: str) -> None:
+    around = {
+        **THROUGH,
+        "lookahead": fnn.lookahead,
+        "add_weight_decay": lambda opt: fnn.add_weight_decay(opt, 0.5),
+    }[outer]
+    needed = advice.format(f"fnn.{outer}")
+    message = f"fnn.{outer}: optimizer: got one that ends with fnn.{name}; needed {needed}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        around(LAST[name])
+    if not needed.startswith("one "):
+        again = {"average": after, "lookahead": fnn.lookahead}.get(name, fnn.with_master_weights)
+        again(around(SGD))
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_chain_of_averages_is_as_silent_as_one(name: str) -> None:
+    averages = fnn.chain(fnn.average(), fnn.average(0.5))
+    opt = fnn.chain(LAST[name], fnn.chain(averages))
+    state = opt.init(jnp.zeros(2))
+    assert len(state[1][0]) == 2
+    with pytest.raises(ValueError, match=r"^fnn.chain: transforms\[0\]: got fnn.average; needed"):
+        fnn.chain(averages, SGD)
+    fnn.chain(fnn.chain(), SGD)  # an empty one is none
 
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("through", [t for n, t in NESTS if n == "average"])
 def test_an_average_is_of_all_leaves(name: str, through: str) -> None:
     """`averaged` would hold None for those that are frozen."""
-    message = rf"^fnn.{name}: optimizer: got one that ends with fnn.average; needed fnn.average out"
+    message = rf"^fnn.{name}: optimizer: got one that ends with fnn.average; needed fnn.average beh"
     with pytest.raises(ValueError, match=message):
         THROUGH[name](THROUGH[through](LAST["average"]))
 

@@ -340,6 +340,11 @@ def test_donating_a_report_that_the_run_goes_on_from_is_named(part: str) -> None
     donate(params)
     with pytest.raises(ValueError, match=r"^fnn.train: params\['b'\]: got a deleted "):
         next(reports)
+    run = report.run._replace(epoch=1, params=start())
+    reports = fnn.train(squares, start(), ADAM, DATA, resume=run, **config)
+    donate(getattr(run, part))
+    with pytest.raises(ValueError, match=rf"^fnn.train: resume.{part}.*: got a deleted .*copy"):
+        next(reports)
 
 
 def test_each_step_has_its_own_key() -> None:

@@ -43,16 +43,27 @@ def test_a_run_on_another_mesh_than_its_data_is_named(stream: bool, resumed: boo
     run = fnn.Run(there, fnn.sgd(0.1).init(there), None, 0, 0, 0, KEY) if resumed else None
     params, sizes = start if resumed else there, {} if stream else {"batch_size": 4}
 
-    def train() -> Any:
-        batches = [data] if stream else data
-        return fnn.train(
-            loss, params, fnn.sgd(0.1), batches, epochs=1, key=KEY, resume=run, **sizes
-        )
+    batches: Any = [data] if stream else data
+    reports = fnn.train(loss, params, fnn.sgd(0.1), batches, epochs=1, key=KEY, resume=run, **sizes)
+    message = r"^fnn.train: params, state, stats and data: got arrays on more than one mesh; needed"
+    with pytest.raises(ValueError, match=message + r" one: .*place\(run, mesh\)"):
+        next(reports)
 
-    reports = train() if stream else None
-    message = r"^fnn.train: params: got arrays on another mesh.*; needed .*place\(run, mesh\)"
-    with pytest.raises(ValueError, match=message):
-        train() if reports is None else next(reports)
+
+@pytest.mark.parametrize("stream", [False, True], ids=["arrays", "stream"])
+def test_what_no_operation_joins_may_be_on_several_meshes(stream: bool) -> None:
+    """JAX takes it."""
+    ones = np.ones(4, np.float32)
+    w, stats = on("data", AxisType.Auto, ones), on("other", AxisType.Explicit, ones)
+    batch = {"x": ones, "unread": on("third", AxisType.Explicit, ones)}
+    data, sizes = ([batch], {}) if stream else (batch, {"batch_size": 4})
+
+    def loss(w: Any, stats: Any, batch: Any) -> Any:
+        return ((w - batch["x"]) ** 2).mean(), stats
+
+    config: Any = {"epochs": 2, "key": KEY, **sizes}
+    *_, report = fnn.train(loss, w, fnn.sgd(0.1), data, stats=stats, **config)
+    assert (report.loss, report.step) == (0, 2)
 
 
 def test_automatic_axes_may_have_other_names() -> None:

@@ -1,5 +1,6 @@
 """Data in batches: every batch once and in order, from whatever yields them; clean ends."""
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from queue import SimpleQueue
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -318,22 +319,66 @@ def test_an_interrupt_while_the_thread_is_started_is_raised_as_it_is(
     assert not reading()
 
 
+def test_an_interrupt_at_any_line_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it falls just before the thread is ended, that happens when Python ends."""
+    at_exit: list[Any] = []
+    monkeypatch.setattr(
+        stream, "atexit", SimpleNamespace(register=at_exit.append, unregister=at_exit.remove)
+    )
+    data, places = rows([1] * 4), {stream.__file__, contextlib.__file__}
+
+    def interrupted_after(lines: int) -> bool:
+        """Whether that many lines were run, and the next one then interrupted."""
+        more = iter(range(lines))
+
+        def trace(frame: Any, event: str, _: Any) -> Any:
+            if frame.f_code.co_filename not in places:
+                return None
+            if event == "line" and next(more, None) is None:
+                raise KeyboardInterrupt
+            return trace
+
+        reports = fnn.train(marks, jnp.zeros(N), SGD, data, epochs=2, key=KEY, report_every=2)
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            for report in reports:
+                if report.step == 6:
+                    reports.close()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    list(fnn.train(marks, jnp.zeros(N), SGD, data, epochs=1, key=KEY, report_every=2))
+    interrupts = next(n for n in itertools.count() if not interrupted_after(n))
+    assert interrupts > 50
+    assert len(reading()) <= 3
+    for end in at_exit:
+        end()
+    assert not reading()
+
+
 def test_python_ends_with_a_run_that_has_not() -> None:
     """The thread has ended before, though it was at its work, and nobody is told of anything."""
     done = subprocess.run([sys.executable, "-c", UNENDED], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 ended", "")
 
 
-def test_an_iterator_that_the_thread_itself_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("once", [True, False])
+def test_an_iterator_that_the_thread_itself_collects(
+    once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last reference to it may go wherever Python collects garbage."""
     unraisable: list[str] = []
     monkeypatch.setattr(
         sys, "unraisablehook", lambda found: unraisable.append(str(found.exc_value))
     )
-    left, closed = threading.Event(), threading.Event()
+    left, ended = threading.Event(), []
     kept: list[Any] = []
 
-    def data() -> Iterator[np.ndarray]:
+    def data(epoch: int) -> Iterator[np.ndarray]:
         try:
             for i in range(N):
                 if i == 2:
@@ -341,16 +386,24 @@ def test_an_iterator_that_the_thread_itself_collects(monkeypatch: pytest.MonkeyP
                     kept.clear()
                 yield np.array([i])
         finally:
-            closed.set()
+            ended.append(threading.current_thread())
 
     config: Any = {"epochs": 1, "key": KEY, "report_every": 1}
-    kept.append(fnn.train(marks, jnp.zeros(N), SGD, data(), **config))
+    kept.append(fnn.train(marks, jnp.zeros(N), SGD, data(0) if once else data, **config))
     assert next(kept[0]).step == 1
+    (thread,) = reading()
     left.set()
-    assert closed.wait(60)
-    for thread in reading():
-        thread.join()
+    thread.join(60)
+    assert ended == [thread]
     assert not unraisable
+
+
+def test_one_thread_reads_the_whole_run() -> None:
+    threads: list[threading.Thread] = []
+    data = lambda epoch: threads.append(threading.current_thread()) or rows([5, 5])
+    list(fnn.train(marks, jnp.zeros(N), SGD, data, epochs=3, key=KEY))
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
 
 
 class AtOnce(SimpleQueue[Any]):
@@ -458,6 +511,11 @@ def test_the_thread_has_the_callers_mesh() -> None:
         ("debug_nans", True),
         ("debug_infs", True),
         ("threefry_partitionable", False),
+        ("disable_jit", True),
+        ("debug_key_reuse", True),
+        ("check_tracer_leaks", True),
+        ("enable_checks", True),
+        ("log_compiles", True),
     ],
 )
 def test_the_thread_has_the_callers_settings(name: str, value: Any) -> None:
@@ -472,6 +530,36 @@ def test_the_thread_has_the_callers_settings(name: str, value: Any) -> None:
     with getattr(jax, name)(value), np.errstate(divide="ignore"):
         list(fnn.train(lambda w, b: (w * b).mean(), params, SGD, data, epochs=2, key=KEY))
     assert found == [(value, "ignore")] * 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_setting_of_the_producer_lasts_as_it_wrote_it(whole: bool) -> None:
+    """Through all that it reads, and neither longer nor in the thread of the caller."""
+    found: list[bool] = []
+    outside = jax.config.jax_debug_nans
+
+    def data(epoch: int) -> Iterator[np.ndarray]:
+        with jax.debug_nans(not outside):
+            for i in range(8):
+                found.append(jax.config.jax_debug_nans)
+                yield np.array([i])
+        found.append(not jax.config.jax_debug_nans)
+
+    config: Any = {"epochs": 2 if whole else 1, "key": KEY, "report_every": 1}
+    reports = fnn.train(marks, jnp.zeros(N), SGD, data, **config)
+    if whole:
+        assert len(list(reports)) == 16
+        assert len(found) == 18
+    else:
+        next(reports)
+        reports.close()
+    assert set(found) == {not outside}
+    try:  # pinned for this thread, it would not follow
+        jax.config.update("jax_debug_nans", not outside)
+        assert jax.config.jax_debug_nans is not outside
+    finally:
+        jax.config.update("jax_debug_nans", outside)
+    assert jax.config.jax_debug_nans is outside
 
 
 def test_numbers_of_the_callers_width_are_read() -> None:

@@ -726,6 +726,34 @@ def test_another_model_is_found_by_its_first_path(tmp_path: Path, like: Any, mes
         fnn.load(tmp_path / "a", like=like)
 
 
+def test_a_tree_that_jax_cannot_flatten_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    fnn.save(tmp_path / "a", {"a": ones()})
+    like = {"a": ones(), 1: 2}
+    with pytest.raises(ValueError, match="sorting") as own:
+        jax.tree.structure(like)
+    with pytest.raises(ValueError, match="sorting") as caught:
+        fnn.load(tmp_path / "a", like=like)
+    assert str(caught.value) == str(own.value)
+
+
+class Narrow(NamedTuple):
+    x: Any
+
+
+class Checked(Narrow):
+    """A class that takes nothing of what is saved."""
+
+    def __new__(cls, x: Any) -> "Checked":
+        raise ValueError("wider")
+
+
+def test_a_class_that_refuses_what_was_saved_is_named(tmp_path: Path) -> None:
+    fnn.save(tmp_path / "a", tuple.__new__(Checked, (ones(),)))
+    needed = "a file of this fnn or, for a newer one, a newer fnn; or a class that takes what was"
+    with pytest.raises(ValueError, match=rf"\(ValueError: wider\); needed {needed}"):
+        fnn.load(tmp_path / "a")
+
+
 PATHS: dict[str, Any] = {
     "save: path": lambda path: fnn.save(path, {}),
     "load: path": fnn.load,

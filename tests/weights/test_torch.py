@@ -412,6 +412,8 @@ class Tensor:
             raise RuntimeError("Can't call numpy() on Tensor that has conjugate bit set.")
         if self.dtype == "torch.meta":
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+        if self.dtype == "torch.lazy":
+            raise ValueError("Attempted to use an uninitialized parameter")
         assert self.dtype != "torch.bfloat16", "which PyTorch refuses"
         if "float8" in self.dtype:
             raise TypeError("Got unsupported ScalarType Float8_e4m3fn")
@@ -435,10 +437,15 @@ def test_groups_of_a_transposed_convolution_have_a_bias_for_every_output() -> No
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("sparse", r"Use Tensor.to_dense\(\)"), ("meta", "no data!")]
+    ("kind", "reason"),
+    [
+        ("sparse", r"Use Tensor.to_dense\(\)"),
+        ("meta", "no data!"),
+        ("lazy", "an uninitialized parameter"),
+    ],
 )
 def test_a_tensor_that_cannot_be_read(kind: str, reason: str) -> None:
-    message = rf"_torch: source\['fc.weight'\]: got .*; needed a tensor .* \(.*{reason}\)"
+    message = rf"_torch: source\['fc.weight'\]: got .*; needed a tensor with data .*\(.*{reason}\)"
     with pytest.raises(TypeError, match=message):
         from_torch({"fc.weight": Tensor(np.ones((2, 3)), kind)}, {"fc": ("head", "dense")})
 
