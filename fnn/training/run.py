@@ -5,6 +5,7 @@ of one compiled program.
 """
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -36,7 +37,7 @@ from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run
 from fnn.training.nonfinite import find
 from fnn.training.report import NonFiniteError, Report, Run
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
-from fnn.training.stream import MOST, Batches, batch_calls, check_batches, kind_of
+from fnn.training.stream import MOST, Batches, ahead, batch_calls, check_batches, kind_of
 from fnn.trees import check_like, check_params, check_same
 
 
@@ -180,7 +181,9 @@ def _calls(
     begin = run._replace(params=None, state=None, stats=None)  # which would be held to the end
     if batch_size is None:
         check_batches(data, run, epochs)
-        return batch_calls(data, begin, epochs, every), min(MOST, every or MOST)
+        left = threading.Event()
+        calls = batch_calls(data, begin, epochs, every, left)
+        return ahead(calls, left), min(MOST, every or MOST)
     n, batch_size = check_examples("train", data, batch_size), int(batch_size)
     check_alive("train", data=data)
     if batch_size > n:

@@ -12,10 +12,9 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from queue import SimpleQueue
-from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
-from weakref import WeakSet
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +43,6 @@ SETTINGS = (  # of JAX, each the name of its context manager and, after "jax_", 
     "enable_checks",
     "log_compiles",
 )
-T = TypeVar("T")
-Tasks: TypeAlias = "SimpleQueue[Callable[[], Any] | None]"
 Batches = Iterable[Any] | Callable[[int], Iterable[Any]]
 
 
@@ -67,27 +64,25 @@ class Stacked:
         return jax.tree.map(lambda x: x[i], self.batches)
 
 
-def batch_calls(data: Batches, run: Run, epochs: int, every: int | None) -> Generator[Call]:
+def batch_calls(
+    data: Batches, run: Run, epochs: int, every: int | None, left: threading.Event
+) -> Generator[Call]:
     """Yield the calls of a run over batches, each of several batches of one shape.
-
-    A thread reads them. An epoch begins there when the first call of it is asked for.
 
     Args:
         data: as `fnn.train` takes it.
         run: where to begin.
         epochs: how many there are.
         every: steps between two reports, counted within the epoch; None for all of it.
+        left: once it is set, nobody waits for what comes, and no further batch is read.
     """
     batch, step = run.batch, run.step
-    with reader() as thread:
-        for epoch in range(run.epoch, epochs):
-            place = Place(epoch_keys(run.key, epoch)[1], batch, step)
-            calls = _epoch_calls(data, epoch, place, every, thread.left)
-            with closing(ahead(calls, thread)) as coming:
-                for call in coming:
-                    yield call
-                    step += call.stop
-            batch = 0
+    for epoch in range(run.epoch, epochs):
+        place = Place(epoch_keys(run.key, epoch)[1], batch, step)
+        for call in _epoch_calls(data, epoch, place, every, left):
+            yield call
+            step += call.stop
+        batch = 0
 
 
 def _epoch_calls(
@@ -199,99 +194,70 @@ def _stacked(group: list[Any], every: int | None) -> Stacked:
     return Stacked(jax.device_put(jax.tree.map(stack, *filled)), most, size)
 
 
-class Reader(NamedTuple):
-    """A thread that reads.
+def ahead(calls: Generator[Call], left: threading.Event) -> Generator[Call]:
+    """Yield calls, which a thread makes ahead within an epoch; its errors are raised here.
 
-    Attributes:
-        tasks: what it does, in order, until one is None.
-        left: set when nobody waits for what it reads.
-        closes: the tasks that are due before its end, as far as somebody keeps them.
+    The thread has the caller's settings, mesh and context variables, which are kept by thread. It
+    ends, and the generator with it, when this one does. By ``left`` the generator learns of that,
+    as it may be reading many batches, which nobody waits for then. An error of its end, where this
+    one is left before, is printed by Python.
     """
+    settings, context, end = _settings(), contextvars.copy_context(), object()
+    # Queues alone: an interrupt leaves them whole, and may leave an executor's locks locked.
+    made, wanted, begun = SimpleQueue[Any](), SimpleQueue[None](), SimpleQueue[None]()
 
-    tasks: Tasks
-    left: threading.Event
-    closes: WeakSet[Callable[[], Any]]
+    def make() -> None:
+        try:
+            with ExitStack() as stack:
+                for setting, value in settings:
+                    stack.enter_context(setting(value))
+                for call in stack.enter_context(closing(calls)):
+                    following = begun if call.ends_epoch else wanted
+                    made.put((call, None))
+                    del call  # or it is kept while nothing is asked for
+                    following.get()
+                    if left.is_set():
+                        return
+            made.put((end, None))
+        except BaseException as error:
+            if left.is_set():
+                raise
+            made.put((end, error))
 
+    thread = threading.Thread(
+        target=context.run, args=(make,), name="fnn.train reads data", daemon=True
+    )
 
-@contextmanager
-def reader() -> Generator[Reader]:
-    """Run a thread, and wait for its end.
-
-    Queues connect it with its user: an interrupt leaves them whole, and may leave the locks of an
-    executor locked.
-    """
-    tasks, left, closes = own = Reader(SimpleQueue(), threading.Event(), WeakSet())
-    thread = threading.Thread(target=_work, args=(tasks,), name="fnn.train reads data", daemon=True)
-
-    def end() -> None:
-        for close in list(closes):
-            tasks.put(close)
-        tasks.put(None)
+    def leave() -> None:
         left.set()
+        wanted.put(None)
+        begun.put(None)
         with suppress(RuntimeError):  # not begun, or this very one, where it collects garbage
             thread.join()
 
-    atexit.register(end)  # Python would stop a daemon at its work, and wait for others for ever
+    atexit.register(leave)  # Python would stop a daemon at its work, and wait for others for ever
     try:
         thread.start()
-        yield own
-    finally:
-        tasks.put(None)  # in one call, which no interrupt comes before
-        if not left.is_set():  # as it is when Python ends, and has no `atexit` any more
-            end()
-            atexit.unregister(end)
-
-
-def _work(tasks: Tasks) -> None:
-    """Do tasks until one is None; while it waits, it keeps nothing alive."""
-    while (task := tasks.get()) is not None:
-        task()
-        del task
-
-
-def ahead(items: Generator[T], thread: Reader) -> Generator[T]:
-    """Yield what a generator yields, which a thread runs ahead.
-
-    The generator is closed there, after this one. Its errors are raised here, but for those of its
-    end where this one is closed before, which Python prints. It has the caller's settings, mesh and
-    context variables, which are kept by thread.
-    """
-    settings, context, end = _settings(), contextvars.copy_context(), object()
-    tasks, left, closes = thread
-    found = SimpleQueue[Any]()
-
-    def within() -> Generator[T]:
-        with ExitStack() as stack:
-            for setting, value in settings:
-                stack.enter_context(setting(value))
-            yield from items
-
-    reading = within()
-    close = functools.partial(context.run, reading.close)
-    closes.add(close)
-
-    def read() -> None:
-        try:
-            found.put((end if left.is_set() else next(reading, end), None))
-        except BaseException as error:
-            found.put((end, error))
-
-    try:
-        for _ in range(AHEAD):
-            tasks.put(functools.partial(context.run, read))
+        for _ in range(AHEAD - 1):
+            wanted.put(None)
         while True:
-            item, error = found.get()
+            call, error = made.get()
             if error is not None:
                 try:
                     raise error
                 finally:
                     del error  # whose traceback keeps this frame, and so would keep itself
-            if item is end:
+            if call is end:
                 return
-            tasks.put(functools.partial(context.run, read))
-            yield item
+            if not call.ends_epoch:
+                wanted.put(None)
+            yield call
+            if call.ends_epoch:
+                begun.put(None)
     finally:
-        tasks.put(close)
+        if not left.is_set():  # as it is when Python ends, and has no `atexit` any more
+            leave()
+            atexit.unregister(leave)
 
 
 def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
