@@ -99,6 +99,8 @@ def _epoch_calls(
         done, step = done + n, step + n
         reports = last or (every is not None and done % every == 0)
         yield Call(feed, place, 0, n, epoch, n * feed.size, last, reports)
+    if left.is_set():  # and not all was read
+        return
     if taken < done and not last:
         needed = "at most the batches of an epoch of this data"
         raise wrong("train", "resume.batch", done, needed)

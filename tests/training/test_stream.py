@@ -298,23 +298,21 @@ def test_leaving_waits_for_one_batch_alone() -> None:
 def test_an_interrupt_while_the_thread_is_started_is_raised_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    began, leaving = threading.Event(), threading.Event()
+    began = threading.Event()
 
     def data(epoch: int) -> Iterator[np.ndarray]:
         began.set()
-        assert leaving.wait(60)
         yield np.zeros(1, np.int32)
 
     class Interrupted(threading.Thread):
         def start(self) -> None:
             super().start()
-            began.wait(0.5)  # if it reads at once, that it is at it
+            assert began.wait(60)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(threading, "Thread", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(fnn.train(marks, jnp.zeros(N), SGD, data, epochs=1, key=KEY))
-    leaving.set()
     assert not reading()
 
 
@@ -353,7 +351,7 @@ def test_an_interrupt_at_any_line_is_raised_as_it_is(monkeypatch: pytest.MonkeyP
     list(fnn.train(marks, jnp.zeros(N), SGD, data, epochs=1, key=KEY, report_every=2))
     interrupts = next(n for n in itertools.count() if not interrupted_after(n))
     assert interrupts > 50
-    assert len(reading()) <= 3
+    assert len(reading()) <= 5  # lines, from the last report to where the thread is told
     for end in at_exit:
         end()
     assert not reading()
