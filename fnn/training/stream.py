@@ -204,31 +204,11 @@ def ahead(calls: Generator[Call], left: threading.Event) -> Generator[Call]:
     as it may be reading many batches, which nobody waits for then. An error of its end, where this
     one is left before, is printed by Python.
     """
-    settings, context, end = _settings(), contextvars.copy_context(), object()
     # Queues alone: an interrupt leaves them whole, and may leave an executor's locks locked.
     made, wanted, begun = SimpleQueue[Any](), SimpleQueue[None](), SimpleQueue[None]()
-
-    def make() -> None:
-        try:
-            with ExitStack() as stack:
-                for setting, value in settings:
-                    stack.enter_context(setting(value))
-                for call in stack.enter_context(closing(calls)):
-                    following = begun if call.ends_epoch else wanted
-                    made.put((call, None))
-                    del call  # or it is kept while nothing is asked for
-                    following.get()
-                    if left.is_set():
-                        return
-            made.put((end, None))
-        except BaseException as error:
-            if left.is_set():
-                raise
-            made.put((end, error))
-
-    thread = threading.Thread(
-        target=context.run, args=(make,), name="fnn.train reads data", daemon=True
-    )
+    args = (_make, calls, _settings(), left, made, wanted, begun)
+    run, name = contextvars.copy_context().run, "fnn.train reads data"
+    thread = threading.Thread(target=run, args=args, name=name, daemon=True)
 
     def leave() -> None:
         left.set()
@@ -249,7 +229,7 @@ def ahead(calls: Generator[Call], left: threading.Event) -> Generator[Call]:
                     raise error
                 finally:
                     del error  # whose traceback keeps this frame, and so would keep itself
-            if call is end:
+            if call is None:
                 return
             if not call.ends_epoch:
                 wanted.put(None)
@@ -260,6 +240,36 @@ def ahead(calls: Generator[Call], left: threading.Event) -> Generator[Call]:
         if not left.is_set():  # as it is when Python ends, and has no `atexit` any more
             leave()
             atexit.unregister(leave)
+
+
+def _make(
+    calls: Generator[Call],
+    settings: list[tuple[Callable[[Any], Any], Any]],
+    left: threading.Event,
+    made: SimpleQueue[Any],
+    wanted: SimpleQueue[None],
+    begun: SimpleQueue[None],
+) -> None:
+    """Make the calls with these settings: each pair is a call, or None at the end, and an error.
+
+    The next one is made when it is wanted and, after the last of an epoch, when that has begun.
+    """
+    try:
+        with ExitStack() as stack:
+            for setting, value in settings:
+                stack.enter_context(setting(value))
+            for call in stack.enter_context(closing(calls)):
+                following = begun if call.ends_epoch else wanted
+                made.put((call, None))
+                del call  # or it is kept while nothing is asked for
+                following.get()
+                if left.is_set():
+                    return
+        made.put((None, None))
+    except BaseException as error:
+        if left.is_set():
+            raise
+        made.put((None, error))
 
 
 def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
