@@ -44,7 +44,7 @@ EPS = float(np.finfo(np.float64).eps)
 STEPS = {True: EPS ** (1 / 3), False: EPS ** (1 / 2)}  # which balance both errors
 H = Range(8 * EPS, high_closed=False)  # so that an eighth of it still changes every x
 TOLERANCE = 1e-5
-ROUNDINGS = 32  # that values of the loss, and x +- h, may be off by, in units of their eps
+ROUNDINGS = 32  # that values of the loss may be off by, in units of their eps
 
 
 class Leaf(NamedTuple):
@@ -55,8 +55,9 @@ class Leaf(NamedTuple):
         place: index of the entry where the relative error is worst.
         gradient, difference: by `jax.grad` and by finite differences, there.
         absolute: the worst |gradient - difference| of the leaf.
-        relative: the worst ``|gradient - difference| / max(|gradient|, |difference|)``; both are
-            taken for at least so large that rounding of the loss and of x counts as 1e-5.
+        relative: the worst ``|gradient - difference| / max(|gradient|, |difference|)``; both count
+            as at least 1e5 times the rounding of the loss and, two-sided, 1/100 of how far the
+            slopes to both sides are apart.
         checked: entries compared.
         kinks: entries where the loss has a kink, left out of the above.
         kink: the index of the first of them, or None.
@@ -285,7 +286,7 @@ class Slopes(NamedTuple):
         gradient: by `jax.grad`.
         difference: the finite difference that it is compared with.
         ahead, behind: the differences to either side alone.
-        noise: how far rounding of the loss, and of x +- h, may put them off.
+        noise: how far rounding of the loss, and of what it makes of x, may put them off.
     """
 
     gradient: Any
@@ -348,8 +349,8 @@ def _slopes(
     values = (low, high, here) if two_sided else (high, here)  # low may have no value
     largest = functools.reduce(jnp.maximum, map(jnp.abs, values))
     noise = ROUNDINGS * EPS * largest / (right - x)
-    if two_sided:  # L'' times the rounding of x +- h, and of what the loss first makes of it
-        noise += ROUNDINGS * EPS * jnp.abs(x) * jnp.abs(ahead - behind) / (right - x)
+    if two_sided:  # the gap is about h L'', of which rounding of what L makes of x is a small part
+        noise += TOLERANCE / 100 * jnp.abs(ahead - behind)
     return jax.grad(value)(flat)[at], difference, ahead, behind, noise
 
 

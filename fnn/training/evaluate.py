@@ -63,9 +63,10 @@ def predict(
         ValueError: data of unequal lengths; a batch_size that the devices of the examples do not
             divide; an iterable without a batch, or a batch without examples; an output that does
             not have the batch's examples first, or is not that of another batch in structure,
-            shape or dtype; integers of 64 bits that do not fit 32, without x64.
+            shape or dtype; an array that was donated; in params or data, integers of 64 bits that
+            do not fit 32, without x64.
         TypeError: data that are no arrays, with a batch_size, or no iterable, without; a model that
-            is no function; a leaf of params that is no array.
+            is no function; a leaf of params that is no array, or has a mask.
 
     >>> double = lambda params, x: params * x
     >>> fnn.predict(double, jnp.array(2.0), jnp.arange(5.0), batch_size=2).tolist()
@@ -143,9 +144,7 @@ def _outputs(
         given, data = data, on_device(data)
         check_parts(function, data, size)
         spread = tuple(map(spread_of, jax.tree.leaves(data)))
-        outputs = _by_batches(function, model, size, spread, params, data)
-        shared = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(given))
-        return [jax.block_until_ready(outputs) if shared else outputs]  # or data changes before
+        return _settled([_by_batches(function, model, size, spread, params, data)], params, given)
     check_iterable(function, data)
     if not isinstance(data, Iterable):
         needed = "arrays and a batch_size, or an iterable of batches, such as data(0), in its order"
@@ -159,7 +158,13 @@ def _outputs(
     for other in others:
         check_same(function, "the output for an example", other, first, whose)
         check_dtypes(function, "the output for an example", other, first, whose)
-    return parts
+    return _settled(parts, params)
+
+
+def _settled(outputs: list[Any], *given: Any) -> list[Any]:
+    """Return outputs, when computed if of NumPy's arrays, which may be written into later."""
+    shared = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(given))
+    return jax.block_until_ready(outputs) if shared else outputs
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

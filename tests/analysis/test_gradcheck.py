@@ -166,6 +166,22 @@ def test_the_minimum_of_a_smooth_loss_is_no_kink(name: str, scale: float) -> Non
     assert check_gradients(MINIMA[name], c, c).leaves[0].kinks == 0
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e3])
+def test_the_minimum_over_a_bias_of_large_data_is_no_kink(size: float) -> None:
+    """What differs there is rounding of data that are far larger than the parameter."""
+    data = size * np.array([1.0, -2.0, 3.3])
+    loss = lambda bias, data: ((data + bias - data) ** 2).sum()
+    (leaf,) = check_gradients(loss, np.zeros(3), data).leaves
+    assert (leaf.checked, leaf.kinks, leaf.relative < 1e-5) == (3, 0, True)
+
+
+@pytest.mark.parametrize("h", [None, 1e-10, 1e-14])
+def test_kinks_at_1_are_named_whatever_the_step(h: float | None) -> None:
+    for loss in (lambda x: jnp.abs(x - 1).sum(), lambda x: fnn.relu(1 - x).sum()):
+        (leaf,) = check_gradients(loss, np.ones(3), h=h).leaves
+        assert (leaf.checked, leaf.kinks) == (0, 3)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_kinks_far_from_0_are_named(scale: float) -> None:
     """Beside curvature too, and a wrong gradient there is an error."""

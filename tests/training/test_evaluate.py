@@ -71,12 +71,20 @@ def test_no_program_joins_the_outputs_of_all_batches(caplog: pytest.LogCaptureFi
     assert mean == 2 * batches.sum() / 301
 
 
-def test_arrays_of_numpy_are_read_when_predict_returns() -> None:
+@pytest.mark.parametrize("given", ["data", "params", "params and batches"])
+def test_arrays_of_numpy_are_read_when_predict_returns(given: str) -> None:
     """On a CPU they are read where they are: who writes into them later changes no output."""
     slow = jax.jit(lambda w: jax.lax.fori_loop(0, 200, lambda _, w: jnp.tanh(w @ w), w))
+    model = lambda params, x: x + params[0][0, 0] + params[1]
+    of_numpy, of_jax = np.ones((1, 3), np.float32), jnp.ones((1, 3))
     for _ in range(2):  # the first call compiles, and all is computed by then
         w = slow(jnp.eye(300))
-        y = fnn.predict(lambda w, x: x + w[0, 0], w, X, batch_size=5)
+        if given == "data":
+            y = fnn.predict(model, (w, of_jax), X, batch_size=5)
+        elif given == "params":
+            y = fnn.predict(model, (w, of_numpy), jnp.asarray(X), batch_size=5)
+        else:
+            y = fnn.predict(model, (w, of_numpy), [jnp.asarray(X)])
     assert y.is_ready()
 
 

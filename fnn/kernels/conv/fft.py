@@ -34,8 +34,8 @@ from fnn.kernels.conv.form import WINDOW, Form, Kernel, by_device, devices, divi
 from fnn.kernels.conv.loops import beside, summed
 
 WHOLE = 16 << 20  # bytes of spectra; more are made for some examples at a time
-# Of products of complex numbers, which XLA on a CPU has wrong by an algorithm for real ones, such
-# as the "F32_F32_F32" of jax_default_matmul_precision.
+# For products of complex numbers: with an algorithm for real ones, such as the "F32_F32_F32" of
+# jax_default_matmul_precision, XLA on a CPU computes them wrongly.
 HIGHEST = lax.Precision.HIGHEST
 
 
