@@ -722,3 +722,55 @@ def test_a_loss_may_reach_any_array() -> None:
         assert fnn.hvp(lambda x: helper(x) ** 2, jnp.ones(2), jnp.ones(2)).tolist() == [4.0, 4.0]
     mutable[:] = 2
     assert fnn.hvp(lambda x: helper(x) ** 2, jnp.ones(2), jnp.ones(2)).tolist() == [16.0, 16.0]
+
+
+class Still:
+    @staticmethod
+    def __call__(path: str) -> bool:
+        return "w" in path
+
+
+class OfClass:
+    @classmethod
+    def __call__(cls, path: str) -> bool:
+        return "w" in path
+
+
+class Held:
+    """Its `__call__` is an object that is called, without itself."""
+
+    __call__ = Still()
+
+
+class Bare:
+    """An object that raises whatever it likes for an attribute that it lacks."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def __call__(self, path: str) -> bool:
+        return "w" in path
+
+
+@pytest.mark.parametrize(
+    "mask", [Still(), OfClass(), Held(), Bare()], ids=lambda x: type(x).__name__
+)
+def test_a_function_may_be_any_object_that_is_called(mask: Any) -> None:
+    assert fnn.trees.select({"w": 1.0, "b": 2.0}, mask) == {"b": None, "w": 1.0}
+
+
+@pytest.mark.parametrize("kind", [Still, OfClass])
+def test_an_object_of_other_inputs_is_named(kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"fnn.make_step: loss: got .*path.*; needed loss"):
+        fnn.make_step(kind(), fnn.sgd(0.1))
+
+
+def test_no_path_is_written_before_an_array_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+    keystr = jax.tree_util.keystr
+    monkeypatch.setattr(jax.tree_util, "keystr", lambda path: written.append(path) or keystr(path))
+    checks.check_arrays("make_step", "batch", {"x": np.ones(3), "y": [jnp.ones(3), 1.0]})
+    assert not written
+    with pytest.raises(TypeError, match=r"fnn.make_step: batch\['y'\]\[1\]: got str") as caught:
+        checks.check_arrays("make_step", "batch", {"x": np.ones(3), "y": [jnp.ones(3), "a"]})
+    assert caught.value.__context__ is None
