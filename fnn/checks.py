@@ -151,7 +151,7 @@ def check_array(function: str, argument: str, x: Any) -> None:
         raise wrong(function, argument, describe(x), needed, TypeError)
     check_unmasked(function, argument, x)
     dtype = getattr(x, "dtype", np.dtype(float))
-    if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
+    if not is_real(dtype) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
     if not is_held(dtype):
         how = "np.float32" if dtype.isnative else 'x.dtype.newbyteorder("=")'
@@ -203,6 +203,8 @@ def _check_leaf(function: str, place: str, x: Any, needed: str) -> None:
         return
     if not isinstance(x, np.ndarray | np.generic | int | float | complex):
         raise wrong(function, place, describe(x), needed, TypeError)
+    if isinstance(x, np.ndarray) and x.dtype == jax.dtypes.float0:  # the gradient of integers
+        return
     check_array(function, place, x)
     if isinstance(x, np.ndarray | np.generic):
         check_fits(function, place, x)

@@ -445,7 +445,8 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
         with jax.enable_x64(x64):
             assert layer(np.array([[1, 2]])).dtype == (np.float64 if x64 else np.float32)
             assert layer(jnp.ones((1, 2), jnp.bfloat16)).dtype == jnp.bfloat16
-    for wrong_x in (np.array(["x"]), np.array([object()]), jax.random.key(0)):
+    times = np.ones((1, 2), "m8[s]"), np.ones((1, 2), "M8[s]"), np.timedelta64(3)
+    for wrong_x in (np.array(["x"]), np.array([object()]), jax.random.key(0), *times):
         with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array of numbers"):
             layer(wrong_x)
     for wrong_x in (X.tolist(), "x", None, {"x": X}, (X, X), jax.typeof(jnp.asarray(X))):
@@ -543,6 +544,15 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: fnn.sharding.gather({"w": np.array([None])}), TypeError,
         r"gather: tree\['w'\]: got object\[1\]; needed an array of numbers"),
 }  # fmt: skip
+
+
+def test_the_gradient_of_integers_is_taken_where_arrays_are() -> None:
+    """JAX gives them an array of NumPy, of a dtype without numbers."""
+    gradient = jax.grad(lambda n: n * 1.0, allow_int=True)(3)
+    assert gradient.dtype == jax.dtypes.float0
+    found = fnn.hvp(lambda w, g: (w**2).sum(), jnp.ones(2), jnp.ones(2), gradient)
+    assert found.tolist() == [2, 2]
+    fnn.sharding.place({"n": gradient}, jax.make_mesh((1,), ("data",)))
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
