@@ -55,7 +55,8 @@ def describe(x: Any) -> str:
     """
     shape, dtype = attribute(x, "shape"), attribute(x, "dtype")
     if shape is None or dtype is None:
-        return f"{type(x).__name__} {shown(x)}"
+        kind, text = type(x).__name__, shown(x)
+        return text if text.startswith(f"<{kind} that") else f"{kind} {text}"
     return f"{dtype}[{','.join(map(str, shape))}]"
 
 
@@ -68,7 +69,7 @@ def shown(x: Any) -> str:
     try:
         return short(repr(x))
     except Exception:  # as of a list with a deleted array, or an int of too many digits
-        return "that cannot be shown"
+        return f"<{type(x).__name__} that cannot be shown>"
 
 
 def short(text: str) -> str:

@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import pickle
+import re
 import sys
 import types
 import typing
@@ -532,7 +533,7 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "donated_params": (lambda: fnn.adam(1e-3).init({"w": GONE}), ValueError,
                        r"adam: params\['w'\]: got a deleted float32\[3,4\]; needed"),
     "a_list_of_donated": (lambda: fnn.relu([GONE]), TypeError,
-                          "relu: x: got list .*; needed an array, such"),
+                          "relu: x: got <list that cannot be shown>; needed an array, such"),
     "words": (lambda: fnn.hvp(SQUARES, {"w": "relu"}, TREE), TypeError,
               r"hvp: params\['w'\]: got str 'relu'; needed an array of numbers"),
     "words_in_an_argument": (lambda: fnn.hvp(SQUARES, TREE, TREE, np.array(["a"])), TypeError,
@@ -784,3 +785,27 @@ def test_no_path_is_written_before_an_array_is_refused(monkeypatch: pytest.Monke
     with pytest.raises(TypeError, match=r"fnn.make_step: batch\['y'\]\[1\]: got str") as caught:
         checks.check_arrays("make_step", "batch", {"x": np.ones(3), "y": [jnp.ones(3), "a"]})
     assert caught.value.__context__ is None
+
+
+class Silent:
+    def __repr__(self) -> str:
+        raise RuntimeError("nothing to show")
+
+
+def test_what_cannot_be_shown_is_named_by_its_type() -> None:
+    with pytest.raises(TypeError, match=r"relu: x: got <Silent that cannot be shown>; needed an"):
+        fnn.relu(Silent())
+    digits = r"init_dense: d_in: got <int that cannot be shown>; needed an int >="
+    with pytest.raises(ValueError, match=digits):
+        fnn.init_dense(KEY, -(10**5000), 1)
+
+
+def test_a_size_is_shown_as_it_was_given() -> None:
+    for padding in (((2**40, 0), (0, 0)), 2**40):
+        message = re.escape(
+            f"max_pool: padding: got {padding}; needed ints of at most 2,147,483,647"
+        )
+        with pytest.raises(ValueError, match=message):
+            fnn.max_pool(IMAGE, 2, padding=padding)
+    with pytest.raises(ValueError, match=r"max_pool: window: got 1099511627776; needed"):
+        fnn.max_pool(IMAGE, 2**40)
