@@ -118,7 +118,7 @@ def computed_wide(formula: Callable[..., jax.Array], x: jax.Array, *rest: jax.Ar
 
 
 def spread(parameter: jax.Array, x: jax.Array) -> jax.Array:
-    """Return a parameter of x's last axes widened, with axes of size 1 in front, and sharded as x.
+    """Widen a parameter that spans x's last axes, with axes of size 1 in front, sharded as x is.
 
     Broadcast in half precision, its gradient would be a sum in half precision.
 
