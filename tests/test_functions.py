@@ -446,7 +446,7 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
         with jax.enable_x64(x64):
             assert layer(np.array([[1, 2]])).dtype == (np.float64 if x64 else np.float32)
             assert layer(jnp.ones((1, 2), jnp.bfloat16)).dtype == jnp.bfloat16
-    times = np.ones((1, 2), "m8[s]"), np.ones((1, 2), "M8[s]"), np.timedelta64(3)
+    times = np.ones((1, 2), "m8[s]"), np.ones((1, 2), "M8[s]"), np.timedelta64(3, "s")
     for wrong_x in (np.array(["x"]), np.array([object()]), jax.random.key(0), *times):
         with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array of numbers"):
             layer(wrong_x)

@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Array
 
-from fnn.checks import LAST, check_arrays, check_int, count_examples, describe, wrong
+from fnn.checks import LAST, check_array, check_fits, check_int, count_examples, describe, wrong
 from fnn.compiler import by_itself
 from fnn.training.loop import Call, Place, epoch_keys, moved
 from fnn.training.report import Run
@@ -146,7 +146,9 @@ def check_examples(function: str, data: Any, batch_size: Any) -> int:
                 "arrays, as np.asarray makes of lists; without batch_size, an iterable of batches"
             )
             raise wrong(function, place, describe(leaf), needed, TypeError)
-        check_arrays(function, place, leaf)
+        if isinstance(leaf, np.ndarray):
+            check_array(function, place, leaf)
+            check_fits(function, place, leaf)
     n = count_examples(function, data)
     if n > LAST:  # their places are of int32
         needed = f"at most {LAST:,}, or an iterable of batches"
