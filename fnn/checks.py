@@ -8,6 +8,7 @@ import inspect
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,8 @@ def describe(x: Any) -> str:
     """
     shape, dtype = attribute(x, "shape"), attribute(x, "dtype")
     if shape is None or dtype is None:
-        return f"{type(x).__name__} {shown(x)}"
+        kind, text = type(x).__name__, shown(x)
+        return text if text.startswith(f"<{kind} that") else f"{kind} {text}"
     return f"{dtype}[{','.join(map(str, shape))}]"
 
 
@@ -67,7 +69,7 @@ def shown(x: Any) -> str:
     try:
         return short(repr(x))
     except Exception:  # as of a list with a deleted array, or an int of too many digits
-        return "that cannot be shown"
+        return f"<{type(x).__name__} that cannot be shown>"
 
 
 def short(text: str) -> str:
@@ -150,7 +152,7 @@ def check_array(function: str, argument: str, x: Any) -> None:
         raise wrong(function, argument, describe(x), needed, TypeError)
     check_unmasked(function, argument, x)
     dtype = getattr(x, "dtype", np.dtype(float))
-    if dtype != jnp.bool_ and not jnp.issubdtype(dtype, jnp.number):
+    if not is_real(dtype) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise wrong(function, argument, describe(x), "an array of numbers", TypeError)
     if not is_held(dtype):
         how = "np.float32" if dtype.isnative else 'x.dtype.newbyteorder("=")'
@@ -182,21 +184,31 @@ def check_arrays(
     tree: Any,
     needed: str = "arrays, with all else bound to the function by functools.partial",
 ) -> None:
-    """Raise for the first leaf of a tree that no program has, or that it would have changed.
+    """Raise for the first leaf that a program cannot take, or would change.
 
-    Those are all but arrays of numbers, numbers and keys; masked and donated arrays; integers that
+    Those are what is no array of numbers, number or key; a masked or donated array; integers that
     do not fit.
     """
-    for path, x in jax.tree.leaves_with_path(tree):
-        place = argument + jax.tree_util.keystr(path)
-        if isinstance(x, jax.Array):
-            check_alive_array(function, place, x)
-            continue
-        if not isinstance(x, np.ndarray | np.generic | int | float | complex):
-            raise wrong(function, place, describe(x), needed, TypeError)
-        check_array(function, place, x)
-        if isinstance(x, np.ndarray | np.generic):
-            check_fits(function, place, x)
+    with suppress(TypeError, ValueError):
+        for x in jax.tree.leaves(tree):
+            _check_leaf(function, argument, x, needed)
+        return
+    for path, x in jax.tree.leaves_with_path(tree):  # which takes long to write
+        _check_leaf(function, argument + jax.tree_util.keystr(path), x, needed)
+
+
+def _check_leaf(function: str, place: str, x: Any, needed: str) -> None:
+    """Raise for this leaf as `check_arrays` does."""
+    if isinstance(x, jax.Array):
+        check_alive_array(function, place, x)
+        return
+    if not isinstance(x, np.ndarray | np.generic | int | float | complex):
+        raise wrong(function, place, describe(x), needed, TypeError)
+    if isinstance(x, np.ndarray) and x.dtype == jax.dtypes.float0:  # the gradient of integers
+        return
+    check_array(function, place, x)
+    if isinstance(x, np.ndarray | np.generic):
+        check_fits(function, place, x)
 
 
 def check_dtype_or_wider(function: str, argument: str, array: Any, x: Any) -> None:
@@ -318,9 +330,11 @@ def check_takes(
     """Raise unless this can be called with these inputs and, if it may draw, with a key."""
     check_callable(function, argument, value, f"{argument}({inputs})")
     given = value.function if isinstance(value, Same) else value
+    while _is_unbound(given):
+        given = given.__call__
     try:
         signature = inspect.signature(given, follow_wrapped=False)  # a wrapper may take others
-    except (TypeError, ValueError):  # as some that are written in C
+    except Exception:  # as of some that are written in C, or whose attributes raise
         return
     key = {"key": None} if may_draw and "key" in signature.parameters else {}
     try:
@@ -329,6 +343,12 @@ def check_takes(
         needed = f"{argument}({inputs})" + (", and key where it draws" if may_draw else "")
         got = short(f"{argument}{signature}")
         raise wrong(function, argument, got, needed, TypeError) from None
+
+
+def _is_unbound(value: Any) -> bool:
+    """Whether an object is called without itself: of such, Python before 3.13 drops an input."""
+    call = inspect.getattr_static(type(value), "__call__")
+    return isinstance(call, staticmethod | classmethod) or not hasattr(call, "__get__")
 
 
 def check_alive(function: str, **arguments: Any) -> None:

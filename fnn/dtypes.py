@@ -42,6 +42,8 @@ def accumulator(dtype: Any) -> Any:
 @functools.cache
 def is_whole(dtype: Any) -> bool:
     """Whether a dtype is one of integers or bools."""
+    if jnp.issubdtype(dtype, np.timedelta64):  # lengths of time, integers to NumPy
+        return False
     return bool(jnp.issubdtype(dtype, jnp.integer)) or dtype == jnp.bool_
 
 
@@ -52,9 +54,8 @@ def is_floating(dtype: Any) -> bool:
 
 
 def is_held(dtype: np.dtype[Any]) -> bool:
-    """Whether JAX has numbers of this dtype of NumPy: not big-endian and long ones, nor times."""
-    most = {"c": 16, "m": 0}.get(dtype.kind, 8)  # NumPy counts lengths of time as integers
-    return dtype.isnative and dtype.itemsize <= most
+    """Whether JAX has numbers of this dtype of NumPy: not big-endian and long ones."""
+    return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def names_floats(name: Any) -> bool:
@@ -117,7 +118,7 @@ def computed_wide(formula: Callable[..., jax.Array], x: jax.Array, *rest: jax.Ar
 
 
 def spread(parameter: jax.Array, x: jax.Array) -> jax.Array:
-    """Return a parameter of x's last axes widened, with axes of size 1 in front, and sharded as x.
+    """Widen a parameter that spans x's last axes, with axes of size 1 in front, sharded as x is.
 
     Broadcast in half precision, its gradient would be a sum in half precision.
 

@@ -8,12 +8,12 @@ is settled before the program sees it:
 - static (windows, axes, flags, functions): a list counts as a tuple, a NumPy number as Python's,
   and a flag is a bool;
 - an array: a Python list is refused, and integers where the annotation says ``Float`` are read in
-  the default float dtype; elsewhere NumPy integers that JAX would wrap are refused; a tuple of
-  arrays holds nothing else;
+  the default float dtype; NumPy integers that JAX would wrap are refused where the annotation
+  admits integers; a tuple of arrays holds nothing else;
 - a ``float``: an ordinary argument that may be traced. It never changes a dtype, and one that is
   known is held to its range;
 - a random key: a seed is refused;
-- a pytree: looked into only when the program has refused it, so that it costs nothing before.
+- a pytree: looked into only after the program has failed, as a look costs time.
 """
 
 import functools

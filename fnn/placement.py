@@ -25,9 +25,10 @@ def replicated(x: jax.Array) -> jax.Array:
 
 
 def along(parameter: jax.Array, x: jax.Array) -> jax.Array:
-    """Return a parameter of x's last axes sharded as these, where it is sharded on explicit axes.
+    """Return a parameter that spans x's last axes, sharded as those axes of x are.
 
-    What the two are broadcast to is then sharded as x is.
+    It stays as it is where no explicit axis shards it. What the two are broadcast to is then
+    sharded as x is.
     """
     own, like = jax.typeof(parameter).sharding, jax.typeof(x).sharding
     if not any(own.spec):

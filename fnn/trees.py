@@ -231,7 +231,7 @@ def global_norm(tree: FloatTree) -> Float[Array, ""]:
     """
     name, needed = "trees.global_norm", "floating-point numbers"
     for path, x in jax.tree.leaves_with_path(tree):
-        if not isinstance(x, float) and not is_floating(attribute(x, "dtype")):
+        if not isinstance(x, float) and not names_floats(attribute(x, "dtype")):
             raise wrong(name, "tree" + jax.tree_util.keystr(path), describe(x), needed, TypeError)
     scale, norm = scaled_norm(tree)
     return scale * norm
@@ -307,7 +307,7 @@ def check_params(name: str, params: Any) -> None:
     """
     for path, leaf in jax.tree.leaves_with_path(params):
         where = "params" + jax.tree_util.keystr(path)
-        if not is_floating(attribute(leaf, "dtype")):
+        if not names_floats(attribute(leaf, "dtype")):
             raise wrong(name, where, describe(leaf), "a floating-point array", TypeError)
         check_unmasked(name, where, leaf)
         check_alive_array(name, where, leaf)

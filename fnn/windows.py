@@ -80,7 +80,7 @@ def per_axis(function: str, argument: str, value: Any, rank: int, least: int) ->
     ):
         needed = f"an int >= {least} or a tuple of {rank} such ints, one per spatial axis"
         raise wrong(function, argument, shown(value), needed)
-    _check_most(function, argument, values)
+    _check_most(function, argument, value, values)
     return tuple(values)
 
 
@@ -97,10 +97,10 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_most(function: str, argument: str, values: tuple[int, ...]) -> None:
-    """Raise for an int that no program can count to."""
+def _check_most(function: str, argument: str, given: Any, values: tuple[int, ...]) -> None:
+    """Raise for what was given if one of its ints is more than a program can count to."""
     if max(values, default=0) > LAST:
-        raise wrong(function, argument, shown(values), f"ints of at most {LAST:,}")
+        raise wrong(function, argument, shown(given), f"ints of at most {LAST:,}")
 
 
 def _read_sizes(function: str, spatial: Any) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ def _explicit_pads(function: str, padding: Any, rank: int) -> Pads:
             isinstance(p, tuple) and len(p) == 2 and all(_is_int(v) and v >= 0 for v in p)
             for p in pairs
         ):
-            _check_most(function, "padding", sum(pairs, ()))
+            _check_most(function, "padding", padding, sum(pairs, ()))
             return tuple((lo, hi) for lo, hi in pairs)
     needed = f'"SAME", "VALID", an int >= 0, {rank} ints, or {rank} pairs (lo, hi) of ints >= 0'
     raise wrong(function, "padding", shown(padding), needed)

@@ -187,6 +187,23 @@ def columns_kept(mesh: Any) -> None:
     print(f"dense by columns: {error(y, fnn.dense(*args)):.1e}", flush=True)
 
 
+def groups_cut(mesh: Any) -> None:
+    """A group of channels may be on several devices."""
+    for groups in (1, 2):
+
+        def squares(x: Any, scale: Any, groups: int = groups) -> Any:
+            return fnn.group_norm(x, scale, scale, groups=groups) ** 2
+
+        for spec in (OVER, P(None, None, ("data", "model"))):
+            args, where = [normal(4, 3, 4), normal(4)], NamedSharding(mesh, spec)
+            with jax.set_mesh(mesh):
+                got = value_and_gradients(squares, [jax.device_put(args[0], where), args[1]])
+            assert got[0][0].sharding.is_equivalent_to(where, 3), spec
+            assert got[1][0].sharding.is_equivalent_to(where, 3), spec
+            e = error(got, value_and_gradients(squares, args))
+            print(f"group_norm of {groups}, {spec}: {e:.1e}", flush=True)
+
+
 if __name__ == "__main__":
     strict()
     axes = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
@@ -194,3 +211,4 @@ if __name__ == "__main__":
         compare(axes, name)
     numbers_drawn(axes)
     columns_kept(axes)
+    groups_cut(axes)

@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import pickle
+import re
 import sys
 import types
 import typing
@@ -445,7 +446,8 @@ def test_arrays_are_read_and_nothing_else_is() -> None:
         with jax.enable_x64(x64):
             assert layer(np.array([[1, 2]])).dtype == (np.float64 if x64 else np.float32)
             assert layer(jnp.ones((1, 2), jnp.bfloat16)).dtype == jnp.bfloat16
-    for wrong_x in (np.array(["x"]), np.array([object()]), jax.random.key(0)):
+    times = np.ones((1, 2), "m8[s]"), np.ones((1, 2), "M8[s]"), np.timedelta64(3, "s")
+    for wrong_x in (np.array(["x"]), np.array([object()]), jax.random.key(0), *times):
         with pytest.raises(TypeError, match=r"fnn\.layer: x: got .*; needed an array of numbers"):
             layer(wrong_x)
     for wrong_x in (X.tolist(), "x", None, {"x": X}, (X, X), jax.typeof(jnp.asarray(X))):
@@ -531,7 +533,7 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "donated_params": (lambda: fnn.adam(1e-3).init({"w": GONE}), ValueError,
                        r"adam: params\['w'\]: got a deleted float32\[3,4\]; needed"),
     "a_list_of_donated": (lambda: fnn.relu([GONE]), TypeError,
-                          "relu: x: got list .*; needed an array, such"),
+                          "relu: x: got <list that cannot be shown>; needed an array, such"),
     "words": (lambda: fnn.hvp(SQUARES, {"w": "relu"}, TREE), TypeError,
               r"hvp: params\['w'\]: got str 'relu'; needed an array of numbers"),
     "words_in_an_argument": (lambda: fnn.hvp(SQUARES, TREE, TREE, np.array(["a"])), TypeError,
@@ -543,6 +545,15 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: fnn.sharding.gather({"w": np.array([None])}), TypeError,
         r"gather: tree\['w'\]: got object\[1\]; needed an array of numbers"),
 }  # fmt: skip
+
+
+def test_the_gradient_of_integers_is_taken_where_arrays_are() -> None:
+    """JAX gives them an array of NumPy, of a dtype without numbers."""
+    gradient = jax.grad(lambda n: n * 1.0, allow_int=True)(3)
+    assert gradient.dtype == jax.dtypes.float0
+    found = fnn.hvp(lambda w, g: (w**2).sum(), jnp.ones(2), jnp.ones(2), gradient)
+    assert found.tolist() == [2, 2]
+    fnn.sharding.place({"n": gradient}, jax.make_mesh((1,), ("data",)))
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
@@ -722,3 +733,79 @@ def test_a_loss_may_reach_any_array() -> None:
         assert fnn.hvp(lambda x: helper(x) ** 2, jnp.ones(2), jnp.ones(2)).tolist() == [4.0, 4.0]
     mutable[:] = 2
     assert fnn.hvp(lambda x: helper(x) ** 2, jnp.ones(2), jnp.ones(2)).tolist() == [16.0, 16.0]
+
+
+class Still:
+    @staticmethod
+    def __call__(path: str) -> bool:
+        return "w" in path
+
+
+class OfClass:
+    @classmethod
+    def __call__(cls, path: str) -> bool:
+        return "w" in path
+
+
+class Held:
+    """Its `__call__` is an object that is called, without itself."""
+
+    __call__ = Still()
+
+
+class Bare:
+    """An object that raises whatever it likes for an attribute that it lacks."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def __call__(self, path: str) -> bool:
+        return "w" in path
+
+
+@pytest.mark.parametrize(
+    "mask", [Still(), OfClass(), Held(), Bare()], ids=lambda x: type(x).__name__
+)
+def test_a_function_may_be_any_object_that_is_called(mask: Any) -> None:
+    assert fnn.trees.select({"w": 1.0, "b": 2.0}, mask) == {"b": None, "w": 1.0}
+
+
+@pytest.mark.parametrize("kind", [Still, OfClass])
+def test_an_object_of_other_inputs_is_named(kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"fnn.make_step: loss: got .*path.*; needed loss"):
+        fnn.make_step(kind(), fnn.sgd(0.1))
+
+
+def test_no_path_is_written_before_an_array_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+    keystr = jax.tree_util.keystr
+    monkeypatch.setattr(jax.tree_util, "keystr", lambda path: written.append(path) or keystr(path))
+    checks.check_arrays("make_step", "batch", {"x": np.ones(3), "y": [jnp.ones(3), 1.0]})
+    assert not written
+    with pytest.raises(TypeError, match=r"fnn.make_step: batch\['y'\]\[1\]: got str") as caught:
+        checks.check_arrays("make_step", "batch", {"x": np.ones(3), "y": [jnp.ones(3), "a"]})
+    assert caught.value.__context__ is None
+
+
+class Silent:
+    def __repr__(self) -> str:
+        raise RuntimeError("nothing to show")
+
+
+def test_what_cannot_be_shown_is_named_by_its_type() -> None:
+    with pytest.raises(TypeError, match=r"relu: x: got <Silent that cannot be shown>; needed an"):
+        fnn.relu(Silent())
+    digits = r"init_dense: d_in: got <int that cannot be shown>; needed an int >="
+    with pytest.raises(ValueError, match=digits):
+        fnn.init_dense(KEY, -(10**5000), 1)
+
+
+def test_a_size_is_shown_as_it_was_given() -> None:
+    for padding in (((2**40, 0), (0, 0)), 2**40):
+        message = re.escape(
+            f"max_pool: padding: got {padding}; needed ints of at most 2,147,483,647"
+        )
+        with pytest.raises(ValueError, match=message):
+            fnn.max_pool(IMAGE, 2, padding=padding)
+    with pytest.raises(ValueError, match=r"max_pool: window: got 1099511627776; needed"):
+        fnn.max_pool(IMAGE, 2**40)

@@ -157,3 +157,15 @@ def test_types_of_programs_have_names_of_their_own() -> None:
     files = Path(fnn.__file__).parent.rglob("*.py")
     found = re.findall(r"@exported\nclass (\w+)", "".join(path.read_text() for path in files))
     assert len(found) == len(set(found)) >= 8
+
+
+class OfAnother:
+    """As a tensor of PyTorch, whose dtype NumPy does not read."""
+
+    shape, dtype = (), "torch.float32"
+
+
+@pytest.mark.parametrize("call", [fnn.adam(0.1).init, fnn.trees.global_norm])
+def test_the_parameters_of_another_library_are_named(call: Any) -> None:
+    with pytest.raises(TypeError, match=r"^fnn.*: (params|tree)\['w'\]: got torch.float32\[\]"):
+        call({"w": OfAnother()})

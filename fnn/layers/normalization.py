@@ -30,7 +30,7 @@ from fnn.dtypes import Number, magnitude, nan_where, number_like, spread, widen
 from fnn.functions import jitted
 from fnn.layers.initializers import check_dtype
 from fnn.layers.statistics import Mean, centre, check_arrays, check_channels, mean_over
-from fnn.placement import along, placed_as, replicated, varying
+from fnn.placement import along, by_examples, placed_as, replicated, varying
 
 Images = Float[Array, "n *spatial c"]
 Channels = Float[Array, " c"]
@@ -233,7 +233,8 @@ def group_norm(
     def mean(rows: jax.Array) -> jax.Array:
         # Over the positions, then over the channels of a group: the same mean as over both axes at
         # once, which takes XLA five times as long on a CPU.
-        blocks = rows.mean(1).reshape(n, 1, groups, c // groups)
+        (means,) = by_examples(rows.mean(1))  # a group may be cut over devices
+        blocks = means.reshape(n, 1, groups, c // groups)
         return jnp.broadcast_to(blocks.mean(3, keepdims=True), blocks.shape).reshape(n, 1, c)
 
     return _normalize_rows(x, mean, eps, scale, bias)

@@ -129,8 +129,8 @@ class State(NamedTuple):
         step: int32[], steps taken.
         learning_rate: float32[], the rate of the next step; float64[] if a parameter is.
         moments: pytrees like the params, by their names in optax: ``mu``, ``nu``.
-        given: like it, the array that the optimizer of the last step was made with as its rate; if
-            that was a number or a schedule, the largest float32.
+        given: of the same dtype, the array that the optimizer of the last step was made with as its
+            rate; if that was a number or a schedule, the largest float32.
     """
 
     step: Int[Array, ""]

@@ -8,6 +8,7 @@ an optimizer takes a learning rate. Rates, and every other ``float`` argument, m
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from fnn.checks import (
     describe,
     wrong,
 )
-from fnn.dtypes import Number
+from fnn.dtypes import Number, is_real
 from fnn.optimizers.base import Schedule, in_dtype, read_numbers
 
 
@@ -307,7 +308,7 @@ def delay(schedule: Schedule, steps: int) -> Schedule:
     def delayed(step: Any) -> Any:
         if isinstance(step, int | np.integer):
             return schedule(max(int(step) - steps, 0))
-        step = jnp.asarray(step)
+        step = _count("delay", step)
         whole = jnp.issubdtype(step.dtype, jnp.integer)
         first = min(steps, jnp.iinfo(step.dtype).max) if whole else float(steps)
         return schedule(jnp.where(step < first, 0, step - first))
@@ -323,15 +324,21 @@ def _of_float(name: str, formula: Callable[..., Any], **numbers: Any) -> Schedul
         if isinstance(step, int | np.integer):  # of any size: float32 holds 1e10, int32 does not
             step = float(step)
         known = in_dtype(jnp.result_type(float), numbers)
-        try:
-            count = jnp.asarray(step).astype(float)
-        except (TypeError, ValueError):
-            needed = "the number of steps taken"
-            raise wrong(f"schedules.{name}", "step", describe(step), needed, TypeError) from None
+        count = _count(name, step).astype(float)
         # What a formula makes of a step below 0 may be infinite, and its derivative then NaN.
         return jnp.asarray(formula(jnp.where(count < 0, 0, count), **known), float)
 
     return schedule
+
+
+def _count(name: str, step: Any) -> Array:
+    """Return the number of steps taken as an array, or raise where it is none."""
+    with suppress(TypeError, ValueError):
+        count = jnp.asarray(step)
+        if is_real(count.dtype):
+            return count
+    needed = "the number of steps taken"
+    raise wrong(f"schedules.{name}", "step", describe(step), needed, TypeError)
 
 
 def _wave(start: Any, end: Any, part: Any, exponent: Any = 1.0) -> Any:

@@ -33,7 +33,7 @@ from fnn.optimizers.base import Transform
 from fnn.placement import are_together, beside, on_device
 from fnn.static import frozen
 from fnn.training.arrays import array_calls, check_examples, check_parts
-from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, run_call
+from fnn.training.loop import Call, Tally, Watch, check_aux, check_observed, moved, run_call
 from fnn.training.nonfinite import find
 from fnn.training.report import NonFiniteError, Report, Run
 from fnn.training.step import Learner, Loss, Observer, Plan, check_dtypes, make_plan
@@ -155,13 +155,15 @@ def train(
         make_plan, "train", loss, optimizer, has_stats=stats is not None, has_aux=has_aux
     )
     plan()  # for its errors
-    params, stats, key = _own((params, stats, key))
-    run = Run(params, _own(optimizer.init(params)), stats, 0, 0, 0, key)
+    with moved():
+        params, stats, key = _own((params, stats, key))
+        run = Run(params, _own(optimizer.init(params)), stats, 0, 0, 0, key)
     if resume is None:
         check_alive("train", **{"optimizer.init(params)": run.state})  # it may hold a used-up array
     else:
         _check_resume(resume, run)
-        (params, state, stats), key = _own((resume[:3], resume.key))
+        with moved():
+            (params, state, stats), key = _own((resume[:3], resume.key))
         run = Run(params, state, stats, int(resume.epoch), int(resume.batch), int(resume.step), key)
     every = None if report_every is None else int(report_every)  # which may be NumPy's
     calls, most = _calls(data, batch_size, run, epochs, every)
@@ -192,7 +194,8 @@ def _calls(
     if run.batch >= steps:
         needed = f"less than the {steps} batches of an epoch of this data"
         raise wrong("train", "resume.batch", run.batch, needed)
-    data = on_device(data)
+    with moved():
+        data = on_device(data)
     check_parts("train", data, batch_size)
     every = min(every or steps, steps)
     return array_calls(data, batch_size, begin, epochs, every), every

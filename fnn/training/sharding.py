@@ -14,15 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from fnn.checks import (
-    check_alive_array,
-    check_array,
-    check_int,
-    check_one_of,
-    describe,
-    is_key,
-    wrong,
-)
+from fnn.checks import check_arrays, check_int, check_one_of, describe, wrong
 from fnn.functions import jitted
 from fnn.placement import copied, replicated
 
@@ -49,7 +41,8 @@ def place(
         The same tree.
 
     Raises:
-        ValueError: the mesh has no such axis; least < 1; an array that was donated.
+        ValueError: the mesh has no such axis; least < 1; an array that was donated, or
+            of integers of 64 bits that do not fit 32, without x64.
         TypeError: mesh is none; an array of text or objects, or one with a mask.
 
     Source: S. Rajbhandari et al., ZeRO: memory optimizations toward training trillion parameter
@@ -71,9 +64,7 @@ def place(
     def put(path: Any, x: Any) -> Any:
         if not isinstance(x, jax.Array | np.ndarray):
             return x
-        if not is_key(x):
-            check_array("sharding.place", "tree" + jax.tree_util.keystr(path), x)
-        check_alive_array("sharding.place", "tree" + jax.tree_util.keystr(path), x)
+        check_arrays("sharding.place", "tree" + jax.tree_util.keystr(path), x)
         return copied(x, NamedSharding(mesh, _spec(x, mesh, axis, least)))
 
     return jax.tree.map_with_path(put, tree)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import attribute, check_array, check_fits, check_takes, describe, wrong
+from fnn.checks import attribute, check_arrays, check_takes, describe, wrong
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -152,8 +152,7 @@ def read_batch(function: str, batch: Any) -> Any:
         except Exception as error:
             needed = f"an array, or what np.asarray makes one of: {error}"
             raise wrong(function, place, describe(x), needed, TypeError) from None
-        check_array(function, place, array)
-        check_fits(function, place, array)
+        check_arrays(function, place, array)
         return np.array(array)  # a tensor shares memory
 
     batch = jax.tree.map_with_path(read, batch)

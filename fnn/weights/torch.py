@@ -24,10 +24,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fnn.checks import (
+    check_alive_array,
     check_array,
-    check_arrays,
     check_int,
     check_one_of,
+    check_unmasked,
     describe,
     several,
     shown,
@@ -183,7 +184,8 @@ def from_torch(source: Mapping[str, Any] | str | Path, rules: Rules) -> dict[str
             lacks, the first of each listed; an unknown kind; a shape that does not fit; two rules
             for one layer; a file in another format.
         TypeError: a source that is neither a dict nor a path; rules that are no dict by strings; a
-            tensor without data, or of a dtype that NumPy lacks; an array of text or objects.
+            tensor without data, or of a dtype that NumPy lacks; an array of text or objects, or
+            with a mask.
         FileNotFoundError: there is no such file.
 
     Source: the layouts of `torch.nn`, as its documentation states them.
@@ -235,16 +237,16 @@ def to_torch(params: Mapping[str, Any], rules: Rules) -> Arrays:
 
     Raises:
         ValueError: arrays of params that no rule uses, arrays that a rule needs and params lack,
-            two rules that give one name different values, and as `from_torch`.
+            two rules that give one name different values, and as `from_torch`; a donated array.
+        TypeError: an array of text, objects or times, or one with a mask; and as `from_torch`.
 
     >>> params = {"head": {"w": np.array([[1.0], [2.0]]), "b": np.array([3.0])}}
     >>> fnn.weights.to_torch(params, {"fc": ("head", "dense")})["fc.weight"].tolist()
     [[1.0, 2.0]]
     """
     _check_rules("weights.to_torch", rules)
-    check_arrays("weights.to_torch", "params", params, "an array of numbers")
-    places = names("weights.to_torch", params)
-    arrays = dict(zip(places, map(np.asarray, jax.tree.leaves(params)), strict=True))
+    found = jax.tree.leaves(jax.tree.map_with_path(_of_numbers, params))
+    arrays = dict(zip(names("weights.to_torch", params), found, strict=True))
     state: Arrays = {}
     used: set[str] = set()
     missing: list[str] = []
@@ -337,6 +339,7 @@ def _given(source: Any) -> Mapping[str, Any]:
 
 def _numpy(name: str, value: Any) -> np.ndarray:
     if not hasattr(value, "detach"):
+        check_unmasked("weights.from_torch", f"source[{name!r}]", value)
         array = np.asarray(value)
         check_array("weights.from_torch", f"source[{name!r}]", array)
         return array
@@ -352,6 +355,17 @@ def _numpy(name: str, value: Any) -> np.ndarray:
         import ml_dtypes
 
         return array.astype(ml_dtypes.bfloat16)
+    return array
+
+
+def _of_numbers(path: Any, x: Any) -> np.ndarray:
+    """Return a leaf of params in NumPy, which holds more kinds of numbers than JAX."""
+    place = "params" + jax.tree_util.keystr(path)
+    check_alive_array("weights.to_torch", place, x)
+    check_unmasked("weights.to_torch", place, x)
+    array = np.asarray(x)
+    if array.dtype.kind in "OUSMm":
+        raise wrong("weights.to_torch", place, describe(x), "an array of numbers", TypeError)
     return array
 
 
@@ -406,9 +420,9 @@ def _check_exact(function: str, argument: str, missing: list[str], unused: set[s
         needed = "exactly the arrays that the rules name"
         if unused and argument == "source":
             needed += "; a rule of None leaves a module out"
-            if layers := [name for name in missing if f"{name}_l0" in unused]:
-                module = layers[0].rpartition(".")[0]
-                needed += f"; '{module}.*_l0' names a layer of {module!r}"
+            if layers := [name for name in sorted(unused) if name.endswith("weight_hh_l0")]:
+                module = layers[0].removesuffix("weight_hh_l0")
+                needed += f"; '{module}*_l0' names a layer of a recurrent module"
         raise wrong(function, argument, ", and ".join(parts), needed)
 
 

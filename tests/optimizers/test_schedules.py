@@ -231,8 +231,9 @@ def test_errors() -> None:
             s.piecewise(1.0, factors)  # type: ignore[arg-type]  # which is the mistake
     with pytest.raises(TypeError, match=r"fnn.schedules.cosine: rate: got str"):
         s.cosine("0.1", 5)  # type: ignore[arg-type]  # which is the mistake
-    for schedule in (s.cosine(0.1, 5), s.piecewise(0.1, {5: 0.1})):
-        for step in (None, "x", {"step": 1}):
+    late = s.delay(optax.constant_schedule(0.1), 5)
+    for schedule in (s.cosine(0.1, 5), s.piecewise(0.1, {5: 0.1}), late):
+        for step in (None, "x", {"step": 1}, jax.random.key(0)):
             message = r"^fnn.schedules.\w+: step: got .*; needed the number of steps taken$"
             with pytest.raises(TypeError, match=message):
                 schedule(step)

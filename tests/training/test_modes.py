@@ -95,12 +95,15 @@ def test_debug_nans_finds_the_operation() -> None:
 def test_guarded_transfers(data: Any) -> None:
     """What a run moves to the device, it moves by intent: data, and where it stands."""
     size = 4 if data is DATA else None
+    params, optimizer = start(), fnn.adam(0.1)
+    config = {"batch_size": size, "key": KEY, "has_aux": True}
 
     def losses(guard: str) -> list[Any]:
-        config = {"batch_size": size, "epochs": 2, "key": KEY, "has_aux": True}
-        reports = fnn.train(noisy, start(), fnn.adam(0.1), data, **config)
         with jax.transfer_guard(guard):
-            return [report.loss for report in reports]
+            reports = [*fnn.train(noisy, params, optimizer, data, epochs=2, **config)]
+            run = jax.tree.map(np.asarray, reports[0].run._replace(key=None))._replace(key=KEY)
+            more = fnn.train(noisy, params, optimizer, data, epochs=2, resume=run, **config)
+            return [report.loss for report in (*reports, *more)]
 
     assert losses("disallow") == losses("allow")
 

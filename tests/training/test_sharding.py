@@ -104,6 +104,10 @@ def test_a_step_with_placed_parameters_leaves_the_ones_before() -> None:
             r"fnn\.sharding\.place: tree\[0\]: got <U1\[1\]; needed an array of numbers",
         ),
         (
+            {"tree": [np.array([2**40])]},
+            r"fnn\.sharding\.place: tree\[0\]: got int64\[1\] .*; needed numbers that fit int32",
+        ),
+        (
             {"tree": {"w": np.ma.masked_array([1.0], [True])}},
             r"fnn\.sharding\.place: tree\['w'\]: got a masked float64\[1\]; needed",
         ),

@@ -262,3 +262,9 @@ def test_is_refused(name: str) -> None:
     call, kind, message = CALLS[name]
     with pytest.raises(kind, match=f"^fnn.{message}"):
         call()
+
+
+def test_the_gradient_of_integers_is_no_data() -> None:
+    empty = np.zeros(len(Y), jax.dtypes.float0)
+    with pytest.raises(TypeError, match=r"^fnn.train: data.y: got .*; needed an array of numbers"):
+        train(data=Pairs(X, empty))

@@ -163,6 +163,33 @@ def test_to_torch_refuses(params: Any, rule: Any, message: str) -> None:
         to_torch(params, {"fc": rule})
 
 
+class Kept:
+    """What NumPy reads, as it does PyTorch's tensors."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array([[1.0], [2.0]])
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, ">f4", np.int64, None])
+def test_to_torch_takes_numbers_that_jax_does_not_hold(dtype: Any) -> None:
+    w: Any = np.array([[1], [2**40]]).astype(dtype) if dtype else Kept()
+    got, want = to_torch({"head": {"w": w}}, {"fc": ("head", "dense")})["fc.weight"], np.asarray(w)
+    assert (got.dtype, got.tolist()) == (want.dtype, want.T.tolist())
+
+
+@pytest.mark.parametrize("w", [np.array([["a"]]), [["a"]], np.ma.masked_array(W, W > 1)])
+def test_to_torch_takes_arrays_of_numbers_alone(w: Any) -> None:
+    message = r"^fnn.weights.to_torch: params\['head'\]\['w'\].*: got .*; needed an array"
+    with pytest.raises(TypeError, match=message):
+        to_torch({"head": {"w": w}}, {"fc": ("head", "dense")})
+
+
+def test_a_mask_is_not_lost() -> None:
+    state = {"fc.weight": np.ma.masked_array(W, W > 1)}
+    with pytest.raises(TypeError, match=r"source\['fc.weight'\]: got a masked float64\[6,2\]"):
+        from_torch(state, {"fc": ("head", "dense")})
+
+
 def test_two_arrays_of_one_path_are_refused() -> None:
     alike = {"a": {"b": {"w": np.ones((2, 2))}}, "a/b": {"w": np.zeros((2, 2))}}
     with pytest.raises(ValueError, match=r"to_torch: params: got 2 arrays with the path 'a/b/w'"):
@@ -383,8 +410,13 @@ def test_two_rules_of_one_name_give_one_array() -> None:
 
 def test_layers_of_a_recurrent_module_have_rules_of_their_own() -> None:
     state = {"a.lstm.weight_ih_l0": np.ones((8, 3)), "a.lstm.weight_hh_l0": np.ones((8, 2))}
-    with pytest.raises(ValueError, match=r"out; 'a\.lstm\.\*_l0' names a layer of 'a\.lstm'$"):
+    with pytest.raises(ValueError, match=r"out; 'a\.lstm\.\*_l0' names a layer of a rec"):
         from_torch(state, {"a.lstm": ("h", "lstm")})
+    bare = {name.removeprefix("a.lstm."): x for name, x in state.items()}
+    for rules in ({}, {"*": ("h", "lstm")}):
+        with pytest.raises(ValueError, match=r"; '\*_l0' names a layer of a recurrent module$"):
+            from_torch(bare, rules)
+    assert from_torch(bare, {"*_l0": ("h", "lstm")})["h"]["wh"].shape == (2, 8)
     assert from_torch(state, {"a.lstm.*_l0": ("h", "lstm")})["h"]["wh"].shape == (2, 8)
 
 
