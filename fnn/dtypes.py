@@ -54,7 +54,7 @@ def is_floating(dtype: Any) -> bool:
 
 
 def is_held(dtype: np.dtype[Any]) -> bool:
-    """Whether JAX has numbers of this dtype of NumPy: not big-endian and long ones."""
+    """Whether JAX has numbers of this dtype of NumPy: none are big-endian, or long."""
     return dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 

@@ -20,7 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import attribute, check_arrays, check_takes, describe, wrong
+from fnn.checks import (
+    attribute,
+    check_alive_array,
+    check_arrays,
+    check_takes,
+    describe,
+    wrong,
+)
 from fnn.training.loop import Call, Place, epoch_keys
 from fnn.training.report import Run
 
@@ -144,9 +151,10 @@ def read_batch(function: str, batch: Any) -> Any:
     """Return a batch as arrays; NumPy's are copied, as a loader may write into them again."""
 
     def read(path: Any, x: Any) -> Any:
-        if isinstance(x, jax.Array):
-            return x
         place = "a batch of data" + jax.tree_util.keystr(path)
+        if isinstance(x, jax.Array):
+            check_alive_array(function, place, x)
+            return x
         try:
             array = x if isinstance(x, np.ndarray) else np.asarray(x)
         except Exception as error:

@@ -433,6 +433,17 @@ def test_an_epoch_begins_when_a_report_of_it_is_asked_for(every: int | None) -> 
     assert not begun[3].is_set()
 
 
+def test_a_batch_of_which_an_array_was_donated_is_named() -> None:
+    batch = {"x": jnp.ones(2)}
+    batch["x"].delete()
+    for run in (
+        lambda data: list(fnn.train(marks, jnp.zeros(N), SGD, data, epochs=1, key=KEY)),
+        lambda data: fnn.predict(lambda params, batch: batch["x"], jnp.zeros(N), data),
+    ):
+        with pytest.raises(ValueError, match=r"a batch of data\['x'\]: got a deleted float32\[2\]"):
+            run([batch])
+
+
 def test_nothing_is_read_before_the_first_report_is_asked_for() -> None:
     read: list[int] = []
     reports = fnn.train(
