@@ -1,6 +1,7 @@
 """Training on eight devices; `test_sharding.py` runs this in a process of its own."""
 
 import tempfile
+import threading
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -111,7 +112,8 @@ def check_batches(mesh: Any) -> None:
     placed = jax.device_put(x, NamedSharding(mesh, P("data")))
     params = fnn.sharding.place(jnp.ones((2, 16)), mesh)
     plan = make_plan("train", lambda w, x: ((x @ w) ** 2).mean(), fnn.sgd(0.1), has_aux=False)
-    call = next(batch_calls([placed] * 3, Run(params, (), None, 0, 0, 0, KEY), 1, None))
+    left = threading.Event()
+    call = next(batch_calls([placed] * 3, Run(params, (), None, 0, 0, 0, KEY), 1, None, left))
     learner = Learner(params, fnn.sgd(0.1).init(params))
     text = advance.lower(plan, None, learner, call.feed, call.place, 0, 3).compile().as_text()
     assert "f32[3,16]" in text
