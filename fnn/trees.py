@@ -93,16 +93,16 @@ def exported(kind: type[T]) -> type[T]:
 
 
 def or_fields(show: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Let a NamedTuple show its fields where they are no numbers, as `jax.tree.map` leaves it."""
+    """Let a NamedTuple show its fields where they are no numbers, as after `jax.tree.map`."""
 
     @functools.wraps(show)
-    def shown(self: Any) -> str:
+    def either(self: Any) -> str:
         try:
             return show(self)
         except (TypeError, ValueError):
             return type(self).__name__ + tuple.__repr__(self)
 
-    return shown
+    return either
 
 
 def picks(function: str, mask: Mask, path: str) -> bool:

@@ -117,7 +117,7 @@ def hvp(loss: Loss, params: FloatTree, v: FloatTree, *args: Any) -> FloatTree:
             that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
         v: the direction, structured, shaped and typed as params.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
+        args: arrays, or pytrees of them, passed to loss; what loss holds itself stays in memory.
 
     Returns:
         A pytree like params.
@@ -149,7 +149,7 @@ def hessian_diagonal(loss: Loss, params: FloatTree, *args: Any) -> FloatTree:
         loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
             that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
+        args: arrays, or pytrees of them, passed to loss; what loss holds itself stays in memory.
 
     Returns:
         A pytree like params.
@@ -193,7 +193,7 @@ def hutchinson_diagonal(
         loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
             that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
+        args: arrays, or pytrees of them, passed to loss; what loss holds itself stays in memory.
         key: draws z.
         samples: draws to average, one product with H each.
 
@@ -262,7 +262,7 @@ def extreme_eigenvalues(
         loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
             that changes is fixed at the first call.
         params: any pytree of floating-point arrays, n numbers in all.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
+        args: arrays, or pytrees of them, passed to loss; what loss holds itself stays in memory.
         key: draws ``v_1``.
         iterations: products with H, at most n; this many vectors of n are kept. With n of them the
             result is exact but for rounding.
@@ -365,7 +365,7 @@ def max_stable_step(
         loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
             that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
+        args: arrays, or pytrees of them, passed to loss; what loss holds itself stays in memory.
         key, iterations: as in `extreme_eigenvalues`; lambda_max comes from below, so the rate
             comes from above.
 
@@ -421,7 +421,7 @@ def critical_point(
         loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
             that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
+        args: arrays, or pytrees of them, passed to loss; what loss holds itself stays in memory.
         key, iterations: as in `extreme_eigenvalues`.
         tolerance: of the gradient's norm, absolute, and of the eigenvalues, relative.
 

@@ -135,7 +135,7 @@ def check_gradients(
         loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
             that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
-        args: passed to loss; an array that loss holds itself stays in memory.
+        args: passed to loss; what loss holds itself stays in memory.
         h: another step, relative to ``max(1, |x|)``, at least 8 eps, as a smaller one is lost in x.
         two_sided: whether to use both sides.
         entries: None to check all entries; or how many of a leaf at most, drawn at random.

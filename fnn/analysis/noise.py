@@ -48,8 +48,8 @@ def gradient_noise_scale(
     sum |g_i - g|^2 / (k - 1)`` and ``|G|^2 = |g|^2 - tr(S) / (k b)``, both without bias.
 
     Args:
-        loss: ``loss(params, batch)``, a scalar mean over the batch. What it reads in a
-            dict, an array or an object that changes is fixed at the first call.
+        loss: ``loss(params, batch)``, a scalar mean over the batch. What it reads in a dict,
+            an array or an object that changes is fixed at the first call.
         params: any pytree of floating-point arrays.
         data: any pytree of arrays with one common leading axis, the examples, in random order: a
             batch is b examples that follow each other, and sorted ones are no sample.

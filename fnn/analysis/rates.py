@@ -85,10 +85,10 @@ def rate_range(
 
     Args:
         loss: ``loss(params, batch)``, a scalar mean over the batch; one with a parameter named
-            ``key`` receives another key at every step. What it reads in a
-            dict, an array or an object that changes is fixed at the first call. One that
-            `fnn.train` takes with ``stats`` or ``has_aux`` is wrapped: ``lambda params, batch:
-            loss(params, stats, batch)[0]``, or ``loss(params, batch)[0]``.
+            ``key`` receives another key at every step. What it reads in a dict, an array or
+            an object that changes is fixed at the first call. One that `fnn.train` takes with
+            ``stats`` or ``has_aux`` is wrapped: ``lambda params, batch: loss(params, stats,
+            batch)[0]``, or ``loss(params, batch)[0]``.
         params: any pytree of floating-point arrays.
         optimizer: makes the optimizer from its learning rate, as `fnn.adam` does, or
             ``lambda rate: fnn.chain(fnn.clip_by_global_norm(1.0), fnn.adamw(rate))``; optax's do

@@ -80,7 +80,7 @@ def spectral_density(
         loss: ``loss(params, *args)``, a scalar. What it reads in a dict, an array or an object
             that changes is fixed at the first call.
         params: any pytree of floating-point arrays, n numbers in all.
-        args: arrays, or pytrees of them, passed to loss; one that loss holds stays in memory.
+        args: arrays, or pytrees of them, passed to loss; what loss holds itself stays in memory.
         key: draws the starts, standard normal vectors brought to length 1.
         iterations: products with H from every start, at most n.
         samples: starts. The mean of any function of the eigenvalues errs by about its deviation

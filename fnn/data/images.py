@@ -71,7 +71,7 @@ def idx(path: str | Path) -> Num[np.ndarray, "..."]:
         The array as stored: uint8 (n, 28, 28) for the images of MNIST, uint8 (n,) for its labels.
 
     Raises:
-        TypeError: path is none.
+        TypeError: path is no str or `pathlib.Path`.
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, too long, empty or no IDX file.
 
@@ -115,7 +115,7 @@ def mnist(path: str | Path) -> tuple[Dataset, Dataset]:
         ``(train, test)`` of images (n, 28, 28, 1): 60,000 and 10,000 in the published sets.
 
     Raises:
-        TypeError: path is none.
+        TypeError: path is no str or `pathlib.Path`.
         FileNotFoundError: the folder or one of the files is missing.
         ValueError: a file is damaged, images and labels differ in number, or a label is not in
             0 ... 9.
@@ -141,7 +141,7 @@ def cifar10(path: str | Path) -> tuple[Dataset, Dataset]:
         ``(train, test)`` of images (n, 32, 32, 3): 50,000 and 10,000 in the published set.
 
     Raises:
-        TypeError: path is none.
+        TypeError: path is no str or `pathlib.Path`.
         FileNotFoundError: the folder or one of the files is missing.
         ValueError: a file is empty or truncated, or a label is not in 0 ... 9.
 

@@ -317,8 +317,8 @@ def _compile(plan: Plan, watch: Watch | None, learner: Learner, call: Call) -> N
 def _own(tree: Any) -> Any:
     """Return a tree in containers of its own, of arrays of fixed dtype that nobody writes into.
 
-    A compiled program returns such ones. NumPy's arrays are copied by NumPy: `jnp.array` may still
-    be reading them when it returns.
+    So does a compiled program. NumPy copies its own arrays: `jnp.array` may still be reading them
+    when it returns.
     """
 
     def own(x: Any) -> Array:

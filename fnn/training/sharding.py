@@ -43,7 +43,7 @@ def place(
     Raises:
         ValueError: the mesh has no such axis; least < 1; an array that was donated, or
             of integers of 64 bits that do not fit 32, without x64.
-        TypeError: mesh is none; an array of text or objects, or one with a mask.
+        TypeError: mesh is no `jax.sharding.Mesh`; an array of text or objects, or one with a mask.
 
     Source: S. Rajbhandari et al., ZeRO: memory optimizations toward training trillion parameter
     models (2020).

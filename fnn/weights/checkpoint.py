@@ -48,8 +48,8 @@ def save(path: str | Path, tree: PyTree[Any], *, keep: int = 1) -> None:
         None.
 
     Raises:
-        TypeError: path is none; the tree holds something else: a string, a function, an array that
-            JAX would narrow, as float64 without x64; a traced array.
+        TypeError: path is no str or `pathlib.Path`; the tree holds something else: a string, a
+            function, an array that JAX would narrow, as float64 without x64; a traced array.
         ValueError: keep < 1; an array of which other processes have parts; one that was donated;
             two arrays whose keys are the same as strings.
         OSError: the folder does not exist or cannot be written, path is a folder or a device, the
@@ -104,7 +104,7 @@ def load(path: str | Path, *, like: PyTree[Any] = None) -> PyTree[Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: path is none.
+        TypeError: path is no str or `pathlib.Path`.
         ValueError: the file is truncated or altered or was not written by `save`; it has 64-bit
             arrays while JAX keeps to 32 bits; it holds what this version does not know, such as
             another dtype; it differs from like. The first bad path is named.
@@ -143,7 +143,7 @@ def latest(folder: str | Path) -> Path | None:
 
     Raises:
         OSError: folder is no folder, or one that cannot be read.
-        TypeError: folder is no path.
+        TypeError: folder is no str or `pathlib.Path`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
